@@ -1,0 +1,102 @@
+"""The person's settings: `config.toml`, overridden by `TURBOTUI_*` variables.
+
+Read once at start by whoever needs it. Unknown keys are refused by name, since a setting that
+is silently ignored is worse than none.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from engine.errors import InvalidRequest
+
+ENV_PREFIX = "TURBOTUI_"
+NOT_SETTINGS = frozenset({"TURBOTUI_HOME"})
+"""Variables with our prefix that are read elsewhere."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineConfig:
+    """Section `[engine]`. Each field takes effect when the engine starts."""
+
+    device: str = "auto"
+    """`auto`: the GPU of CUDA_VISIBLE_DEVICES or the emptiest one, or cpu where there is none;
+    `cpu`; or a GPU by UUID or index."""
+    output_dir: str | None = None
+    """Where videos go; None takes the platform's place for videos."""
+    memory_budget_bytes: int | None = None
+    """The most that the worker may hold on its device; None takes what is free."""
+    keep_free_bytes: int = 0
+    """Left alone on the device for others."""
+    max_prompt_chars: int = 8000
+    max_queue: int = 1000
+    log_bytes: int = 16 * 2**20
+    """Each log file is turned over at this size; three are kept."""
+
+    def __post_init__(self) -> None:
+        for name in ("keep_free_bytes", "max_prompt_chars", "max_queue", "log_bytes"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"engine.{name} must not be negative, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConsoleConfig:
+    """Section `[console]`."""
+
+    theme: str = "dark"
+    language: str = "auto"
+    """`en`, `zh_CN`, or `auto` from LC_MESSAGES."""
+    mouse: bool = True
+    keys: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Action id to key."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Config:
+    engine: EngineConfig = EngineConfig()
+    console: ConsoleConfig = ConsoleConfig()
+
+
+def load_config(path: Path, environ: dict[str, str] | None = None) -> Config:
+    """Settings from `path` (which may be missing) and the environment.
+
+    A variable names a setting as `TURBOTUI_ENGINE_DEVICE` names `engine.device`.
+
+    Raises:
+        InvalidRequest: the file is no TOML, or names an unknown or wrongly typed setting.
+    """
+    env = dict(os.environ) if environ is None else environ
+    try:
+        tables = tomllib.loads(path.read_text("utf-8")) if path.exists() else {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InvalidRequest(f"{path} cannot be read: {error}") from error
+    _refuse_unknown(tables, Config, str(path), "")
+    for name, value in env.items():
+        if name.startswith(ENV_PREFIX) and name not in NOT_SETTINGS:
+            section, _, key = name.removeprefix(ENV_PREFIX).lower().partition("_")
+            if section in ("engine", "console"):
+                tables.setdefault(section, {})[key] = value
+    _refuse_unknown(tables, Config, "the environment", "")
+    try:
+        return msgspec.convert(tables, Config, strict=False)
+    except (msgspec.ValidationError, ValueError) as error:
+        raise InvalidRequest(f"a setting in {path} or the environment is wrong: {error}") from error
+
+
+def _refuse_unknown(table: dict[str, Any], model: Any, source: str, prefix: str) -> None:
+    known = {field.name: field for field in dataclasses.fields(model)}
+    for key, value in table.items():
+        if key not in known:
+            raise InvalidRequest(
+                f"{source} sets {prefix}{key}, which is no setting; known: {', '.join(sorted(known))}"
+            )
+        default = known[key].default
+        if dataclasses.is_dataclass(default) and isinstance(value, dict):
+            _refuse_unknown(value, type(default), source, f"{prefix}{key}.")

@@ -1,0 +1,127 @@
+"""The engine's errors: one tree, each class with a stable `code`, an HTTP status and an exit code.
+
+A message is one sentence that names the value and the way out. It reaches a person through
+`engine.wire.ErrorBody`, a job's `error` or the CLI, unchanged.
+
+    EngineError
+    ├── Refused             the request is wrong or cannot be met (exit 4)
+    │   ├── InvalidRequest      a value that could never work (exit 2)
+    │   ├── NotFound            no such job, model or component
+    │   ├── ModelUnusable       files missing, truncated, of an unknown kind
+    │   ├── DoesNotFit          would not fit even on the empty device
+    │   ├── NotNow              right request, wrong moment (job already ended, ...)
+    │   └── StorageUnusable     disk full, folder not writable, store newer than this build
+    ├── EngineUnavailable   no engine answers, or it may not be used (exit 3)
+    └── WorkFailed          accepted, then failed (exit 5)
+        ├── WorkerDied
+        ├── OutOfMemory
+        └── JobCancelled
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class EngineError(Exception):
+    """Base of all; `code` is stable, the text is for people."""
+
+    code: ClassVar[str] = "engine_error"
+    http_status: ClassVar[int] = 500
+    exit_code: ClassVar[int] = 5
+
+
+class Refused(EngineError):
+    """The request is refused; nothing was changed."""
+
+    code = "refused"
+    http_status = 409
+    exit_code = 4
+
+
+class InvalidRequest(Refused):
+    """A value that could never work, found before anything was queued."""
+
+    code = "invalid_request"
+    http_status = 422
+    exit_code = 2
+
+
+class NotFound(Refused):
+    """No job, model or component of that name."""
+
+    code = "not_found"
+    http_status = 404
+
+
+class ModelUnusable(Refused):
+    """A model whose files are missing, damaged or of a kind this build cannot run."""
+
+    code = "model_unusable"
+
+
+class DoesNotFit(Refused):
+    """It would not fit even if the device held nothing else of ours."""
+
+    code = "does_not_fit"
+
+
+class NotNow(Refused):
+    """A right request at the wrong moment, such as cancelling a job that has ended."""
+
+    code = "not_now"
+
+
+class StorageUnusable(Refused):
+    """A disk that is full, a folder that cannot be written, a store newer than this build."""
+
+    code = "storage_unusable"
+    http_status = 507
+
+
+class EngineUnavailable(EngineError):
+    """No engine answers, or the one that does may not be used."""
+
+    code = "engine_unavailable"
+    http_status = 503
+    exit_code = 3
+
+
+class WorkFailed(EngineError):
+    """Work that was accepted and then failed."""
+
+    code = "work_failed"
+
+
+class WorkerDied(WorkFailed):
+    """The worker process ended under its work."""
+
+    code = "worker_died"
+
+
+class OutOfMemory(WorkFailed):
+    """The device had no memory left for an allocation."""
+
+    code = "out_of_memory"
+
+
+class JobCancelled(WorkFailed):
+    """A person asked for it; seen between steps."""
+
+    code = "cancelled"
+
+
+def _tree(root: type[EngineError]) -> dict[str, type[EngineError]]:
+    found = {root.code: root}
+    for child in root.__subclasses__():
+        found.update(_tree(child))
+    return found
+
+
+ERRORS_BY_CODE: dict[str, type[EngineError]] = _tree(EngineError)
+"""To raise on the client what the engine raised on the server."""
+
+
+def from_code(code: str, message: str) -> EngineError:
+    """The error that `code` names; an unknown code (a newer engine) gives the base class."""
+    return ERRORS_BY_CODE.get(code, EngineError)(message)

@@ -1,0 +1,213 @@
+"""The pipe between daemon and worker: its messages, and a Channel that carries them as JSON.
+
+Messages are tagged msgspec structs, so that neither end ever unpickles anything: a pickled
+torch exception would import torch into the daemon. This module imports no torch.
+"""
+
+from __future__ import annotations
+
+import threading
+from multiprocessing.connection import Connection
+from typing import Generic, TypeVar
+
+import msgspec
+
+from engine.wire import ComponentState, JobSpec, Manifest, Receipt, ReceiptStep, Stage
+
+# --------------------------------------------------------------------------- daemon -> worker
+
+
+class ModelFiles(msgspec.Struct, frozen=True, kw_only=True):
+    """A model as the catalog found it; enough to load it without looking again."""
+
+    name: str
+    kind: str
+    path: str
+
+
+class RunJob(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Run one job to its end; answered by JobEnded."""
+
+    job_id: int
+    attempt: int
+    spec: JobSpec
+    """With every default filled in."""
+    model: ModelFiles
+    width: int
+    height: int
+    output: str
+    """Absolute path of the finished video; its folder exists."""
+    budget_bytes: int
+    """What this worker may hold on its device, weights and stages together."""
+
+
+class CancelJob(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Stop `job_id` at the next step; harmless when it has ended."""
+
+    job_id: int
+
+
+class SwitchTo(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Unload what is not needed and load `model`; answered by ActionEnded."""
+
+    action_id: int
+    model: ModelFiles
+    budget_bytes: int
+
+
+class Unload(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Give back a component's, a model's or (both None) all weights; answered by ActionEnded."""
+
+    action_id: int
+    model: str | None = None
+    component: str | None = None
+
+
+class Free(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Give back the allocator's cache and idle components, also in a job; answered by ActionEnded."""
+
+    action_id: int
+
+
+class Stop(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """End after the current step; the process exits 0."""
+
+
+ToWorker = RunJob | CancelJob | SwitchTo | Unload | Free | Stop
+
+# --------------------------------------------------------------------------- worker -> daemon
+
+
+class WorkerReady(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The device answers and libraries are warm; the first message of every worker."""
+
+    pid: int
+    device_name: str
+    total_bytes: int
+    baseline_rss_bytes: int
+    """RSS of a fresh worker: Python and libraries."""
+    versions: dict[str, str]
+
+
+class ComponentChanged(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Where a component's weights are now."""
+
+    model: str
+    component: str
+    bytes: int
+    state: ComponentState
+    leased: bool
+    load_s: float | None = None
+    """Seconds that the load took which ended just now."""
+
+
+class AllocatorSample(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The allocator's counters; on cpu only the weights are known to it."""
+
+    taken_at: float
+    """`time.monotonic()`, comparable across processes of one host."""
+    device_allocs: int
+    """Segments ever taken from the driver plus given back: moves when memory moved."""
+    weights: dict[str, int]
+    """`model/component` to resident bytes."""
+    allocated_bytes: int | None = None
+    active_bytes: int | None = None
+    reserved_bytes: int | None = None
+    requested_bytes: int | None = None
+    inactive_split_bytes: int | None = None
+    num_ooms: int | None = None
+    num_alloc_retries: int | None = None
+
+
+class JobProgressed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    job_id: int
+    stage: Stage
+    step: int
+    steps: int
+    fraction: float
+    eta_s: float | None
+    peak_bytes: int | None
+
+
+class JobEnded(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The job's end: a manifest when it is done, else an error's code and sentence."""
+
+    job_id: int
+    manifest: Manifest | None = None
+    manifest_path: str | None = None
+    error_code: str | None = None
+    error: str | None = None
+    worker_unusable: bool = False
+    """True after a fault that leaves the device context broken: this process must be replaced."""
+
+
+class ActionStepped(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    action_id: int
+    step: ReceiptStep
+
+
+class ActionEnded(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A switch, unload or free ended; the daemon completes the receipt's proof."""
+
+    action_id: int
+    receipt: Receipt
+
+
+class MemoryMoved(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A load or unload inside a job, for the log and the console's last receipt."""
+
+    receipt: Receipt
+
+
+class WorkerLog(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    level: str
+    event: str
+    text: str
+    job_id: int | None = None
+    memory: bool = False
+
+
+FromWorker = (
+    WorkerReady
+    | ComponentChanged
+    | AllocatorSample
+    | JobProgressed
+    | JobEnded
+    | ActionStepped
+    | ActionEnded
+    | MemoryMoved
+    | WorkerLog
+)
+
+Sent = TypeVar("Sent")
+Received = TypeVar("Received")
+
+
+class Channel(Generic[Sent, Received]):
+    """One end of the pipe. `send` may be called from any thread, `receive` from one.
+
+    Raises:
+        EOFError, OSError: the other end is gone.
+        msgspec.ValidationError: a message of another build; both ends are started together,
+            so this is a bug and not a condition to survive.
+    """
+
+    def __init__(self, connection: Connection, received: object) -> None:
+        self._connection = connection
+        self._decoder: msgspec.json.Decoder[Received] = msgspec.json.Decoder(received)  # type: ignore[arg-type]  # a union is no class
+        self._encoder = msgspec.json.Encoder()
+        self._lock = threading.Lock()
+
+    def send(self, message: Sent) -> None:
+        data = self._encoder.encode(message)
+        with self._lock:
+            self._connection.send_bytes(data)
+
+    def receive(self) -> Received:
+        return self._decoder.decode(self._connection.recv_bytes())
+
+    def fileno(self) -> int:
+        return self._connection.fileno()
+
+    def close(self) -> None:
+        self._connection.close()
