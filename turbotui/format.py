@@ -1,0 +1,109 @@
+"""Owns how figures become text: bytes, seconds, times of day, and text of an exact cell width.
+
+Every figure that a person sees comes from here, so that the same bytes read the same in the
+console, the CLI and the messages. Unknown is None and shows as a dash, never as 0. GiB is
+2**30 bytes. Widths are terminal cells by the same table that Textual draws with.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Literal
+
+from rich.cells import cell_len
+
+UNKNOWN = "-"
+ELLIPSIS = "…"
+GIB = 2**30
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+def gib(count: int | None, digits: int = 1) -> str:
+    """`count` bytes in GiB without the unit: `38.7`. What would round to nothing shows as `<0.1`."""
+    if count is None:
+        return UNKNOWN
+    text = f"{count / GIB:.{digits}f}"
+    if count and not float(text):
+        return f"{'<' if count > 0 else '>-'}{10**-digits:.{digits}f}"
+    return text
+
+
+def bytes_text(count: int | None) -> str:
+    """`count` bytes with a unit, to three digits: `812 B`, `24.1 MiB`, `13.5 GiB`, `131 GiB`."""
+    if count is None:
+        return UNKNOWN
+    sign, value, unit = ("-" if count < 0 else ""), float(abs(count)), 0
+    # 1023.5 would round up to 1024 of its unit, which is 1 of the next.
+    while value >= 1023.5 and unit < len(_UNITS) - 1:
+        value, unit = value / 1024, unit + 1
+    return f"{sign}{value:.0f} {_UNITS[0]}" if unit == 0 else f"{sign}{_three_digits(value)} {_UNITS[unit]}"
+
+
+def seconds(duration: float | None) -> str:
+    """A duration in the units that matter: `24 ms`, `0.31 s`, `6.2 s`, `41 s`, `3m12s`, `2h05m`, `3d04h`."""
+    if duration is None:
+        return UNKNOWN
+    if duration < 0:
+        return f"-{seconds(-duration)}"
+    if duration < 0.0995:
+        return f"{duration * 1000:.0f} ms"
+    if duration < 0.995:
+        return f"{duration:.2f} s"
+    if duration < 9.95:
+        return f"{duration:.1f} s"
+    whole = round(duration)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
+
+
+def clock(at: float | None) -> str:
+    """Wall-clock time of day in this host's zone, `14:02:11`; `at` is seconds since the epoch."""
+    return UNKNOWN if at is None else time.strftime("%H:%M:%S", time.localtime(at))
+
+
+def percent(fraction: float | None) -> str:
+    """`0.714` as `71 %`."""
+    return UNKNOWN if fraction is None else f"{fraction * 100:.0f} %"
+
+
+def cell_width(text: str) -> int:
+    """How many terminal cells `text` takes: 2 for a Chinese character, 0 for a combining mark."""
+    return cell_len(text)
+
+
+def clip(text: str, cells: int) -> str:
+    """`text` in at most `cells` cells; what was cut off is marked by an ellipsis.
+
+    A character of two cells is never halved, so the result may be one cell short.
+    """
+    if cell_width(text) <= cells:
+        return text
+    if cells < 1:
+        return ""
+    room = cells - 1
+    # A prefix of `room` characters is wide enough but where characters have no width at all.
+    kept = text[:room]
+    while len(kept) < len(text) and cell_width(kept) <= room:
+        kept = text[: len(kept) + 1]
+    while kept and cell_width(kept) > room:
+        kept = kept[:-1]
+    return kept + ELLIPSIS
+
+
+def pad(text: str, cells: int, align: Literal["left", "right"] = "left") -> str:
+    """`text` in exactly `cells` cells: clipped, then filled with spaces after it (or before, `right`)."""
+    kept = clip(text, cells)
+    fill = " " * (cells - cell_width(kept))
+    return fill + kept if align == "right" else kept + fill
+
+
+def _three_digits(value: float) -> str:
+    """1.00 to 1023: two decimals below 10, one below 100, else none, by the rounded value."""
+    if value < 9.995:
+        return f"{value:.2f}"
+    return f"{value:.1f}" if value < 99.95 else f"{value:.0f}"
