@@ -1,0 +1,221 @@
+"""The client of a real engine: HTTP and server-sent events over its Unix socket.
+
+The standard library's http.client carries the bytes and msgspec decodes them straight into the
+wire dataclasses: httpx and pydantic would cost every command a quarter of a second to import.
+Each call has a connection of its own, so a client may be used from any number of threads.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from engine.errors import EngineError, EngineUnavailable, InvalidRequest, from_code
+from engine.wire import (
+    EVENT_TYPES,
+    HEARTBEAT_S,
+    EngineStatus,
+    ErrorBody,
+    EventFrame,
+    Goodbye,
+    Hello,
+    Job,
+    JobForecast,
+    JobMove,
+    JobSpec,
+    LogLine,
+    ModelStatus,
+    QueueStatus,
+    Receipt,
+    Status,
+    StopRequest,
+    SwitchRequest,
+    UnloadRequest,
+)
+from turbotui.client.base import Stream
+from turbotui.client.sse import SseParser
+from turbotui.client.unix import SocketStream, UnixConnection
+
+TIMEOUT_S = 10.0
+"""For calls that the engine answers from what it knows."""
+LONG_TIMEOUT_S = 1800.0
+"""For calls that move weights or make models: a cold 14B from a slow disk takes minutes. An
+engine that dies meanwhile closes the connection, so this is no wait for the dead."""
+SILENCE_S = 3 * HEARTBEAT_S
+
+Answer = TypeVar("Answer")
+
+
+class HttpClient:
+    """Calls an engine on `socket_path`; see `turbotui.client.base.Client` for what is raised."""
+
+    def __init__(self, socket_path: str | Path, timeout: float = TIMEOUT_S) -> None:
+        self.socket_path = str(socket_path)
+        self.timeout = timeout
+
+    def hello(self) -> Hello:
+        return self._get("/hello", Hello)
+
+    def status(self) -> Status:
+        return self._get("/status", Status)
+
+    def models(self) -> list[ModelStatus]:
+        return self._get("/models", list[ModelStatus])
+
+    def jobs(self, *, all: bool = False) -> list[Job]:
+        return self._get(f"/jobs?all={'true' if all else 'false'}", list[Job])
+
+    def job(self, job_id: int) -> Job:
+        return self._get(f"/jobs/{job_id:d}", Job)
+
+    def submit(self, spec: JobSpec) -> Job:
+        return self._post("/jobs", Job, spec)
+
+    def forecast(self, spec: JobSpec) -> JobForecast:
+        return self._post("/jobs/forecast", JobForecast, spec)
+
+    def cancel(self, job_id: int) -> Job:
+        return self._post(f"/jobs/{job_id:d}/cancel", Job)
+
+    def retry(self, job_id: int) -> Job:
+        return self._post(f"/jobs/{job_id:d}/retry", Job)
+
+    def duplicate(self, job_id: int) -> Job:
+        return self._post(f"/jobs/{job_id:d}/duplicate", Job)
+
+    def hold(self, job_id: int, *, held: bool) -> Job:
+        return self._post(f"/jobs/{job_id:d}/{'hold' if held else 'release'}", Job)
+
+    def move(self, job_id: int, move: JobMove) -> Job:
+        return self._post(f"/jobs/{job_id:d}/move", Job, move)
+
+    def resume_queue(self) -> None:
+        self._post("/queue/resume", QueueStatus)
+
+    def switch(self, request: SwitchRequest) -> Receipt:
+        return self._post("/switch", Receipt, request, timeout=LONG_TIMEOUT_S)
+
+    def unload(self, request: UnloadRequest) -> Receipt:
+        return self._post("/unload", Receipt, request, timeout=LONG_TIMEOUT_S)
+
+    def free(self) -> Receipt:
+        return self._post("/free", Receipt, timeout=LONG_TIMEOUT_S)
+
+    def make_demo_models(self) -> list[ModelStatus]:
+        return self._post("/models/demo", list[ModelStatus], timeout=LONG_TIMEOUT_S)
+
+    def logs(self, *, after: int = 0, limit: int = 1000) -> list[LogLine]:
+        return self._get(f"/logs?after={after:d}&limit={limit:d}", list[LogLine])
+
+    def stop(self, request: StopRequest) -> None:
+        self._post("/engine/stop", EngineStatus, request)
+
+    def subscribe(self, on_frame: Callable[[EventFrame], None], *, on_open: Callable[[Stream], None]) -> None:
+        """Hand each event to `on_frame` until the engine says goodbye or the stream is closed.
+
+        `on_open` gets the stream as soon as the engine is connected, before it has answered, so
+        that waiting for the answer can be ended too. Events of a name that this build does not
+        know come from a newer engine and are passed over.
+
+        Raises:
+            EngineUnavailable: nothing answers, the stream broke, or it said nothing for
+                three heartbeats.
+        """
+        connection = UnixConnection(self.socket_path, timeout=SILENCE_S)
+        connection.connect()
+        stream = SocketStream(connection.sock)
+        try:
+            on_open(stream)
+            for frame in self._frames(connection):
+                # What arrived in the same bytes as the close is no longer wanted.
+                if stream.closed:
+                    return
+                on_frame(frame)
+                if isinstance(frame.event, Goodbye):
+                    return
+            if not stream.closed:
+                raise EngineUnavailable(f"the engine on {self.socket_path} ended its events without a word")
+        except EngineUnavailable:
+            if not stream.closed:
+                raise
+        finally:
+            stream.release()
+            connection.close()
+
+    def _frames(self, connection: UnixConnection) -> Iterator[EventFrame]:
+        """The stream's events in order."""
+        connection.send_request("GET", "/events", headers={"Accept": "text/event-stream"})
+        with connection.answer() as answer:
+            if answer.status != 200:
+                raise self._error("GET", "/events", answer.status, connection.read_whole(answer))
+            parser = SseParser()
+            while chunk := connection.read_some(answer):
+                for message in parser.feed(chunk):
+                    model = EVENT_TYPES.get(message.event)
+                    if model is not None:
+                        event = self._decode(f"the event {message.event}", message.data, model)
+                        yield EventFrame(seq=message.id or 0, event=event)
+
+    def _get(self, path: str, model: type[Answer]) -> Answer:
+        return self._call("GET", path, model, None, self.timeout)
+
+    def _post(
+        self, path: str, model: type[Answer], body: object = None, timeout: float | None = None
+    ) -> Answer:
+        return self._call("POST", path, model, body, timeout or self.timeout)
+
+    def _call(self, method: str, path: str, model: type[Answer], body: object, timeout: float) -> Answer:
+        headers = {"Accept": "application/json"}
+        data = None
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+            try:
+                data = msgspec.json.encode(body)
+            except UnicodeEncodeError as error:
+                raise InvalidRequest(
+                    f"the request holds {error.object[error.start : error.end]!r}, which is no text; "
+                    "write it as UTF-8"
+                ) from error
+        connection = UnixConnection(self.socket_path, timeout=timeout)
+        try:
+            connection.connect()
+            connection.send_request(method, path, data, headers)
+            with connection.answer() as answer:
+                content = connection.read_whole(answer)
+                if not 200 <= answer.status < 300:
+                    raise self._error(method, path, answer.status, content)
+        finally:
+            connection.close()
+        return self._decode(f"{method} {path}", content, model)
+
+    def _decode(self, what: str, content: bytes, model: type[Answer]) -> Answer:
+        key: Any = model  # mypy holds a type[Answer] for unhashable
+        try:
+            decoded: Answer = _decoder(key).decode(content)
+            return decoded
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise EngineUnavailable(
+                f"the engine on {self.socket_path} answers {what} in a way that this turbotui does not know "
+                f"({error}); they are of different builds: run `turbotui engine restart`"
+            ) from error
+
+    def _error(self, method: str, path: str, status: int, content: bytes) -> EngineError:
+        try:
+            body: ErrorBody = _decoder(ErrorBody).decode(content)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            if status in (404, 405):
+                return EngineUnavailable(
+                    f"the engine on {self.socket_path} knows no {method} {path}; it is of another build: "
+                    "run `turbotui engine restart`"
+                )
+            return EngineError(f"the engine answered {method} {path} with HTTP {status} and no reason")
+        return from_code(body.code, body.message)
+
+
+@functools.cache
+def _decoder(model: Any) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(model)
