@@ -1,0 +1,230 @@
+"""The SQLite file below the job store: looked at, created, migrated and opened; its errors in sentences.
+
+A file of a newer build is refused after a read-only look and stays as it is. Every error of
+SQLite leaves here as StorageUnusable with the path and the way out.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from engine.errors import StorageUnusable
+from engine.jobs.filesystem import why_no_wal
+from engine.jobs.migrations import load_schema, load_steps
+
+SCHEMA = 1
+"""`user_version` that this build writes."""
+APPLICATION_ID = 0x7475_6A62
+"""Marks the file as ours ("tujb"), so that no other program's database is taken for a job store."""
+BUSY_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Database:
+    """An open job store file."""
+
+    connection: sqlite3.Connection
+    journal_mode: str
+    """`wal`, or `delete` with its reason."""
+    journal_reason: str | None
+    migrated_from: int | None = None
+    """The schema that the file had before it was brought forward."""
+
+
+def open_database(path: Path, *, schema: int = SCHEMA, steps: Mapping[int, str] | None = None) -> Database:
+    """Open `path`, creating it 0600 or migrating it forward as needed.
+
+    `schema` and `steps` are this build's; a test gives others to try a migration.
+
+    Raises:
+        StorageUnusable: newer than this build, not ours, damaged, or the disk refuses.
+    """
+    with storage_errors(path):
+        found = _look(path, schema)
+        _make_private(path)
+        connection = sqlite3.connect(
+            path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+        )
+        try:
+            mode, reason = _set_journal(connection, path)
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA foreign_keys = ON")
+            if found is None:
+                _create(connection, schema)
+            elif found < schema:
+                _migrate(connection, path, found, schema, load_steps() if steps is None else steps)
+            check = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if check != "ok":
+                raise StorageUnusable(_damaged(path, str(check)))
+        except BaseException:
+            connection.close()
+            raise
+    migrated_from = found if found is not None and found < schema else None
+    return Database(
+        connection=connection, journal_mode=mode, journal_reason=reason, migrated_from=migrated_from
+    )
+
+
+def backup_path(path: Path, schema: int) -> Path:
+    """Where the copy of `path` as it was under the older `schema` lies."""
+    return path.with_name(f"{path.name}.schema-{schema}.bak")
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """SQLite's and the system's errors inside the block come out as StorageUnusable."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        raise StorageUnusable(_explain(path, error)) from error
+    except OSError as error:
+        raise StorageUnusable(
+            f"{path} cannot be used: {error.strerror}; {_free(path)}; "
+            "make its folder writable, or set TURBOTUI_HOME to another place"
+        ) from error
+
+
+def free_bytes(path: Path) -> int | None:
+    """Bytes that this user may still write where `path` lies; None when the system will not say."""
+    try:
+        stats = os.statvfs(path.parent)
+    except OSError:
+        return None
+    return stats.f_bavail * stats.f_frsize
+
+
+def _look(path: Path, schema: int) -> int | None:
+    """The file's schema by a read-only look, or None for a file that has nothing in it yet."""
+    if not path.exists() or path.stat().st_size == 0:
+        return None
+    with closing(sqlite3.connect(f"file:{quote(os.fspath(path))}?mode=ro", uri=True)) as connection:
+        version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+        application = connection.execute("PRAGMA application_id").fetchone()[0]
+        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if application != APPLICATION_ID and not (version == 0 and tables == 0):
+        raise StorageUnusable(
+            f"{path} is another program's database; move it away, or set TURBOTUI_HOME to another place"
+        )
+    if version > schema:
+        raise StorageUnusable(
+            f"{path} has schema {version} and this build knows schemas up to {schema}; it was left as it is: "
+            "start the newer turbotui that wrote it, or set TURBOTUI_HOME to another place"
+        )
+    return version or None
+
+
+def _make_private(path: Path) -> None:
+    try:
+        # An existing file is not opened here: closing it would drop SQLite's locks of this process.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        if path.stat().st_mode & 0o077:
+            path.chmod(0o600)
+
+
+def _set_journal(connection: sqlite3.Connection, path: Path) -> tuple[str, str | None]:
+    reason = why_no_wal(path)
+    if reason is None:
+        mode = str(connection.execute("PRAGMA journal_mode = WAL").fetchone()[0])
+        if mode != "wal":
+            reason = f"no WAL: SQLite keeps {path} in {mode} mode"
+        connection.execute("PRAGMA journal_size_limit = 4194304")
+        return mode, reason
+    # A file that was in WAL mode elsewhere must not touch shared memory here on its way out of it.
+    connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+    mode = str(connection.execute("PRAGMA journal_mode = DELETE").fetchone()[0])
+    connection.execute("PRAGMA locking_mode = NORMAL")
+    return mode, reason
+
+
+def _create(connection: sqlite3.Connection, schema: int) -> None:
+    with transaction(connection):
+        for statement in split_statements(load_schema()):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {schema}")
+
+
+def _migrate(
+    connection: sqlite3.Connection, path: Path, found: int, schema: int, steps: Mapping[int, str]
+) -> None:
+    """All steps in one transaction, after a whole copy was put beside the file."""
+    missing = [version for version in range(found + 1, schema + 1) if version not in steps]
+    if missing:
+        raise StorageUnusable(
+            f"{path} has schema {found} and this build has no step to schema {missing[0]}; "
+            "it was left as it is: install a whole turbotui, or set TURBOTUI_HOME to another place"
+        )
+    backup = backup_path(path, found)
+    unfinished = backup.with_name(backup.name + ".part")
+    unfinished.unlink(missing_ok=True)
+    _make_private(unfinished)
+    try:
+        with closing(sqlite3.connect(unfinished)) as copy:
+            connection.backup(copy)
+        os.replace(unfinished, backup)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    with transaction(connection):
+        for version in range(found + 1, schema + 1):
+            for statement in split_statements(steps[version]):
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {schema}")
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """One transaction that takes the write lock at once; rolled back whole on any error."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # A full disk has rolled back by itself.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def split_statements(script: str) -> Iterator[str]:
+    """The statements of `script`, since `executescript` would commit before it begins."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+    if any(line.strip() and not line.strip().startswith("--") for line in statement.splitlines()):
+        raise ValueError(f"a script ends inside a statement: {statement.strip()[:80]!r}")
+
+
+def _explain(path: Path, error: sqlite3.DatabaseError) -> str:
+    # The primary code is the low byte; the rest says which kind of it.
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_FULL:
+        return f"{path} cannot grow: the disk is full ({_free(path)}); make room, then try again"
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+        return (
+            f"{path} cannot be written: {error} ({_free(path)}); make it and its folder writable, "
+            "or set TURBOTUI_HOME to another place"
+        )
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return f"{path} is held by another program for more than {BUSY_TIMEOUT_S:.0f} s; end that program"
+    if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+        return _damaged(path, str(error))
+    return f"{path} cannot be used: {error} ({_free(path)}); look at the disk, then try again"
+
+
+def _damaged(path: Path, detail: str) -> str:
+    return f"{path} is no job store or is damaged: {detail}; move it away to begin with an empty queue"
+
+
+def _free(path: Path) -> str:
+    free = free_bytes(path)
+    return "free bytes unknown" if free is None else f"{free} bytes free"
