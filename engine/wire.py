@@ -14,6 +14,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeAlias
 
+VERSION = "0.1.0"
+"""The project's version; the package's metadata takes it from here."""
+
 WIRE_VERSION = 1
 """Raised when a client of the previous version could no longer talk to the engine."""
 
@@ -49,6 +52,17 @@ class Hello(Wire):
     instance: str
     host: str
     user: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LockHolder(Wire):
+    """What the lock file says: which engine holds this state directory, and where it listens."""
+
+    pid: int
+    start_time: float
+    socket: str
+    instance: str
+    build: str
 
 
 NurseryState: TypeAlias = Literal["cold", "warming", "ready", "failed"]
