@@ -23,6 +23,8 @@ SCHEMA = 1
 APPLICATION_ID = 0x7475_6A62
 """Marks the file as ours ("tujb"), so that no other program's database is taken for a job store."""
 BUSY_TIMEOUT_S = 5.0
+MAGIC = b"SQLite format 3\0"
+HEADER_BYTES = 100
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,16 +48,24 @@ def open_database(path: Path, *, schema: int = SCHEMA, steps: Mapping[int, str] 
         StorageUnusable: newer than this build, not ours, damaged, or the disk refuses.
     """
     with storage_errors(path):
-        found = _look(path, schema)
+        _look(path, schema)
         _make_private(path)
         connection = sqlite3.connect(
             path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
         )
         try:
-            mode, reason = _set_journal(connection, path)
+            reason = why_no_wal(path)
+            if reason is not None:
+                # A file that was in WAL mode elsewhere must not touch shared memory here.
+                connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+            # Once more, since a transaction that was cut off has been rolled back only here.
+            found = _check_identity(connection, path, schema)
+            mode = _set_journal(connection, wal=reason is None)
+            if reason is None and mode != "wal":
+                reason = f"no WAL: SQLite keeps {path} in {mode} mode"
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
-            if found is None:
+            if found == 0:
                 _create(connection, schema)
             elif found < schema:
                 _migrate(connection, path, found, schema, load_steps() if steps is None else steps)
@@ -65,7 +75,7 @@ def open_database(path: Path, *, schema: int = SCHEMA, steps: Mapping[int, str] 
         except BaseException:
             connection.close()
             raise
-    migrated_from = found if found is not None and found < schema else None
+    migrated_from = found if 0 < found < schema else None
     return Database(
         connection=connection, journal_mode=mode, journal_reason=reason, migrated_from=migrated_from
     )
@@ -99,15 +109,41 @@ def free_bytes(path: Path) -> int | None:
     return stats.f_bavail * stats.f_frsize
 
 
-def _look(path: Path, schema: int) -> int | None:
-    """The file's schema by a read-only look, or None for a file that has nothing in it yet."""
-    if not path.exists() or path.stat().st_size == 0:
-        return None
-    with closing(sqlite3.connect(f"file:{quote(os.fspath(path))}?mode=ro", uri=True)) as connection:
-        version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-        application = connection.execute("PRAGMA application_id").fetchone()[0]
-        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-    if application != APPLICATION_ID and not (version == 0 and tables == 0):
+def _look(path: Path, schema: int) -> None:
+    """Refuse a file that must not be opened for writing; leaves it and its folder as they are.
+
+    The header says it without SQLite, which would leave files of its own beside a database in
+    WAL mode. Only commits that still lie in a WAL need SQLite, read-only.
+    """
+    try:
+        with path.open("rb") as file:
+            header = file.read(HEADER_BYTES)
+    except FileNotFoundError:
+        return
+    if not header:
+        return
+    if len(header) < HEADER_BYTES or not header.startswith(MAGIC):
+        raise StorageUnusable(_damaged(path, "it is no SQLite database"))
+    version, application = (int.from_bytes(header[at : at + 4], "big") for at in (60, 68))
+    wal = path.with_name(path.name + "-wal")
+    if (version, application) == (0, 0) or (wal.exists() and wal.stat().st_size > 0):
+        with closing(sqlite3.connect(f"file:{quote(os.fspath(path))}?mode=ro", uri=True)) as connection:
+            _check_identity(connection, path, schema)
+    else:
+        _check(path, version, application, 1, schema)
+
+
+def _check_identity(connection: sqlite3.Connection, path: Path, schema: int) -> int:
+    """The file's schema, 0 when nothing is in it yet; refuses what is not ours or newer."""
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    application = int(connection.execute("PRAGMA application_id").fetchone()[0])
+    tables = int(connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
+    _check(path, version, application, tables, schema)
+    return version
+
+
+def _check(path: Path, version: int, application: int, tables: int, schema: int) -> None:
+    if application != APPLICATION_ID and (version, tables) != (0, 0):
         raise StorageUnusable(
             f"{path} is another program's database; move it away, or set TURBOTUI_HOME to another place"
         )
@@ -116,7 +152,6 @@ def _look(path: Path, schema: int) -> int | None:
             f"{path} has schema {version} and this build knows schemas up to {schema}; it was left as it is: "
             "start the newer turbotui that wrote it, or set TURBOTUI_HOME to another place"
         )
-    return version or None
 
 
 def _make_private(path: Path) -> None:
@@ -128,19 +163,12 @@ def _make_private(path: Path) -> None:
             path.chmod(0o600)
 
 
-def _set_journal(connection: sqlite3.Connection, path: Path) -> tuple[str, str | None]:
-    reason = why_no_wal(path)
-    if reason is None:
-        mode = str(connection.execute("PRAGMA journal_mode = WAL").fetchone()[0])
-        if mode != "wal":
-            reason = f"no WAL: SQLite keeps {path} in {mode} mode"
-        connection.execute("PRAGMA journal_size_limit = 4194304")
-        return mode, reason
-    # A file that was in WAL mode elsewhere must not touch shared memory here on its way out of it.
-    connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-    mode = str(connection.execute("PRAGMA journal_mode = DELETE").fetchone()[0])
+def _set_journal(connection: sqlite3.Connection, *, wal: bool) -> str:
+    """The mode that SQLite then has, which is not the wished one where the system refuses WAL."""
+    mode = str(connection.execute(f"PRAGMA journal_mode = {'WAL' if wal else 'DELETE'}").fetchone()[0])
+    connection.execute("PRAGMA journal_size_limit = 4194304")
     connection.execute("PRAGMA locking_mode = NORMAL")
-    return mode, reason
+    return mode
 
 
 def _create(connection: sqlite3.Connection, schema: int) -> None:
@@ -222,6 +250,7 @@ def _explain(path: Path, error: sqlite3.DatabaseError) -> str:
 
 
 def _damaged(path: Path, detail: str) -> str:
+    detail = " ".join(detail.split())
     return f"{path} is no job store or is damaged: {detail}; move it away to begin with an empty queue"
 
 
