@@ -14,7 +14,9 @@ A message is one sentence that names the value and the way out. It reaches a per
     ├── EngineUnavailable   no engine answers, or it may not be used (exit 3)
     └── WorkFailed          accepted, then failed (exit 5)
         ├── WorkerDied
+        ├── DeviceFault         the device context is broken; the worker must be replaced
         ├── OutOfMemory
+        ├── NotResident         a component was used while its weights were not loaded
         └── JobCancelled
 """
 
@@ -97,6 +99,18 @@ class WorkerDied(WorkFailed):
     """The worker process ended under its work."""
 
     code = "worker_died"
+
+
+class DeviceFault(WorkFailed):
+    """The device context broke under the work; this process can never use the device again."""
+
+    code = "device_fault"
+
+
+class NotResident(WorkFailed):
+    """A component was used while its weights were not loaded; caught before any kernel ran."""
+
+    code = "not_resident"
 
 
 class OutOfMemory(WorkFailed):

@@ -1,0 +1,111 @@
+"""Which components to load and which to evict before a stage of work. A pure decision.
+
+The worker asks before every stage. Components that are leased stay; of the others those of
+other models go first, then the least recently used, and only as many as are needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from engine.errors import DoesNotFit, OutOfMemory
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resident:
+    """A component whose weights are loaded."""
+
+    model: str
+    component: str
+    bytes: int
+    leased: bool
+    last_used: float
+    """On any clock that grows."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Needed:
+    """A component that the stage uses."""
+
+    model: str
+    component: str
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Eviction:
+    model: str
+    component: str
+    bytes: int
+    reason: str
+    """One clause for the log: why this one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResidencyPlan:
+    """What to do, evictions first."""
+
+    evict: tuple[Eviction, ...]
+    load: tuple[Needed, ...]
+
+
+def plan_residency(
+    residents: Iterable[Resident],
+    needed: Sequence[Needed],
+    *,
+    stage: str,
+    stage_bytes: int,
+    budget_bytes: int,
+) -> ResidencyPlan:
+    """Make room for `needed` and `stage_bytes` of working memory within `budget_bytes`.
+
+    Raises:
+        DoesNotFit: it would not fit even if nothing else were resident.
+        OutOfMemory: what is leased leaves too little.
+    """
+    wanted = {(item.model, item.component) for item in needed}
+    here = list(residents)
+    present = {(item.model, item.component) for item in here}
+    need_bytes = sum(item.bytes for item in needed) + stage_bytes
+    names = " + ".join(f"{item.model}/{item.component}" for item in needed) or "its work"
+    if need_bytes > budget_bytes:
+        raise DoesNotFit(
+            f"{stage} needs {size(need_bytes)} ({names} and {size(stage_bytes)} of working memory) and the "
+            f"budget is {size(budget_bytes)}; take fewer frames or a smaller resolution, or raise the budget"
+        )
+    others = [item for item in here if (item.model, item.component) not in wanted]
+    excess = need_bytes + sum(item.bytes for item in others) - budget_bytes
+    models = {item.model for item in needed}
+    evict: list[Eviction] = []
+    for item in sorted(others, key=lambda item: (item.model in models, item.last_used)):
+        if excess <= 0:
+            break
+        if item.leased:
+            continue
+        kinship = "of this model, used least recently" if item.model in models else "of another model"
+        evict.append(
+            Eviction(
+                model=item.model,
+                component=item.component,
+                bytes=item.bytes,
+                reason=f"{stage} lacks {size(excess)}; it is idle, {kinship}",
+            )
+        )
+        excess -= item.bytes
+    if excess > 0:
+        held = ", ".join(f"{item.model}/{item.component}" for item in others if item.leased)
+        raise OutOfMemory(
+            f"{stage} needs {size(need_bytes)} of the budget of {size(budget_bytes)} "
+            f"and lacks {size(excess)}: "
+            f"{held} are in use; wait for that job to end"
+        )
+    load = tuple(item for item in needed if (item.model, item.component) not in present)
+    return ResidencyPlan(evict=tuple(evict), load=load)
+
+
+def size(num_bytes: int) -> str:
+    """`num_bytes` for a sentence: 1536 MiB or more in GiB."""
+    if abs(num_bytes) >= 1536 * 2**20:
+        return f"{num_bytes / 2**30:.2f} GiB"
+    return f"{num_bytes / 2**20:.1f} MiB"

@@ -1,0 +1,228 @@
+"""The components of a model in diffusers layout, each with its module, its files and its arena.
+
+A module is built on the meta device from its configuration, and its place in memory follows from
+that and from the headers of its files; no weight is read here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
+from torch import Tensor, nn
+from transformers import UMT5Config, UMT5EncoderModel
+
+from engine.errors import ModelUnusable, NotFound
+from engine.models.index import FETCH_AGAIN, ComponentIndex, read_component_index
+from engine.worker.arena import Arena
+from engine.worker.backend import Backend
+from engine.worker.channel import ModelFiles
+from engine.worker.stream import TORCH_DTYPES, Transfer, fill, plan_transfers
+from engine.worker.text import Tokenizer, open_tokenizer
+
+TEXT, VAE, DIT, DIT_HIGH, DIT_LOW = "text", "vae", "dit", "dit.high", "dit.low"
+
+FOLDERS: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "t2v": MappingProxyType({TEXT: "text_encoder", DIT: "transformer", VAE: "vae"}),
+        "i2v": MappingProxyType(
+            {TEXT: "text_encoder", DIT_HIGH: "transformer", DIT_LOW: "transformer_2", VAE: "vae"}
+        ),
+    }
+)
+"""Model kind to component to folder, in the order in which a job first needs them."""
+
+
+@dataclass(kw_only=True, slots=True, eq=False)
+class Component:
+    """One loadable part of a model."""
+
+    model: str
+    name: str
+    index: ComponentIndex
+    module: nn.Module
+    arena: Arena
+    transfers: tuple[Transfer, ...]
+    stamp: tuple[tuple[int, int, int], ...]
+    """Inode, length and time of change of each file when it was indexed."""
+    leases: int = 0
+    last_used: float = 0.0
+
+    @property
+    def label(self) -> str:
+        return f"{self.model}/{self.name}"
+
+    @property
+    def bytes(self) -> int:
+        return self.arena.bytes
+
+    def load(self, backend: Backend, moved: Callable[[int], None]) -> None:
+        """Make the weights resident; `moved(bytes)` after each chunk may raise to give up.
+
+        Raises:
+            ModelUnusable: a file changed or cannot be read; nothing stays allocated.
+        """
+
+        def write(slots: Mapping[str, Tensor]) -> None:
+            fill(slots, self.transfers, self.index, backend, moved=moved)
+
+        self.arena.load(write)
+
+
+@dataclass(kw_only=True, slots=True, eq=False)
+class Model:
+    """An opened model: its components, none of them loaded by opening."""
+
+    files: ModelFiles
+    components: dict[str, Component]
+    tokenizer: Tokenizer = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        return self.files.name
+
+    @property
+    def bytes(self) -> int:
+        return sum(component.bytes for component in self.components.values())
+
+
+def open_model(files: ModelFiles, backend: Backend) -> Model:
+    """Read a model's configurations and file headers and lay out its arenas; loads nothing.
+
+    Raises:
+        ModelUnusable: something in its folder is missing, damaged or of another kind.
+    """
+    folders = FOLDERS.get(files.kind)
+    if folders is None:
+        raise ModelUnusable(
+            f"{files.name} is of kind {files.kind!r}; this build runs {' and '.join(FOLDERS)} models"
+        )
+    root = Path(files.path)
+    tokenizer = open_tokenizer(root / "tokenizer")
+    components = {
+        name: open_component(files.name, name, root / folder, backend) for name, folder in folders.items()
+    }
+    return Model(files=files, components=components, tokenizer=tokenizer)
+
+
+@torch.inference_mode(False)  # a parameter made in that mode can never be given its weights
+def open_component(model: str, name: str, folder: Path, backend: Backend) -> Component:
+    """Build one component on the meta device and lay out its arena.
+
+    Raises:
+        ModelUnusable: as `open_model`.
+    """
+    config = _read_config(folder)
+    index = read_component_index(folder)
+    try:
+        module = _build(name, config)
+    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+        raise ModelUnusable(
+            f"{folder / 'config.json'} describes no {name} that this build knows ({error}); {FETCH_AGAIN}"
+        ) from error
+    arena = Arena(module, backend, label=f"{model}/{name}", dtypes=_dtypes(module, index))
+    return Component(
+        model=model,
+        name=name,
+        index=index,
+        module=module,
+        arena=arena,
+        transfers=plan_transfers(arena.layout, index),
+        stamp=stamp_of(index),
+    )
+
+
+def component_named(model: Model, name: str) -> Component:
+    """The component called `name`.
+
+    Raises:
+        NotFound: the model has none of that name.
+    """
+    try:
+        return model.components[name]
+    except KeyError:
+        raise NotFound(
+            f"{model.name} has no component {name!r}; it has {', '.join(model.components)}"
+        ) from None
+
+
+def stamp_of(index: ComponentIndex) -> tuple[tuple[int, int, int], ...]:
+    """What tells a replaced weight file from the one that was indexed.
+
+    Raises:
+        ModelUnusable: a file is gone.
+    """
+    stamps = []
+    for file in index.files:
+        try:
+            info = file.path.stat()
+        except OSError as error:
+            raise ModelUnusable(f"{file.path} cannot be read: {error.strerror}; {FETCH_AGAIN}") from error
+        stamps.append((info.st_ino, info.st_size, info.st_mtime_ns))
+    return tuple(stamps)
+
+
+def _build(name: str, config: dict[str, Any]) -> nn.Module:
+    """The module on the meta device but for its computed buffers, in evaluation mode."""
+    with torch.device("meta"):
+        if name == TEXT:
+            module: Any = UMT5EncoderModel(UMT5Config.from_dict(config))
+            # Its configuration says that embeddings are not tied, which means those of a decoder.
+            module.encoder.embed_tokens.weight = module.shared.weight
+        elif name == VAE:
+            module = AutoencoderKLWan.from_config(config)
+        else:
+            module = WanTransformer3DModel.from_config(config)
+    for part in module.modules():
+        if isinstance(part, WanRotaryPosEmbed):
+            computed = WanRotaryPosEmbed(part.attention_head_dim, part.patch_size, part.max_seq_len)
+            part._buffers.update(computed._buffers)
+    built: nn.Module = module.requires_grad_(False).eval()
+    return built
+
+
+def _dtypes(module: nn.Module, index: ComponentIndex) -> dict[str, torch.dtype]:
+    """The dtype in which each tensor is kept on the device.
+
+    The one that holds most of the file's bytes, for all: a module of mixed dtypes cannot run.
+    What the module's class wants in float32 beside 16-bit weights is widened to that.
+    """
+    share: dict[torch.dtype, int] = {}
+    for entry in index.tensors.values():
+        dtype = TORCH_DTYPES[entry.dtype]
+        if dtype.is_floating_point:
+            share[dtype] = share.get(dtype, 0) + entry.bytes
+    main = max(share, key=lambda dtype: share[dtype], default=torch.float32)
+    # transformers applies its own list to float16 alone.
+    wide = (
+        getattr(module, "_keep_in_fp32_modules", None) if isinstance(module, WanTransformer3DModel) else None
+    )
+    dtypes: dict[str, torch.dtype] = {}
+    for name, tensor in [*module.named_parameters(remove_duplicate=False), *module.named_buffers()]:
+        if not tensor.is_floating_point():
+            continue
+        keep = main.itemsize == 2 and any(part in (wide or ()) for part in name.split("."))
+        dtypes[name] = torch.float32 if keep else main
+    return dtypes
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise ModelUnusable(f"{path} is missing; {FETCH_AGAIN}") from error
+    except OSError as error:
+        raise ModelUnusable(f"{path} cannot be read: {error.strerror}; check its permissions") from error
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ModelUnusable(f"{path} is damaged ({error}); {FETCH_AGAIN}") from error
+    if not isinstance(config, dict):
+        raise ModelUnusable(f"{path} holds no table of settings; {FETCH_AGAIN}")
+    return config

@@ -1,0 +1,68 @@
+"""From what libraries raise to the engine's errors, and without what those keep alive.
+
+A traceback holds every frame it passed and so every tensor in them; an error that travels on
+must be a new one, made of text alone.
+"""
+
+from __future__ import annotations
+
+import errno
+import traceback
+
+from engine.errors import DeviceFault, EngineError, OutOfMemory, StorageUnusable, WorkFailed, from_code
+from engine.planning.residency import size
+from engine.worker.backend import Backend
+
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG})
+
+
+def as_engine_error(error: BaseException, backend: Backend, doing: str) -> EngineError:
+    """A fresh error for `error`, which happened while `doing`, with no traceback or cause.
+
+    Where the cause is not one that we know, its traceback goes along as a note, for the log.
+    """
+    if isinstance(error, EngineError):
+        fresh = from_code(error.code, str(error))
+        for note in getattr(error, "__notes__", ()):
+            fresh.add_note(note)
+        return fresh
+    text = _first_line(error)
+    if backend.is_fatal(error):
+        return _with_traceback(
+            DeviceFault(f"the device failed while {doing} ({text}); the worker is replaced, retry the job"),
+            error,
+        )
+    if backend.is_oom(error):
+        return OutOfMemory(
+            f"{backend.device_name} had no memory left while {doing}; this worker holds "
+            f"{size(backend.held_bytes())} of {size(backend.total_bytes)}: "
+            "free other processes' memory, or take fewer frames or a smaller resolution"
+        )
+    if isinstance(error, OSError) and error.errno in NO_SPACE:
+        return StorageUnusable(
+            f"{error.filename or 'the disk'} cannot be written while {doing}: {error.strerror}"
+        )
+    return _with_traceback(WorkFailed(f"{doing} failed: {type(error).__name__}: {text}"), error)
+
+
+def forget(error: BaseException) -> None:
+    """Clear the frames that `error` and what led to it hold, so that their tensors go."""
+    seen: set[int] = set()
+    queue: list[BaseException | None] = [error]
+    while queue:
+        item = queue.pop()
+        if item is None or id(item) in seen:
+            continue
+        seen.add(id(item))
+        queue += [item.__cause__, item.__context__]
+        traceback.clear_frames(item.__traceback__)
+        item.__traceback__ = None
+
+
+def _with_traceback(fresh: EngineError, error: BaseException) -> EngineError:
+    fresh.add_note("".join(traceback.format_exception(error)))
+    return fresh
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
