@@ -6,7 +6,7 @@ random net would give grey noise; instead a few channels of each net carry a sig
 through (colour through the VAE, the noise through the DiT, the image of I2V), which gives
 soft moving colours and a first frame that resembles the image. All other weights are random.
 
-    python -P -m engine.models.demo FOLDER
+    python -P -m engine.models.demo MODELS
 """
 
 from __future__ import annotations
@@ -31,7 +31,14 @@ from safetensors.torch import save_file
 from transformers import UMT5Config, UMT5EncoderModel
 
 from engine.models.card import CARD_FILE, CARD_FORMAT, Card, CardRow
-from engine.models.demo_files import DEMO_FORMAT, DEMO_MODELS, MARKER, Marker, are_demo_models_complete
+from engine.models.demo_files import (
+    DEMO_FORMAT,
+    DEMO_MODELS,
+    MARKER,
+    Marker,
+    are_demo_models_complete,
+    demo_folder,
+)
 from engine.models.demo_tokenizer import make_tokenizer
 from engine.planning.shapes import LATENT_CHANNELS
 from engine.wire import ModelKind
@@ -81,21 +88,23 @@ ONE_COLOUR = (
 )
 
 
-def make_demo_models(root: Path, progress: Progress | None = None) -> None:
-    """Make the three demo models in `root`, unless they lie there whole already.
+def make_demo_models(models: Path, progress: Progress | None = None) -> None:
+    """Make the three demo models in `models`/demo, unless they lie there whole already.
 
-    They appear all at once: made in a folder beside `root`, then renamed. A second maker
-    waits for the first and finds them done. Older or damaged ones are replaced.
+    They appear all at once: made in a folder beside it, then renamed. A second maker waits for
+    the first and finds them done. Older or damaged ones are replaced.
 
     Raises:
-        OSError: the folder above `root` cannot be written, or its disk is full.
+        OSError: `models` cannot be written, or its disk is full; nothing is left behind.
     """
     say = progress or (lambda _text: None)
-    root = root.absolute()
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with _only_maker(root):
-        if are_demo_models_complete(root):
+    root = demo_folder(models.absolute())
+    models.mkdir(parents=True, exist_ok=True)
+    with _only_maker(root) as alone:
+        if are_demo_models_complete(models):
             return
+        for orphan in root.parent.glob(f".{root.name}-making-*") if alone else ():
+            shutil.rmtree(orphan, ignore_errors=True)  # of a maker that was killed
         making = Path(tempfile.mkdtemp(prefix=f".{root.name}-making-", dir=root.parent))
         try:
             made = making / root.name
@@ -362,13 +371,16 @@ def _write_marker(made: Path) -> None:
 
 
 @contextlib.contextmanager
-def _only_maker(root: Path) -> Iterator[None]:
-    """Hold the makers' lock beside `root`; where the file system has no locks, the last rename wins."""
+def _only_maker(root: Path) -> Iterator[bool]:
+    """Hold the makers' lock beside `root`; False where the file system has no locks."""
     handle = os.open(root.parent / f".{root.name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        with contextlib.suppress(OSError):
+        try:
             fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+            alone = True
+        except OSError:
+            alone = False
+        yield alone
     finally:
         os.close(handle)
 
@@ -380,14 +392,14 @@ def _replace(root: Path, made: Path, making: Path) -> None:
     try:
         made.rename(root)
     except OSError:
-        # Another maker, on a file system without locks, was first.
-        if not are_demo_models_complete(root):
+        # Another maker, where there are no locks, may have been first.
+        if not are_demo_models_complete(root.parent):
             raise
 
 
 def main(arguments: list[str]) -> int:
     if len(arguments) != 1:
-        print("usage: python -P -m engine.models.demo FOLDER", file=sys.stderr)
+        print("usage: python -P -m engine.models.demo MODELS", file=sys.stderr)
         return 2
     make_demo_models(Path(arguments[0]), lambda text: print(text, flush=True))
     return 0

@@ -23,8 +23,14 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, int]
 
 
-def are_demo_models_complete(root: Path) -> bool:
-    """Whether the demo models lie whole in `root` and were made by this build's recipe."""
+def demo_folder(models: Path) -> Path:
+    """Where the demo models lie, below the folder of all models."""
+    return models / DEMO_FOLDER
+
+
+def are_demo_models_complete(models: Path) -> bool:
+    """Whether the demo models lie whole below `models` and were made by this build's recipe."""
+    root = demo_folder(models)
     try:
         marker = msgspec.json.decode((root / MARKER).read_bytes(), type=Marker)
         return (
