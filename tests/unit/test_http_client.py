@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import socket
-import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from unix_server import Answerer, Handler, serving
 
 from engine.errors import (
     DoesNotFit,
@@ -43,66 +43,17 @@ HELLO = Hello(wire=1, build="0.1.0", schema=1, pid=7, start_time=1.5, instance="
 JOB = Job(id=41, spec=JobSpec(model="wan", prompt="一只猫"), status="queued", created_at=1.0, position=1)
 RECEIPT = Receipt(action="switch", target="wan", ok=True, elapsed_s=0.1, proof="process-rss")
 
-Answerer = Callable[["_Handler", str, bytes], None]
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: _Server
-
-    def do_GET(self) -> None:
-        self.server.answerer(self, "GET", b"")
-
-    def do_POST(self) -> None:
-        self.server.answerer(self, "POST", self.rfile.read(int(self.headers.get("Content-Length", 0))))
-
-    def answer(self, status: int, body: object, kind: str = "application/json") -> None:
-        data = body if isinstance(body, bytes) else msgspec.json.encode(body)
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def begin_events(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream")
-        self.send_header("Transfer-Encoding", "chunked")
-        self.end_headers()
-
-    def send_events(self, data: bytes) -> None:
-        self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
-        self.wfile.flush()
-
-    def address_string(self) -> str:
-        return "unix"
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-
-class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
-    daemon_threads = True
-    answerer: Answerer
-
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[[Answerer], HttpClient]]:
     """A function that starts a server with the given answers and returns a client of it."""
-    servers: list[_Server] = []
+    with ExitStack() as servers:
 
-    def start(answerer: Answerer) -> HttpClient:
-        path = tmp_path / "s"
-        server = _Server(str(path), _Handler)
-        server.answerer = answerer
-        servers.append(server)
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        return HttpClient(path, timeout=5)
+        def start(answerer: Answerer) -> HttpClient:
+            servers.enter_context(serving(tmp_path / "s", answerer))
+            return HttpClient(tmp_path / "s", timeout=5)
 
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+        yield start
 
 
 def test_every_call_asks_its_route_and_gives_the_wire_model(serve: Any) -> None:
@@ -120,7 +71,7 @@ def test_every_call_asks_its_route_and_gives_the_wire_model(serve: Any) -> None:
         "/logs?after=3&limit=9": [{"seq": 4, "at": 1.0, "event": "job", "text": "x", "later": "unknown"}],
     }
 
-    def answer(handler: _Handler, method: str, body: bytes) -> None:
+    def answer(handler: Handler, method: str, body: bytes) -> None:
         asked.append((method, handler.path, json.loads(body) if body else None))
         if handler.path == "/engine/stop":
             handler.answer(404, {"code": "not_found", "message": "no"})
@@ -250,7 +201,7 @@ def collect(client: HttpClient, *, close_after: int | None = None) -> list[Event
 
 
 def test_events_arrive_in_order_with_their_numbers_until_goodbye(serve: Any) -> None:
-    def answer(handler: _Handler, *_: object) -> None:
+    def answer(handler: Handler, *_: object) -> None:
         handler.begin_events()
         handler.send_events(b'id: 5\nevent: heartbeat\ndata: {"at"')
         handler.send_events(b": 1.5}\n")
@@ -268,7 +219,7 @@ def test_events_arrive_in_order_with_their_numbers_until_goodbye(serve: Any) -> 
 
 
 def test_a_stream_that_breaks_without_goodbye_is_a_lost_engine(serve: Any) -> None:
-    def answer(handler: _Handler, *_: object) -> None:
+    def answer(handler: Handler, *_: object) -> None:
         handler.begin_events()
         handler.send_events(b'event: heartbeat\ndata: {"at": 1.0}\n\n')
         handler.connection.shutdown(socket.SHUT_RDWR)
@@ -278,7 +229,7 @@ def test_a_stream_that_breaks_without_goodbye_is_a_lost_engine(serve: Any) -> No
 
 
 def test_a_stream_that_ends_in_order_but_without_goodbye_is_a_lost_engine(serve: Any) -> None:
-    def answer(handler: _Handler, *_: object) -> None:
+    def answer(handler: Handler, *_: object) -> None:
         handler.begin_events()
         handler.wfile.write(b"0\r\n\r\n")
 
@@ -296,7 +247,7 @@ def test_three_heartbeats_of_silence_are_a_lost_engine(serve: Any, monkeypatch: 
     monkeypatch.setattr(http, "SILENCE_S", 0.05)
     done = threading.Event()
 
-    def answer(handler: _Handler, *_: object) -> None:
+    def answer(handler: Handler, *_: object) -> None:
         handler.begin_events()
         done.wait(5)
 
@@ -310,7 +261,7 @@ def test_three_heartbeats_of_silence_are_a_lost_engine(serve: Any, monkeypatch: 
 def test_closing_a_silent_stream_from_another_thread_ends_it_at_once(serve: Any, headers_first: bool) -> None:
     waiting, done = threading.Event(), threading.Event()
 
-    def answer(handler: _Handler, *_: object) -> None:
+    def answer(handler: Handler, *_: object) -> None:
         if headers_first:
             handler.begin_events()
         waiting.set()
@@ -332,7 +283,7 @@ def test_closing_a_silent_stream_from_another_thread_ends_it_at_once(serve: Any,
 
 
 def test_a_frame_handler_may_close_its_own_stream(serve: Any) -> None:
-    def answer(handler: _Handler, *_: object) -> None:
+    def answer(handler: Handler, *_: object) -> None:
         handler.begin_events()
         handler.send_events(b'event: heartbeat\ndata: {"at": 1.0}\n\n' * 5)
         handler.rfile.read(1)

@@ -1,0 +1,499 @@
+"""The commands, each against a real server that answers as an engine would."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from unix_server import Handler, serving
+
+from engine.paths import build_id, find_paths
+from engine.wire import (
+    Balance,
+    BalancePart,
+    ComponentStatus,
+    DeviceStatus,
+    EngineStatus,
+    Hello,
+    Job,
+    JobProgress,
+    JobSpec,
+    LockHolder,
+    LogLine,
+    ModelStatus,
+    NurseryStatus,
+    QueueStatus,
+    Receipt,
+    Resolution,
+    Snapshot,
+    Status,
+    WorkerStatus,
+)
+from turbotui.cli import main
+from turbotui.commands import waiting
+
+HELLO = Hello(wire=1, build=build_id(), schema=1, pid=7, start_time=1.5, instance="i", host="h", user="u")
+
+
+def model(name: str, kind: Any, *, demo: bool = True, bytes: int = 84 * 2**20) -> ModelStatus:
+    return ModelStatus(
+        name=name,
+        kind=kind,
+        title=name,
+        demo=demo,
+        path=f"/m/{name}",
+        dtype="fp32",
+        bytes=bytes,
+        active=name == "small",
+        components=(ComponentStatus(name="dit", bytes=2**20, state="resident"),),
+        resolutions=(Resolution(name="tiny", aspect_ratio="16:9", width=128, height=80),),
+        default_resolution="tiny",
+        default_aspect_ratio="16:9",
+        default_frames=17,
+        default_steps=4,
+        max_frames=81,
+    )
+
+
+MODELS = [
+    model("real", "t2v", demo=False),
+    model("large", "t2v", bytes=10**9),
+    model("small", "t2v"),
+    model("mover", "i2v"),
+]
+SPEC = JobSpec(model="small", prompt="一只猫\x1b]0;owned\x07\u202e")
+JOB = Job(id=41, spec=SPEC, status="queued", position=2, created_at=1.0)
+RECEIPT = Receipt(
+    action="unload", target="small", ok=True, expected_bytes=2**20, returned_bytes=2**20,
+    elapsed_s=0.024, proof="process-rss",
+)  # fmt: skip
+STATUS = Status(
+    engine=EngineStatus(
+        state="ready", pid=7, instance="i", build="b", started_at=1.0, uptime_s=192.0, home="/h",
+        socket="/s", output_dir="/o", log_path="/l", nursery=NurseryStatus(state="ready", elapsed_s=9.0),
+        queue=QueueStatus(waiting=2, held_reason="three jobs failed"),
+    ),
+    workers=(WorkerStatus(pid=9, device_id="cpu", state="idle", started_at=1.0, forked=True),),
+    devices=(
+        DeviceStatus(
+            id="cpu", kind="cpu", name="EPYC", total_bytes=24 * 2**30, in_use=True,
+            balance=Balance(
+                device_id="cpu", taken_at=1.0, coherent=True, total_bytes=24 * 2**30, unexplained_bytes=0,
+                parts=(
+                    BalancePart(kind="weights", owner="ours", bytes=2**20, label="small/dit"),
+                    BalancePart(kind="unseen", owner="unseen", bytes=None, reason="no NVML"),
+                ),
+            ),
+        ),
+    ),
+    models=tuple(MODELS),
+)  # fmt: skip
+
+
+class StandIn:
+    """Answers as an engine would, from what a test puts here, and keeps what it was asked."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.asked: list[tuple[str, str, Any]] = []
+        self.answers: dict[str, tuple[int, Any]] = {}
+        self.events: list[list[tuple[str, Any]]] = []
+        self.tmp_path = tmp_path
+
+    def __call__(self, handler: Handler, method: str, body: bytes) -> None:
+        if handler.path == "/hello":
+            return handler.answer(200, HELLO)
+        self.asked.append((method, handler.path, json.loads(body) if body else None))
+        if handler.path == "/events":
+            return self._stream(handler)
+        standard: dict[str, Any] = {
+            "/models": MODELS,
+            "/models/demo": MODELS,
+            "/status": STATUS,
+            "/jobs?all=false": [JOB],
+            "/queue/resume": STATUS.engine.queue,
+            "/logs?after=0&limit=5000": [
+                LogLine(seq=1, at=1.0, event="job", text="begins"),
+                LogLine(seq=2, at=2.0, event="unload", text="went\x9b31m", memory=True),
+            ],
+            "/free": RECEIPT,
+            "/unload": RECEIPT,
+            "/switch": RECEIPT,
+        }
+        status, answer = self.answers.get(handler.path, (200, standard.get(handler.path, JOB)))
+        handler.answer(status, answer)
+
+    def _stream(self, handler: Handler) -> None:
+        handler.begin_events()
+        for seq, (name, event) in enumerate(self.events.pop(0)):
+            handler.send_events(
+                f"id: {seq}\nevent: {name}\ndata: {msgspec.json.encode(event).decode()}\n\n".encode()
+            )
+        handler.wfile.write(b"0\r\n\r\n")
+
+
+@pytest.fixture
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
+    """An engine that runs: the lock is held, and its socket answers."""
+    monkeypatch.setenv("TURBOTUI_HOME", str(tmp_path))
+    monkeypatch.setattr(waiting, "RECONNECT_S", 0.0)
+    paths = find_paths()
+    paths.state.mkdir()
+    lock = os.open(paths.lock, os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    holder = LockHolder(pid=7, start_time=1.5, socket=str(tmp_path / "s"), instance="i", build="b")
+    os.write(lock, msgspec.json.encode(holder))
+    stand_in = StandIn(tmp_path)
+    with serving(tmp_path / "s", stand_in):
+        yield stand_in
+    os.close(lock)
+
+
+@pytest.fixture
+def no_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TURBOTUI_HOME", str(tmp_path))
+
+
+def printed(capsys: pytest.CaptureFixture[str]) -> Any:
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("command", "request_", "words"),
+    [
+        ("jobs", ("GET", "/jobs?all=false", None), "small"),
+        ("job show 41", ("GET", "/jobs/41", None), "small"),
+        ("job cancel 41", ("POST", "/jobs/41/cancel", None), "job 41 waits at place 2"),
+        ("job retry 41", ("POST", "/jobs/41/retry", None), "job 41"),
+        ("job duplicate 41", ("POST", "/jobs/41/duplicate", None), "job 41"),
+        ("job hold 41", ("POST", "/jobs/41/hold", None), "job 41"),
+        ("job release 41", ("POST", "/jobs/41/release", None), "job 41"),
+        ("job move 41 --position 1", ("POST", "/jobs/41/move", {"position": 1, "priority": None}), "job 41"),
+        ("job move 41 --priority 5", ("POST", "/jobs/41/move", {"position": None, "priority": 5}), "job 41"),
+        ("models", ("GET", "/models", None), "mover"),
+        ("switch small", ("POST", "/switch", {"model": "small"}), "24 ms"),
+        ("unload", ("POST", "/unload", {"model": None, "component": None}), "back 1.00 MiB"),
+        ("unload small/dit", ("POST", "/unload", {"model": "small", "component": "dit"}), "back 1.00 MiB"),
+        ("free", ("POST", "/free", None), "by the worker's memory"),
+        ("status", ("GET", "/status", None), "no NVML"),
+        ("queue resume", ("POST", "/queue/resume", None), "2 waiting"),
+        ("logs", ("GET", "/logs?after=0&limit=5000", None), "begins"),
+        ("engine status", ("GET", "/status", None), "up 3m12s"),
+        ("engine start", ("GET", "/status", None), "runs already"),
+    ],
+)
+def test_each_command_asks_its_route_and_tells_the_answer_both_ways(
+    command: str, request_: Any, words: str, engine: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command.split()) == 0
+    text = capsys.readouterr()
+    assert words in text.out and text.err == ""
+    assert engine.asked[0] == request_
+    assert main([*command.split(), "--json"]) == 0
+    assert printed(capsys)
+
+
+def test_json_is_the_wire_model(engine: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["status", "--json"])
+    status = printed(capsys)
+    assert status == json.loads(msgspec.json.encode(STATUS))
+    assert status["workers"][0]["pid"] == 9 and status["devices"][0]["balance"]["parts"]
+    main(["jobs", "--json"])
+    assert [(job["id"], job["status"]) for job in printed(capsys)] == [(41, "queued")]
+
+
+def test_nothing_that_a_terminal_acts_on_gets_through(
+    engine: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in (["jobs"], ["job", "show", "41"], ["logs"], ["jobs", "--json"], ["logs", "--json"]):
+        main(command)
+        output = capsys.readouterr().out
+        assert not set(output) & set("\x1b\x07\x9b\u202e")
+        assert "一只猫" in output or "31m" in output
+
+
+@pytest.mark.parametrize("where", ["before", "after"])
+def test_demo_makes_the_models_and_shows_only_them(
+    where: str, engine: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--demo", "models", "--json"] if where == "before" else ["models", "--json", "--demo"]) == 0
+    assert [model["name"] for model in printed(capsys)] == ["large", "small", "mover"]
+    assert [path for _, path, _ in engine.asked] == ["/models/demo", "/models"]
+
+
+@pytest.mark.parametrize(("options", "name"), [([], "small"), (["--image", "a.png"], "mover")])
+def test_demo_chooses_the_smallest_model_of_the_kind_that_is_asked_for(
+    options: list[str], name: str, engine: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(engine.tmp_path)
+    assert main(["generate", "--demo", "--prompt", "x", *options, "--output-dir", "out"]) == 0
+    spec = engine.asked[-1][2]
+    assert spec["model"] == name
+    assert spec["image"] == (f"{engine.tmp_path}/a.png" if options else None)
+    assert spec["output_dir"] == f"{engine.tmp_path}/out"
+
+
+def test_every_option_of_generate_reaches_the_engine(engine: StandIn, capsys: Any) -> None:
+    options = (
+        "generate --model m --resolution 480p --aspect-ratio 9:16 --frames 17 --steps 2 --seed 7 "
+        "--sigma-max 90 --ode --priority 3 --json --prompt"
+    )
+    assert main([*options.split(), "--frames"]) == 0
+    assert printed(capsys)["id"] == 41
+    assert engine.asked[-1] == (
+        "POST",
+        "/jobs",
+        json.loads(
+            msgspec.json.encode(
+                JobSpec(
+                    model="m",
+                    prompt="--frames",
+                    resolution="480p",
+                    aspect_ratio="9:16",
+                    frames=17,
+                    steps=2,
+                    seed=7,
+                    sigma_max=90.0,
+                    ode=True,
+                    priority=3,
+                )
+            )
+        ),
+    )
+
+
+def test_a_prompt_comes_from_a_file_without_its_last_newline(engine: StandIn) -> None:
+    file = engine.tmp_path / "prompt.txt"
+    file.write_text("a cat\nin snow\n", "utf-8")
+    assert main(["generate", "--model", "m", "--prompt-file", str(file)]) == 0
+    assert engine.asked[-1][2]["prompt"] == "a cat\nin snow"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"\xff\xfe", "not UTF-8"), (b"x" * (2**20 + 1), "longer than"), (None, "cannot be read")],
+)
+def test_a_prompt_file_that_is_no_prompt_is_a_usage_error(
+    content: bytes | None, words: str, engine: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = engine.tmp_path / "prompt.txt"
+    if content is not None:
+        file.write_bytes(content)
+    assert main(["generate", "--model", "m", "--prompt-file", str(file)]) == 2
+    assert words in capsys.readouterr().err
+    assert engine.asked == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "generate --model m",
+        "generate --model m --prompt a --prompt-file b",
+        "generate --prompt a",
+        "job move 41",
+        "job move 41 --position 1 --priority 1",
+        "job show zero",
+        "job show 0",
+        "generate --frames x",
+        "dance",
+        "jobs --colour",
+        "job",
+    ],
+)
+def test_what_could_never_work_exits_2_and_asks_nothing(
+    command: str, engine: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command.split()) == 2
+    assert capsys.readouterr().err and not engine.asked
+    if command != "job":
+        assert main([*command.split(), "--json"]) == 2
+        assert printed(capsys)["code"] == "invalid_request"
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "exit_code"),
+    [("invalid_request", 422, 2), ("does_not_fit", 409, 4), ("not_found", 404, 4)],
+)
+def test_a_refusal_is_one_sentence_and_an_exit_code(
+    code: str, status: int, exit_code: int, engine: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine.answers["/jobs/41"] = (status, {"code": code, "message": "because\x1b[2J"})
+    assert main(["job", "show", "41", "--json"]) == exit_code
+    output = capsys.readouterr()
+    assert json.loads(output.out) == {"code": code, "message": "because\x1b[2J"}
+    assert output.err == "turbotui: because␛[2J\n"
+    assert main(["job", "show", "41"]) == exit_code
+    assert capsys.readouterr().out == ""
+
+
+def test_a_receipt_of_a_failed_action_is_shown_and_exits_5(
+    engine: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed = Receipt(
+        action="switch",
+        target="small",
+        ok=False,
+        error="the file is gone",
+        elapsed_s=0.1,
+        proof="process-rss",
+    )
+    engine.answers["/switch"] = (200, failed)
+    assert main(["switch", "small", "--json"]) == 5
+    output = capsys.readouterr()
+    assert json.loads(output.out)["ok"] is False and "the file is gone" in output.err
+
+
+@pytest.mark.parametrize("command", ["engine status", "engine stop"])
+def test_the_commands_about_the_engine_start_none(
+    command: str, no_engine: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command.split(), "--json"]) == 3
+    assert printed(capsys)["code"] == "engine_unavailable"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_version_needs_no_engine(no_engine: None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["version", "--json"]) == 0
+    assert printed(capsys)["build"] == build_id()
+
+
+def test_the_console_is_refused_where_there_is_no_terminal(
+    no_engine: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", open(os.devnull, encoding="utf-8"))
+    assert main([]) == 2
+    assert "needs a terminal" in capsys.readouterr().err
+    sys.stdin.close()
+
+
+def ended(**changes: Any) -> Job:
+    return Job(id=41, spec=SPEC, created_at=1.0, started_at=2.0, finished_at=9.0, **changes)
+
+
+def snapshot() -> tuple[str, Snapshot]:
+    return "snapshot", Snapshot(status=STATUS, jobs=(), log=())
+
+
+def running(step: int) -> tuple[str, Any]:
+    progress = JobProgress(stage="denoise", step=step, steps=4, fraction=step / 4)
+    return "job", {"job": Job(id=41, spec=SPEC, status="running", created_at=1.0, progress=progress)}
+
+
+def test_waiting_ends_with_the_manifest(engine: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = engine.tmp_path / "v.json"
+    manifest.write_text(json.dumps({"output": "/v.mp4", "output_bytes": 2**20, "elapsed_s": 7.0, "later": 1}))
+    done = ended(status="done", output="/v.mp4", manifest=str(manifest))
+    other = Job(id=40, spec=SPEC, status="failed", created_at=1.0)
+    script = [snapshot(), running(1), ("job", {"job": other}), ("job", {"job": done}), running(3)]
+    engine.events = [list(script), list(script)]
+    command = ["generate", "--model", "small", "--prompt", "x", "--wait"]
+    assert main([*command, "--json"]) == 0
+    assert printed(capsys) == {"output": "/v.mp4", "output_bytes": 2**20, "elapsed_s": 7.0, "later": 1}
+    assert main(command) == 0
+    output = capsys.readouterr()
+    assert "/v.mp4" in output.out and "7.0 s" in output.out
+    assert output.err == ""  # no bar where stderr is no terminal
+
+
+def test_a_job_that_ended_before_the_stream_began_is_still_seen(engine: StandIn, capsys: Any) -> None:
+    engine.answers["/jobs/41"] = (200, ended(status="failed", error="no memory", error_code="out_of_memory"))
+    engine.events = [[snapshot()]]
+    assert main(["generate", "--model", "small", "--prompt", "x", "--wait", "--json"]) == 5
+    output = capsys.readouterr()
+    assert json.loads(output.out)["code"] == "out_of_memory" and "no memory" in output.err
+
+
+def test_a_cancelled_job_ends_the_waiting_with_5(engine: StandIn, capsys: Any) -> None:
+    engine.events = [[snapshot(), ("job", {"job": ended(status="cancelled")})]]
+    assert main(["generate", "--model", "small", "--prompt", "x", "--wait", "--json"]) == 5
+    assert printed(capsys)["code"] == "cancelled"
+
+
+def test_a_lost_engine_is_asked_again_and_a_stopped_one_is_not(engine: StandIn, capsys: Any) -> None:
+    goodbye = ("goodbye", {"reason": "asked to stop"})
+    engine.events = [[snapshot(), running(1)], [snapshot(), running(2), goodbye]]
+    assert main(["generate", "--model", "small", "--prompt", "x", "--wait"]) == 3
+    output = capsys.readouterr().err
+    assert "asking again" in output and "asked to stop" in output
+    assert engine.events == []
+
+
+def test_an_engine_that_is_lost_again_and_again_ends_the_waiting(engine: StandIn, capsys: Any) -> None:
+    engine.events = [[]] * (waiting.RECONNECTS + 1)
+    assert main(["generate", "--model", "small", "--prompt", "x", "--wait"]) == 3
+
+
+def test_ctrl_c_leaves_the_job_running_and_says_how_to_find_it(
+    engine: StandIn, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(waiting.ProgressBar, "draw", interrupt)
+    engine.events = [[snapshot(), running(1)]]
+    assert main(["generate", "--model", "small", "--prompt", "x", "--wait"]) == 130
+    assert "turbotui job show 41" in capsys.readouterr().err
+    assert not any(path.endswith("cancel") for _, path, _ in engine.asked)
+
+
+def test_following_the_log_shows_each_line_once(engine: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
+    def line(seq: int, memory: bool = True) -> LogLine:
+        return LogLine(seq=seq, at=1.0, event="load", text=f"line {seq}", memory=memory)
+
+    engine.events = [
+        [
+            ("snapshot", Snapshot(status=STATUS, jobs=(), log=(line(2), line(3)))),
+            ("log", {"line": line(4)}),
+            ("log", {"line": line(5, memory=False)}),
+            ("goodbye", {"reason": "asked to stop"}),
+        ]
+    ]
+    assert main(["logs", "--follow", "--memory", "--json"]) == 0
+    output = capsys.readouterr()
+    assert [json.loads(text)["seq"] for text in output.out.splitlines()] == [2, 3, 4]
+    assert "asked to stop" in output.err
+
+
+def test_an_engine_of_another_build_is_told_on_stderr(
+    engine: StandIn, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("turbotui.client.launch.build_id", lambda: "9.9.9")
+    assert main(["jobs", "--json"]) == 0
+    output = capsys.readouterr()
+    assert json.loads(output.out) and "9.9.9" in output.err
+
+
+def run_cli(engine: StandIn, command: str, **environment: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "turbotui", *command.split()],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, **environment},
+    )
+
+
+def test_a_reader_that_leaves_early_causes_no_noise(engine: StandIn) -> None:
+    many = [LogLine(seq=seq, at=1.0, event="job", text="x" * 500) for seq in range(1, 1000)]
+    engine.answers["/logs?after=0&limit=5000"] = (200, many)
+    process = run_cli(engine, "logs --limit 5000")
+    assert process.stdout and process.stderr
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait() == 141
+
+
+def test_a_terminal_without_unicode_gets_question_marks_and_json_stays_utf8(engine: StandIn) -> None:
+    plain = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    text, errors = run_cli(engine, "jobs", **plain).communicate()
+    assert b"???" in text and errors == b""
+    document, _ = run_cli(engine, "jobs --json", **plain).communicate()
+    assert json.loads(document.decode("utf-8"))[0]["spec"]["prompt"].startswith("一只猫")

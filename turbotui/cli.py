@@ -1,0 +1,109 @@
+"""The commands of turbotui by name, and what becomes of their errors.
+
+This module and what it imports load no Textual, torch or pydantic: a command that only looks
+answers in a fraction of a second. The console's modules are imported when it opens.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from engine.errors import EngineError, InvalidRequest
+from engine.paths import find_paths
+from engine.wire import ErrorBody
+from turbotui.commands import generate, jobs, lifecycle, models, watch
+from turbotui.commands.output import print_json, report
+from turbotui.commands.session import demo_option
+
+EPILOG = """\b
+Exit codes:
+  0    done
+  2    a command or value that could never work
+  3    no engine answers, or it may not be used
+  4    the engine refused
+  5    the work was accepted and failed
+  130  interrupted; a job that was waited for goes on
+"""
+
+
+def _group(name: str, help: str, *commands: click.Command) -> click.Group:
+    group = click.Group(name, help=help, epilog=EPILOG, no_args_is_help=True)
+    for command in commands:
+        group.add_command(command)
+    return group
+
+
+@click.group(
+    epilog=EPILOG, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]}
+)
+@demo_option
+@click.pass_context
+def app(context: click.Context, demo: bool) -> None:
+    """Operate TurboDiffusion video models with deterministic VRAM. Alone it opens the console."""
+    if context.invoked_subcommand is None:
+        _open_console(demo)
+
+
+for _command in (
+    generate.generate,
+    jobs.list_jobs,
+    _group(
+        "job",
+        "Look at one job or change it.",
+        jobs.show,
+        jobs.cancel,
+        jobs.retry,
+        jobs.duplicate,
+        jobs.move,
+        jobs.hold,
+        jobs.release,
+    ),
+    models.list_models,
+    models.switch,
+    models.unload,
+    models.free,
+    watch.status,
+    _group("queue", "The queue as a whole.", watch.resume_queue),
+    watch.logs,
+    _group(
+        "engine",
+        "Start, stop and find the engine.",
+        lifecycle.start,
+        lifecycle.stop,
+        lifecycle.restart,
+        lifecycle.status,
+        lifecycle.run,
+    ),
+    lifecycle.version,
+):
+    app.add_command(_command)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and give its exit code; `arguments` are those of the process unless given."""
+    given = sys.argv[1:] if arguments is None else arguments
+    json = "--json" in given
+    try:
+        result = app.main(given, prog_name="turbotui", standalone_mode=False)
+    except EngineError as error:
+        return report(error, json=json)
+    except click.ClickException as error:
+        if json:
+            print_json(ErrorBody(code=InvalidRequest.code, message=error.format_message()))
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        return 130
+    return result if isinstance(result, int) else 0
+
+
+def _open_console(demo: bool) -> None:
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise InvalidRequest("the console needs a terminal; `turbotui status` and the other commands do not")
+    from engine.config import load_config
+    from turbotui.app import run_console
+
+    paths = find_paths()
+    run_console(paths, load_config(paths.config_file).console, demo=demo)

@@ -1,0 +1,151 @@
+"""The command that asks for a video."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from engine.errors import EngineError, InvalidRequest, NotFound
+from engine.wire import Job, JobSpec, ModelKind, ModelStatus
+from turbotui.client.http import HttpClient
+from turbotui.commands.jobs import job_line
+from turbotui.commands.output import note
+from turbotui.commands.session import demo_option, json_option, one_of, open_session
+from turbotui.commands.waiting import raise_unless_done, wait_for_job
+from turbotui.format import bytes_text, seconds
+
+PROMPT_LIMIT_BYTES = 2**20
+"""More than any engine takes; keeps `--prompt-file` from reading a disk."""
+INTERRUPTED_EXIT = 130
+
+
+@click.command()
+@click.option("--model", "-m", help="A model's name; with --demo the smallest fitting demo model.")
+@click.option("--prompt", "-p", help="What the video shows.")
+@click.option("--prompt-file", metavar="FILE", help="Read the prompt there; - is stdin.")
+@click.option("--image", metavar="FILE", help="The first frame, for image-to-video models.")
+@click.option("--resolution", help="A name in the model's table, such as 480p.")
+@click.option("--aspect-ratio", help="Such as 16:9.")
+@click.option("--frames", type=int, help="4n + 1.")
+@click.option("--steps", type=int, help="Denoising steps, 1 to 4.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Same seed and device, same frames.")
+@click.option("--sigma-max", type=float, help="Where the noise starts; by default 80 for t2v, 200 for i2v.")
+@click.option("--ode", is_flag=True, help="Steps without fresh noise; image-to-video models only.")
+@click.option("--output-dir", metavar="DIR", help="Where the video goes.")
+@click.option("--priority", type=int, default=0, show_default=True, help="Higher runs first.")
+@click.option("--wait", is_flag=True, help="Wait for the video and show its progress.")
+@json_option
+@demo_option
+def generate(
+    model: str | None,
+    prompt: str | None,
+    prompt_file: str | None,
+    image: str | None,
+    resolution: str | None,
+    aspect_ratio: str | None,
+    frames: int | None,
+    steps: int | None,
+    seed: int,
+    sigma_max: float | None,
+    ode: bool,
+    output_dir: str | None,
+    priority: int,
+    wait: bool,
+    json: bool,
+    demo: bool,
+) -> None:
+    """Queue a video. With --wait --json: print its manifest, whose `output` is the video's path."""
+    session = open_session(json=json, demo=demo)
+    one_of("--prompt and --prompt-file", prompt, prompt_file)
+    if model is None and not session.demo:
+        raise InvalidRequest(
+            "no --model is given; `turbotui models` lists them, --demo takes a small one to try"
+        )
+    text = prompt if prompt is not None else _read_prompt(prompt_file or "-")
+    client = session.client()
+    spec = JobSpec(
+        model=model or _demo_model(client, "i2v" if image else "t2v").name,
+        prompt=text,
+        image=_absolute(image),
+        resolution=resolution,
+        aspect_ratio=aspect_ratio,
+        frames=frames,
+        steps=steps,
+        seed=seed,
+        sigma_max=sigma_max,
+        ode=ode,
+        output_dir=_absolute(output_dir),
+        priority=priority,
+    )
+    job = client.submit(spec)
+    if not wait:
+        session.show(job, lambda: [f"{job_line(job)}; `turbotui job show {job.id}` follows it"])
+        return
+    try:
+        ended = wait_for_job(session, client, job)
+    except KeyboardInterrupt:
+        note(
+            f"job {job.id} goes on; `turbotui job show {job.id}` follows it, "
+            f"`turbotui job cancel {job.id}` ends it"
+        )
+        raise click.exceptions.Exit(INTERRUPTED_EXIT) from None
+    raise_unless_done(ended)
+    manifest = _read_manifest(ended)
+    session.show(manifest, lambda: _result_lines(ended, manifest))
+
+
+def _demo_model(client: HttpClient, kind: ModelKind) -> ModelStatus:
+    """The smallest usable demo model of `kind`."""
+    fitting = [model for model in client.models() if model.demo and model.kind == kind and not model.problem]
+    if not fitting:
+        raise NotFound(f"no demo model of kind {kind} can be used; `turbotui models --demo` says why")
+    return min(fitting, key=lambda model: model.bytes)
+
+
+def _read_prompt(name: str) -> str:
+    try:
+        if name == "-":
+            raw = sys.stdin.buffer.read(PROMPT_LIMIT_BYTES + 1)
+        else:
+            with open(name, "rb") as file:
+                raw = file.read(PROMPT_LIMIT_BYTES + 1)
+        if len(raw) > PROMPT_LIMIT_BYTES:
+            raise InvalidRequest(
+                f"the prompt in {name} is longer than {PROMPT_LIMIT_BYTES} bytes; shorten it"
+            )
+        # An editor's last newline is not part of what the person wrote.
+        return raw.decode("utf-8-sig").rstrip("\r\n")
+    except OSError as error:
+        raise InvalidRequest(f"the prompt in {name} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(
+            f"the prompt in {name} is not UTF-8 (byte {error.start}); save it as UTF-8"
+        ) from error
+
+
+def _absolute(path: str | None) -> str | None:
+    """The engine has a folder of its own, so a path is made whole here; links are left to it."""
+    return None if path is None else str(Path(path).expanduser().absolute())
+
+
+def _read_manifest(job: Job) -> dict[str, Any]:
+    """The manifest as it lies beside the video, with fields of newer engines too."""
+    try:
+        if job.manifest is None:
+            raise FileNotFoundError("it names none")
+        manifest: dict[str, Any] = msgspec.json.decode(Path(job.manifest).read_bytes(), type=dict[str, Any])
+        return manifest
+    except (OSError, msgspec.DecodeError) as error:
+        raise EngineError(
+            f"job {job.id} is done, but its manifest {job.manifest} cannot be read: {error}"
+        ) from error
+
+
+def _result_lines(job: Job, manifest: dict[str, Any]) -> Iterable[str]:
+    yield f"job {job.id} is done in {seconds(manifest.get('elapsed_s'))}"
+    yield f"{manifest.get('output', job.output)}  {bytes_text(manifest.get('output_bytes'))}"

@@ -1,0 +1,158 @@
+"""The commands that look at jobs and change their place in the queue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import click
+
+from engine.wire import TERMINAL_STATES, Job, JobMove
+from turbotui.client.http import HttpClient
+from turbotui.commands.output import table
+from turbotui.commands.session import demo_option, job_id_argument, json_option, one_of, open_session
+from turbotui.format import bytes_text, clock, percent, seconds
+
+
+@click.command("jobs")
+@click.option("--all", is_flag=True, help="Also every job that has ended.")
+@json_option
+@demo_option
+def list_jobs(all: bool, json: bool, demo: bool) -> None:
+    """List the jobs that wait, run or ended lately."""
+    session = open_session(json=json, demo=demo)
+    jobs = session.client().jobs(all=all)
+    session.show(jobs, lambda: job_table(jobs))
+
+
+@click.command()
+@job_id_argument
+@json_option
+def show(job_id: int, json: bool) -> None:
+    """Show one job whole."""
+    session = open_session(json=json)
+    job = session.client().job(job_id)
+    session.show(job, lambda: job_lines(job))
+
+
+@click.command()
+@job_id_argument
+@json_option
+def cancel(job_id: int, json: bool) -> None:
+    """Cancel a job; a running one ends at its next step."""
+    _change(json, lambda client: client.cancel(job_id))
+
+
+@click.command()
+@job_id_argument
+@json_option
+def retry(job_id: int, json: bool) -> None:
+    """Queue a job again that failed, was cancelled or was interrupted."""
+    _change(json, lambda client: client.retry(job_id))
+
+
+@click.command()
+@job_id_argument
+@json_option
+def duplicate(job_id: int, json: bool) -> None:
+    """Queue a new job that asks for the same."""
+    _change(json, lambda client: client.duplicate(job_id))
+
+
+@click.command()
+@job_id_argument
+@json_option
+def hold(job_id: int, json: bool) -> None:
+    """Keep a waiting job from starting."""
+    _change(json, lambda client: client.hold(job_id, held=True))
+
+
+@click.command()
+@job_id_argument
+@json_option
+def release(job_id: int, json: bool) -> None:
+    """Let a held job start again when its turn comes."""
+    _change(json, lambda client: client.hold(job_id, held=False))
+
+
+@click.command()
+@job_id_argument
+@click.option("--position", type=click.IntRange(min=1), help="Its new place among those that wait, from 1.")
+@click.option("--priority", type=int, help="Its new priority; higher runs first.")
+@json_option
+def move(job_id: int, position: int | None, priority: int | None, json: bool) -> None:
+    """Move a waiting job within the queue."""
+    one_of("--position and --priority", position, priority)
+    _change(json, lambda client: client.move(job_id, JobMove(position=position, priority=priority)))
+
+
+def _change(json: bool, act: Callable[[HttpClient], Job]) -> None:
+    session = open_session(json=json)
+    job = act(session.client())
+    session.show(job, lambda: [job_line(job)])
+
+
+def job_line(job: Job) -> str:
+    """A job's standing in one sentence."""
+    if job.status in ("queued", "waiting_memory"):
+        place = f" at place {job.position}" if job.position else ""
+        held = ", held until released" if job.held else ""
+        waits = f", waits for {job.waits_for}" if job.waits_for else ""
+        return f"job {job.id} waits{place}{held}{waits}"
+    if job.status == "done":
+        return f"job {job.id} is done: {job.output or '-'}"
+    why = f": {job.error}" if job.error else ""
+    return f"job {job.id} is {job.status}{why}"
+
+
+def job_table(jobs: list[Job]) -> Iterable[str]:
+    """Jobs as aligned lines, or a line that says there are none."""
+    if not jobs:
+        return ["no jobs; `turbotui generate` queues one"]
+    rows = [["ID", "STATE", "MODEL", "AT", "PROGRESS", "PROMPT"]]
+    for job in jobs:
+        state = f"{job.status}, held" if job.held and job.status not in TERMINAL_STATES else job.status
+        at = clock(job.finished_at or job.started_at or job.created_at)
+        rows.append([str(job.id), state, job.spec.model, at, _progress(job), job.error or job.spec.prompt])
+    return table(rows, right=frozenset({0}))
+
+
+def job_lines(job: Job) -> Iterable[str]:
+    """Everything about one job, a line each."""
+    spec = job.spec
+    shape = (spec.resolution, spec.aspect_ratio, spec.frames and f"{spec.frames} frames")
+    facts = {
+        "state": job_line(job),
+        "model": spec.model,
+        "prompt": spec.prompt,
+        "image": spec.image,
+        "shape": ", ".join(str(part) for part in shape if part) or "the model's default",
+        "steps": spec.steps,
+        "seed": spec.seed,
+        "priority": spec.priority or None,
+        "progress": _progress(job) if job.progress else None,
+        "created": clock(job.created_at),
+        "started": clock(job.started_at) if job.started_at else None,
+        "finished": clock(job.finished_at) if job.finished_at else None,
+        "took": _took(job),
+        "attempts": job.attempt if job.attempt > 1 else None,
+        "peak": f"{bytes_text(job.expected_peak_bytes)} expected" if job.expected_peak_bytes else None,
+        "output": job.output,
+        "manifest": job.manifest,
+        "copy of": job.duplicate_of,
+    }
+    return table([[name, str(value)] for name, value in facts.items() if value is not None])
+
+
+def _progress(job: Job) -> str:
+    if job.progress is None:
+        return f"place {job.position}" if job.position else (_took(job) or "")
+    progress = job.progress
+    step = f" {progress.step}/{progress.steps}" if progress.steps else ""
+    left = f", {seconds(progress.eta_s)} left" if progress.eta_s is not None else ""
+    return f"{progress.stage}{step} {percent(progress.fraction)}{left}"
+
+
+def _took(job: Job) -> str | None:
+    if job.started_at is None or job.finished_at is None:
+        return None
+    return seconds(max(0.0, job.finished_at - job.started_at))

@@ -1,0 +1,135 @@
+"""The commands that start, stop and find the engine itself.
+
+Every other command starts an engine when none runs; of these only `start`, `restart` and `run` do.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from engine.errors import EngineUnavailable
+from engine.paths import build_id, find_paths, private_dir
+from engine.wire import VERSION, WIRE_VERSION, LockHolder, StopRequest
+from turbotui.client.http import HttpClient
+from turbotui.client.launch import (
+    connect,
+    engine_command,
+    find_engine,
+    refuse_borrowed_home,
+    wait_until_gone,
+)
+from turbotui.commands.output import note
+from turbotui.commands.session import Session, json_option, open_session
+from turbotui.format import seconds
+
+STOP_TIMEOUT_S = 15.0
+"""An engine ends within 2 s of being told; a host that swaps may take longer."""
+JOB_TIMEOUT_S = 24 * 3600.0
+
+after_job_option = click.option("--after-job", is_flag=True, help="Let the running job finish first.")
+
+
+@click.command()
+@json_option
+def start(json: bool) -> None:
+    """Start the engine in the background, or say which one runs."""
+    session = open_session(json=json)
+    began: list[bool] = []
+    client = connect(session.paths, on_start=lambda: began.append(True))
+    status = client.status().engine
+    verb = "started" if began else "runs already"
+    session.show(status, lambda: [f"engine {verb}: pid {status.pid}, socket {status.socket}"])
+
+
+@click.command()
+@after_job_option
+@json_option
+def stop(after_job: bool, json: bool) -> None:
+    """End the engine; the queue stays on disk. With --after-job this does not wait for the end."""
+    session = open_session(json=json)
+    holder = _running(session)
+    HttpClient(holder.socket).stop(StopRequest(after_job=after_job))
+    if after_job:
+        session.show(holder, lambda: [f"engine {holder.pid} ends after the running job"])
+        return
+    _await_end(session, holder, STOP_TIMEOUT_S)
+    session.show(holder, lambda: [f"engine {holder.pid} has ended"])
+
+
+@click.command()
+@after_job_option
+@json_option
+def restart(after_job: bool, json: bool) -> None:
+    """End the engine if one runs, and start one of this build."""
+    session = open_session(json=json)
+    holder = find_engine(session.paths)
+    if holder is not None:
+        HttpClient(holder.socket).stop(StopRequest(after_job=after_job))
+        if after_job:
+            note("waiting for the running job to end")
+        _await_end(session, holder, JOB_TIMEOUT_S if after_job else STOP_TIMEOUT_S)
+    status = connect(session.paths).status().engine
+    session.show(status, lambda: [f"engine started: pid {status.pid}, socket {status.socket}"])
+
+
+@click.command()
+@json_option
+def status(json: bool) -> None:
+    """Show the engine that runs; exits 3 when none does."""
+    session = open_session(json=json)
+    engine = HttpClient(_running(session).socket).status().engine
+    up = seconds(engine.uptime_s)
+    session.show(
+        engine, lambda: [f"engine {engine.state}: pid {engine.pid}, up {up}, socket {engine.socket}"]
+    )
+
+
+@click.command()
+def run() -> None:
+    """Run the engine in the foreground, until it is stopped or interrupted."""
+    paths = find_paths()
+    refuse_borrowed_home(paths)
+    os.chdir(private_dir(paths.state))
+    os.environ["PYTHONSAFEPATH"] = "1"
+    command = engine_command()
+    os.execv(command[0], command)
+
+
+@click.command()
+@json_option
+def version(json: bool) -> None:
+    """Show the version of turbotui, and of the engine if one runs."""
+    session = open_session(json=json)
+    holder = find_engine(session.paths)
+    facts = {
+        "version": VERSION,
+        "build": build_id(),
+        "wire": WIRE_VERSION,
+        "python": ".".join(map(str, sys.version_info[:3])),
+        "engine_build": holder.build if holder else None,
+    }
+    session.show(
+        facts,
+        lambda: [
+            f"turbotui {facts['build']}, wire {WIRE_VERSION}, Python {facts['python']}",
+            f"engine {holder.build}, pid {holder.pid}" if holder else "no engine runs",
+        ],
+    )
+
+
+def _running(session: Session) -> LockHolder:
+    holder = find_engine(session.paths)
+    if holder is None:
+        raise EngineUnavailable("no engine runs; start one with `turbotui engine start`")
+    return holder
+
+
+def _await_end(session: Session, holder: LockHolder, timeout: float) -> None:
+    if not wait_until_gone(session.paths, holder.instance, timeout):
+        raise EngineUnavailable(
+            f"the engine (pid {holder.pid}) has not ended within {timeout:g} s; "
+            f"end it with `kill {holder.pid}`, or at worst `kill -9 {holder.pid}`"
+        )

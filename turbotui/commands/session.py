@@ -1,0 +1,70 @@
+"""Owns what every command shares: its common options, where things live, and the way to the engine."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import click
+
+from engine.errors import InvalidRequest
+from engine.paths import Paths, find_paths
+from turbotui.client.http import HttpClient
+from turbotui.client.launch import connect, version_notice
+from turbotui.commands.output import note, print_json, say
+
+json_option = click.option("--json", is_flag=True, help="Print JSON: the models of the engine's API.")
+demo_option = click.option("--demo", is_flag=True, help="Use the demo models, making them first if need be.")
+job_id_argument = click.argument("job_id", metavar="ID", type=click.IntRange(min=1))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Session:
+    """One run of a command."""
+
+    paths: Paths
+    json: bool
+    demo: bool
+
+    def client(self, *, start: bool = True) -> HttpClient:
+        """An engine's client; with `start` one is started when none runs.
+
+        Raises:
+            EngineUnavailable: as `turbotui.client.launch.connect`.
+        """
+        client = connect(self.paths, start=start, on_start=self._starting)
+        if notice := version_notice(client.hello()):
+            note(notice)
+        if self.demo:
+            client.make_demo_models()
+        return client
+
+    def show(self, value: object, lines: Callable[[], Iterable[str]]) -> None:
+        """Print `value` as JSON, or for people the lines that tell it."""
+        if self.json:
+            print_json(value)
+        else:
+            for line in lines():
+                say(line)
+
+    def _starting(self) -> None:
+        if sys.stderr.isatty():
+            note("no engine runs; starting one")
+
+
+def open_session(*, json: bool, demo: bool = False) -> Session:
+    """The session of the command that runs. `--demo` counts before the command's name as well as after it."""
+    root = click.get_current_context().find_root()
+    return Session(paths=find_paths(), json=json, demo=demo or bool(root.params.get("demo")))
+
+
+def one_of(options: str, *given: object) -> None:
+    """Refuse unless exactly one of the options was given.
+
+    Raises:
+        InvalidRequest: none or several were.
+    """
+    count = sum(value is not None for value in given)
+    if count != 1:
+        raise InvalidRequest(f"give exactly one of {options}, not {count or 'none'} of them")

@@ -1,0 +1,127 @@
+"""The commands that look at the engine as a whole: its status, its queue and its log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import click
+
+from engine.wire import DeviceStatus, EventFrame, Goodbye, Logged, LogLine, Snapshot, Status
+from turbotui.commands.output import note, print_json_line, say, table
+from turbotui.commands.session import demo_option, json_option, open_session
+from turbotui.format import bytes_text, clock, seconds
+
+
+@click.command()
+@json_option
+@demo_option
+def status(json: bool, demo: bool) -> None:
+    """Show the engine, its workers, every device's memory, and the models."""
+    session = open_session(json=json, demo=demo)
+    answer = session.client().status()
+    session.show(answer, lambda: _status_lines(answer))
+
+
+@click.command("resume")
+@json_option
+def resume_queue(json: bool) -> None:
+    """Start jobs again after failures have held the queue."""
+    session = open_session(json=json)
+    client = session.client()
+    client.resume_queue()
+    queue = client.status().engine.queue
+    session.show(queue, lambda: [f"the queue goes on; {queue.waiting} waiting"])
+
+
+@click.command()
+@click.option("--follow", "-f", is_flag=True, help="Go on with what happens next.")
+@click.option("--memory", is_flag=True, help="Only the lines about memory.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 5000),
+    default=200,
+    show_default=True,
+    help="At most so many of the newest lines.",
+)
+@json_option
+@demo_option
+def logs(follow: bool, memory: bool, limit: int, json: bool, demo: bool) -> None:
+    """Show the engine's log. With --follow and --json: one line of JSON for each of the log's."""
+    session = open_session(json=json, demo=demo)
+    client = session.client()
+    # The engine keeps a bounded ring and gives its oldest lines first.
+    lines = [line for line in client.logs(limit=5000) if line.memory or not memory][-limit:]
+    if not follow:
+        session.show(lines, lambda: map(_log_text, lines))
+        return
+    shown = 0
+
+    def show(line: LogLine) -> None:
+        nonlocal shown
+        if line.seq <= shown or (memory and not line.memory):
+            return
+        shown = line.seq
+        print_json_line(line) if json else say(_log_text(line))
+
+    def take(frame: EventFrame) -> None:
+        if isinstance(frame.event, Snapshot):
+            # What was written between the two requests.
+            for line in frame.event.log:
+                show(line)
+        elif isinstance(frame.event, Logged):
+            show(frame.event.line)
+        elif isinstance(frame.event, Goodbye):
+            note(f"the engine ends: {frame.event.reason}")
+
+    for line in lines:
+        show(line)
+    client.subscribe(take, on_open=lambda stream: None)
+
+
+def _log_text(line: LogLine) -> str:
+    level = "" if line.level in ("info", "debug") else f"{line.level}: "
+    job = f"  [job {line.job_id}]" if line.job_id is not None else ""
+    return f"{clock(line.at)} {line.event:<8} {level}{line.text}{job}"
+
+
+def _status_lines(status: Status) -> Iterable[str]:
+    engine = status.engine
+    nursery = engine.nursery
+    rows = [
+        ["engine", f"{engine.state}, pid {engine.pid}, up {seconds(engine.uptime_s)}, build {engine.build}"],
+        ["", f"home {engine.home}, socket {engine.socket}"],
+        ["nursery", f"{nursery.state}, {seconds(nursery.elapsed_s)}" + (nursery.detail or "")],
+        ["queue", f"{engine.queue.waiting} waiting"],
+    ]
+    if engine.problem:
+        rows.append(["problem", engine.problem])
+    if engine.queue.held_reason:
+        rows.append(["", f"held: {engine.queue.held_reason}; `turbotui queue resume` goes on"])
+    for worker in status.workers:
+        job = f" job {worker.job_id}" if worker.job_id is not None else ""
+        rows.append(["worker", f"pid {worker.pid} {worker.state}{job} on {worker.device_id}"])
+    for device in status.devices:
+        rows += _device_rows(device)
+    for model in status.models:
+        if model.active:
+            resident = [part for part in model.components if part.state == "resident"]
+            size = bytes_text(sum(part.bytes for part in resident))
+            rows.append(["model", f"{model.name}: {size} of {bytes_text(model.bytes)} on the device"])
+    return table(rows)
+
+
+def _device_rows(device: DeviceStatus) -> list[list[str]]:
+    index = f" {device.index}" if device.index is not None else ""
+    used = " (in use)" if device.in_use else ""
+    rows = [["device", f"{device.kind}{index} {device.name}, {bytes_text(device.total_bytes)}{used}"]]
+    balance = device.balance
+    if balance is None:
+        return [*rows, ["", "not read yet"]]
+    moving = "" if balance.coherent else ", moving"
+    for part in balance.parts:
+        # A part that cannot be known says why; one that is empty says nothing.
+        if part.bytes is None or part.bytes:
+            unknown = f": {part.reason}" if part.bytes is None and part.reason else ""
+            rows.append(["", f"{bytes_text(part.bytes):>9} {part.kind} {part.label}{unknown}".rstrip()])
+    rows.append(["", f"{bytes_text(balance.unexplained_bytes):>9} unexplained{moving}"])
+    return rows
