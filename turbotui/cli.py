@@ -13,9 +13,9 @@ import click
 from engine.errors import EngineError, InvalidRequest
 from engine.paths import find_paths
 from engine.wire import ErrorBody
-from turbotui.commands import generate, jobs, lifecycle, models, watch
-from turbotui.commands.output import print_json, report
-from turbotui.commands.session import demo_option
+from turbotui.subcommands import generate, jobs, lifecycle, models, watch
+from turbotui.subcommands.output import print_json, report
+from turbotui.subcommands.session import demo_option
 
 EPILOG = """\b
 Exit codes:

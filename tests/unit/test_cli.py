@@ -38,7 +38,7 @@ from engine.wire import (
     WorkerStatus,
 )
 from turbotui.cli import main
-from turbotui.commands import waiting
+from turbotui.subcommands import waiting
 
 HELLO = Hello(wire=1, build=build_id(), schema=1, pid=7, start_time=1.5, instance="i", host="h", user="u")
 

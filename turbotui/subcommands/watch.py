@@ -7,9 +7,9 @@ from collections.abc import Iterable
 import click
 
 from engine.wire import DeviceStatus, EventFrame, Goodbye, Logged, LogLine, Snapshot, Status
-from turbotui.commands.output import note, print_json_line, say, table
-from turbotui.commands.session import demo_option, json_option, open_session
 from turbotui.format import bytes_text, clock, seconds
+from turbotui.subcommands.output import note, print_json_line, say, table
+from turbotui.subcommands.session import demo_option, json_option, open_session
 
 
 @click.command()

@@ -8,9 +8,9 @@ import click
 
 from engine.wire import TERMINAL_STATES, Job, JobMove
 from turbotui.client.http import HttpClient
-from turbotui.commands.output import table
-from turbotui.commands.session import demo_option, job_id_argument, json_option, one_of, open_session
 from turbotui.format import bytes_text, clock, percent, seconds
+from turbotui.subcommands.output import table
+from turbotui.subcommands.session import demo_option, job_id_argument, json_option, one_of, open_session
 
 
 @click.command("jobs")

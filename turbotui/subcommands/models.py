@@ -8,9 +8,9 @@ import click
 
 from engine.errors import WorkFailed
 from engine.wire import ComponentStatus, ModelStatus, Receipt, SwitchRequest, UnloadRequest
-from turbotui.commands.output import note, table
-from turbotui.commands.session import Session, demo_option, json_option, open_session
 from turbotui.format import bytes_text, seconds
+from turbotui.subcommands.output import note, table
+from turbotui.subcommands.session import Session, demo_option, json_option, open_session
 
 PROOFS = {
     "nvml-process": "by NVML",

@@ -13,11 +13,11 @@ import msgspec
 from engine.errors import EngineError, InvalidRequest, NotFound
 from engine.wire import Job, JobSpec, ModelKind, ModelStatus
 from turbotui.client.http import HttpClient
-from turbotui.commands.jobs import job_line
-from turbotui.commands.output import note
-from turbotui.commands.session import demo_option, json_option, one_of, open_session
-from turbotui.commands.waiting import raise_unless_done, wait_for_job
 from turbotui.format import bytes_text, seconds
+from turbotui.subcommands.jobs import job_line
+from turbotui.subcommands.output import note
+from turbotui.subcommands.session import demo_option, json_option, one_of, open_session
+from turbotui.subcommands.waiting import raise_unless_done, wait_for_job
 
 PROMPT_LIMIT_BYTES = 2**20
 """More than any engine takes; keeps `--prompt-file` from reading a disk."""

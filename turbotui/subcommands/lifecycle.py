@@ -21,9 +21,9 @@ from turbotui.client.launch import (
     refuse_borrowed_home,
     wait_until_gone,
 )
-from turbotui.commands.output import note
-from turbotui.commands.session import Session, json_option, open_session
 from turbotui.format import seconds
+from turbotui.subcommands.output import note
+from turbotui.subcommands.session import Session, json_option, open_session
 
 STOP_TIMEOUT_S = 15.0
 """An engine ends within 2 s of being told; a host that swaps may take longer."""

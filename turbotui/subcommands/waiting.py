@@ -11,10 +11,10 @@ from engine.errors import EngineUnavailable, from_code
 from engine.wire import TERMINAL_STATES, EventFrame, Goodbye, Job, JobChanged, Snapshot
 from turbotui.client.base import Stream
 from turbotui.client.http import HttpClient
-from turbotui.commands.output import columns, note
-from turbotui.commands.session import Session
 from turbotui.format import bytes_text, clip, percent, seconds
 from turbotui.sanitize import clean
+from turbotui.subcommands.output import columns, note
+from turbotui.subcommands.session import Session
 
 BAR_CELLS = 20
 RECONNECTS = 5

@@ -12,7 +12,7 @@ from engine.errors import InvalidRequest
 from engine.paths import Paths, find_paths
 from turbotui.client.http import HttpClient
 from turbotui.client.launch import connect, version_notice
-from turbotui.commands.output import note, print_json, say
+from turbotui.subcommands.output import note, print_json, say
 
 json_option = click.option("--json", is_flag=True, help="Print JSON: the models of the engine's API.")
 demo_option = click.option("--demo", is_flag=True, help="Use the demo models, making them first if need be.")
