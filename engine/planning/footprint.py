@@ -1,0 +1,160 @@
+"""How much memory each stage of a generation takes at its peak, estimated before it runs.
+
+Analytic: weights from the files' headers, working memory from the nets' sizes and the video's.
+An upper estimate, meant for admission: too high makes a job wait, too low makes it fail.
+
+Source: live bytes of a forward pass by tensor tracking over the reference's order of operations
+(dense attention 9 U, where U = tokens x D x bytes; feed-forward 3 U + 2 ffn/D U), and of the
+Wan2.1 VAE at 832x480 and 1280x720 (proportional to pixels and channels, independent of frames).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from engine.models.configs import DitConfig, TextConfig, VaeConfig
+from engine.models.model import Model
+from engine.planning.shapes import TEXT_TOKENS, dit_tokens, latent_shape
+from engine.wire import Stage
+
+DeviceKind: TypeAlias = Literal["cuda", "cpu"]
+
+GIB = 2**30
+MIB = 2**20
+DTYPE_SIZES: Mapping[str, int] = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8}
+
+ATTENTION_UNITS = 9
+VAE_PIXELS = 832 * 480
+VAE_CHANNELS = 96
+VAE_DECODE_BYTES = round(3.95 * GIB)
+"""Of the decoder with 96 base channels at 832x480 in a 16-bit dtype."""
+VAE_ENCODE_BYTES = round(2.95 * GIB)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeviceMargins:
+    """What libraries take beyond the live tensors."""
+
+    factor: float
+    """On the live tensors: allocator slack, and workspaces that grow with them."""
+    vae_factor: float
+    """The same for the VAE's convolutions."""
+    constant_bytes: int
+    """Workspaces and buffers that any stage takes."""
+
+
+MARGINS: Mapping[DeviceKind, DeviceMargins] = {
+    "cuda": DeviceMargins(factor=1.15, vae_factor=1.4, constant_bytes=160 * MIB),
+    "cpu": DeviceMargins(factor=1.5, vae_factor=3.0, constant_bytes=64 * MIB),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StageFootprint:
+    """What one stage takes."""
+
+    needs: tuple[tuple[str, ...], ...]
+    """Sets of components that it uses, one set after the other: two experts are never needed at once."""
+    weights_bytes: int
+    """Of the largest of these sets."""
+    activation_bytes: int
+    """Working memory at its peak, latents included."""
+
+    @property
+    def bytes(self) -> int:
+        return self.weights_bytes + self.activation_bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Footprint:
+    """What a whole job takes when every stage holds only what it needs."""
+
+    stages: Mapping[Stage, StageFootprint]
+    peak_bytes: int
+    """Of the largest stage, its weights included: the least budget in which the job can run."""
+    weights_bytes: int
+    """The most weights that any one stage needs."""
+
+
+def estimate_footprint(
+    model: Model, width: int, height: int, num_frames: int, *, device_kind: DeviceKind
+) -> Footprint:
+    """What a `width` x `height` video of `num_frames` takes on `device_kind`.
+
+    Raises:
+        ValueError: the model has a problem, or the size or count is none that the nets take.
+    """
+    if model.configs is None:
+        raise ValueError(f"{model.name} cannot be used: {model.problem}")
+    configs, margins = model.configs, MARGINS[device_kind]
+    sizes = {component.name: component.bytes for component in model.components}
+    widths = {component.name: DTYPE_SIZES.get(component.dtype, 4) for component in model.components}
+    latents_bytes = 8 * _product(latent_shape(width, height, num_frames))
+    experts = [name for name in sizes if name.startswith("dit")]
+
+    def stage(*names: str, live_bytes: int, factor: float) -> StageFootprint:
+        return StageFootprint(
+            needs=tuple((name,) for name in names),
+            weights_bytes=max(sizes[name] for name in names),
+            activation_bytes=round(live_bytes * factor) + margins.constant_bytes,
+        )
+
+    stages: dict[Stage, StageFootprint] = {}
+    stages["text"] = stage(
+        "text", live_bytes=_text_bytes(configs.text, widths["text"]), factor=margins.factor
+    )
+    vae, channels = configs.vae, vae_scale(configs.vae, width, height, widths["vae"])
+    if model.kind == "i2v":
+        stages["image"] = stage(
+            "vae",
+            live_bytes=round(VAE_ENCODE_BYTES * vae.base_dim * channels) + latents_bytes,
+            factor=margins.vae_factor,
+        )
+    tokens = dit_tokens(width, height, num_frames)
+    # Float64 x and v, the next x, fresh noise; the net's input and output are smaller.
+    dit_bytes = _dit_bytes(configs.dit, tokens, widths[experts[0]]) + 5 * latents_bytes
+    stages["denoise"] = stage(*experts, live_bytes=dit_bytes, factor=margins.factor)
+    decoder = vae.decoder_base_dim or vae.base_dim
+    stages["decode"] = stage(
+        "vae",
+        live_bytes=round(VAE_DECODE_BYTES * decoder * channels) + latents_bytes,
+        factor=margins.vae_factor,
+    )
+    return Footprint(
+        stages=stages,
+        peak_bytes=max(part.bytes for part in stages.values()),
+        weights_bytes=max(part.weights_bytes for part in stages.values()),
+    )
+
+
+def vae_scale(vae: VaeConfig, width: int, height: int, dtype_bytes: int) -> float:
+    """Live bytes of the VAE at this size over those of the measured one, for each base channel."""
+    widest = max(vae.dim_mult[0], vae.dim_mult[1] / 2)  # full resolution; a quarter of its pixels
+    return width * height / VAE_PIXELS * dtype_bytes / 2 / VAE_CHANNELS * widest
+
+
+def _dit_bytes(dit: DitConfig, tokens: int, dtype_bytes: int) -> int:
+    """Live bytes of one forward pass at its peak."""
+    unit = tokens * dit.width * dtype_bytes
+    feed_forward = 3 + 2 * dit.ffn_dim / dit.width
+    # Text keys and values, fp32 rotary tables, modulation: small but for short videos.
+    text = TEXT_TOKENS * (dit.text_dim + 4 * dit.width) * dtype_bytes
+    rotary = tokens * dit.attention_head_dim * 4 * 2
+    return round(unit * max(ATTENTION_UNITS, feed_forward)) + text + rotary
+
+
+def _text_bytes(text: TextConfig, dtype_bytes: int) -> int:
+    """Live bytes of umT5 over 512 tokens: fp32 scores with their bias, gated feed-forward."""
+    scores = 3 * text.num_heads * TEXT_TOKENS**2 * 4
+    feed_forward = 4 * TEXT_TOKENS * text.d_ff * dtype_bytes
+    hidden = 6 * TEXT_TOKENS * text.d_model * 4
+    return scores + feed_forward + hidden
+
+
+def _product(shape: tuple[int, ...]) -> int:
+    total = 1
+    for axis in shape:
+        total *= axis
+    return total
