@@ -103,7 +103,9 @@ def _open_console(demo: bool) -> None:
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise InvalidRequest("the console needs a terminal; `turbotui status` and the other commands do not")
     from engine.config import load_config
-    from turbotui.app import run_console
+    from turbotui.console import run_console
 
     paths = find_paths()
-    run_console(paths, load_config(paths.config_file).console, demo=demo)
+    code = run_console(paths, load_config(paths.config_file).console, demo=demo)
+    if code:
+        raise click.exceptions.Exit(code)

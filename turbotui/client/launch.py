@@ -23,13 +23,16 @@ import msgspec
 
 from engine.errors import EngineUnavailable, StorageUnusable
 from engine.paths import Paths, build_id, private_dir
-from engine.wire import WIRE_VERSION, Hello, LockHolder
+from engine.wire import WIRE_VERSION, Hello, LockHolder, StopRequest
 from turbotui.client.http import HttpClient
 
 START_TIMEOUT_S = 30.0
 """An engine answers within a second; a cold disk may take many."""
 LOST_RACE_EXIT = EngineUnavailable.exit_code
 """What an engine exits with that finds the lock taken."""
+STOP_TIMEOUT_S = 15.0
+"""An engine ends within 2 s of being told; a host that swaps may take longer."""
+JOB_TIMEOUT_S = 24 * 3600.0
 MAX_STARTS = 3
 """Somebody's glance at the lock can look like an engine to the one that starts, so a lost race
 after which nobody runs is tried again."""
@@ -131,6 +134,34 @@ def connect(
         if time.monotonic() >= deadline:
             raise _silent(paths, holder, timeout)
         time.sleep(_POLL_S)
+
+
+def stop_engine(paths: Paths, holder: LockHolder, *, after_job: bool = False) -> None:
+    """Tell the engine `holder` to end, and wait until it has let go of the lock.
+
+    Raises:
+        EngineUnavailable: it does not answer, or does not end within 15 s (with `after_job`
+            within a day).
+    """
+    HttpClient(holder.socket).stop(StopRequest(after_job=after_job))
+    timeout = JOB_TIMEOUT_S if after_job else STOP_TIMEOUT_S
+    if not wait_until_gone(paths, holder.instance, timeout):
+        raise EngineUnavailable(
+            f"the engine (pid {holder.pid}) has not ended within {timeout:g} s; "
+            f"end it with `kill {holder.pid}`, or at worst `kill -9 {holder.pid}`"
+        )
+
+
+def restart_engine(paths: Paths, *, after_job: bool = False) -> HttpClient:
+    """End the engine, if one runs, and start one of this build.
+
+    Raises:
+        EngineUnavailable: as `stop_engine` and `connect`.
+    """
+    holder = find_engine(paths)
+    if holder is not None:
+        stop_engine(paths, holder, after_job=after_job)
+    return connect(paths)
 
 
 def wait_until_gone(paths: Paths, instance: str, timeout: float) -> bool:

@@ -19,15 +19,12 @@ from turbotui.client.launch import (
     engine_command,
     find_engine,
     refuse_borrowed_home,
-    wait_until_gone,
+    restart_engine,
+    stop_engine,
 )
 from turbotui.format import seconds
 from turbotui.subcommands.output import note
 from turbotui.subcommands.session import Session, json_option, open_session
-
-STOP_TIMEOUT_S = 15.0
-"""An engine ends within 2 s of being told; a host that swaps may take longer."""
-JOB_TIMEOUT_S = 24 * 3600.0
 
 after_job_option = click.option("--after-job", is_flag=True, help="Let the running job finish first.")
 
@@ -51,11 +48,11 @@ def stop(after_job: bool, json: bool) -> None:
     """End the engine; the queue stays on disk. With --after-job this does not wait for the end."""
     session = open_session(json=json)
     holder = _running(session)
-    HttpClient(holder.socket).stop(StopRequest(after_job=after_job))
     if after_job:
+        HttpClient(holder.socket).stop(StopRequest(after_job=True))
         session.show(holder, lambda: [f"engine {holder.pid} ends after the running job"])
         return
-    _await_end(session, holder, STOP_TIMEOUT_S)
+    stop_engine(session.paths, holder)
     session.show(holder, lambda: [f"engine {holder.pid} has ended"])
 
 
@@ -65,13 +62,9 @@ def stop(after_job: bool, json: bool) -> None:
 def restart(after_job: bool, json: bool) -> None:
     """End the engine if one runs, and start one of this build."""
     session = open_session(json=json)
-    holder = find_engine(session.paths)
-    if holder is not None:
-        HttpClient(holder.socket).stop(StopRequest(after_job=after_job))
-        if after_job:
-            note("waiting for the running job to end")
-        _await_end(session, holder, JOB_TIMEOUT_S if after_job else STOP_TIMEOUT_S)
-    status = connect(session.paths).status().engine
+    if after_job:
+        note("waiting for the running job to end")
+    status = restart_engine(session.paths, after_job=after_job).status().engine
     session.show(status, lambda: [f"engine started: pid {status.pid}, socket {status.socket}"])
 
 
@@ -125,11 +118,3 @@ def _running(session: Session) -> LockHolder:
     if holder is None:
         raise EngineUnavailable("no engine runs; start one with `turbotui engine start`")
     return holder
-
-
-def _await_end(session: Session, holder: LockHolder, timeout: float) -> None:
-    if not wait_until_gone(session.paths, holder.instance, timeout):
-        raise EngineUnavailable(
-            f"the engine (pid {holder.pid}) has not ended within {timeout:g} s; "
-            f"end it with `kill {holder.pid}`, or at worst `kill -9 {holder.pid}`"
-        )

@@ -1,0 +1,53 @@
+"""Opens the console over this host's engine: joins the app to the ways of finding and starting one."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+
+from engine.config import ConsoleConfig
+from engine.errors import EngineError
+from engine.paths import Paths
+from turbotui.app import TurboApp
+from turbotui.client import launch
+from turbotui.client.http import HttpClient
+
+ANSWER_TIMEOUT_S = 2.0
+"""The console says that it waits and asks again, rather than hang on an engine that is stopped."""
+
+
+def run_console(paths: Paths, config: ConsoleConfig, *, demo: bool) -> int:
+    """Show the console until the person leaves it, and give the exit code.
+
+    The engine is found or started behind the first picture; with `demo` the demo models are
+    made in it, whose progress the console then shows like any other change.
+    """
+
+    def start() -> None:
+        client = launch.connect(paths)
+        if demo:
+            threading.Thread(target=_make_demo_models, args=(client,), name="demo", daemon=True).start()
+
+    def restart() -> None:
+        launch.restart_engine(paths)
+
+    app = TurboApp(
+        lambda: launch.connect(paths, start=False, timeout=ANSWER_TIMEOUT_S),
+        start_engine=start,
+        restart_engine=restart,
+        theme=config.theme,
+        language=config.language,
+        keys=config.keys,
+        config_dir=paths.config,
+        draft_path=paths.state / "draft.json",
+    )
+    app.run(mouse=config.mouse)
+    if app.leaving_line:
+        print(app.leaving_line)
+    return app.return_code or 0
+
+
+def _make_demo_models(client: HttpClient) -> None:
+    # A failure is in the engine's log, which the console shows.
+    with contextlib.suppress(EngineError):
+        client.make_demo_models()
