@@ -1,0 +1,163 @@
+"""Host memory as this process may use it: the machine's or its cgroup's, whichever is smaller.
+
+In a container the machine's figures promise memory that the kernel would kill for. Both cgroup
+versions are read, and every level up to the root, since any of them may be the tight one.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HostMemory:
+    """Total and available bytes, and who sets the limit."""
+
+    total_bytes: int
+    available_bytes: int
+    limited_by_cgroup: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CgroupFiles:
+    """The files of one level that limits memory."""
+
+    limit: Path
+    usage: Path
+    stat: Path
+    reclaimable: bytes
+    """Field of `stat` with the page cache that can go at once."""
+
+
+class HostProbe:
+    """Reads host memory; finds the cgroup once, its limits again whenever asked."""
+
+    def __init__(self, proc: Path = Path("/proc")) -> None:
+        self._proc = proc
+        self._levels = find_levels(proc)
+        self._limited: list[tuple[CgroupFiles, int]] = []
+
+    def refresh_limits(self) -> None:
+        """Look again which levels have a limit; they may change at any time, but seldom do."""
+        machine = self._read_meminfo()[0]
+        self._limited = []
+        for level in self._levels:
+            limit = _read_number(level.limit)
+            if limit is not None and limit < machine:
+                self._limited.append((level, limit))
+
+    def read(self) -> HostMemory:
+        """Now. A level that cannot be read does not limit."""
+        total, available = self._read_meminfo()
+        limited = False
+        for level, limit in self._limited:
+            usage = _read_number(level.usage)
+            if usage is None:
+                continue
+            limited = True
+            total = min(total, limit)
+            headroom = limit - usage + _read_field(level.stat, level.reclaimable)
+            available = min(available, max(0, headroom))
+        return HostMemory(total_bytes=total, available_bytes=min(available, total), limited_by_cgroup=limited)
+
+    def read_rss(self, pid: int) -> int | None:
+        """Resident bytes of `pid`, or None when it is gone."""
+        return read_rss(pid, self._proc)
+
+    def _read_meminfo(self) -> tuple[int, int]:
+        fields: dict[bytes, int] = {}
+        # MemTotal, MemFree and MemAvailable are the first three lines; the rest is not parsed.
+        for line in (self._proc / "meminfo").read_bytes().split(b"\n", 4)[:4]:
+            name, _, value = line.partition(b":")
+            fields[name] = int(value.split()[0]) * 1024 if value else 0
+        return fields[b"MemTotal"], fields.get(b"MemAvailable", fields.get(b"MemFree", 0))
+
+
+def read_rss(pid: int, proc: Path = Path("/proc")) -> int | None:
+    """Resident bytes of `pid`, or None when it is gone."""
+    try:
+        with open(f"{proc}/{pid}/statm", "rb", buffering=0) as file:
+            return int(file.read(128).split()[1]) * _PAGE_BYTES
+    except (OSError, IndexError):
+        return None
+
+
+def find_levels(proc: Path) -> list[CgroupFiles]:
+    """Our cgroup's levels that could limit memory, the innermost first; empty where there is none."""
+    try:
+        groups = (proc / "self/cgroup").read_text("utf-8", "replace").splitlines()
+        mounts = (proc / "self/mountinfo").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return []
+    levels: list[CgroupFiles] = []
+    for line in groups:
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if number == "0" and not controllers:
+            levels += [_level_v2(folder) for folder in _folders(mounts, "cgroup2", "", path)]
+        elif "memory" in controllers.split(","):
+            levels += [_level_v1(folder) for folder in _folders(mounts, "cgroup", "memory", path)]
+    return levels
+
+
+def _level_v2(folder: Path) -> CgroupFiles:
+    return CgroupFiles(
+        limit=folder / "memory.max",
+        usage=folder / "memory.current",
+        stat=folder / "memory.stat",
+        reclaimable=b"inactive_file",
+    )
+
+
+def _level_v1(folder: Path) -> CgroupFiles:
+    return CgroupFiles(
+        limit=folder / "memory.limit_in_bytes",
+        usage=folder / "memory.usage_in_bytes",
+        stat=folder / "memory.stat",
+        reclaimable=b"total_inactive_file",
+    )
+
+
+def _folders(mounts: list[str], fs_type: str, controller: str, path: str) -> list[Path]:
+    """`path` and its parents below the mount of that hierarchy.
+
+    In a container the path may lie outside what is mounted; then the mount itself is our group.
+    """
+    for line in mounts:
+        left, _, right = line.partition(" - ")
+        fields, kind = left.split(" "), right.split(" ")
+        if len(fields) < 5 or kind[0] != fs_type:
+            continue
+        if controller and controller not in kind[-1].split(","):
+            continue
+        root, mount = fields[3], Path(fields[4])
+        inside = path.removeprefix(root) if root != "/" and path.startswith(root) else path
+        relative = Path(inside.lstrip("/"))
+        if ".." in relative.parts or not (mount / relative).is_dir():
+            return [mount]
+        return [mount / relative, *(mount / parent for parent in relative.parents if relative.parts)]
+    return []
+
+
+def _read_number(path: Path) -> int | None:
+    """A file's one number; None for `max`, and where it cannot be read."""
+    try:
+        return int(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def _read_field(path: Path, field: bytes) -> int:
+    """One field of a `memory.stat`; 0 where it is absent, so that headroom is never promised."""
+    try:
+        for line in path.read_bytes().splitlines():
+            name, _, value = line.partition(b" ")
+            if name == field:
+                return int(value)
+    except (OSError, ValueError):
+        pass
+    return 0
