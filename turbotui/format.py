@@ -28,6 +28,15 @@ def gib(count: int | None, digits: int = 1) -> str:
     return text
 
 
+def short_bytes(count: int | None) -> str:
+    """`count` for a column headed GiB: `13.5`; below a tenth of one, MiB with an M: `84M`."""
+    if count is None:
+        return UNKNOWN
+    if abs(count) >= 0.0995 * GIB or not count:
+        return f"{count / GIB:.1f}" if count else "0"
+    return f"{count / 2**20:.0f}M" if abs(count) >= 2**20 else f"{count / 2**10:.0f}K"
+
+
 def bytes_text(count: int | None) -> str:
     """`count` bytes with a unit, to three digits: `812 B`, `24.1 MiB`, `13.5 GiB`, `131 GiB`."""
     if count is None:

@@ -1,0 +1,124 @@
+"""Owns the list of everything a person can do: id, keys, where it applies and how careful it must be.
+
+Bindings, the key line, the help screen and the palette are made from this one list, so that they
+cannot disagree. The id is also the name under `[console.keys]` in config.toml.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Place = Literal["everywhere", "lists", "models", "queue", "history", "log"]
+Tier = Literal["look", "routine", "dangerous"]
+
+PLACES: tuple[Place, ...] = ("everywhere", "lists", "models", "queue", "history", "log")
+
+FULL_WIDTH = {":": "：", "?": "？", "/": "／", "!": "！", "+": "＋", "-": "－", "'": "＇"}
+"""What a Chinese or Japanese input method types for the same key."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Action:
+    """One thing to do. Its label and help are `action.<id>` and `help.<id>` in the catalogue."""
+
+    id: str
+    keys: tuple[str, ...]
+    place: Place = "everywhere"
+    tier: Tier = "look"
+    """`look` changes nothing; `routine` acts at once; `dangerous` asks first."""
+    in_palette: bool = True
+    without_engine: bool = False
+    """Whether it is there to help when no engine answers."""
+
+    @property
+    def shown_key(self) -> str:
+        return KEY_SIGNS.get(self.keys[0], self.keys[0])
+
+
+KEY_SIGNS = {"enter": "↵", "escape": "esc", "left_square_bracket": "[", "right_square_bracket": "]"}
+
+
+ACTIONS: tuple[Action, ...] = (
+    Action(id="switch", keys=("m",), tier="routine"),
+    Action(id="previous", keys=("'",), tier="routine"),
+    Action(id="add", keys=("a",), tier="routine"),
+    Action(id="unload", keys=("u",), tier="routine"),
+    Action(id="free", keys=("f",), tier="routine"),
+    Action(id="cancel", keys=("x",), tier="routine"),
+    Action(id="resume_queue", keys=("o",), tier="routine"),
+    Action(id="demo", keys=("D",), tier="routine"),
+    Action(id="restart", keys=("E",), tier="dangerous", without_engine=True),
+    Action(id="copy", keys=("y",)),
+    Action(id="pause", keys=("p",)),
+    Action(id="palette", keys=(":", "ctrl+p"), in_palette=False),
+    Action(id="help", keys=("?",)),
+    Action(id="panel_1", keys=("1",), in_palette=False),
+    Action(id="panel_2", keys=("2",), in_palette=False),
+    Action(id="panel_3", keys=("3",), in_palette=False),
+    Action(id="panel_4", keys=("4",), in_palette=False),
+    Action(id="panel_5", keys=("5",), in_palette=False),
+    Action(id="panel_6", keys=("6",), in_palette=False),
+    Action(id="next_panel", keys=("tab",), in_palette=False),
+    Action(id="previous_panel", keys=("shift+tab",), in_palette=False),
+    Action(id="back", keys=("escape",), in_palette=False),
+    Action(id="quit", keys=("q",)),
+    Action(id="leave", keys=("ctrl+c", "ctrl+q"), in_palette=False),
+    Action(id="down", keys=("j", "down"), place="lists", in_palette=False),
+    Action(id="up", keys=("k", "up"), place="lists", in_palette=False),
+    Action(id="first", keys=("g", "home"), place="lists", in_palette=False),
+    Action(id="last", keys=("G", "end"), place="lists", in_palette=False),
+    Action(id="half_down", keys=("ctrl+d", "pagedown"), place="lists", in_palette=False),
+    Action(id="half_up", keys=("ctrl+u", "pageup"), place="lists", in_palette=False),
+    Action(id="open", keys=("enter",), place="lists", in_palette=False),
+    Action(id="retry", keys=("r",), place="queue", tier="routine"),
+    Action(id="duplicate", keys=("d",), place="queue", tier="routine"),
+    Action(id="hold", keys=("h",), place="queue", tier="routine"),
+    Action(id="sooner", keys=("+",), place="queue", tier="routine"),
+    Action(id="later", keys=("-",), place="queue", tier="routine"),
+    Action(id="axis", keys=("z",), place="history"),
+    Action(id="filter", keys=("/",), place="log"),
+    Action(id="all_lines", keys=("A",), place="log"),
+    Action(id="follow", keys=("F",), place="log"),
+)
+
+BY_ID: Mapping[str, Action] = {action.id: action for action in ACTIONS}
+
+KEY_LINES: Mapping[str, tuple[str, ...]] = {
+    "": ("switch", "previous", "add", "unload", "free", "cancel", "pause", "palette", "help", "quit"),
+    "models": ("open", "switch", "previous", "unload", "free", "add", "palette", "help", "quit"),
+    "queue": (
+        "add", "open", "cancel", "retry", "duplicate", "hold", "sooner", "later", "copy", "palette", "help",
+        "quit",
+    ),
+    "history": ("axis", "pause", "switch", "add", "unload", "free", "cancel", "palette", "help", "quit"),
+    "log": ("filter", "all_lines", "follow", "open", "copy", "add", "cancel", "palette", "help", "quit"),
+}  # fmt: skip
+"""What the key line offers, by the panel that has the focus."""
+
+
+def bound_keys(action: Action) -> str:
+    """Its keys in Textual's notation, with their full-width twins."""
+    keys = list(action.keys)
+    keys += [FULL_WIDTH[key] for key in action.keys if key in FULL_WIDTH]
+    return ",".join(_spelled(key) for key in keys)
+
+
+def _spelled(key: str) -> str:
+    # A lone character is a key to Textual too, but for the comma that separates keys.
+    return {",": "comma"}.get(key, key)
+
+
+def keymap(overrides: Mapping[str, str]) -> dict[str, str]:
+    """The person's keys by binding id; unknown ids are refused by name.
+
+    Raises:
+        ValueError: an id that is no action.
+    """
+    for name in overrides:
+        if name not in BY_ID:
+            raise ValueError(
+                f"[console.keys] names {name}, which is no action; known: {', '.join(sorted(BY_ID))}"
+            )
+    return dict(overrides)

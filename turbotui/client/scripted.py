@@ -1,0 +1,255 @@
+"""Owns an engine that is only a script: a Client that replays wire events and remembers what it was asked.
+
+The tests drive the console with it and the cost of drawing is measured over it; nothing else uses
+it. `python -m turbotui.client.scripted` opens the console over a made-up busy GPU.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from engine.errors import EngineError, EngineUnavailable, NotFound
+from engine.wire import (
+    WIRE_VERSION,
+    Event,
+    EventFrame,
+    Hello,
+    Job,
+    JobForecast,
+    JobMove,
+    JobSpec,
+    LogLine,
+    ModelStatus,
+    Receipt,
+    Snapshot,
+    Status,
+    StopRequest,
+    SwitchRequest,
+    UnloadRequest,
+)
+from turbotui.client.base import Stream
+
+GIB = 2**30
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """An event and how long after the one before it comes."""
+
+    event: Event
+    after_s: float = 0.0
+
+
+@dataclass(kw_only=True, slots=True)
+class ScriptedStream:
+    """Ends the replay."""
+
+    closed: threading.Event = field(default_factory=threading.Event)
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+class ScriptedClient:
+    """Replays `script` to every subscriber, then stays silent until closed.
+
+    Args:
+        ends: What to raise when the script is over, instead of staying silent.
+        answers: Method name to what it returns, or an EngineError to raise.
+    """
+
+    def __init__(
+        self,
+        script: Iterable[Step],
+        *,
+        ends: EngineError | None = None,
+        answers: dict[str, Any] | None = None,
+    ) -> None:
+        self._script = script
+        self._ends = ends
+        self._answers = dict(answers or {})
+        self._pushed: list[Event] = []
+        self._wake = threading.Condition()
+        self.asked: list[tuple[Any, ...]] = []
+        """Every call with its arguments, in order."""
+        self.snapshot: Snapshot | None = None
+        self._stream: ScriptedStream | None = None
+
+    # ------------------------------------------------------------------ the stream
+
+    def push(self, *events: Event) -> None:
+        """Send more events, after the script."""
+        with self._wake:
+            self._pushed += events
+            self._wake.notify_all()
+
+    def end(self, error: EngineError | None = None) -> None:
+        """End the stream now, as a lost engine does."""
+        with self._wake:
+            self._ends = error or EngineUnavailable("the engine's stream broke")
+            if self._stream is not None:
+                self._stream.close()
+            self._wake.notify_all()
+
+    def subscribe(self, on_frame: Callable[[EventFrame], None], *, on_open: Callable[[Stream], None]) -> None:
+        stream = ScriptedStream()
+        self._stream = stream
+        on_open(stream)
+        seq = 0
+        for step in self._script:
+            if step.after_s and stream.closed.wait(step.after_s):
+                break
+            if stream.closed.is_set():
+                break
+            seq += 1
+            self._remember(step.event)
+            on_frame(EventFrame(seq=seq, event=step.event))
+        while self._ends is None and not stream.closed.is_set():
+            with self._wake:
+                if not self._pushed:
+                    self._wake.wait(0.02)
+                events, self._pushed = self._pushed, []
+            for event in events:
+                seq += 1
+                self._remember(event)
+                on_frame(EventFrame(seq=seq, event=event))
+        if self._ends is not None:
+            raise self._ends
+
+    def _remember(self, event: Event) -> None:
+        if isinstance(event, Snapshot):
+            self.snapshot = event
+
+    # ------------------------------------------------------------------ questions
+
+    def _answer(self, name: str, *arguments: Any, default: Any = None) -> Any:
+        self.asked.append((name, *arguments))
+        answer = self._answers.get(name, default)
+        if isinstance(answer, EngineError):
+            raise answer
+        return answer(*arguments) if callable(answer) else answer
+
+    def _known(self) -> Snapshot:
+        if self.snapshot is None:
+            raise EngineUnavailable("the script has sent no snapshot yet")
+        return self.snapshot
+
+    def hello(self) -> Hello:
+        hello = Hello(
+            wire=WIRE_VERSION,
+            build="scripted",
+            schema=1,
+            pid=1,
+            start_time=0.0,
+            instance="s",
+            host="box",
+            user="me",
+        )
+        answer: Hello = self._answer("hello", default=hello)
+        return answer
+
+    def status(self) -> Status:
+        answer: Status = self._answer("status", default=self._known().status)
+        return answer
+
+    def models(self) -> list[ModelStatus]:
+        answer: list[ModelStatus] = self._answer("models", default=list(self._known().status.models))
+        return answer
+
+    def jobs(self, *, all: bool = False) -> list[Job]:
+        answer: list[Job] = self._answer("jobs", all, default=list(self._known().jobs))
+        return answer
+
+    def job(self, job_id: int) -> Job:
+        found = next((job for job in self._known().jobs if job.id == job_id), None)
+        if found is None:
+            raise NotFound(f"there is no job {job_id}")
+        return found
+
+    def submit(self, spec: JobSpec) -> Job:
+        job = Job(id=99, spec=spec, status="queued", created_at=0.0, position=1)
+        answer: Job = self._answer("submit", spec, default=job)
+        return answer
+
+    def forecast(self, spec: JobSpec) -> JobForecast:
+        forecast = JobForecast(
+            width=832, height=480, frames=spec.frames or 81, steps=spec.steps or 4,
+            weights_bytes=14 * GIB, peak_bytes=19 * GIB, fits_now=True, fits_empty=True,
+        )  # fmt: skip
+        answer: JobForecast = self._answer("forecast", spec, default=forecast)
+        return answer
+
+    def cancel(self, job_id: int) -> Job:
+        answer: Job = self._answer("cancel", job_id, default=replace(self.job(job_id), status="cancelled"))
+        return answer
+
+    def retry(self, job_id: int) -> Job:
+        answer: Job = self._answer("retry", job_id, default=replace(self.job(job_id), status="queued"))
+        return answer
+
+    def duplicate(self, job_id: int) -> Job:
+        copy = replace(self.job(job_id), id=98, status="queued", duplicate_of=job_id)
+        answer: Job = self._answer("duplicate", job_id, default=copy)
+        return answer
+
+    def hold(self, job_id: int, *, held: bool) -> Job:
+        answer: Job = self._answer("hold", job_id, held, default=replace(self.job(job_id), held=held))
+        return answer
+
+    def move(self, job_id: int, move: JobMove) -> Job:
+        answer: Job = self._answer("move", job_id, move, default=self.job(job_id))
+        return answer
+
+    def resume_queue(self) -> None:
+        self._answer("resume_queue")
+
+    def switch(self, request: SwitchRequest) -> Receipt:
+        receipt = Receipt(action="switch", target=request.model, ok=True, elapsed_s=1.1, proof="nvml-process")
+        answer: Receipt = self._answer("switch", request, default=receipt)
+        return answer
+
+    def unload(self, request: UnloadRequest) -> Receipt:
+        receipt = Receipt(
+            action="unload", target=request.model or "", ok=True, elapsed_s=0.1, proof="nvml-process"
+        )
+        answer: Receipt = self._answer("unload", request, default=receipt)
+        return answer
+
+    def free(self) -> Receipt:
+        receipt = Receipt(action="free", target="", ok=True, elapsed_s=0.1, proof="nvml-process")
+        answer: Receipt = self._answer("free", default=receipt)
+        return answer
+
+    def make_demo_models(self) -> list[ModelStatus]:
+        answer: list[ModelStatus] = self._answer("make_demo_models", default=[])
+        return answer
+
+    def logs(self, *, after: int = 0, limit: int = 1000) -> list[LogLine]:
+        answer: list[LogLine] = self._answer("logs", after, limit, default=list(self._known().log))
+        return answer
+
+    def stop(self, request: StopRequest) -> None:
+        self._answer("stop", request)
+
+
+def main() -> int:
+    """The console over a made-up busy GPU; an argument `idle` or `cpu` chooses another scene."""
+    import sys
+    import time
+
+    from turbotui.app import TurboApp, run_console
+    from turbotui.client import scenes
+
+    scene = sys.argv[1] if len(sys.argv) > 1 else "busy"
+
+    def factory() -> ScriptedClient:
+        return ScriptedClient(scenes.script(scene, time.time()))
+
+    return run_console(TurboApp(factory, where="me@gpubox01"))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

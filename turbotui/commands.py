@@ -1,0 +1,222 @@
+"""Owns what the acting keys do: which model, job or component is meant, and the question to the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from engine.wire import Job, JobMove, ModelStatus, Receipt, SwitchRequest, UnloadRequest
+from turbotui.text import t
+from turbotui.widgets.log import LogPanel
+from turbotui.widgets.models import ModelsPanel, previous_model
+from turbotui.widgets.queue import QueuePanel
+
+if TYPE_CHECKING:
+    from turbotui.app import TurboApp
+    from turbotui.client.base import Client
+
+
+class Commands:
+    """One method for each acting key; each returns at once and the answer comes later."""
+
+    def __init__(self, app: TurboApp) -> None:
+        self.app = app
+
+    def do(self, name: str) -> None:
+        getattr(self, name)()
+
+    def _at(self, panel_id: str) -> bool:
+        return self.app.dashboard.focused_place() == panel_id
+
+    # ------------------------------------------------------------------ models
+
+    def switch(self, preferred: str | None = None) -> None:
+        from turbotui.screens.choices import switch_dialog
+
+        models = self.app.link.state.models
+        if not models:
+            self.app.say(t("models.none_to_switch"), "wait")
+            return
+        self.app.push_screen(switch_dialog(self.app.dashboard.view_now(), preferred), self._switch_to)
+
+    def previous(self) -> None:
+        model = previous_model(self.app.link.state.models)
+        if model is None:
+            self.app.say(t("models.no_previous"), "wait")
+        else:
+            self._switch_to(model.name)
+
+    def _switch_to(self, name: object) -> None:
+        if isinstance(name, str):
+            self.app.ask(
+                t("doing.switch", name=name),
+                lambda client: client.switch(SwitchRequest(model=name)),
+                then=self._receipt,
+            )
+
+    def unload(self) -> None:
+        from turbotui.screens.choices import unload_dialog
+
+        panel = self.app.dashboard.query_one(ModelsPanel)
+        if self._at("models") and panel.chosen_model is not None:
+            self._unload((panel.chosen_model, panel.chosen_component))
+            return
+        self.app.push_screen(unload_dialog(self.app.dashboard.view_now()), self._unload)
+
+    def _unload(self, target: object) -> None:
+        if not isinstance(target, tuple):
+            return
+        model, component = target
+        name = f"{model}/{component}" if component else model or t("unload.all_name")
+        self.app.ask(
+            t("doing.unload", name=name),
+            lambda client: client.unload(UnloadRequest(model=model, component=component)),
+            then=self._receipt,
+        )
+
+    def free(self) -> None:
+        self.app.ask(t("doing.free"), lambda client: client.free(), then=self._receipt)
+
+    def _receipt(self, receipt: Receipt) -> None:
+        """Its line comes by the stream, as for every other console; only a failure is said here."""
+        if not receipt.ok and receipt.error:
+            self.app.say(receipt.error, "error")
+
+    def demo(self) -> None:
+        def made(models: list[ModelStatus]) -> None:
+            self.app.say(t("did.demo", count=len(models)))
+
+        self.app.ask(t("doing.demo"), lambda client: client.make_demo_models(), then=made)
+
+    # ------------------------------------------------------------------ jobs
+
+    def add(self) -> None:
+        from turbotui.screens.new_job import NewJobScreen
+
+        if not any(not model.problem for model in self.app.link.state.models):
+            self.app.say(t("models.none_for_job"), "wait")
+            return
+        self.app.push_screen(NewJobScreen())
+
+    def _chosen_job(self) -> Job | None:
+        panel = self.app.dashboard.query_one(QueuePanel)
+        if not self._at("queue") or panel.chosen_job is None:
+            return None
+        return self.app.link.state.job(panel.chosen_job)
+
+    def cancel(self) -> None:
+        job = self._chosen_job()
+        if job is None or job.status not in ("queued", "waiting_memory", "running"):
+            job = self.app.link.state.running
+        if job is None:
+            self.app.say(t("cancel.nothing"), "wait")
+            return
+        job_id = job.id
+        self.app.ask(
+            t("doing.cancel", id=job_id),
+            lambda client: client.cancel(job_id),
+            then=lambda answer: self.app.say(t(f"did.cancel_{answer.status}", id=answer.id)),
+        )
+
+    def retry(self) -> None:
+        self._on_job("retry", lambda client, job_id: client.retry(job_id))
+
+    def duplicate(self) -> None:
+        self._on_job("duplicate", lambda client, job_id: client.duplicate(job_id))
+
+    def hold(self) -> None:
+        job = self._chosen_job()
+        held = job is not None and not job.held
+        self._on_job("hold" if held else "release", lambda client, job_id: client.hold(job_id, held=held))
+
+    def sooner(self) -> None:
+        self._shift(-1)
+
+    def later(self) -> None:
+        self._shift(1)
+
+    def _shift(self, by: int) -> None:
+        job = self._chosen_job()
+        if job is None or job.position is None:
+            self.app.say(t("jobs.not_waiting"), "wait")
+            return
+        place = max(1, job.position + by)
+        self._on_job("move", lambda client, job_id: client.move(job_id, JobMove(position=place)))
+
+    def _on_job(self, verb: str, work: Callable[[Client, int], Job]) -> None:
+        job = self._chosen_job()
+        if job is None:
+            self.app.say(t("jobs.choose"), "wait")
+            return
+        job_id = job.id
+        self.app.ask(
+            t(f"doing.{verb}", id=job_id),
+            lambda client: work(client, job_id),
+            then=lambda answer: self.app.say(t(f"did.{verb}", id=answer.id, old=job_id)),
+        )
+
+    def resume_queue(self) -> None:
+        self.app.ask(
+            t("doing.resume_queue"),
+            lambda client: client.resume_queue(),
+            then=lambda _none: self.app.say(t("did.resume_queue")),
+        )
+
+    # ------------------------------------------------------------------ looking and leaving
+
+    def open(self) -> None:
+        dashboard = self.app.dashboard
+        if (job := self._chosen_job()) is not None:
+            from turbotui.screens.job import JobScreen
+
+            self.app.push_screen(JobScreen(job.id))
+        elif (
+            self._at("models")
+            and (models := dashboard.query_one(ModelsPanel))
+            and models.chosen_model is not None
+        ):
+            self.switch(models.chosen_model)
+        elif self._at("log") and (line := dashboard.query_one(LogPanel).chosen_line()) is not None:
+            from turbotui.screens.reader import ReaderScreen
+            from turbotui.widgets.log import when
+
+            head = f"{when(line.at, self.app.wall())}  {line.event}  {line.level}"
+            job_text = "" if line.job_id is None else f"  {t('log.job', id=line.job_id)}"
+            self.app.push_screen(ReaderScreen(head + job_text, line.text))
+
+    def copy(self) -> None:
+        dashboard = self.app.dashboard
+        text = None
+        if (job := self._chosen_job()) is not None:
+            text = job.output or job.spec.prompt
+        elif self._at("models") and (models := dashboard.query_one(ModelsPanel)):
+            text = next(
+                (model.path for model in self.app.link.state.models if model.name == models.chosen_model),
+                None,
+            )
+        elif self._at("log") and (line := dashboard.query_one(LogPanel).chosen_line()) is not None:
+            text = line.text
+        if text is None:
+            newest = next((job for job in self.app.link.state.finished if job.output), None)
+            text = newest.output if newest else None
+        self.app.copy_text(text)
+
+    def palette(self) -> None:
+        self.app.action_command_palette()
+
+    def help(self) -> None:
+        from turbotui.screens.help import HelpScreen
+
+        self.app.push_screen(HelpScreen(self.app.own_keys))
+
+    def leave(self) -> None:
+        self.app.action_leave()
+
+    def restart(self) -> None:
+        from turbotui.screens.confirm import restart_dialog
+
+        self.app.push_screen(restart_dialog(self.app.dashboard.view_now(), self.app.where), self._restart)
+
+    def _restart(self, agreed: object) -> None:
+        if agreed is True:
+            self.app.restart()

@@ -1,0 +1,77 @@
+"""Owns the unsent job: what was typed and not submitted survives closing the screen and the console."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from engine.wire import JobSpec
+
+LIMIT_BYTES = 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Draft:
+    """The fields of the new-job screen as they stand, text as typed."""
+
+    prompt: str = ""
+    model: str = ""
+    resolution: str = ""
+    """`480p 16:9`, the name and the ratio of a row of the model's table."""
+    frames: str = ""
+    steps: int = 0
+    """0 takes the model's default."""
+    seed: str = ""
+    image: str = ""
+    ode: bool = False
+
+    def spec(self, *, image_to_video: bool) -> JobSpec:
+        """The request that this draft means; fields left empty take the model's defaults."""
+        from engine.wire import JobSpec
+
+        name, _space, ratio = self.resolution.partition(" ")
+        return JobSpec(
+            model=self.model,
+            prompt=self.prompt,
+            image=(str(Path(self.image).expanduser().absolute()) if self.image and image_to_video else None),
+            resolution=name or None,
+            aspect_ratio=ratio or None,
+            frames=int(self.frames) if self.frames else None,
+            steps=self.steps or None,
+            seed=int(self.seed) if self.seed else 0,
+            ode=self.ode and image_to_video,
+        )
+
+
+def load_draft(path: Path | None) -> Draft:
+    """What was left there; an empty draft when there is none or it cannot be understood."""
+    if path is None:
+        return Draft()
+    try:
+        if path.stat().st_size > LIMIT_BYTES:
+            return Draft()
+        table = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return Draft()
+    known = {field.name: type(field.default) for field in fields(Draft)}
+    if not isinstance(table, dict):
+        return Draft()
+    return Draft(**{name: value for name, value in table.items() if type(value) is known.get(name)})
+
+
+def save_draft(path: Path | None, draft: Draft) -> None:
+    """Keep `draft`; a disk that is full or read-only costs the draft and nothing else."""
+    if path is None:
+        return
+    new = path.with_name(path.name + ".new")
+    with contextlib.suppress(OSError, UnicodeEncodeError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(asdict(draft), file, ensure_ascii=False)
+        os.replace(new, path)

@@ -1,0 +1,90 @@
+"""Owns the dialog before a dangerous action: frozen on its target, with Cancel focused."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from turbotui.format import clock, seconds
+from turbotui.screens.window import WindowScreen
+from turbotui.text import t
+from turbotui.widgets.lines import Panel, Row, View, wrapped
+
+if TYPE_CHECKING:
+    from textual.events import Key as KeyEvent
+
+
+class ConfirmPanel(Panel):
+    """The facts, and two answers side by side."""
+
+    def __init__(self, *, title: str, facts: tuple[tuple[str, str], ...], loss: str, yes: str) -> None:
+        super().__init__(id="confirm")
+        self._title = title
+        self.facts = facts
+        self.loss = loss
+        self.yes = yes
+        self.agreed = False
+
+    def inputs(self, view: View) -> tuple[object, ...]:
+        return (self.agreed,)
+
+    def title(self, view: View) -> str:
+        return self._title
+
+    def body(self, view: View, width: int, height: int) -> list[Row]:
+        paint = view.paint
+        rows = [Row(width)]
+        for name, value in self.facts:
+            rows.append(Row(width).field(name, 12, paint.muted).add(value, paint.text))
+        rows.append(Row(width))
+        rows += [Row(width).add(line, paint.wait) for line in wrapped(self.loss, width)]
+        while len(rows) < height - 1:
+            rows.append(Row(width))
+        buttons = Row(width)
+        for label, chosen in ((t("confirm.cancel"), not self.agreed), (self.yes, self.agreed)):
+            buttons.add(f"  {label}  ", paint.chosen_tab if chosen else paint.text).add("   ", paint.text)
+        rows.append(buttons)
+        return rows
+
+
+class ConfirmScreen(WindowScreen[bool]):
+    """Dismissed with True only after the other button was gone to and chosen."""
+
+    panel: ConfirmPanel
+
+    def wanted_size(self, width: int, height: int) -> tuple[int, int]:
+        columns = min(76, width - 4)
+        lines = len(self.panel.facts) + len(wrapped(self.panel.loss, columns - 4)) + 6
+        return columns, min(lines, height - 2)
+
+    def on_key(self, event: KeyEvent) -> None:
+        if event.key == "escape":
+            return
+        event.stop()
+        event.prevent_default()
+        if not self.painted:
+            return
+        if event.key in ("left", "right", "tab", "shift+tab", "h", "l"):
+            self.panel.agreed = not self.panel.agreed
+            self.panel.redraw()
+        elif event.key == "enter":
+            self.dismiss(self.panel.agreed)
+        elif event.key in ("q", "n", "ctrl+c", "ctrl+q"):
+            self.dismiss(False)
+
+
+def restart_dialog(view: View, where: str | None) -> ConfirmScreen:
+    """Before the engine is ended and started again."""
+    state = view.state
+    facts = [(t("restart.where"), where or (state.hello.host if state.hello else ""))]
+    if state.engine is not None:
+        engine = state.engine
+        facts.append((t("restart.engine"), f"pid {engine.pid}  {engine.build}"))
+        facts.append((t("restart.since"), f"{clock(engine.started_at)}  ({seconds(engine.uptime_s)})"))
+    for worker in state.workers:
+        facts.append((t("restart.worker"), f"pid {worker.pid}  {worker.state}"))
+    if state.running is not None:
+        loss = t("restart.loses_job", id=state.running.id, count=len(state.waiting))
+    else:
+        loss = t("restart.loses", count=len(state.waiting))
+    panel = ConfirmPanel(title=t("restart.title"), facts=tuple(facts), loss=loss, yes=t("restart.yes"))
+    return ConfirmScreen(panel)

@@ -1,0 +1,344 @@
+"""Owns the dashboard: the panels, where they stand, when they are drawn and what the looking keys do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from textual.binding import Binding
+from textual.geometry import NULL_OFFSET, NULL_SPACING, Region, Size
+from textual.layout import Layout, WidgetPlacement
+from textual.screen import Screen
+
+from turbotui.actions import ACTIONS, BY_ID, KEY_LINES, bound_keys
+from turbotui.screens.plan import LEAST, is_wide, plan
+from turbotui.text import t
+from turbotui.widgets.bottom import (
+    TABS,
+    KeyHint,
+    KeyLine,
+    Notice,
+    ReceiptLine,
+    RunningLine,
+    Tabs,
+    TooSmall,
+)
+from turbotui.widgets.card import CardPanel
+from turbotui.widgets.header import Header
+from turbotui.widgets.history import HistoryPanel
+from turbotui.widgets.lines import LinePanel, ListPanel, View
+from turbotui.widgets.log import LogPanel, LogTail
+from turbotui.widgets.memory import MemoryPanel
+from turbotui.widgets.models import ModelsPanel
+from turbotui.widgets.queue import QueuePanel
+
+if TYPE_CHECKING:
+    from textual.app import ComposeResult
+    from textual.binding import BindingType
+    from textual.events import DescendantFocus, Resize
+    from textual.timer import Timer
+    from textual.widget import Widget
+
+    from turbotui.app import TurboApp
+    from turbotui.history import History
+    from turbotui.state import ConsoleState
+
+FOCUSED_S = 0.1
+BLURRED_S = 0.5
+NOTICE_S = 20.0
+
+
+class PlannedLayout(Layout):
+    """Places children where `plan` says, by their ids."""
+
+    name = "planned"
+
+    def arrange(
+        self, parent: Widget, children: list[Widget], size: Size, greedy: bool = True
+    ) -> list[WidgetPlacement]:
+        tab = parent.tab if isinstance(parent, DashboardScreen) else "history"
+        places = plan(size.width, size.height, tab)
+        return [
+            WidgetPlacement(Region(*places[child.id]), NULL_OFFSET, NULL_SPACING, child)
+            for child in children
+            if child.id in places
+        ]
+
+
+class DashboardScreen(Screen[None]):
+    """Draws at 10 Hz while it has the terminal's attention, at 2 Hz while it has not."""
+
+    CSS = """
+    DashboardScreen { background: $background; overflow: hidden; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding(bound_keys(action), f"act('{action.id}')", action.id, id=action.id, show=False)
+        for action in ACTIONS
+    ]
+
+    def __init__(self) -> None:
+        super().__init__(id="dashboard")
+        self.tab = "history"
+        self._planned = PlannedLayout()
+        self._timer: Timer | None = None
+        self._attentive = True
+        self._frozen: tuple[ConsoleState, float, float] | None = None
+        self._notice_at = 0.0
+        self._notice_receipt: object = None
+
+    @property
+    def turbo(self) -> TurboApp:
+        return cast("TurboApp", self.app)
+
+    @property
+    def layout(self) -> Layout:
+        return self._planned
+
+    def compose(self) -> ComposeResult:
+        yield Header(id="header", where=self.turbo.where)
+        yield MemoryPanel(id="memory")
+        yield Tabs(id="tabs", on_choose=self.choose)
+        yield HistoryPanel(id="history")
+        yield ModelsPanel(id="models")
+        yield QueuePanel(id="queue")
+        yield CardPanel(id="card")
+        yield LogPanel(id="log")
+        yield RunningLine(id="running")
+        yield LogTail(id="tail")
+        yield ReceiptLine(id="receipt")
+        yield KeyLine(id="keys", hints=self._hints, on_choose=self.action_act)
+        yield TooSmall(id="too_small", least=LEAST)
+
+    def on_mount(self) -> None:
+        self._apply_plan(self.app.size)
+        self.query_one("#queue").focus()
+        self.tick()
+        self._set_timer()
+
+    def on_resize(self, event: Resize) -> None:
+        self._apply_plan(event.size)
+
+    def _apply_plan(self, size: Size) -> None:
+        places = plan(size.width, size.height, self.tab)
+        for panel in self._panels():
+            panel.display = panel.id in places
+        focused = self.focused
+        if focused is None or not focused.display:
+            fallback = self.tab if self.tab in places else "queue"
+            if fallback in places:
+                self.query_one(f"#{fallback}").focus()
+
+    def _panels(self) -> list[LinePanel]:
+        return [child for child in self.children if isinstance(child, LinePanel)]
+
+    # ------------------------------------------------------------------ drawing
+
+    def set_attentive(self, attentive: bool) -> None:
+        """Draw at the full rate, or slowly while nobody looks."""
+        self._attentive = attentive
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.stop()
+        full = self._attentive and self.is_current
+        self._timer = self.set_interval(FOCUSED_S if full else BLURRED_S, self.tick)
+
+    def on_screen_suspend(self) -> None:
+        self._set_timer()
+
+    def on_screen_resume(self) -> None:
+        self._set_timer()
+        self.tick()
+
+    def view_now(self) -> View:
+        """The newest state, as of this moment."""
+        app = self.turbo
+        state = app.link.state
+        device = state.device
+        return View(
+            state=state,
+            history=self._history(state),
+            paint=app.paint,
+            wall=app.wall(),
+            monotonic=app.monotonic(),
+            look=state.look(app.monotonic()) if device or state.link != "connected" else "starting",
+            read_only=app.read_only,
+        )
+
+    def _history(self, state: ConsoleState) -> History | None:
+        return None if state.device is None else self.turbo.link.history(state.device.id)
+
+    def tick(self) -> None:
+        """Draw what has changed since the last time."""
+        if not self.is_mounted:
+            return
+        view = self.view_now()
+        picture = view
+        if self._frozen is not None:
+            state, wall, monotonic = self._frozen
+            picture = View(
+                state=state,
+                history=self._history(state),
+                paint=view.paint,
+                wall=wall,
+                monotonic=monotonic,
+                look=view.look,
+                read_only=view.read_only,
+                paused_at=wall,
+            )
+        receipt = self.query_one(ReceiptLine)
+        receipt.pending = self.turbo.pending
+        if receipt.notice is not None and self._notice_is_over(receipt.notice, view):
+            receipt.notice = None
+        live = ("header", "receipt", "keys", "running", "too_small")
+        with self.app.batch_update():
+            for panel in self._panels():
+                if panel.display:
+                    panel.show(view if panel.id in live else picture)
+
+    def redraw_all(self) -> None:
+        """Draw everything again: the language or the theme is another one."""
+        self.tick()
+        for panel in self._panels():
+            if panel.display:
+                panel.redraw()
+
+    # ------------------------------------------------------------------ notices
+
+    def say(self, notice: Notice) -> None:
+        """Show a sentence in the last line until something newer is to be said."""
+        line = self.query_one(ReceiptLine)
+        line.notice = notice
+        self._notice_at = self.turbo.monotonic()
+        self._notice_receipt = self.turbo.link.state.receipt
+        self.tick()
+
+    def _notice_is_over(self, notice: Notice, view: View) -> bool:
+        if view.state.receipt is not self._notice_receipt and view.state.receipt != self._notice_receipt:
+            return True
+        return notice.tone != "error" and view.monotonic - self._notice_at > NOTICE_S
+
+    # ------------------------------------------------------------------ keys
+
+    def focused_place(self) -> str:
+        """The id of the panel that has the focus."""
+        return self.focused.id or "" if self.focused is not None else ""
+
+    def _hints(self, view: View) -> tuple[KeyHint, ...]:
+        names = KEY_LINES.get(self.focused_place(), KEY_LINES[""])
+        return tuple(
+            KeyHint(
+                action=name,
+                key=self.turbo.key_of(name),
+                label=t(f"key.{name}"),
+                enabled=self.turbo.why_not(BY_ID[name], view.look) is None,
+            )
+            for name in names
+        )
+
+    def on_descendant_focus(self, event: DescendantFocus) -> None:
+        self.tick()
+
+    def choose(self, panel_id: str) -> None:
+        """Go to a panel; in a small terminal it comes into the middle."""
+        width, height = self.app.size
+        if panel_id != "memory" and not is_wide(width, height):
+            self.tab = panel_id
+            self.query_one(Tabs).chosen = panel_id
+            self._apply_plan(self.app.size)
+            self.refresh(layout=True)
+        elif panel_id != "memory":
+            # Kept for when the terminal shrinks.
+            self.tab = self.query_one(Tabs).chosen = panel_id
+        target = self.query_one(f"#{panel_id}", LinePanel)
+        if target.display:
+            target.focus()
+        self.tick()
+
+    def action_act(self, name: str) -> None:
+        """Every key of the dashboard arrives here."""
+        if name.startswith("panel_"):
+            self.choose(TABS[int(name.removeprefix("panel_")) - 1])
+            return
+        looking = getattr(self, f"look_{name}", None)
+        if looking is not None:
+            looking()
+        else:
+            self.turbo.act(name)
+
+    def _list(self) -> ListPanel | None:
+        return self.focused if isinstance(self.focused, ListPanel) else None
+
+    def look_down(self) -> None:
+        if panel := self._list():
+            panel.move(1)
+
+    def look_up(self) -> None:
+        if panel := self._list():
+            panel.move(-1)
+
+    def look_first(self) -> None:
+        if panel := self._list():
+            panel.move_to_end(last=False)
+
+    def look_last(self) -> None:
+        if panel := self._list():
+            panel.move_to_end(last=True)
+
+    def look_half_down(self) -> None:
+        if panel := self._list():
+            panel.page(1)
+
+    def look_half_up(self) -> None:
+        if panel := self._list():
+            panel.page(-1)
+
+    def look_next_panel(self) -> None:
+        self._step_panel(1)
+
+    def look_previous_panel(self) -> None:
+        self._step_panel(-1)
+
+    def _step_panel(self, by: int) -> None:
+        current = self.focused_place()
+        place = TABS.index(current) if current in TABS else 0
+        self.choose(TABS[(place + by) % len(TABS)])
+
+    def look_axis(self) -> None:
+        self.query_one(HistoryPanel).next_axis()
+
+    def look_pause(self) -> None:
+        if self._frozen is None:
+            state = self.turbo.link.state
+            self._frozen = (state, self.turbo.wall(), self.turbo.monotonic())
+        else:
+            self._frozen = None
+        self.tick()
+
+    def look_filter(self) -> None:
+        self.choose("log")
+        self.query_one(LogPanel).edit_filter()
+
+    def look_all_lines(self) -> None:
+        self.query_one(LogPanel).toggle_all()
+
+    def look_follow(self) -> None:
+        self.query_one(LogPanel).follow()
+
+    def look_back(self) -> None:
+        self._go_back()
+
+    def look_quit(self) -> None:
+        if not self._go_back():
+            self.turbo.action_leave()
+
+    def _go_back(self) -> bool:
+        """End the filter or the pause; False when there was nothing to go back from."""
+        log = self.query_one(LogPanel)
+        if log.wanted and self.focused is log:
+            log.end_filter(keep=False)
+        elif self._frozen is not None:
+            self.look_pause()
+        else:
+            return False
+        return True

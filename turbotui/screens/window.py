@@ -1,0 +1,73 @@
+"""Owns what every dialog shares: a framed panel in the middle that follows the newest state."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, cast
+
+from textual.binding import Binding
+from textual.screen import ModalScreen
+
+from turbotui.widgets.lines import Panel, View
+
+if TYPE_CHECKING:
+    from textual.app import ComposeResult
+    from textual.binding import BindingType
+    from textual.events import Resize
+
+    from turbotui.app import TurboApp
+
+Outcome = TypeVar("Outcome")
+
+REFRESH_S = 0.5
+
+
+class WindowScreen(ModalScreen[Outcome], Generic[Outcome]):
+    """A dialog around one panel. Keys that arrive before it was painted do nothing."""
+
+    DEFAULT_CSS = """
+    WindowScreen { align: center middle; background: $background 60%; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "close", "close", show=False)]
+
+    def __init__(self, panel: Panel) -> None:
+        super().__init__()
+        self.panel = panel
+        self.painted = False
+
+    @property
+    def turbo(self) -> TurboApp:
+        return cast("TurboApp", self.app)
+
+    def compose(self) -> ComposeResult:
+        yield self.panel
+
+    def wanted_size(self, width: int, height: int) -> tuple[int, int]:
+        """The panel's size in a terminal of this size."""
+        return min(100, width - 4), min(30, height - 4)
+
+    def on_mount(self) -> None:
+        self._fit()
+        self.panel.focus()
+        self.refresh_panel()
+        self.set_interval(REFRESH_S, self.refresh_panel)
+        self.call_after_refresh(self._now_painted)
+
+    def _now_painted(self) -> None:
+        self.painted = True
+
+    def on_resize(self, event: Resize) -> None:
+        self._fit()
+
+    def _fit(self) -> None:
+        width, height = self.wanted_size(*self.app.size)
+        self.panel.styles.width = width
+        self.panel.styles.height = height
+
+    def view(self) -> View:
+        return self.turbo.dashboard.view_now()
+
+    def refresh_panel(self) -> None:
+        self.panel.show(self.view())
+
+    def action_close(self) -> None:
+        self.dismiss(None)

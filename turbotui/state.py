@@ -1,0 +1,241 @@
+"""Owns what the console knows: an immutable ConsoleState, and the pure `reduce` that moves it on.
+
+Everything drawn comes from here. Events of the engine and of the link to it go in, a new state
+comes out; nothing here reads a clock, a socket or a widget. The memory's past is not in it but in
+`turbotui.history`, since a ring that changes ten times a second is not worth copying.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from engine.wire import (
+        ActionProgressed,
+        DeviceStatus,
+        EngineStatus,
+        Event,
+        Hello,
+        Job,
+        LogLine,
+        ModelStatus,
+        Receipt,
+        WorkerStatus,
+    )
+
+STALE_AFTER_S = 3.0
+"""A connected engine that says nothing for this long is shown as stale."""
+LOG_LINES = 2000
+FINISHED_JOBS = 200
+MARKS = 200
+
+LinkState = Literal["starting", "connected", "lost"]
+Look = Literal["starting", "live", "stale", "lost"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LinkOpening:
+    """The console begins to look for an engine, or starts one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LinkOpened:
+    """An engine answered; its events follow."""
+
+    hello: Hello
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LinkLost:
+    """No engine answers, or its stream ended."""
+
+    reason: str
+    retry_at: float
+    """On the monotonic clock."""
+
+
+LinkEvent = LinkOpening | LinkOpened | LinkLost
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mark:
+    """Something that happened, for the graph's time axis."""
+
+    at: float
+    symbol: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConsoleState:
+    """One moment of everything that the console shows."""
+
+    link: LinkState = "starting"
+    heard_at: float | None = None
+    """Monotonic time of the newest frame."""
+    link_since: float | None = None
+    """Wall-clock time at which `link` became what it is."""
+    lost_reason: str = ""
+    retry_at: float | None = None
+    hello: Hello | None = None
+    engine: EngineStatus | None = None
+    engine_heard_at: float | None = None
+    """Monotonic time at which `engine` arrived, so that its uptime can be carried on."""
+    workers: tuple[WorkerStatus, ...] = ()
+    devices: tuple[DeviceStatus, ...] = ()
+    models: tuple[ModelStatus, ...] = ()
+    jobs: tuple[Job, ...] = ()
+    """Finished ones oldest first, then the running, then the waiting in their order."""
+    log: tuple[LogLine, ...] = ()
+    receipt: Receipt | None = None
+    step: ActionProgressed | None = None
+    """The newest step of an action that has no receipt yet."""
+    marks: tuple[Mark, ...] = ()
+    goodbye: str | None = None
+
+    @property
+    def device(self) -> DeviceStatus | None:
+        """The device that the engine works on, or the first one seen."""
+        return next((device for device in self.devices if device.in_use), None) or next(
+            iter(self.devices), None
+        )
+
+    @property
+    def running(self) -> Job | None:
+        return next((job for job in self.jobs if job.status == "running"), None)
+
+    @property
+    def waiting(self) -> tuple[Job, ...]:
+        return tuple(job for job in self.jobs if job.status in ("queued", "waiting_memory"))
+
+    @property
+    def finished(self) -> tuple[Job, ...]:
+        """Newest first."""
+        return tuple(job for job in reversed(self.jobs) if _is_finished(job))
+
+    def job(self, job_id: int) -> Job | None:
+        return next((job for job in self.jobs if job.id == job_id), None)
+
+    def look(self, monotonic: float) -> Look:
+        """How the link looks at this moment; silence makes it stale before it is lost."""
+        if self.link != "connected":
+            return self.link
+        if self.engine is None or self.heard_at is None:
+            return "starting"
+        return "stale" if monotonic - self.heard_at > STALE_AFTER_S else "live"
+
+
+def reduce(
+    state: ConsoleState, event: Event | LinkEvent, *, wall: float = 0.0, monotonic: float = 0.0
+) -> ConsoleState:
+    """The state after `event`, which arrived at `wall` and `monotonic`."""
+    match event:
+        case LinkOpening():
+            return replace(state, link="starting", link_since=wall, retry_at=None)
+        case LinkOpened(hello=hello):
+            return replace(
+                state, link="connected", link_since=wall, hello=hello, heard_at=monotonic, retry_at=None
+            )
+        case LinkLost(reason=reason, retry_at=retry_at):
+            since = state.link_since if state.link == "lost" else wall
+            reason = state.goodbye or reason
+            return replace(
+                state, link="lost", link_since=since, lost_reason=reason, retry_at=retry_at, step=None
+            )
+    return _reduce_wire(replace(state, heard_at=monotonic), event, wall, monotonic)
+
+
+def _reduce_wire(state: ConsoleState, event: Event, wall: float, monotonic: float) -> ConsoleState:
+    # Imported here: the first picture is on the screen before the wire models are needed.
+    from engine import wire
+
+    match event:
+        case wire.MemorySampled(device=device):
+            return replace(state, devices=_with_device(state.devices, device))
+        case wire.JobChanged(job=job):
+            old = state.job(job.id)
+            jobs = _in_order([kept for kept in state.jobs if kept.id != job.id] + [job])
+            return replace(state, jobs=jobs, marks=_marked(state.marks, _job_marks(old, job)))
+        case wire.Logged(line=line):
+            if state.log and line.seq <= state.log[-1].seq:
+                return state
+            return replace(state, log=(*state.log, line)[-LOG_LINES:])
+        case wire.EngineChanged(engine=engine, workers=workers):
+            return replace(state, engine=engine, engine_heard_at=monotonic, workers=workers)
+        case wire.ModelsChanged(models=models):
+            return replace(state, models=models)
+        case wire.JobsReordered(job_ids=job_ids):
+            places = {job_id: place for place, job_id in enumerate(job_ids, 1)}
+            moved = [replace(job, position=places.get(job.id, job.position)) for job in state.jobs]
+            return replace(state, jobs=_in_order(moved))
+        case wire.ActionProgressed():
+            return replace(state, step=event)
+        case wire.ReceiptIssued(receipt=receipt):
+            marks = _marked(state.marks, _receipt_marks(receipt, wall))
+            return replace(state, receipt=receipt, step=None, marks=marks)
+        case wire.Snapshot(status=status, jobs=jobs, log=log, receipt=receipt):
+            found = [mark for job in jobs for mark in _job_marks(None, job)]
+            if receipt is not None:
+                found += _receipt_marks(receipt, wall)
+            return replace(
+                state,
+                engine=status.engine,
+                engine_heard_at=monotonic,
+                workers=status.workers,
+                devices=status.devices,
+                models=status.models,
+                jobs=_in_order(list(jobs)),
+                log=log[-LOG_LINES:],
+                receipt=receipt,
+                step=None,
+                marks=_marked(state.marks, found),
+                goodbye=None,
+            )
+        case wire.Goodbye(reason=reason):
+            return replace(state, goodbye=reason)
+        case wire.Heartbeat():
+            return state
+
+
+def _is_finished(job: Job) -> bool:
+    return job.status in ("done", "failed", "cancelled", "interrupted")
+
+
+def _in_order(jobs: list[Job]) -> tuple[Job, ...]:
+    def rank(job: Job) -> tuple[int, float, int]:
+        if _is_finished(job):
+            return (0, job.finished_at or 0.0, job.id)
+        if job.status == "running":
+            return (1, 0.0, job.id)
+        return (2, job.position if job.position is not None else 1e9, job.id)
+
+    ordered = sorted(jobs, key=rank)
+    ended = sum(_is_finished(job) for job in ordered)
+    return tuple(ordered[max(0, ended - FINISHED_JOBS) :])
+
+
+def _with_device(devices: tuple[DeviceStatus, ...], device: DeviceStatus) -> tuple[DeviceStatus, ...]:
+    if any(known.id == device.id for known in devices):
+        return tuple(device if known.id == device.id else known for known in devices)
+    return (*devices, device)
+
+
+def _marked(marks: tuple[Mark, ...], more: list[Mark]) -> tuple[Mark, ...]:
+    new = [mark for mark in more if mark not in marks]
+    return (*marks, *new)[-MARKS:] if new else marks
+
+
+def _job_marks(old: Job | None, job: Job) -> list[Mark]:
+    found = []
+    if job.started_at is not None and (old is None or old.started_at != job.started_at):
+        found.append(Mark(at=job.started_at, symbol="▶"))
+    if job.finished_at is not None and (old is None or old.finished_at != job.finished_at):
+        found.append(Mark(at=job.finished_at, symbol="■" if job.status == "done" else "!"))
+    return found
+
+
+_RECEIPT_SYMBOLS = {"load": "▲", "unload": "▽", "switch": "⇄", "free": "▽"}
+
+
+def _receipt_marks(receipt: Receipt, wall: float) -> list[Mark]:
+    return [Mark(at=receipt.at or wall, symbol=_RECEIPT_SYMBOLS[receipt.action])]

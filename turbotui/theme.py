@@ -1,0 +1,214 @@
+"""Owns the colours: `themes/*.toml` as Textual themes and as the styles that panels draw with.
+
+A theme names what a colour is for, never where it is used. The hue says whose memory it is
+(ours blue, orange and sky, neighbours purple, vermilion only for unseen and out of memory), and
+each part has a pattern of its own beside it, so that nothing rests on colour alone.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.style import Style
+
+from engine.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from textual.theme import Theme
+
+COLOURS = (
+    "background", "raised", "selected", "text", "muted", "faint", "focus", "key", "wait", "error", "proof",
+)  # fmt: skip
+PARTS = ("weights", "live", "cache", "fragmented", "context", "others", "driver", "unseen")
+GLYPHS = {
+    "weights": "█",
+    "live": "▓",
+    "cache": "▒",
+    "fragmented": "%",
+    "context": "x",
+    "others": "o",
+    "driver": "-",
+    "unseen": "?",
+    "free": "·",
+}
+"""The pattern of each part: read without colour, and the same in the bar, the graph and the legend."""
+
+DEFAULT = "dark"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Palette:
+    """One theme file, checked."""
+
+    name: str
+    dark: bool
+    ansi: bool
+    colours: dict[str, str]
+    parts: dict[str, str]
+    inks: dict[str, str]
+
+
+class Paint:
+    """The styles of one palette; each holds both colours, so that a cell never depends on its surroundings."""
+
+    def __init__(self, palette: Palette) -> None:
+        colour = {name: _rich(value) for name, value in palette.colours.items()}
+        self.palette = palette
+        self.background = colour["background"]
+        base = Style(color=colour["text"], bgcolor=self.background)
+        # Where a theme leaves both to the terminal, dim is all that tells muted text from text.
+        same = palette.colours["muted"] == palette.colours["text"]
+        self.text = base
+        self.bold = base + Style(bold=True)
+        self.muted = Style(color=colour["muted"], bgcolor=self.background, dim=same or None)
+        self.faint = Style(color=colour["faint"], bgcolor=self.background)
+        self.focus = Style(color=colour["focus"], bgcolor=self.background)
+        self.focus_title = self.focus + Style(bold=True)
+        self.key = Style(color=colour["key"], bgcolor=self.background, bold=True)
+        self.wait = Style(color=colour["wait"], bgcolor=self.background)
+        self.proof = Style(color=colour["proof"], bgcolor=self.background, bold=True)
+        self.error = Style(color=colour["error"], bgcolor=self.background, bold=True)
+        self.alarm = Style(color=_rich(palette.parts["unseen"]), bgcolor=self.background, bold=True)
+        self.ours = Style(color=_rich(palette.parts["weights"]), bgcolor=self.background, bold=True)
+        self.bar = Style(color=_rich(palette.parts["weights"]), bgcolor=self.background)
+        self.chosen_tab = Style(color=colour["background"], bgcolor=colour["focus"], bold=True)
+        if palette.ansi:
+            self.chosen_tab = base + Style(reverse=True, bold=True)
+        self.selected = colour["selected"]
+        self.fill = {part: _rich(value) for part, value in palette.parts.items()}
+        self.part = {
+            part: Style(color=_rich(palette.inks[part]), bgcolor=_rich(value))
+            for part, value in palette.parts.items()
+        }
+        # These patterns are blocks themselves: the part's colour is their foreground.
+        for block in ("weights", "live", "cache"):
+            self.part[block] = Style(color=_rich(palette.parts[block]), bgcolor=_rich(palette.inks[block]))
+        self.part["free"] = self.faint
+
+    def upon_selection(self, style: Style) -> Style:
+        """`style` as it looks in the selected row."""
+        return _upon(style, self.selected)
+
+    def edge(self, lower: str, upper: str | None) -> Style:
+        """For a cell whose lower eighths are one part and whose rest is another, or nothing."""
+        return _edge(self.fill[lower], self.background if upper is None else self.fill[upper])
+
+
+@lru_cache(512)
+def _upon(style: Style, background: str) -> Style:
+    return style + Style(bgcolor=background)
+
+
+@lru_cache(512)
+def _edge(lower: str, upper: str) -> Style:
+    return Style(color=lower, bgcolor=upper)
+
+
+def _rich(colour: str) -> str:
+    """A colour of a theme file in Rich's words."""
+    return colour.removeprefix("ansi_")
+
+
+def read_palette(path: Path) -> Palette:
+    """The palette in `path`.
+
+    Raises:
+        InvalidRequest: the file cannot be read, or a colour is missing, unknown or malformed.
+    """
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InvalidRequest(f"theme {path} cannot be read: {error}") from error
+    sections = {
+        "colours": _section(path, table, "colours", COLOURS),
+        "parts": _section(path, table, "parts", PARTS),
+        "inks": _section(path, table, "inks", PARTS),
+    }
+    name = table.get("name", path.stem)
+    if not isinstance(name, str) or not name:
+        raise InvalidRequest(f'theme {path} has no usable name; write name = "{path.stem}"')
+    return Palette(
+        name=name, dark=bool(table.get("dark", True)), ansi=bool(table.get("ansi", False)), **sections
+    )
+
+
+def _section(path: Path, table: dict[str, Any], section: str, known: tuple[str, ...]) -> dict[str, str]:
+    given = table.get(section)
+    if not isinstance(given, dict):
+        raise InvalidRequest(f"theme {path} has no section [{section}]")
+    if wrong := sorted(set(given) ^ set(known)):
+        problem = "sets unknown" if wrong[0] in given else "lacks"
+        raise InvalidRequest(f"theme {path} {problem} {section}.{wrong[0]}; it takes {', '.join(known)}")
+    for key, value in given.items():
+        if not isinstance(value, str) or not _is_colour(value):
+            raise InvalidRequest(
+                f'theme {path} sets {section}.{key} to {value!r}; write "#rrggbb" or "ansi_blue" and the like'
+            )
+    return given
+
+
+_ANSI_NAMES = frozenset(
+    f"ansi_{bright}{name}"
+    for bright in ("", "bright_")
+    for name in ("black", "red", "green", "yellow", "blue", "magenta", "cyan", "white")
+) | {"ansi_default"}
+
+
+def _is_colour(value: str) -> bool:
+    if value in _ANSI_NAMES:
+        return True
+    return (
+        len(value) == 7 and value[0] == "#" and all(digit in "0123456789abcdefABCDEF" for digit in value[1:])
+    )
+
+
+def theme_folders(config: Path | None = None) -> tuple[Path, ...]:
+    """Where theme files lie; a later folder's theme replaces an earlier one of the same name."""
+    package = Path(__file__).parent
+    shipped = package / "themes"
+    if not shipped.is_dir():
+        # A checkout keeps them at its top, where people look for them.
+        shipped = package.parent / "themes"
+    return (shipped,) if config is None else (shipped, config / "themes")
+
+
+def theme_files(folders: tuple[Path, ...]) -> dict[str, Path]:
+    """Theme name (the file's stem) to its file."""
+    found: dict[str, Path] = {}
+    for folder in folders:
+        found |= {path.stem: path for path in sorted(folder.glob("*.toml"))}
+    return found
+
+
+def textual_theme(palette: Palette) -> Theme:
+    """The palette for Textual's own widgets: inputs, the palette of commands, dialogs."""
+    from textual.theme import Theme
+
+    colours, parts = palette.colours, palette.parts
+    return Theme(
+        name=palette.name,
+        primary=colours["focus"],
+        secondary=parts["weights"],
+        accent=colours["key"],
+        warning=colours["wait"],
+        error=parts["unseen"],
+        success=colours["proof"],
+        foreground=colours["text"],
+        background=colours["background"],
+        surface=colours["background"],
+        panel=colours["raised"],
+        dark=palette.dark,
+        ansi=palette.ansi,
+        variables={
+            "faint": colours["faint"],
+            "muted": colours["muted"],
+            "selected": colours["selected"],
+            "input-cursor-background": colours["text"],
+            "input-cursor-foreground": colours["background"],
+            "input-selection-background": colours["selected"],
+        },
+    )

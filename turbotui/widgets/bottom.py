@@ -1,0 +1,241 @@
+"""Owns the last rows: the tabs of a small terminal, the running job, the last receipt and the keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from textual.events import Click
+
+from turbotui.format import bytes_text, seconds
+from turbotui.text import t
+from turbotui.widgets.lines import LinePanel, Row, View, width_of
+from turbotui.widgets.queue import one_line
+
+if TYPE_CHECKING:
+    from engine.wire import ActionProgressed, Receipt
+    from turbotui.theme import Paint
+
+TABS = ("memory", "history", "models", "queue", "card", "log")
+"""Panels by number."""
+
+PROOFS = {"nvml-process": "NVML", "device-delta": "device", "allocator": "allocator", "process-rss": "RSS"}
+STRONG_PROOFS = frozenset({"nvml-process", "process-rss"})
+
+
+class Tabs(LinePanel):
+    """Which panel is in the middle."""
+
+    def __init__(self, *, id: str, on_choose: Callable[[str], None]) -> None:
+        super().__init__(id=id)
+        self.chosen = "history"
+        self._on_choose = on_choose
+        self._spans: list[tuple[int, int, str]] = []
+
+    def inputs(self, view: View) -> tuple[object, ...]:
+        return (self.chosen, len(view.state.waiting))
+
+    def rows(self, view: View, width: int, height: int) -> list[Row]:
+        paint, row = view.paint, Row(width).add(" ", view.paint.text)
+        self._spans = []
+        for number, tab in enumerate(TABS, 1):
+            if tab == "memory":
+                continue
+            start = row.cells
+            count = f" {len(view.state.waiting)}" if tab == "queue" and view.state.waiting else ""
+            label = f"{t(f'tab.{tab}')}{count}"
+            if tab == self.chosen:
+                row.add(f" {number} {label} ", paint.chosen_tab)
+            else:
+                row.add(f" {number} ", paint.key).add(f"{label} ", paint.muted)
+            self._spans.append((start, row.cells, tab))
+            row.add(" ", paint.text)
+        return [row]
+
+    def on_click(self, event: Click) -> None:
+        for start, end, tab in self._spans:
+            if start <= event.x < end:
+                self._on_choose(tab)
+
+
+class RunningLine(LinePanel):
+    """The running job, where the queue is not in sight."""
+
+    def inputs(self, view: View) -> tuple[object, ...]:
+        return (view.state.jobs, view.state.engine and view.state.engine.queue)
+
+    def rows(self, view: View, width: int, height: int) -> list[Row]:
+        paint, state = view.paint, view.state
+        waiting = len(state.waiting)
+        tail = t("queue.wait_short", count=waiting) + " " if waiting else ""
+        if state.running is not None:
+            row = one_line(view, state.running, width - width_of(tail))
+            return [Row(width).extend(row).tail(tail, paint.muted)]
+        if state.engine is None:
+            return [Row(width)]
+        held = state.engine.queue.held_reason
+        if held:
+            return [Row(width).add(" " + t("queue.held", reason=held), paint.wait)]
+        text = t("queue.idle_waiting", count=waiting) if waiting else t("queue.idle")
+        return [Row(width).add(f" {text}", paint.muted)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Notice:
+    """A sentence of the console's own for the last line."""
+
+    text: str
+    tone: Literal["plain", "wait", "error"] = "plain"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pending:
+    """A question to the engine that has no answer yet."""
+
+    label: str
+    since: float
+    """Monotonic."""
+
+
+class ReceiptLine(LinePanel):
+    """What is being done with its seconds, else what was said last, else the newest receipt."""
+
+    def __init__(self, *, id: str) -> None:
+        super().__init__(id=id)
+        self.notice: Notice | None = None
+        self.pending: Pending | None = None
+
+    def inputs(self, view: View) -> tuple[object, ...]:
+        elapsed = None if self.pending is None else int((view.monotonic - self.pending.since) * 5)
+        return (view.state.receipt, view.state.step, self.notice, self.pending, elapsed)
+
+    def rows(self, view: View, width: int, height: int) -> list[Row]:
+        paint = view.paint
+        row = Row(width).add(" ", paint.text)
+        if self.pending is not None:
+            return [self._pending_row(row, self.pending, view)]
+        if self.notice is not None:
+            style = {"plain": paint.text, "wait": paint.wait, "error": paint.error}[self.notice.tone]
+            prefix = "! " if self.notice.tone == "error" else ""
+            return [row.add(prefix + self.notice.text, style)]
+        if view.state.receipt is not None:
+            return [receipt_row(paint, view.state.receipt, row)]
+        return [row.add(t("receipt.none"), paint.muted)]
+
+    def _pending_row(self, row: Row, pending: Pending, view: View) -> Row:
+        paint = view.paint
+        elapsed = view.monotonic - pending.since
+        row.add("◌ ", paint.wait).add(pending.label, paint.text)
+        if elapsed >= 0.2:
+            row.add(f"  {elapsed:.1f} s", paint.muted)
+        if view.state.step is not None:
+            row.add("  " + _step_text(view.state.step), paint.muted)
+        return row
+
+
+def _step_text(progressed: ActionProgressed) -> str:
+    step = progressed.step
+    size = "" if step.bytes is None else f" {bytes_text(step.bytes)}"
+    return f"{step.name}{size} {seconds(step.elapsed_s)}"
+
+
+def receipt_row(paint: Paint, receipt: Receipt, row: Row) -> Row:
+    """A receipt in one row. Green stands only before what was proved by a process's own bytes."""
+    if not receipt.ok:
+        row.add("! ", paint.error).add(f"{receipt.action} {receipt.target}", paint.bold)
+        return row.add(f"  {receipt.error or t('receipt.failed')}", paint.text)
+    proved = receipt.proof in STRONG_PROOFS and not receipt.residue_bytes
+    row.add("✓ ", paint.proof if proved else paint.text)
+    row.add(f"{receipt.action} {receipt.target}", paint.bold)
+    if receipt.loaded_bytes:
+        row.add(f"  {t('receipt.loaded')} {bytes_text(receipt.loaded_bytes)}", paint.text)
+    if receipt.expected_bytes or receipt.returned_bytes:
+        row.add(f"  {t('receipt.expected')} ", paint.muted).add(
+            bytes_text(receipt.expected_bytes), paint.text
+        )
+        row.add(f"  {t('receipt.back')} ", paint.muted).add(bytes_text(receipt.returned_bytes), paint.text)
+        row.add(f" {t('receipt.by', proof=PROOFS[receipt.proof])}", paint.muted)
+        residue = "0" if receipt.residue_bytes == 0 else bytes_text(receipt.residue_bytes)
+        style = paint.wait if receipt.residue_bytes else paint.text
+        row.add(f"  {t('receipt.residue')} ", paint.muted).add(residue, style)
+        if receipt.residue and receipt.residue_bytes:
+            row.add(f" ({', '.join(receipt.residue)})", paint.muted)
+    row.add(f"  {seconds(receipt.elapsed_s)}", paint.text)
+    if len(receipt.steps) > 1:
+        steps = " · ".join(f"{step.name} {seconds(step.elapsed_s)}" for step in receipt.steps)
+        if row.left > width_of(steps) + 2:
+            row.add(f"  {steps}", paint.muted)
+    if receipt.proof_reason and row.left > 20:
+        row.add(f"  {receipt.proof_reason}", paint.muted)
+    return row
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KeyHint:
+    """One entry of the key line."""
+
+    action: str
+    key: str
+    label: str
+    enabled: bool
+
+
+class KeyLine(LinePanel):
+    """The keys that matter here; dim where they would do nothing now."""
+
+    def __init__(
+        self, *, id: str, hints: Callable[[View], tuple[KeyHint, ...]], on_choose: Callable[[str], None]
+    ) -> None:
+        super().__init__(id=id)
+        self._hints = hints
+        self._on_choose = on_choose
+        self._spans: list[tuple[int, int, str]] = []
+
+    def inputs(self, view: View) -> tuple[object, ...]:
+        return (self._hints(view),)
+
+    def rows(self, view: View, width: int, height: int) -> list[Row]:
+        paint, row = view.paint, Row(width).add(" ", view.paint.text)
+        self._spans = []
+        hints = self._hints(view)
+        gap = 2 if sum(width_of(f"{h.key} {h.label}") + 2 for h in hints) < width else 1
+        for hint in hints:
+            cells = width_of(f"{hint.key} {hint.label}".rstrip())
+            if cells > row.left:
+                break
+            start = row.cells
+            row.add(hint.key, paint.key if hint.enabled else paint.faint)
+            if hint.label:
+                row.add(f" {hint.label}", paint.muted if hint.enabled else paint.faint)
+            self._spans.append((start, row.cells, hint.action))
+            row.add(" " * gap, paint.text)
+        return [row]
+
+    def on_click(self, event: Click) -> None:
+        for start, end, action in self._spans:
+            if start <= event.x < end:
+                self._on_choose(action)
+
+
+class TooSmall(LinePanel):
+    """Said instead of everything when the terminal cannot hold it."""
+
+    def __init__(self, *, id: str, least: tuple[int, int]) -> None:
+        super().__init__(id=id)
+        self._least = least
+
+    def inputs(self, view: View) -> tuple[object, ...]:
+        return (self.size,)
+
+    def rows(self, view: View, width: int, height: int) -> list[Row]:
+        columns, lines = self._least
+        rows = [Row(width) for _ in range(max(0, (height - 2) // 2))]
+        for text, style in (
+            (t("small.needs", columns=columns, lines=lines), view.paint.bold),
+            (t("small.is", columns=width, lines=height), view.paint.muted),
+        ):
+            rows.append(
+                Row(width).to(max(0, (width - width_of(text)) // 2), view.paint.text).add(text, style)
+            )
+        return rows

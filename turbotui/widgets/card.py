@@ -1,0 +1,86 @@
+"""Owns the panel of processes: who holds memory on the device, ours and others'."""
+
+from __future__ import annotations
+
+from turbotui.format import UNKNOWN, short_bytes
+from turbotui.history import parts_of
+from turbotui.text import t
+from turbotui.widgets.lines import Key, ListPanel, Row, View
+
+
+def short_age(duration: float | None) -> str:
+    """`12s`, `5m`, `11h`, `3d`: only the largest unit."""
+    if duration is None or duration < 0:
+        return UNKNOWN
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if duration >= length:
+            return f"{int(duration // length)}{unit}"
+    return f"{int(duration)}s"
+
+
+class CardPanel(ListPanel):
+    """Biggest first; below the processes what the driver counts and no process owns."""
+
+    number = 5
+
+    def inputs(self, view: View) -> tuple[object, ...]:
+        device = view.state.device
+        state = view.state
+        return (
+            device and (device.processes, device.balance and parts_of(device.balance), device.kind),
+            state.engine and state.engine.nursery,
+            state.workers,
+            int(view.wall) // 10,
+        )
+
+    def title(self, view: View) -> str:
+        device = view.state.device
+        return t("card.title_host") if device is not None and device.kind == "cpu" else t("card.title")
+
+    def keys(self, view: View) -> list[Key]:
+        device = view.state.device
+        if device is None:
+            return []
+        ordered = sorted(device.processes, key=lambda process: -(process.bytes or 0))
+        keys: list[Key] = [process.pid for process in ordered]
+        if device.balance is not None and device.kind == "cuda":
+            parts = parts_of(device.balance)
+            keys += [name for name in ("unseen", "driver") if name in parts and parts[name] != 0]
+        return keys
+
+    def heading(self, view: View, width: int) -> list[Row]:
+        muted = view.paint.muted
+        row = Row(width).field("PID", 7, muted, right=True).add(" ", muted)
+        row.field(t("card.who"), self._who_cells(view), muted).field("GiB", 6, muted, right=True)
+        row.field(t("card.age"), 6, muted, right=True).add("  " + t("card.what"), muted)
+        return [row]
+
+    def _who_cells(self, view: View) -> int:
+        return 8 if self.size.width < 60 else 14
+
+    def nothing(self, view: View, width: int) -> list[Row]:
+        if view.state.device is None:
+            return [Row(width).add(t("card.unread"), view.paint.muted)]
+        return [Row(width).add(t("card.none"), view.paint.muted)]
+
+    def row(self, view: View, key: Key, width: int) -> Row:
+        paint, device, who_cells = view.paint, view.state.device, self._who_cells(view)
+        assert device is not None
+        if isinstance(key, str):
+            assert device.balance is not None
+            style = paint.alarm if key == "unseen" else paint.muted
+            row = Row(width).field("?" if key == "unseen" else "-", 7, style, right=True).add(" ", style)
+            row.field(t(f"part.{key}"), who_cells, style)
+            row.field(short_bytes(parts_of(device.balance).get(key)), 6, style, right=True)
+            return row.add(" " * 8 + t(f"card.{key}"), style)
+        process = next(process for process in device.processes if process.pid == key)
+        ours = process.ours is not None
+        style = paint.text
+        age = None if process.started_at is None else view.wall - process.started_at
+        row = Row(width).field(str(process.pid), 7, paint.muted, right=True).add(" ", style)
+        row.field(process.user or UNKNOWN, who_cells, style)
+        row.field(short_bytes(process.bytes), 6, style, right=True)
+        row.field(short_age(age), 6, paint.muted, right=True).add("  ", style)
+        if ours:
+            return row.add(t(f"card.our_{process.ours}"), paint.ours)
+        return row.add(process.command or process.name or UNKNOWN, style)

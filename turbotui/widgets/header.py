@@ -1,0 +1,164 @@
+"""Owns the header: where this is, whether it is live, what the device does and what runs."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from turbotui.format import clock, gib, seconds
+from turbotui.text import t
+from turbotui.widgets.lines import LinePanel, Row, View
+from turbotui.widgets.queue import size_of
+
+
+def who_and_where() -> str:
+    """`me@gpubox01` of this process, also where there is no passwd entry."""
+    user = os.environ.get("USER") or os.environ.get("LOGNAME")
+    if not user:
+        import pwd
+
+        try:
+            user = pwd.getpwuid(os.getuid()).pw_name
+        except KeyError:
+            user = str(os.getuid())
+    return f"{user}@{socket.gethostname().split('.')[0]}"
+
+
+def age_text(age: float) -> str:
+    """Tenths while they matter; they would be 60 bytes ten times a second for nothing below 1 s."""
+    return "0.1s" if age < 0.35 else f"{age:.1f}s" if age < 10 else f"{age:.0f}s"
+
+
+class Header(LinePanel):
+    """One row; what matters least leaves first when it is narrow."""
+
+    def __init__(self, *, id: str, where: str | None = None) -> None:
+        super().__init__(id=id)
+        self._where = where or who_and_where()
+
+    def inputs(self, view: View) -> tuple[object, ...]:
+        state = view.state
+        device, running, engine = state.device, state.running, state.engine
+        age = None if state.heard_at is None else age_text(view.monotonic - state.heard_at)
+        retry = None if state.retry_at is None else int(state.retry_at - view.monotonic)
+        starting = view.monotonic // 0.2 if view.look == "starting" else None
+        return (
+            int(view.wall),
+            age,
+            retry,
+            starting,
+            device
+            and (device.name, device.index, device.temperature_c, device.power_w, device.utilisation_percent),
+            running,
+            engine,
+            state.workers,
+            len(state.waiting),
+            view.read_only,
+            state.lost_reason,
+        )
+
+    def rows(self, view: View, width: int, height: int) -> list[Row]:
+        paint, state = view.paint, view.state
+        time_of_day = clock(view.wall) if width >= 100 else clock(view.wall)[:5]
+        right = Row(width)
+        if view.read_only:
+            right.add(t("header.read_only") + "  ", paint.wait)
+        right.add(time_of_day + " ", paint.muted)
+        row = Row(width).add(" ", paint.text)
+        room = width - right.cells
+        for piece in (self._place(view, width), self._device(view, width), self._link(view)):
+            if row.cells + piece.cells + 2 <= room or piece.cells < 3:
+                row.extend(piece).add("  ", paint.text)
+            elif room - row.cells > 12:
+                short = Row(room - row.cells - 1).extend(piece)
+                row.extend(short).add(" ", paint.text)
+        extras = [self._uptime(view), self._nursery(view)]
+        if width >= 100 and (running := state.running) is not None:
+            running_row = Row(width).add(f"▶{running.id}", paint.ours)
+            progress = running.progress
+            if progress is not None:
+                step = f" {progress.step}/{progress.steps}" if progress.steps else ""
+                eta = "" if progress.eta_s is None else f" {seconds(progress.eta_s)}"
+                running_row.add(f" {t(f'stage.{progress.stage}')}{step}{eta}", paint.text)
+            else:
+                running_row.add(f" {size_of(running, state.models)}", paint.text)
+            extras.append(running_row)
+        if state.waiting and width >= 100:
+            extras.append(Row(width).add(t("header.waiting", count=len(state.waiting)), paint.muted))
+        for piece in extras:
+            if piece.cells and row.cells + piece.cells + 2 <= room:
+                row.extend(piece).add("  ", paint.text)
+        return [row.to(width - right.cells, paint.text).extend(right)]
+
+    def _place(self, view: View, width: int) -> Row:
+        where = self._where if width >= 100 else self._where.partition("@")[2]
+        return Row(width).add(where, view.paint.bold)
+
+    def _device(self, view: View, width: int) -> Row:
+        paint, row = view.paint, Row(width)
+        device = view.state.device
+        if device is None:
+            return row
+        if device.kind == "cpu":
+            return row.add("cpu ", paint.text).add(f"{gib(device.total_bytes, 0)} GiB", paint.muted)
+        name = device.name.removeprefix("NVIDIA ")
+        row.add(f"GPU {device.index if device.index is not None else ''} {name}", paint.text)
+        if width >= 100:
+            if device.temperature_c is not None:
+                row.add(f" {device.temperature_c}°C", paint.muted)
+            if device.power_w is not None:
+                row.add(f" {device.power_w:.0f}W", paint.muted)
+        if device.utilisation_percent is not None:
+            row.add(f" {device.utilisation_percent}%", paint.muted)
+        return row
+
+    def _link(self, view: View) -> Row:
+        paint, state = view.paint, view.state
+        row = Row(60)
+        age = 0.0 if state.heard_at is None else view.monotonic - state.heard_at
+        if view.look == "live":
+            return (
+                row.add("● ", paint.ours)
+                .add(t("header.live"), paint.text)
+                .add(f" {age_text(age)}", paint.muted)
+            )
+        if view.look == "stale":
+            return row.add("◌ " + t("header.stale", age=age_text(age)), paint.wait)
+        if view.look == "starting":
+            since = 0.0 if state.link_since is None else max(0.0, view.wall - state.link_since)
+            return row.add("◌ " + t("header.starting", age=f"{since:.1f} s"), paint.wait)
+        row.add("✗ " + t("header.lost", at=clock(state.link_since)), paint.error)
+        left = 0.0 if state.retry_at is None else max(0.0, state.retry_at - view.monotonic)
+        return row.add("  " + t("header.retry", left=f"{left:.0f} s"), paint.muted)
+
+    def _uptime(self, view: View) -> Row:
+        row, state = Row(30), view.state
+        if view.look == "lost" or state.engine is None or state.engine_heard_at is None:
+            return row
+        up = state.engine.uptime_s + view.monotonic - state.engine_heard_at
+        # Whole minutes after the first: a figure that changes every second draws the eye.
+        return row.add(
+            t("header.up", age=seconds(up if up < 60 else up // 60 * 60).replace("00s", "")), view.paint.muted
+        )
+
+    def _nursery(self, view: View) -> Row:
+        row, engine = Row(40), view.state.engine
+        if engine is None or view.look in ("lost", "starting"):
+            return row
+        if engine.state == "stopping":
+            return row.add(t("header.stopping"), view.paint.wait)
+        nursery = engine.nursery
+        if nursery.state == "warming":
+            elapsed = nursery.elapsed_s or 0.0
+            if view.state.engine_heard_at is not None:
+                elapsed += view.monotonic - view.state.engine_heard_at
+            if nursery.expected_s:
+                warming = t(
+                    "header.warming_of", elapsed=f"{elapsed:.0f}", expected=f"{nursery.expected_s:.0f}"
+                )
+            else:
+                warming = t("header.warming", elapsed=f"{elapsed:.0f}")
+            return row.add(warming, view.paint.wait)
+        if nursery.state == "failed":
+            return row.add(t("header.no_nursery"), view.paint.wait)
+        return row

@@ -1,0 +1,143 @@
+"""Owns the memory bar: the whole device in one row, to scale, and its legend in bytes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from turbotui.format import UNKNOWN, bytes_text, gib, short_bytes
+from turbotui.history import OURS, parts_of
+from turbotui.text import t
+from turbotui.theme import GLYPHS
+from turbotui.widgets.lines import Panel, Row, View, width_of
+
+if TYPE_CHECKING:
+    from engine.wire import Balance
+
+BAR_ORDER = ("weights", "live", "fragmented", "cache", "context", "driver", "others", "unseen")
+"""Left to right: ours first, then whose it is not, then what nobody can name."""
+
+
+def bar_cells(parts: dict[str, int | None], total: int, width: int) -> list[tuple[str, int]]:
+    """How many of `width` cells each part takes, `free` last.
+
+    Shares are rounded so that they add up, and whatever is there at all gets one cell: a part
+    that can be named must be seen.
+    """
+    known = [(name, parts.get(name) or 0) for name in BAR_ORDER]
+    known = [(name, count) for name, count in known if count > 0]
+    if total <= 0 or width <= 0:
+        return []
+    exact = {name: count / total * width for name, count in known}
+    cells = {name: max(1, int(share)) for name, share in exact.items()}
+    used = min(width, max(round(sum(exact.values())), len(cells)))
+    by_rest = sorted(exact, key=lambda name: exact[name] - cells[name], reverse=True)
+    for name in by_rest:
+        if sum(cells.values()) >= used:
+            break
+        cells[name] += 1
+    while sum(cells.values()) > width:
+        widest = max(cells, key=lambda name: cells[name])
+        cells[widest] -= 1
+    bar = [(name, cells[name]) for name, _count in known if cells[name] > 0]
+    return [*bar, ("free", width - sum(count for _name, count in bar))]
+
+
+class MemoryPanel(Panel):
+    """Framed where there is room, bare bar and legend where there is not."""
+
+    number = 1
+
+    def inputs(self, view: View) -> tuple[object, ...]:
+        device = view.state.device
+        # The balance alone: the rest of a device's reading belongs to the header.
+        return (device and (device.balance, device.kind, device.total_bytes),)
+
+    def title(self, view: View) -> str:
+        device = view.state.device
+        if device is None:
+            return t("memory.title")
+        if device.balance is None:
+            return t("memory.unread", name=device.name)
+        parts = parts_of(device.balance)
+        used = gib(device.total_bytes - (parts.get("free") or 0))
+        total = gib(device.total_bytes)
+        if device.kind == "cpu":
+            ours = bytes_text(sum(parts.get(name) or 0 for name in OURS))
+            return t("memory.host", ours=ours, used=used, total=total)
+        return t("memory.used", used=used, total=total)
+
+    def remark(self, view: View, width: int) -> Row | None:
+        device = view.state.device
+        if device is None or device.balance is None:
+            return None
+        row = Row(width)
+        parts = parts_of(device.balance)
+        if unseen := parts.get("unseen"):
+            row.add("! " + t("memory.unseen", bytes=bytes_text(unseen)), view.paint.alarm)
+        elif abs(device.balance.unexplained_bytes) > device.total_bytes // 100:
+            rest = bytes_text(device.balance.unexplained_bytes)
+            row.add(t("memory.unexplained", bytes=rest), view.paint.muted)
+        return row
+
+    def rows(self, view: View, width: int, height: int) -> list[Row]:
+        if height >= 4:
+            return super().rows(view, width, height)
+        rows = [Row(width).add(" ", view.paint.text) for _ in range(2)]
+        device = view.state.device
+        if device is None or device.balance is None:
+            rows[0].add(t("memory.none"), view.paint.muted)
+            return rows
+        free = parts_of(device.balance).get("free") or 0
+        figure = f"  {gib(device.total_bytes - free)}/{gib(device.total_bytes)} GiB "
+        room = width - 1 - width_of(figure)
+        rows[0].extend(_bar(view, device.balance, room)).add(figure, view.paint.text)
+        rows[1].extend(_legend(view, device.balance, width - 2, tight=True))
+        return rows
+
+    def body(self, view: View, width: int, height: int) -> list[Row]:
+        device = view.state.device
+        if device is None or device.balance is None:
+            return [Row(width).add(t("memory.none"), view.paint.muted)]
+        return [
+            *(_bar(view, device.balance, width) for _ in range(height - 1)),
+            _legend(view, device.balance, width),
+        ]
+
+
+def _bar(view: View, balance: Balance, width: int) -> Row:
+    row = Row(width)
+    for name, cells in bar_cells(parts_of(balance), balance.total_bytes, width):
+        row.add(GLYPHS[name] * cells, view.paint.part[name])
+    return row
+
+
+def _legend(view: View, balance: Balance, width: int, *, tight: bool = False) -> Row:
+    paint = view.paint
+    parts = parts_of(balance)
+    shown = [name for name in BAR_ORDER if name in parts and (parts[name] is None or parts[name])]
+    host = any(part.kind == "runtime" for part in balance.parts)
+    entries: list[tuple[str, str, str]] = []
+    for name in [*shown, "free"]:
+        label = t(f"part.{'runtime' if host and name == 'context' else name}")
+        hint = t("memory.frees") if name == "cache" and not tight else ""
+        value = parts.get(name, 0)
+        entries.append((name, f"{label} {UNKNOWN if value is None else short_bytes(value)}", hint))
+    gap = " " if tight else "  "
+    between = "" if tight else " "
+
+    def length(with_hints: bool) -> int:
+        each = [
+            1 + len(between) + width_of(text + (hint if with_hints else "")) for _n, text, hint in entries
+        ]
+        return sum(each) + len(gap) * (len(entries) - 1)
+
+    hints = length(True) <= width
+    row = Row(width)
+    for place, (name, text, hint) in enumerate(entries):
+        if place:
+            row.add(gap, paint.text)
+        row.add(GLYPHS[name], paint.part[name]).add(between, paint.text)
+        row.add(text, paint.alarm if name == "unseen" else paint.text)
+        if hint and hints:
+            row.add(hint, paint.muted)
+    return row

@@ -1,0 +1,155 @@
+"""Owns the models panel: every model, and where each component of the loaded ones lies."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from turbotui.format import UNKNOWN, seconds, short_bytes
+from turbotui.text import t
+from turbotui.widgets.lines import Key, ListPanel, Row, View
+
+if TYPE_CHECKING:
+    from engine.wire import ComponentStatus, ModelStatus
+
+BYTES_CELLS = 7
+BACK_CELLS = 8
+
+
+class ModelKey(NamedTuple):
+    """Names a row: a model, one of its components, or the reason why a model cannot be used."""
+
+    model: str
+    component: str | None = None
+    kind: Literal["model", "component", "problem"] = "model"
+
+
+def previous_model(models: tuple[ModelStatus, ...]) -> ModelStatus | None:
+    """The model used last before the active one."""
+    others = [model for model in models if not model.active and model.last_used_at and not model.problem]
+    return max(others, key=lambda model: model.last_used_at or 0, default=None)
+
+
+def resident_bytes(model: ModelStatus) -> int:
+    return sum(part.bytes for part in model.components if part.state == "resident")
+
+
+def back_in_s(model: ModelStatus) -> float | None:
+    """Seconds to load what of `model` is not resident; None when a part of it is unmeasured."""
+    absent = [part.back_in_s for part in model.components if part.state == "absent"]
+    known = [value for value in absent if value is not None]
+    return sum(known) if absent and len(known) == len(absent) else None
+
+
+def short_dtype(dtype: str) -> str:
+    return dtype.removeprefix("torch.").replace("bfloat", "bf").replace("float", "fp")
+
+
+class ModelsPanel(ListPanel):
+    """Models with components in memory show them; the rest take one row each."""
+
+    number = 3
+
+    def inputs(self, view: View) -> tuple[object, ...]:
+        state = view.state
+        running = state.running
+        return (
+            state.models,
+            running and (running.id, running.spec.model),
+            state.device and state.device.kind,
+        )
+
+    def title(self, view: View) -> str:
+        return t("models.title")
+
+    def remark(self, view: View, width: int) -> Row | None:
+        if not view.state.models:
+            return None
+        heads = Row(width).field("GiB", BYTES_CELLS, view.paint.muted, right=True)
+        return heads.field(t("models.back_in"), BACK_CELLS, view.paint.muted, right=True)
+
+    def keys(self, view: View) -> list[Key]:
+        keys: list[Key] = []
+        for model in view.state.models:
+            keys.append(ModelKey(model.name))
+            if model.problem:
+                keys.append(ModelKey(model.name, kind="problem"))
+            elif model.active or any(part.state != "absent" for part in model.components):
+                keys += [ModelKey(model.name, part.name, "component") for part in model.components]
+        return keys
+
+    def nothing(self, view: View, width: int) -> list[Row]:
+        if view.look == "starting" and view.state.engine is None:
+            return [Row(width).add(t("models.waiting"), view.paint.muted)]
+        return [
+            Row(width).add(t("models.none"), view.paint.text),
+            Row(width).add("D", view.paint.key).add(t("models.demo"), view.paint.text),
+        ]
+
+    def row(self, view: View, key: Key, width: int) -> Row:
+        assert isinstance(key, ModelKey)
+        model = next(model for model in view.state.models if model.name == key.model)
+        if key.kind == "problem":
+            return Row(width).add(f"    {model.problem}", view.paint.muted)
+        if key.kind == "component":
+            part = next(part for part in model.components if part.name == key.component)
+            return _component_row(view, part, width)
+        return _model_row(view, model, width)
+
+    @property
+    def chosen_model(self) -> str | None:
+        return self.chosen.model if isinstance(self.chosen, ModelKey) else None
+
+    @property
+    def chosen_component(self) -> str | None:
+        return self.chosen.component if isinstance(self.chosen, ModelKey) else None
+
+
+def _model_row(view: View, model: ModelStatus, width: int) -> Row:
+    paint = view.paint
+    running = view.state.running
+    runs = running is not None and running.spec.model == model.name
+    previous = previous_model(view.state.models)
+    marker = "▶" if runs else "●" if model.active else "'" if previous is model else " "
+    if model.problem:
+        marker = "!"
+    row = Row(width).add(f"{marker} ", paint.ours if runs or model.active else paint.key)
+    about = f"{model.kind} {short_dtype(model.dtype)}"
+    room = width - 2 - BYTES_CELLS - BACK_CELLS
+    name_cells = max(8, min(30, room - len(about) - 2))
+    row.field(model.name, name_cells, paint.bold if model.active or runs else paint.text)
+    row.add("  ", paint.text).add(about, paint.muted).to(2 + room, paint.text)
+    if runs and running is not None:
+        return row.field(t("models.runs", id=running.id), BYTES_CELLS + BACK_CELLS, paint.muted, right=True)
+    row.field(short_bytes(model.bytes), BYTES_CELLS, paint.text, right=True)
+    if model.problem:
+        return row.field(t("models.unusable"), BACK_CELLS, paint.wait, right=True)
+    absent = any(part.state == "absent" for part in model.components)
+    back = seconds(back_in_s(model)) if absent else ""
+    return row.field(back, BACK_CELLS, paint.text, right=True)
+
+
+def _component_row(view: View, part: ComponentStatus, width: int) -> Row:
+    paint = view.paint
+    device = view.state.device
+    room = width - 4 - BYTES_CELLS - BACK_CELLS
+    name_cells = max(9, min(20, room - 13))
+    row = Row(width).to(4, paint.text).field(part.name, name_cells, paint.text)
+    if part.state == "resident":
+        where = t("models.gpu") if device is None or device.kind == "cuda" else t("models.host")
+        row.add("● ", paint.ours).add(where, paint.text)
+    elif part.state == "loading":
+        row.add("◐ ", paint.wait).add(t("models.loading"), paint.wait)
+    elif part.warm_bytes is None:
+        row.add("· ", paint.muted).add(t("models.disk_or_warm"), paint.muted)
+    elif part.warm_bytes > 0:
+        share = round(100 * part.warm_bytes / max(1, part.bytes))
+        row.add("◌ ", paint.text).add(t("models.warm", share=min(100, share)), paint.text)
+    else:
+        row.add("· ", paint.muted).add(t("models.disk"), paint.muted)
+    row.to(4 + room, paint.text).field(short_bytes(part.bytes), BYTES_CELLS, paint.text, right=True)
+    if part.leased:
+        return row.field(t("models.leased"), BACK_CELLS, paint.muted, right=True)
+    if part.state == "resident":
+        return row
+    back = UNKNOWN if part.back_in_s is None else seconds(part.back_in_s)
+    return row.field(back, BACK_CELLS, paint.text, right=True)
