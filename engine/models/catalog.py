@@ -166,11 +166,11 @@ def _subfolders(folder: Path) -> list[Path]:
     """Folders in `folder` by name, hidden ones left out; none when it cannot be listed."""
     try:
         with os.scandir(folder) as entries:
-            return sorted(
-                folder / entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()
-            )
+            names = sorted(entry.name for entry in entries if not entry.name.startswith("."))
     except OSError:
         return []
+    # os.path.isdir is False, not an error, for a link that leads nowhere or to itself.
+    return [folder / name for name in names if os.path.isdir(folder / name)]
 
 
 def _fingerprint(folder: Path) -> Fingerprint:

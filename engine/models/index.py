@@ -139,15 +139,15 @@ def read_index(path: Path) -> FileIndex:
         size = info.st_size
         if size == 0:
             raise ModelUnusable(f"{path} is empty; {FETCH_AGAIN}")
-        prefix = os.pread(handle, 8, 0)
-        if len(prefix) < 8:
+        prefix = os.pread(handle, 9, 0)
+        if len(prefix) < 9:
             raise ModelUnusable(
-                f"{path} is truncated: it has {size} bytes, less than the first 8 of a header; {FETCH_AGAIN}"
+                f"{path} is truncated: it has {size} bytes, which is no whole header; {FETCH_AGAIN}"
             )
-        length = int.from_bytes(prefix, "little")
-        if length > HEADER_LIMIT or length < 2:
+        length = int.from_bytes(prefix[:8], "little")
+        if not 2 <= length <= HEADER_LIMIT or prefix[8:] != b"{":
             raise ModelUnusable(
-                f"{path} is no safetensors file: it announces a header of {length} bytes; {FETCH_AGAIN}"
+                f"{path} is no safetensors file: it does not begin with a header; {FETCH_AGAIN}"
             )
         if 8 + length > size:
             raise ModelUnusable(

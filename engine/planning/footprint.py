@@ -47,7 +47,7 @@ class DeviceMargins:
 
 MARGINS: Mapping[DeviceKind, DeviceMargins] = {
     "cuda": DeviceMargins(factor=1.15, vae_factor=1.4, constant_bytes=160 * MIB),
-    "cpu": DeviceMargins(factor=1.5, vae_factor=3.0, constant_bytes=64 * MIB),
+    "cpu": DeviceMargins(factor=1.5, vae_factor=4.5, constant_bytes=96 * MIB),
 }
 
 

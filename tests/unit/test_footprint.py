@@ -1,0 +1,106 @@
+"""Estimates of what a generation takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.models.card import inferred_card
+from engine.models.configs import Configs, DitConfig, TextConfig, VaeConfig
+from engine.models.model import Model, ModelComponent
+from engine.planning.footprint import GIB, Footprint, estimate_footprint
+from engine.wire import ModelKind
+
+
+def component(name: str, num_bytes: int) -> ModelComponent:
+    return ModelComponent(name=name, folder=Path(name), bytes=num_bytes, identity="", dtype="bfloat16")
+
+
+def released(kind: ModelKind = "t2v", *, large: bool = False) -> Model:
+    """Wan2.1 T2V 1.3B or 14B, or Wan2.2 I2V A14B, with the bf16 bytes of its components."""
+    dit = (
+        DitConfig(class_name="W")
+        if large
+        else DitConfig(class_name="W", num_attention_heads=12, ffn_dim=8960, num_layers=30)
+    )
+    size = 28_576_983_168 if large else 2_837_993_600
+    names = ("dit.high", "dit.low") if kind == "i2v" else ("dit",)
+    return Model(
+        name="wan",
+        kind=kind,
+        path=Path("wan"),
+        card=inferred_card("wan", kind),
+        components=(
+            component("text", 11_361_820_672),
+            *(component(name, size) for name in names),
+            component("vae", 253_785_062),
+        ),
+        configs=Configs(dit=dit, vae=VaeConfig(class_name="V"), text=TextConfig(model_type="umt5")),
+    )
+
+
+def estimate(model: Model, width: int = 832, height: int = 480, frames: int = 81) -> Footprint:
+    return estimate_footprint(model, width, height, frames, device_kind="cuda")
+
+
+@pytest.mark.parametrize(
+    ("large", "width", "height", "gib"),
+    [(False, 832, 480, 1.28), (True, 832, 480, 2.81), (False, 1280, 720, 2.96), (True, 1280, 720, 6.49)],
+)
+def test_the_dit_stays_near_and_never_below_the_live_bytes_of_the_reference(
+    large: bool, width: int, height: int, gib: float
+) -> None:
+    active = estimate(released(large=large), width, height).stages["denoise"].activation_bytes / GIB
+    assert gib < active < 1.5 * gib + 0.3
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "decode", "encode"), [(832, 480, 3.95, 2.95), (1280, 720, 9.12, 6.81)]
+)
+def test_the_vae_stays_near_and_never_below_the_live_bytes_of_the_reference(
+    width: int, height: int, decode: float, encode: float
+) -> None:
+    stages = estimate(released("i2v", large=True), width, height).stages
+    assert decode < stages["decode"].activation_bytes / GIB < 1.5 * decode + 0.3
+    assert encode < stages["image"].activation_bytes / GIB < 1.5 * encode + 0.3
+
+
+def test_text_encoding_is_the_largest_stage_of_the_small_model() -> None:
+    footprint = estimate(released())
+    assert footprint.peak_bytes == footprint.stages["text"].bytes
+    assert footprint.weights_bytes == 11_361_820_672
+
+
+def test_two_experts_are_never_counted_together() -> None:
+    footprint = estimate(released("i2v", large=True))
+    assert footprint.stages["denoise"].needs == (("dit.high",), ("dit.low",))
+    assert footprint.stages["denoise"].weights_bytes == 28_576_983_168
+    assert footprint.peak_bytes < 40 * GIB
+
+
+def test_only_image_to_video_encodes_an_image() -> None:
+    assert "image" not in estimate(released()).stages
+    assert estimate(released("i2v")).stages["image"].needs == (("vae",),)
+
+
+@given(st.integers(1, 80), st.integers(1, 80), st.integers(0, 20), st.sampled_from(["t2v", "i2v"]))
+def test_more_pixels_or_frames_never_take_less(across: int, down: int, fours: int, kind: ModelKind) -> None:
+    model = released(kind)
+    small = estimate(model, across * 16, down * 16, 4 * fours + 1)
+    wider = estimate(model, across * 16 + 16, down * 16, 4 * fours + 1)
+    longer = estimate(model, across * 16, down * 16, 4 * fours + 5)
+    for stage, footprint in small.stages.items():
+        assert footprint.activation_bytes <= wider.stages[stage].activation_bytes
+        assert footprint.activation_bytes <= longer.stages[stage].activation_bytes
+    assert small.peak_bytes == max(stage.bytes for stage in small.stages.values())
+
+
+def test_a_model_with_a_problem_has_no_footprint() -> None:
+    model = Model(
+        name="m", kind="t2v", path=Path("m"), card=inferred_card("m", "t2v"), problem="its files are gone"
+    )
+    with pytest.raises(ValueError, match="its files are gone"):
+        estimate(model)
