@@ -369,11 +369,14 @@ class JobStore:
             self._end(row, outcome, error=error, error_code=error_code, output=output, manifest=manifest)
             return self._job(job_id)
 
-    def interrupt(self, job_id: int, cause: str, *, error_code: str = "worker_died") -> Job:
+    def interrupt(
+        self, job_id: int, cause: str, *, error_code: str = "worker_died", counted: bool = True
+    ) -> Job:
         """A running job lost its worker: done if its files prove it, else queued once more, else interrupted.
 
         Queued again it goes to the front of its priority and keeps `cause` as its error. A job
-        that somebody wanted cancelled ends as cancelled.
+        that somebody wanted cancelled ends as cancelled. Not `counted` is an interruption that
+        a person meant, such as stopping the engine: the job is queued again however often.
 
         Raises:
             NotFound: no job has that id.
@@ -382,7 +385,7 @@ class JobStore:
         with self._write():
             row = self._row(job_id)
             require(job_id, row["state"], "interrupted", "end")
-            return self._interrupt(row, cause, error_code)
+            return self._interrupt(row, cause, error_code, counted=counted)
 
     def recover(self, instance: str, is_alive: Callable[[Owner], bool]) -> Recovery:
         """Settle what engines other than `instance` left running; called before any job starts.
@@ -510,7 +513,7 @@ class JobStore:
             self._update(job_id, held=int(held))
             return self._job(job_id)
 
-    def _interrupt(self, row: sqlite3.Row, cause: str, error_code: str) -> Job:
+    def _interrupt(self, row: sqlite3.Row, cause: str, error_code: str, *, counted: bool = True) -> Job:
         job_id = row["id"]
         last = self._attempt(row)
         proof = find_proof(job_id=job_id, attempt=last.attempt, output=last.output, manifest=last.manifest)
@@ -522,12 +525,12 @@ class JobStore:
             self._end(row, "cancelled", error=None, error_code="cancelled", cause=cause)
         else:
             self._end(row, "interrupted", error=cause, error_code=error_code)
-            if row["interruptions"] < REQUEUE_LIMIT:
+            if row["interruptions"] < REQUEUE_LIMIT or not counted:
                 self._update(
                     job_id,
                     state="queued",
                     place=self._first_place() - 1,
-                    interruptions=row["interruptions"] + 1,
+                    interruptions=row["interruptions"] + int(counted),
                     started_at=None,
                     finished_at=None,
                 )

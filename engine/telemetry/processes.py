@@ -5,6 +5,7 @@ What other users put into their command lines is hostile text until it is cleane
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -71,11 +72,17 @@ class ProcessTable:
 def holds_gpu_file(pid: int, proc: Path = Path("/proc")) -> bool | None:
     """Whether `pid` has a GPU's device file open; None where we may not look."""
     try:
-        links = [entry.readlink() for entry in (proc / str(pid) / "fd").iterdir()]
+        entries = list((proc / str(pid) / "fd").iterdir())
     except OSError:
-        # Somebody else's process, or one whose files close while we look.
         return None
-    return any(str(link).startswith(_GPU_FILES) for link in links)
+    return any(_link(entry).startswith(_GPU_FILES) for entry in entries)
+
+
+def _link(entry: Path) -> str:
+    try:
+        return os.readlink(entry)
+    except OSError:
+        return ""  # closed since it was listed
 
 
 def clean(text: str, limit: int) -> str:

@@ -361,6 +361,18 @@ def test_a_person_who_retries_an_interrupted_job_gives_it_one_more_requeue(store
     assert store.interrupt(job_id, "killed").status == "queued"
 
 
+def test_an_engine_stopped_on_purpose_uses_up_nobodys_second_chance(store):
+    (job_id,) = submit(store, 0)
+    for _ in range(3):
+        run(store, job_id)
+        job = store.interrupt(job_id, "the engine was stopped", error_code="engine_ended", counted=False)
+        assert job.status == "queued"
+    run(store, job_id)
+    assert store.interrupt(job_id, "killed").status == "queued"
+    run(store, job_id)
+    assert store.interrupt(job_id, "killed").status == "interrupted"
+
+
 def test_an_engine_requeues_what_the_one_before_it_left_running(store, path):
     first, second = submit(store, 0, 0)
     run(store, first)

@@ -1,0 +1,188 @@
+"""What the probe makes of a driver's answers: readings, names, faults said once, and traces."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from engine.telemetry import processes
+from engine.telemetry.devices import DeviceReader
+from engine.telemetry.nvml import NvmlFault
+from engine.telemetry.processes import ProcessTable, clean, holds_gpu_file
+from engine.telemetry.samples import ProbeFault, Trace
+from engine.telemetry.tracing import UNKNOWN, Held, follow
+from tests.fake_nvml import GIB, FakeNvml, card
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def reader_of(*cards):
+    faults: list[ProbeFault] = []
+    clock = Clock()
+    nvml = FakeNvml(*cards)
+    return DeviceReader(nvml, faults.append, clock=clock), nvml, clock, faults
+
+
+def test_each_card_gives_a_reading_with_its_processes(monkeypatch):
+    monkeypatch.setattr(processes, "holds_gpu_file", lambda pid: True)
+    reader, _nvml, clock, faults = reader_of(card(0, processes={os.getpid(): 3 * GIB}), card(1))
+    first, second = reader.read()
+    assert (first.index, first.used_bytes, first.reserved_inside_used) == (0, 3 * GIB, False)
+    assert first.taken_at == clock.now
+    (process,) = first.processes
+    assert (process.pid, process.bytes) == (os.getpid(), 3 * GIB)
+    assert "pytest" in process.command
+    assert process.started_at is not None and process.user
+    assert (second.processes, faults) == ((), [])
+
+
+def test_what_moves_slowly_is_read_once_a_second_and_kept_between():
+    reader, nvml, clock, _faults = reader_of(card(0))
+    for _ in range(10):
+        (reading,) = reader.read()
+        assert (reading.temperature_c, reading.power_w, reading.utilisation_percent) == (40, 300.5, 50)
+        clock.now += 0.1
+    assert nvml.slow_reads == 1
+    nvml.cards[reading.device_id].temperature_c = None
+    clock.now += 1
+    assert reader.read()[0].temperature_c is None
+    assert nvml.slow_reads == 2
+
+
+def test_a_new_process_has_its_name_at_once(monkeypatch):
+    monkeypatch.setattr(processes, "holds_gpu_file", lambda pid: True)
+    reader, nvml, clock, _faults = reader_of(card(0))
+    reader.read()
+    clock.now += 0.1
+    next(iter(nvml.cards.values())).processes[os.getpid()] = GIB
+    assert reader.read()[0].processes[0].name
+
+
+def test_a_lost_card_is_said_once_and_the_others_go_on():
+    reader, nvml, _clock, faults = reader_of(card(0), card(1))
+    lost = next(iter(nvml.cards.values()))
+    lost.fault = NvmlFault("gpu_lost", "GPU is lost")
+    for _ in range(5):
+        assert [reading.index for reading in reader.read()] == [1]
+    assert sorted(fault.kind for fault in faults) == ["gpu_lost", "processes_unknown"]
+    assert all(lost.device.device_id in fault.detail for fault in faults)
+    lost.fault = None
+    assert [reading.index for reading in reader.read()] == [0, 1]
+
+
+def test_a_process_in_another_namespace_has_no_name(monkeypatch):
+    monkeypatch.setattr(processes, "holds_gpu_file", lambda pid: False)
+    table = ProcessTable()
+    table.refresh([os.getpid()])
+    assert table.get(os.getpid()).name == ""
+
+
+def test_a_process_that_is_gone_has_no_name():
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    table = ProcessTable()
+    table.refresh([child.pid])
+    assert table.get(child.pid) == table.get(10**9)
+
+
+def test_a_name_is_read_once_while_the_process_is_the_same(monkeypatch):
+    monkeypatch.setattr(processes, "holds_gpu_file", lambda pid: True)
+    read = []
+    monkeypatch.setattr(processes, "_read_command", lambda process: read.append(process.pid) or "command")
+    table = ProcessTable()
+    for _ in range(3):
+        table.refresh([os.getpid()])
+    assert read == [os.getpid()]
+
+
+def test_this_process_holds_no_gpu_file_and_others_cannot_be_looked_at(tmp_path):
+    assert holds_gpu_file(os.getpid()) is False
+    assert holds_gpu_file(5, tmp_path) is None
+    (tmp_path / "5/fd").mkdir(parents=True)
+    (tmp_path / "5/fd/3").symlink_to("/dev/nvidia0")
+    assert holds_gpu_file(5, tmp_path) is True
+
+
+@pytest.mark.parametrize("hostile", ["\x1b[2J", "\x9b1m", "\u202e", "\n", "\u2028", "\ud800", "\x00"])
+def test_hostile_characters_of_a_command_line_are_replaced(hostile):
+    cleaned = clean(f"python {hostile}x", 300)
+    assert hostile[0] not in cleaned and "\ufffd" in cleaned
+    cleaned.encode()
+
+
+def test_a_long_command_line_is_cut_and_says_so():
+    assert clean("x" * 300, 300) == "x" * 300
+    assert clean("x" * 10**6, 300) == "x" * 299 + "…"
+
+
+# ------------------------------------------------------------------------- traces
+
+
+def trace(until_bytes: int, timeout_s: float = 1.0) -> Trace:
+    return Trace(trace_id=3, pid=7, device_id="GPU-1", until_bytes=until_bytes, timeout_s=timeout_s)
+
+
+def run(question: Trace, *readings: Held):
+    """Follow with these readings in turn, the last one for ever."""
+    clock = Clock()
+    remaining = list(readings)
+    return follow(
+        question,
+        lambda: remaining.pop(0) if len(remaining) > 1 else remaining[0],
+        clock=clock,
+        sleep=clock.sleep,
+    )
+
+
+def held(num_bytes: int) -> Held:
+    return Held(num_bytes=num_bytes, listed=True, alive=True)
+
+
+ABSENT = Held(num_bytes=None, listed=False, alive=True)
+ENDED = Held(num_bytes=None, listed=False, alive=False)
+
+
+def test_a_trace_ends_as_soon_as_the_process_holds_few_enough():
+    traced = run(trace(100), held(500), held(500), held(300), held(90), held(500))
+    assert (traced.start_bytes, traced.end_bytes, traced.lowest_bytes, traced.reached) == (500, 90, 90, True)
+    assert traced.elapsed_s == pytest.approx(0.003)
+    assert traced.trace_id == 3
+
+
+def test_a_trace_that_does_not_get_there_ends_at_its_time_with_the_lowest_it_saw():
+    traced = run(trace(100, timeout_s=0.5), held(500), held(200), held(400))
+    assert (traced.end_bytes, traced.lowest_bytes, traced.reached) == (400, 200, False)
+    assert traced.elapsed_s == pytest.approx(0.5, abs=0.002)
+
+
+@pytest.mark.parametrize("last", [ABSENT, ENDED])
+def test_a_process_that_left_the_list_holds_nothing(last):
+    traced = run(trace(0), held(500), last)
+    assert (traced.start_bytes, traced.end_bytes, traced.reached) == (500, 0, True)
+
+
+def test_a_process_that_had_ended_before_holds_nothing():
+    traced = run(trace(0), ENDED)
+    assert (traced.start_bytes, traced.end_bytes, traced.reached) == (None, 0, True)
+
+
+def test_a_living_process_that_was_never_listed_proves_nothing():
+    traced = run(trace(0), ABSENT)
+    assert (traced.start_bytes, traced.end_bytes, traced.reached) == (None, None, False)
+
+
+def test_a_driver_that_stops_answering_does_not_look_like_memory_given_back():
+    traced = run(trace(0), held(500), UNKNOWN)
+    assert (traced.end_bytes, traced.lowest_bytes, traced.reached) == (None, 500, False)

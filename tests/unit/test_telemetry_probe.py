@@ -1,0 +1,254 @@
+"""The probe as a process: what it says, how it ends, and that no reader can block it."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import msgspec
+import pytest
+
+from engine.telemetry.outbox import Outbox
+from engine.telemetry.samples import DeviceReading, FromProbe, HostReading, ProbeFault, Trace, Traced, Watch
+
+DECODER = msgspec.json.Decoder(FromProbe)
+COMMAND = [sys.executable, "-P", "-m", "engine.telemetry.probe"]
+
+
+class Running:
+    """A real probe with its pipes."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/"
+        )
+
+    def ask(self, question: object) -> None:
+        self.process.stdin.write(msgspec.json.encode(question) + b"\n")
+        self.process.stdin.flush()
+
+    def say(self, line: bytes) -> None:
+        self.process.stdin.write(line)
+        self.process.stdin.flush()
+
+    def hear(self, kind: type, where=lambda message: True, within_s: float = 10.0):
+        """The next message of that kind that fits."""
+        deadline = time.monotonic() + within_s
+        while time.monotonic() < deadline:
+            line = self.process.stdout.readline()
+            assert line, f"the probe ended: {self.process.stderr.read().decode()}"
+            message = DECODER.decode(line)
+            if isinstance(message, kind) and where(message):
+                return message
+        raise AssertionError(f"no {kind.__name__} within {within_s} s")
+
+    def end(self, within_s: float = 2.0) -> int:
+        return self.process.wait(within_s)
+
+
+@pytest.fixture
+def probe():
+    running = Running()
+    yield running
+    running.process.kill()
+    for pipe in (running.process.stdin, running.process.stdout, running.process.stderr):
+        try:
+            pipe.close()
+        except BrokenPipeError:
+            pass
+    running.process.wait()
+
+
+def test_it_reads_the_host_ten_times_a_second(probe):
+    first = probe.hear(HostReading)
+    for _ in range(5):
+        last = probe.hear(HostReading)
+    assert last.taken_at - first.taken_at == pytest.approx(0.5, abs=0.2)
+    assert 0 < last.available_bytes <= last.total_bytes
+
+
+def test_it_reads_the_resident_set_of_watched_processes_and_leaves_gone_ones_out(probe):
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        probe.ask(Watch(pids={"daemon": os.getpid(), "worker:cpu": child.pid}))
+        reading = probe.hear(HostReading, lambda found: child.pid in found.rss_bytes)
+        assert reading.rss_bytes[os.getpid()] > 10 * 2**20
+    finally:
+        child.kill()
+        child.wait()
+        child.stdin.close()
+    gone = probe.hear(HostReading, lambda found: child.pid not in found.rss_bytes)
+    assert os.getpid() in gone.rss_bytes
+
+
+def test_a_trace_proves_when_memory_came_back(probe):
+    script = "import sys; block = b'x' * (80 * 2**20); print(flush=True); input(); del block; input()"
+    child = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        child.stdout.readline()
+        with open(f"/proc/{child.pid}/statm") as statm:
+            rss = int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        question = Trace(
+            trace_id=9, pid=child.pid, device_id="cpu", until_bytes=rss - 70 * 2**20, timeout_s=10
+        )
+        probe.ask(question)
+        time.sleep(0.15)
+        child.stdin.write(b"\n")
+        child.stdin.flush()
+        traced = probe.hear(Traced)
+    finally:
+        child.kill()
+        child.wait()
+        child.stdin.close()
+        child.stdout.close()
+    assert traced.reached and traced.trace_id == 9
+    assert traced.start_bytes - traced.end_bytes >= 70 * 2**20
+    assert 0.05 < traced.elapsed_s < 5
+
+
+def test_a_trace_on_an_unknown_device_is_answered_and_proves_nothing(probe):
+    probe.ask(Trace(trace_id=4, pid=os.getpid(), device_id="GPU-none", until_bytes=0, timeout_s=30))
+    traced = probe.hear(Traced)
+    assert (traced.reached, traced.end_bytes) == (False, None)
+    assert traced.elapsed_s < 1
+
+
+def test_a_question_that_it_does_not_understand_is_named_and_the_next_one_answered(probe):
+    probe.say(b'{"type":"Dance"}\nnot json\n\n\xff\xfe\n')
+    for _ in range(3):
+        assert probe.hear(ProbeFault, lambda fault: fault.kind == "bad_question").detail
+    probe.ask(Trace(trace_id=5, pid=10**9, device_id="cpu", until_bytes=0, timeout_s=1))
+    assert probe.hear(Traced).reached
+
+
+def test_it_says_once_why_there_are_no_gpus_before_the_first_host_reading(probe):
+    if any(name.startswith("nvidia") for name in os.listdir("/dev")):
+        pytest.skip("this host has a GPU")
+    messages = [DECODER.decode(probe.process.stdout.readline()) for _ in range(4)]
+    assert [type(message).__name__ for message in messages] == ["ProbeFault"] + ["HostReading"] * 3
+    assert messages[0].kind in ("nvml_missing", "nvml_driver")
+
+
+def test_it_ends_when_its_input_closes(probe):
+    probe.hear(HostReading)
+    probe.process.stdin.close()
+    assert probe.end() == 0
+
+
+def test_it_ends_when_nobody_can_read_it(probe):
+    probe.hear(HostReading)
+    probe.process.stdout.close()
+    assert probe.end() == 0
+
+
+def test_it_ends_within_a_second_of_its_parents_death_although_its_input_stays_open():
+    read_end, write_end = os.pipe()
+    # The parent passes on a pipe whose other end we hold, so the probe's input never closes.
+    script = (
+        "import subprocess, sys, time;"
+        f"child = subprocess.Popen({COMMAND!r}, stdin={read_end}, stdout=subprocess.DEVNULL);"
+        "print(child.pid, flush=True); time.sleep(60)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, pass_fds=[read_end])
+    try:
+        pid = int(parent.stdout.readline())
+        pidfd = os.pidfd_open(pid)
+        time.sleep(0.5)
+        assert not select.select([pidfd], [], [], 0)[0]
+        parent.send_signal(signal.SIGKILL)
+        assert select.select([pidfd], [], [], 1.5)[0], "the probe outlived its parent"
+        os.close(pidfd)
+    finally:
+        parent.kill()
+        parent.wait()
+        parent.stdout.close()
+        os.close(read_end)
+        os.close(write_end)
+
+
+def test_it_imports_nothing_heavy():
+    code = (
+        "import sys, engine.telemetry.probe;"
+        "print([name for name in ('torch', 'fastapi', 'pydantic', 'asyncio') if name in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_composing_balances_imports_neither_pynvml_nor_psutil():
+    code = (
+        "import sys, engine.telemetry.balance, engine.telemetry.recorder, engine.telemetry.samples;"
+        "print([name for name in ('pynvml', 'psutil', 'torch') if name in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+# ------------------------------------------------------------------------- the way out
+
+
+def host(at: float) -> HostReading:
+    return HostReading(
+        taken_at=at, total_bytes=1, available_bytes=1, limited_by_cgroup=False, rss_bytes={7: 2**40}
+    )
+
+
+def device(at: float) -> DeviceReading:
+    return DeviceReading(
+        taken_at=at,
+        device_id="GPU-1",
+        index=0,
+        name="x" * 2000,
+        total_bytes=1,
+        used_bytes=0,
+        reserved_bytes=None,
+        reserved_inside_used=True,
+        free_bytes=1,
+        processes=(),
+    )
+
+
+def answer(number: int) -> Traced:
+    return Traced(trace_id=number, start_bytes=1, end_bytes=0, lowest_bytes=0, elapsed_s=0.1, reached=True)
+
+
+def test_a_slow_reader_gets_every_answer_and_only_the_newest_readings():
+    read_end, write_end = os.pipe()
+    outbox = Outbox(write_end, on_broken=lambda: None)
+    outbox.start()
+    try:
+        started = time.monotonic()
+        for number in range(500):
+            outbox.put(host(number))
+            outbox.put(device(number))
+            if number % 100 == 0:
+                outbox.put(answer(number))
+        assert time.monotonic() - started < 1.0
+        closer = threading.Thread(target=lambda: (outbox.close(5), os.close(write_end)))
+        closer.start()
+        with open(read_end, "rb") as file:
+            messages = [DECODER.decode(line) for line in file]
+        closer.join()
+    except BaseException:
+        os.close(read_end)
+        raise
+    assert [m.trace_id for m in messages if isinstance(m, Traced)] == [0, 100, 200, 300, 400]
+    readings = [m.taken_at for m in messages if isinstance(m, DeviceReading)]
+    assert len(readings) < 100
+    assert readings == sorted(readings) and readings[-1] == 499
+    assert [m.taken_at for m in messages if isinstance(m, HostReading)][-1] == 499
+
+
+def test_a_broken_pipe_is_told_once():
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    broken = threading.Event()
+    outbox = Outbox(write_end, on_broken=broken.set)
+    outbox.start()
+    outbox.put(answer(1))
+    assert broken.wait(5)
+    outbox.close(5)
+    os.close(write_end)
