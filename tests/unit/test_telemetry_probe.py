@@ -9,6 +9,8 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -17,15 +19,16 @@ from engine.telemetry.outbox import Outbox
 from engine.telemetry.samples import DeviceReading, FromProbe, HostReading, ProbeFault, Trace, Traced, Watch
 
 DECODER = msgspec.json.Decoder(FromProbe)
+ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-P", "-m", "engine.telemetry.probe"]
 
 
 class Running:
     """A real probe with its pipes."""
 
-    def __init__(self) -> None:
+    def __init__(self, command: list[str] = COMMAND, cwd: str | Path = "/") -> None:
         self.process = subprocess.Popen(
-            COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/"
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=cwd
         )
 
     def ask(self, question: object) -> None:
@@ -50,18 +53,64 @@ class Running:
     def end(self, within_s: float = 2.0) -> int:
         return self.process.wait(within_s)
 
+    def close(self) -> None:
+        self.process.kill()
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+            with suppress(BrokenPipeError):
+                pipe.close()
+        self.process.wait()
+
 
 @pytest.fixture
 def probe():
     running = Running()
     yield running
-    running.process.kill()
-    for pipe in (running.process.stdin, running.process.stdout, running.process.stderr):
-        try:
-            pipe.close()
-        except BrokenPipeError:
-            pass
-    running.process.wait()
+    running.close()
+
+
+FAKE_DRIVER = """
+import os, sys, time
+from engine.telemetry import probe
+from tests.fake_nvml import GIB, FakeNvml, card
+
+class Driver(FakeNvml):
+    def __init__(self):
+        time.sleep({opening_s})
+        super().__init__(card(0, processes={{os.getpid(): 2 * GIB}}))
+        self.started = time.monotonic()
+
+    def read_memory(self, device):
+        if time.monotonic() > self.started + {hangs_after_s}:
+            time.sleep(3600)
+        return super().read_memory(device)
+
+    def read_processes(self, device):
+        found = super().read_processes(device)
+        if time.monotonic() > self.started + {frees_after_s}:
+            found = {{pid: 0 for pid in found}}
+        return found
+
+probe.DriverNvml = Driver
+probe.HANG_S = 0.5
+probe.main()
+"""
+
+
+@pytest.fixture
+def probe_with_gpu():
+    """Starts a probe whose driver is a fake with one card."""
+    started = []
+
+    def start(*, opening_s: float = 0.0, hangs_after_s: float = 3600.0, frees_after_s: float = 3600.0):
+        script = FAKE_DRIVER.format(
+            opening_s=opening_s, hangs_after_s=hangs_after_s, frees_after_s=frees_after_s
+        )
+        started.append(Running([sys.executable, "-c", script], cwd=ROOT))
+        return started[-1]
+
+    yield start
+    for running in started:
+        running.close()
 
 
 def test_it_reads_the_host_ten_times_a_second(probe):
@@ -169,6 +218,36 @@ def test_it_ends_within_a_second_of_its_parents_death_although_its_input_stays_o
         parent.stdout.close()
         os.close(read_end)
         os.close(write_end)
+
+
+def test_gpus_are_heard_of_before_the_host_although_opening_the_driver_takes_a_while(probe_with_gpu):
+    probe = probe_with_gpu(opening_s=0.4)
+    first = DECODER.decode(probe.process.stdout.readline())
+    assert isinstance(first, DeviceReading)
+    assert (first.used_bytes, first.index) == (2 * 2**30, 0)
+    probe.hear(HostReading)
+
+
+def test_a_trace_on_a_gpu_follows_the_drivers_entry_of_the_process(probe_with_gpu):
+    probe = probe_with_gpu(frees_after_s=0.5)
+    device_id = probe.hear(DeviceReading).device_id
+    probe.ask(Trace(trace_id=1, pid=probe.process.pid, device_id=device_id, until_bytes=2**20, timeout_s=5))
+    traced = probe.hear(Traced)
+    assert (traced.start_bytes, traced.end_bytes, traced.reached) == (2 * 2**30, 0, True)
+
+
+def test_a_driver_that_hangs_is_named_and_ends_the_probe(probe_with_gpu):
+    probe = probe_with_gpu(hangs_after_s=0.3)
+    probe.hear(DeviceReading)
+    fault = probe.hear(ProbeFault)
+    assert fault.kind == "nvml_hang" and "not answered" in fault.detail
+    assert probe.end() == 3
+
+
+def test_a_driver_that_takes_long_to_open_does_not_count_as_hanging(probe_with_gpu):
+    probe = probe_with_gpu(opening_s=1.0)
+    assert probe.hear(DeviceReading)
+    assert probe.process.poll() is None
 
 
 def test_it_imports_nothing_heavy():
