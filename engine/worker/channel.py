@@ -194,7 +194,7 @@ class Channel(Generic[Sent, Received]):
 
     def __init__(self, connection: Connection, received: object) -> None:
         self._connection = connection
-        self._decoder: msgspec.json.Decoder[Received] = msgspec.json.Decoder(received)  # type: ignore[arg-type]  # a union is no class
+        self._decoder: msgspec.json.Decoder[Received] = msgspec.json.Decoder(received)
         self._encoder = msgspec.json.Encoder()
         self._lock = threading.Lock()
 

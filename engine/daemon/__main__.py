@@ -1,0 +1,56 @@
+"""Where the daemon begins: `python -P -m engine.daemon`.
+
+The order matters: the lock before anything that another engine could notice, the socket before
+the slow imports (a client that connects early waits in its backlog instead of failing).
+
+Exit codes: 0 ended as asked, 3 another engine holds the lock, 4 the environment is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import uuid
+
+from engine.config import load_config
+from engine.daemon.lock import EngineLock
+from engine.daemon.nursery import ENVIRONMENT
+from engine.errors import EngineError
+from engine.paths import find_paths, private_dir
+
+
+def main() -> int:
+    paths = find_paths()
+    try:
+        private_dir(paths.state)
+        lock = EngineLock(paths.lock)
+        lock.acquire()
+        private_dir(paths.logs)
+        config = load_config(paths.config_file)
+        from engine.daemon.server import SocketServer, bind_socket
+
+        listener = bind_socket(paths.socket)
+    except EngineError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    # What children other than the nursery get; the daemon itself never touches a device.
+    environ = dict(os.environ)
+    os.environ.update(ENVIRONMENT)
+    os.chdir(paths.state)
+    os.umask(0o077)
+
+    from engine.daemon.app import create_app
+    from engine.daemon.engine import Engine
+
+    async def serve() -> None:
+        engine = Engine(paths, config, lock=lock, environ=environ, instance=uuid.uuid4().hex)
+        server = SocketServer(create_app(engine), paths.socket, listener, on_rebound=engine.socket_rebound)
+        await engine.serve(server)
+
+    asyncio.run(serve())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

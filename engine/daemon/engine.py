@@ -1,0 +1,438 @@
+"""The engine: its parts put together, and what every request asks of it. Event loop's thread only."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from engine.config import Config
+from engine.daemon.demo import make_demo_models
+from engine.daemon.devices import DeviceInUse
+from engine.daemon.events import EventHub
+from engine.daemon.lock import EngineLock
+from engine.daemon.logbook import LogBook
+from engine.daemon.memory import MemoryView
+from engine.daemon.nursery import Nursery
+from engine.daemon.probe import Probe
+from engine.daemon.queue import QueueRunner
+from engine.daemon.server import SocketServer
+from engine.daemon.supervisor import Supervisor
+from engine.errors import DoesNotFit, NotFound, NotNow
+from engine.jobs.liveness import is_alive, read_start_time
+from engine.jobs.store import JobStore
+from engine.models.catalog import Catalog
+from engine.paths import Paths, build_id
+from engine.telemetry.samples import FromProbe
+from engine.units import size_text
+from engine.wire import (
+    WIRE_VERSION,
+    DeviceStatus,
+    EngineChanged,
+    EngineStatus,
+    Event,
+    Hello,
+    Job,
+    JobChanged,
+    JobForecast,
+    JobMove,
+    JobSpec,
+    JobsReordered,
+    LockHolder,
+    Logged,
+    LogLine,
+    MemorySampled,
+    ModelsChanged,
+    ModelStatus,
+    QueueStatus,
+    Receipt,
+    Snapshot,
+    Status,
+    UnloadRequest,
+)
+from engine.worker.channel import ModelFiles
+
+SNAPSHOT_LOG_LINES = 500
+LOOK_S = 1.0
+"""How often the engine looks at what nobody announces: waiting jobs, models on disk."""
+
+
+class Engine:
+    """One per state directory, for as long as its lock is held."""
+
+    def __init__(
+        self, paths: Paths, config: Config, *, lock: EngineLock, environ: dict[str, str], instance: str
+    ) -> None:
+        """`environ` is the environment that the engine was started with, for its children."""
+        self.build = build_id()
+        self.paths = paths
+        self._config = config.engine
+        self._lock = lock
+        self._environ = environ
+        self._instance = instance
+        self._started_at = time.time()
+        self._started = time.monotonic()
+        self._stopping = asyncio.Event()
+        self._state: str = "starting"
+        self.output_dir = Path(self._config.output_dir or paths.output).expanduser().absolute()
+        self.device = DeviceInUse(self._config.device, environ.get("CUDA_VISIBLE_DEVICES"))
+        self.hub = EventHub()
+        self.logbook = LogBook(paths.logs, max_bytes=self._config.log_bytes, on_line=self._logged)
+        self.store = JobStore(paths.jobs, max_waiting=self._config.max_queue)
+        self.catalog = Catalog(paths.models)
+        self.memory = MemoryView(self._config, on_status=self._sampled, label=self._label)
+        self.nursery = Nursery(
+            paths.state / "nursery.json", on_change=self._processes_changed, on_log=self.logbook.write
+        )
+        self.probe = Probe(
+            log_path=paths.logs / "probe.log",
+            environ=environ,
+            on_reading=self._read,
+            on_log=self.logbook.write,
+            on_start=self._processes_changed,
+        )
+        self.supervisor = Supervisor(
+            nursery=self.nursery,
+            probe=self.probe,
+            memory=self.memory,
+            logbook=self.logbook,
+            worker_log=paths.logs / "worker.log",
+            publish=self.hub.publish,
+            on_change=self._processes_changed,
+            on_models=self._models_changed,
+            on_progress=lambda job_id, progress: self.queue.progressed(job_id, progress),
+        )
+        self.queue = QueueRunner(
+            self.store,
+            self.catalog,
+            self.supervisor,
+            self.memory,
+            self._config,
+            instance=instance,
+            output_dir=self.output_dir,
+            logbook=self.logbook,
+            publish=self.hub.publish,
+            on_queue=self._engine_changed,
+        )
+        self._demo: asyncio.Task[None] | None = None
+
+    # ----------------------------------------------------------------- its life
+
+    async def serve(self, server: SocketServer) -> None:
+        """Answer on `server` until asked to stop; leaves no process behind."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.request_stop)
+        loop.add_signal_handler(signal.SIGHUP, lambda: None)  # a login ended; the engine does not
+        self._lock.publish(
+            LockHolder(
+                pid=os.getpid(),
+                start_time=read_start_time(os.getpid()) or 0.0,
+                socket=str(self.paths.socket),
+                instance=self._instance,
+                build=self.build,
+            )
+        )
+        serving = loop.create_task(server.run_until_stopped())
+        self.logbook.write(
+            "engine", f"engine {self.build} starts, pid {os.getpid()}, home {self.paths.state}"
+        )
+        self._recover()
+        self.probe.start()
+        self.nursery.start()
+        tasks = [loop.create_task(self.queue.run()), loop.create_task(self._look_around())]
+        self._state = "ready"
+        await self._stopping.wait()
+        await self._end(tasks)
+        server.should_exit = True
+        await serving
+        self.store.close()
+
+    def request_stop(self, *, after_job: bool = False) -> None:
+        """End the engine, at once or after the running job."""
+        self.queue.drain()
+        if self._state != "stopping":
+            self._state = "stopping"
+            running = self.queue.running
+            wait = f" after job {running.id}" if after_job and running else ""
+            self.logbook.write("engine", f"engine stops{wait}")
+            self._engine_changed()
+        if not after_job or self.queue.running is None:
+            self._stopping.set()
+
+    async def _end(self, tasks: list[asyncio.Task[None]]) -> None:
+        # The worker first: its death interrupts a running job, which the queue then writes down.
+        await self.supervisor.stop()
+        async with asyncio.timeout(1.0):
+            while self.queue.running is not None:
+                await asyncio.sleep(0.005)
+        for task in tasks:
+            task.cancel()
+        if self._demo is not None:
+            self._demo.cancel()
+        self.hub.close("the engine was stopped")
+        self.nursery.stop()
+        await self.probe.stop()
+
+    def _recover(self) -> None:
+        """Settle what an engine before this one left running."""
+        found = self.store.recover(self._instance, is_alive)
+        for job in (*found.done, *found.requeued, *found.interrupted, *found.cancelled):
+            text = f"found running at start: now {job.status}" + (f", {job.error}" if job.error else "")
+            self.logbook.write("job", text, level="warning", job_id=job.id)
+
+    async def _look_around(self) -> None:
+        """Once a second: what nobody announces."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            if self.memory.device_id is None:
+                self._choose_device()
+            if self.catalog.rescan():
+                self._models_changed()
+            if self.store.count_waiting():
+                self.queue.wake()
+            if self._state == "stopping" and self.queue.running is None:
+                self._stopping.set()
+
+    def _choose_device(self) -> None:
+        """Choose the device as soon as the probe has looked; again while there is a problem."""
+        device = self.device
+        if not device.choose(
+            self.memory.gpu_readings, nvml_fault=self.memory.nvml_fault, heard_host=self.memory.heard_host
+        ):
+            return
+        if device.problem is not None:
+            self.logbook.write("device", device.problem, level="error")
+        if device.id is not None:
+            self.memory.device_id = device.id
+            self.logbook.write("device", f"works on {device.id}")
+            self.queue.wake()
+        self._engine_changed()
+
+    # ----------------------------------------------------------------- what is asked
+
+    def hello(self) -> Hello:
+        return Hello(
+            wire=WIRE_VERSION,
+            build=self.build,
+            schema=self.store.schema,
+            pid=os.getpid(),
+            start_time=read_start_time(os.getpid()) or 0.0,
+            instance=self._instance,
+            host=socket.gethostname(),
+            user=user_name(),
+        )
+
+    def status(self) -> Status:
+        return Status(
+            engine=self._engine_status(),
+            workers=self.supervisor.statuses(),
+            devices=self.memory.statuses(),
+            models=self.models(),
+        )
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(
+            status=self.status(),
+            jobs=tuple(self.queue.view(job) for job in self.store.list_jobs()),
+            log=self.logbook.tail(SNAPSHOT_LOG_LINES),
+            receipt=self.supervisor.last_receipt,
+        )
+
+    def models(self) -> tuple[ModelStatus, ...]:
+        return tuple(
+            self.catalog.status(
+                model,
+                self.supervisor.residents.of_model(model.name),
+                rate=self.supervisor.residents.rate,
+                active=model.name == self.queue.active_model,
+                last_used_at=self.queue.last_used.get(model.name),
+            )
+            for model in self.catalog.models()
+        )
+
+    def jobs(self, *, all: bool) -> list[Job]:
+        return [self.queue.view(job) for job in self.store.list_jobs(None if all else 50)]
+
+    def job(self, job_id: int) -> Job:
+        return self.queue.view(self.store.get(job_id))
+
+    def submit(self, spec: JobSpec) -> Job:
+        """Queue a request that could be met; every mistake that can be known now is refused now."""
+        self._refuse_when_stopping()
+        admitted, footprint = self.queue.admit(spec)
+        budget = self.memory.budget()
+        if budget is not None and footprint.peak_bytes > budget.empty_bytes:
+            raise DoesNotFit(
+                f"{spec.model} at {admitted.width}x{admitted.height} with {admitted.frames} frames needs "
+                f"{size_text(footprint.peak_bytes)}, and the empty device has "
+                f"{size_text(budget.empty_bytes)}; choose a smaller resolution, fewer frames "
+                "or a smaller model"
+            )
+        job = self.store.submit(admitted.spec, footprint.peak_bytes)
+        self.logbook.write("job", f"queued: {spec.model}, {admitted.width}x{admitted.height}", job_id=job.id)
+        return self._announce(job)
+
+    def forecast(self, spec: JobSpec) -> JobForecast:
+        return self.queue.forecast(spec)
+
+    def cancel(self, job_id: int) -> Job:
+        job = self.store.cancel(job_id)
+        self.queue.cancel_running(job_id)
+        return self._announce(job)
+
+    def retry(self, job_id: int) -> Job:
+        self._refuse_when_stopping()
+        return self._announce(self.store.retry(job_id))
+
+    def duplicate(self, job_id: int) -> Job:
+        self._refuse_when_stopping()
+        return self._announce(self.store.duplicate(job_id))
+
+    def hold(self, job_id: int, *, held: bool) -> Job:
+        return self._announce(self.store.hold(job_id) if held else self.store.release(job_id))
+
+    def move(self, job_id: int, move: JobMove) -> Job:
+        job = self._announce(self.store.move(job_id, move))
+        self.hub.publish(JobsReordered(job_ids=tuple(waiting.id for waiting in self.store.list_waiting())))
+        return job
+
+    def resume_queue(self) -> QueueStatus:
+        self.store.resume()
+        self.logbook.write("queue", "resumed")
+        self.queue.wake()
+        self._engine_changed()
+        return self._engine_status().queue
+
+    async def switch(self, name: str) -> Receipt:
+        model = self.catalog.get(name)
+        if model.problem is not None:
+            raise NotNow(f"{name} cannot be loaded: {model.problem}")
+        budget = self.memory.budget()
+        if budget is None:
+            raise NotNow(self.device.problem or "the device has not been read yet; try again in a second")
+        files = ModelFiles(name=model.name, kind=model.kind, path=str(model.path))
+        receipt = await self.supervisor.switch(files, budget.now_bytes)
+        if receipt.ok:
+            self.queue.active_model = name
+            self.queue.last_used[name] = time.time()
+            self._models_changed()
+        return receipt
+
+    async def unload(self, request: UnloadRequest) -> Receipt:
+        if request.model is not None:
+            model = self.catalog.get(request.model)
+            names = [component.name for component in model.components]
+            if request.component is not None and request.component not in names:
+                raise NotFound(
+                    f"{request.model} has no component {request.component!r}; it has {', '.join(names)}"
+                )
+        elif request.component is not None:
+            raise NotFound(f"a component needs its model: name both, as in MODEL/{request.component}")
+        return await self.supervisor.unload(request.model, request.component)
+
+    async def free(self) -> Receipt:
+        return await self.supervisor.free()
+
+    async def make_demo_models(self) -> tuple[ModelStatus, ...]:
+        """Make the demo models unless they are there; concurrent callers share one making."""
+        if not self.catalog.has_demo_models():
+            if self._demo is None:
+                self._demo = asyncio.create_task(
+                    make_demo_models(self.nursery, self.paths.models, self.logbook)
+                )
+            try:
+                await asyncio.shield(self._demo)
+            finally:
+                if self._demo is not None and self._demo.done():
+                    self._demo = None
+            self.catalog.rescan()
+            self._models_changed()
+        return tuple(model for model in self.models() if model.demo)
+
+    # ----------------------------------------------------------------- what happens
+
+    def _announce(self, job: Job) -> Job:
+        job = self.queue.view(job)
+        self.hub.publish(JobChanged(job=job))
+        self.queue.wake()
+        self._engine_changed()
+        return job
+
+    def _read(self, message: FromProbe) -> None:
+        first = not self.memory.heard_host and not self.memory.gpu_readings
+        self.memory.heard(message)
+        if first or self.memory.device_id is None:
+            self._choose_device()
+
+    def _sampled(self, status: DeviceStatus) -> None:
+        if self.hub.watched:
+            self.hub.publish(MemorySampled(device=status))
+
+    def _logged(self, line: LogLine) -> None:
+        self.hub.publish(Logged(line=line))
+
+    def _engine_changed(self) -> None:
+        self._publish_if_watched(
+            lambda: EngineChanged(engine=self._engine_status(), workers=self.supervisor.statuses())
+        )
+
+    def _processes_changed(self) -> None:
+        self.probe.watch(self._pids())
+        self._engine_changed()
+
+    def _models_changed(self) -> None:
+        self._publish_if_watched(lambda: ModelsChanged(models=self.models()))
+
+    def _publish_if_watched(self, compose: Callable[[], Event]) -> None:
+        if self.hub.watched:
+            self.hub.publish(compose())
+
+    def socket_rebound(self) -> None:
+        self.logbook.write(
+            "engine", f"the socket was deleted and is bound again: {self.paths.socket}", level="warning"
+        )
+
+    def _refuse_when_stopping(self) -> None:
+        if self._state == "stopping":
+            raise NotNow("the engine is stopping; submit again once it has been started")
+
+    def _pids(self) -> dict[str, int]:
+        pids = {"daemon": os.getpid(), "probe": self.probe.pid, "nursery": self.nursery.pid}
+        pids["worker"] = self.supervisor.pid
+        return {role: pid for role, pid in pids.items() if pid is not None}
+
+    def _label(self, pid: int) -> str | None:
+        return next((role for role, ours in self._pids().items() if ours == pid), None)
+
+    def _engine_status(self) -> EngineStatus:
+        age = self.probe.age_s
+        return EngineStatus(
+            state=self._state,  # type: ignore[arg-type]  # one of the three words set above
+            pid=os.getpid(),
+            instance=self._instance,
+            build=self.build,
+            started_at=self._started_at,
+            uptime_s=round(time.monotonic() - self._started, 3),
+            home=str(self.paths.state),
+            socket=str(self.paths.socket),
+            output_dir=str(self.output_dir),
+            log_path=str(self.logbook.path),
+            nursery=self.nursery.status(),
+            queue=QueueStatus(waiting=self.store.count_waiting(), held_reason=self.store.held_reason),
+            probe_age_s=None if age is None else round(age, 3),
+            problem=self.device.problem or self.logbook.file_problem,
+        )
+
+
+def user_name() -> str:
+    """Who runs this; a container may have no passwd entry for the uid."""
+    with suppress(KeyError, OSError):
+        return getpass.getuser()
+    return str(os.getuid())

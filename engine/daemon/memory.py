@@ -1,0 +1,289 @@
+"""What is known of each device's memory now: the probe's readings joined with the worker's counters.
+
+For a GPU a balance is composed when the worker's counters arrive that follow a reading, so that
+the reading lies between two sets of counters and moving memory can be told. Event loop's
+thread only.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+from engine.config import EngineConfig
+from engine.telemetry.balance import cpu_balance, gpu_balance
+from engine.telemetry.samples import DeviceReading, FromProbe, HostReading, ProbeFault
+from engine.units import size_text
+from engine.wire import Balance, DeviceProcess, DeviceStatus
+from engine.worker.channel import AllocatorSample, WorkerReady
+
+COUNTERS_WAIT_S = 0.3
+"""A reading is composed without following counters after this long: the worker is busy or gone."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Budget:
+    """What the worker may hold on its device, weights and stages together."""
+
+    now_bytes: int
+    """Beside everybody else as they are, if all of our own went."""
+    empty_bytes: int
+    """If nobody else were there."""
+    held_by: str
+    """Who holds what is missing, in words."""
+
+
+@dataclass(kw_only=True, slots=True)
+class _Worker:
+    pid: int
+    device_id: str
+    ready: WorkerReady | None = None
+    before: AllocatorSample | None = None
+    """The newest counters that precede the pending reading."""
+    latest: AllocatorSample | None = None
+    context_bytes: int | None = None
+
+
+class MemoryView:
+    """Keeps the newest readings and hands each new `DeviceStatus` to `on_status`."""
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        *,
+        on_status: Callable[[DeviceStatus], None],
+        label: Callable[[int], str | None],
+    ) -> None:
+        """`label` names a pid of ours (`daemon`, `nursery`, ...) or gives None."""
+        self._config = config
+        self._on_status = on_status
+        self._label = label
+        self._readings: dict[str, DeviceReading] = {}
+        self._host: HostReading | None = None
+        self._statuses: dict[str, DeviceStatus] = {}
+        self._worker: _Worker | None = None
+        self._pending: DeviceReading | None = None
+        self.device_id: str | None = None
+        self.nvml_fault: str | None = None
+
+    # ----------------------------------------------------------------- what arrives
+
+    def heard(self, message: FromProbe) -> None:
+        if isinstance(message, DeviceReading):
+            self._readings[message.device_id] = message
+            worker = self._worker
+            if worker is None or worker.device_id != message.device_id or worker.latest is None:
+                self._compose_gpu(message, None, None)
+                return
+            if self._pending is not None and message.taken_at - self._pending.taken_at > COUNTERS_WAIT_S:
+                self._compose_gpu(self._pending, worker.before, None)
+                self._pending = None
+            if self._pending is None:
+                self._pending, worker.before = message, worker.latest
+        elif isinstance(message, HostReading):
+            self._host = message
+            if self.device_id == "cpu":
+                self._compose_cpu(message)
+        elif isinstance(message, ProbeFault):
+            self.nvml_fault = message.detail
+
+    def heard_worker(self, sample: AllocatorSample) -> None:
+        worker = self._worker
+        if worker is None:
+            return
+        worker.latest = sample
+        pending = self._pending
+        if pending is not None and sample.taken_at >= pending.taken_at:
+            self._pending = None
+            self._compose_gpu(pending, worker.before, sample)
+
+    def worker_started(self, pid: int, device_id: str) -> None:
+        self._worker = _Worker(pid=pid, device_id=device_id)
+        self._pending = None
+
+    def worker_ready(self, ready: WorkerReady) -> None:
+        if self._worker is not None:
+            self._worker.ready = ready
+
+    def worker_gone(self) -> None:
+        self._worker = None
+        self._pending = None
+
+    def measure_context(self) -> None:
+        """Take what the worker's process holds beyond its allocator as context and libraries.
+
+        Called while nothing runs: after start, and after a first job has loaded its libraries.
+        """
+        worker = self._worker
+        if worker is None or worker.latest is None or worker.latest.reserved_bytes is None:
+            return
+        held = self.process_bytes(worker.pid, worker.device_id)
+        if held is not None:
+            worker.context_bytes = max(0, held - worker.latest.reserved_bytes)
+
+    # ----------------------------------------------------------------- what is asked
+
+    @property
+    def gpu_readings(self) -> list[DeviceReading]:
+        return list(self._readings.values())
+
+    @property
+    def heard_host(self) -> bool:
+        return self._host is not None
+
+    def statuses(self) -> tuple[DeviceStatus, ...]:
+        """Every device, each with the age of its reading."""
+        now = time.monotonic()
+        aged = []
+        for device_id, status in self._statuses.items():
+            taken = self._readings[device_id].taken_at if device_id in self._readings else None
+            if taken is None and self._host is not None:
+                taken = self._host.taken_at
+            aged.append(replace(status, age_s=None if taken is None else round(now - taken, 3)))
+        return tuple(aged)
+
+    def process_bytes(self, pid: int, device_id: str) -> int | None:
+        """What `pid` holds on the device by the newest reading: NVML's entry, or its RSS on cpu."""
+        if device_id == "cpu":
+            return self._host.rss_bytes.get(pid) if self._host is not None else None
+        reading = self._readings.get(device_id)
+        if reading is None:
+            return None
+        return next((process.bytes for process in reading.processes if process.pid == pid), None)
+
+    def rss_bytes(self, pid: int) -> int | None:
+        return self._host.rss_bytes.get(pid) if self._host is not None else None
+
+    def budget(self) -> Budget | None:
+        """The worker's budget on the device in use; None before the first reading."""
+        if self.device_id == "cpu":
+            return self._cpu_budget()
+        reading = self._readings.get(self.device_id or "")
+        return None if reading is None else self._gpu_budget(reading)
+
+    # ----------------------------------------------------------------- arithmetic
+
+    def _cpu_budget(self) -> Budget | None:
+        host, worker = self._host, self._worker
+        if host is None:
+            return None
+        baseline = worker.ready.baseline_rss_bytes if worker and worker.ready else 0
+        ours = max(0, host.rss_bytes.get(worker.pid, 0) - baseline) if worker else 0
+        others = max(0, host.total_bytes - host.available_bytes - ours - baseline)
+        return self._limited(
+            host.available_bytes + ours,
+            host.total_bytes - baseline,
+            f"others on this host hold {size_text(others)}",
+        )
+
+    def _gpu_budget(self, reading: DeviceReading) -> Budget:
+        worker = self._worker
+        held = 0
+        context = 0
+        if worker is not None and worker.device_id == reading.device_id:
+            held = self.process_bytes(worker.pid, reading.device_id) or 0
+            context = worker.context_bytes or 0
+        reserve = 0 if reading.reserved_inside_used else (reading.reserved_bytes or 0)
+        neighbours = [
+            f"{process.user or '?'} {process.pid} {size_text(process.bytes)}"
+            for process in reading.processes
+            if process.bytes and (worker is None or process.pid != worker.pid)
+        ]
+        return self._limited(
+            reading.free_bytes + held - context,
+            reading.total_bytes - reserve - context,
+            ", ".join(neighbours) or "nobody that we can see holds the rest",
+        )
+
+    def _limited(self, now_bytes: int, empty_bytes: int, held_by: str) -> Budget:
+        if kept := self._config.keep_free_bytes:
+            held_by += f"; engine.keep_free_bytes keeps {size_text(kept)} for others"
+        now_bytes -= kept
+        if (limit := self._config.memory_budget_bytes) is not None:
+            now_bytes, empty_bytes = min(now_bytes, limit), min(empty_bytes, limit)
+            held_by += f"; engine.memory_budget_bytes is {size_text(limit)}"
+        return Budget(now_bytes=max(0, now_bytes), empty_bytes=max(0, empty_bytes), held_by=held_by)
+
+    def _compose_cpu(self, host: HostReading) -> None:
+        worker = self._worker
+        rss = host.rss_bytes.get(worker.pid) if worker else None
+        baseline = worker.ready.baseline_rss_bytes if worker and worker.ready else None
+        balance = cpu_balance(host, worker.latest if worker else None, rss, baseline)
+        processes = tuple(
+            DeviceProcess(pid=pid, bytes=rss_bytes, name=label, ours=label)  # type: ignore[arg-type]  # our own labels
+            for pid, rss_bytes in host.rss_bytes.items()
+            if (label := self._label(pid)) is not None
+        )
+        self._publish(
+            DeviceStatus(
+                id="cpu",
+                kind="cpu",
+                name=_cpu_name(),
+                total_bytes=host.total_bytes,
+                in_use=True,
+                balance=balance,
+                processes=processes,
+                age_s=0.0,
+            )
+        )
+
+    def _compose_gpu(
+        self, reading: DeviceReading, before: AllocatorSample | None, after: AllocatorSample | None
+    ) -> None:
+        worker = self._worker
+        here = worker is not None and worker.device_id == reading.device_id
+        balance: Balance = gpu_balance(
+            reading,
+            before if here else None,
+            after if here else None,
+            worker.context_bytes if worker and here else None,
+            {worker.pid} if worker and here else set(),
+        )
+        processes = tuple(
+            DeviceProcess(
+                pid=process.pid,
+                bytes=process.bytes,
+                user=process.user,
+                name=process.name,
+                command=process.command,
+                started_at=process.started_at,
+                ours=self._label(process.pid),  # type: ignore[arg-type]  # our own labels
+            )
+            for process in reading.processes
+        )
+        self._publish(
+            DeviceStatus(
+                id=reading.device_id,
+                kind="cuda",
+                index=reading.index,
+                name=reading.name,
+                total_bytes=reading.total_bytes,
+                in_use=reading.device_id == self.device_id,
+                balance=balance,
+                processes=processes,
+                utilisation_percent=reading.utilisation_percent,
+                temperature_c=reading.temperature_c,
+                power_w=reading.power_w,
+                age_s=0.0,
+            )
+        )
+
+    def _publish(self, status: DeviceStatus) -> None:
+        self._statuses[status.id] = status
+        self._on_status(status)
+
+
+@cache
+def _cpu_name() -> str:
+    """The processor as the kernel names it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

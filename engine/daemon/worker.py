@@ -1,0 +1,196 @@
+"""A worker process as the daemon sees it: its pipe, its identity, its end.
+
+One thread for each worker reads the pipe until it ends and then waits for the process, so
+everything that a worker said is handled before its death is. It hands over to the event loop
+and touches nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing import Pipe
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from engine.daemon.nursery import Nursery
+from engine.errors import WorkerDied
+from engine.jobs.liveness import read_start_time
+from engine.worker.channel import Channel, FromWorker, Stop, ToWorker
+from engine.worker.entry import run_forked
+
+STOP_GRACE_S = 0.3
+"""What an idle worker gets to end by itself before SIGKILL."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerExit:
+    """How a worker ended."""
+
+    pid: int
+    code: int
+    """Exit code, or minus the signal's number."""
+
+    def sentence(self) -> str:
+        if self.code < 0:
+            name = signal.Signals(-self.code).name if -self.code in set(signal.Signals) else str(-self.code)
+            hint = "; the kernel does that when host memory runs out" if self.code == -signal.SIGKILL else ""
+            return f"worker {self.pid} was ended by {name}{hint}"
+        return f"worker {self.pid} exited with code {self.code}"
+
+
+class WorkerProcess:
+    """A live worker, or one whose `exited` future is done."""
+
+    def __init__(
+        self,
+        *,
+        pid: int,
+        device_id: str,
+        forked: bool,
+        channel: Channel[ToWorker, FromWorker],
+        wait: Callable[[], int],
+        asked_at: float,
+        on_message: Callable[[WorkerProcess, FromWorker], None],
+        on_exit: Callable[[WorkerProcess, WorkerExit], None],
+    ) -> None:
+        self.pid = pid
+        self.start_time = read_start_time(pid)
+        self.device_id = device_id
+        self.forked = forked
+        self.asked_at = asked_at
+        self.started_at = time.time()
+        self.exit: WorkerExit | None = None
+        self._channel = channel
+        self._wait = wait
+        self._loop = asyncio.get_running_loop()
+        self._on_message = on_message
+        self._on_exit = on_exit
+        try:
+            # Opened while the process is surely ours and unreaped: signals cannot go astray.
+            self._pidfd: int | None = os.pidfd_open(pid)
+        except OSError:
+            self._pidfd = None
+        threading.Thread(target=self._listen, name=f"worker-{pid}", daemon=True).start()
+
+    def send(self, message: ToWorker) -> None:
+        """Hand `message` over; lost without complaint when the worker is dying, whose end says so."""
+        with suppress(OSError):
+            self._channel.send(message)
+
+    def kill(self) -> None:
+        """SIGKILL, the one certain way to give back all of its memory."""
+        if self.exit is not None:
+            return
+        with suppress(ProcessLookupError):
+            if self._pidfd is not None:
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            elif read_start_time(self.pid) == self.start_time:
+                os.kill(self.pid, signal.SIGKILL)
+
+    async def stop(self) -> None:
+        """Ask it to end, then make it; returns when it is gone."""
+        self.send(Stop())
+        for deadline in (STOP_GRACE_S, 5.0):
+            end = time.monotonic() + deadline
+            while self.exit is None and time.monotonic() < end:
+                await asyncio.sleep(0.005)
+            if self.exit is None:
+                self.kill()
+
+    def _listen(self) -> None:
+        try:
+            while True:
+                self._post(self._on_message, self._channel.receive())
+        except (EOFError, OSError):
+            pass
+        except msgspec.ValidationError:
+            self.kill()  # another build's worker: nothing that it says can be trusted
+        code = self._wait()
+        self._channel.close()
+        self._post(self._ended, WorkerExit(pid=self.pid, code=code))
+
+    def _ended(self, _worker: WorkerProcess, exit_: WorkerExit) -> None:
+        self.exit = exit_
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+            self._pidfd = None
+        self._on_exit(self, exit_)
+
+    def _post(self, callback: Callable[[WorkerProcess, Any], None], value: object) -> None:
+        with suppress(RuntimeError):  # the loop is closed: the daemon is at its end
+            self._loop.call_soon_threadsafe(callback, self, value)
+
+
+async def start_worker(
+    device_id: str,
+    nursery: Nursery,
+    *,
+    log_path: Path,
+    on_message: Callable[[WorkerProcess, FromWorker], None],
+    on_exit: Callable[[WorkerProcess, WorkerExit], None],
+) -> WorkerProcess:
+    """A worker for `device_id`: out of the nursery, or the slow way where there is none.
+
+    While the nursery warms up this waits for it: its imports have a head start on any that a
+    worker of its own would have to begin now.
+
+    Raises:
+        WorkerDied: it could not be started at all.
+    """
+    asked_at = time.monotonic()
+    ours, theirs = Pipe()
+    channel: Channel[ToWorker, FromWorker] = Channel(ours, FromWorker)
+    try:
+        if await nursery.wait_settled() == "ready":
+            process = await nursery.fork(run_forked, theirs, device_id, str(log_path))
+            pid, forked, wait = process.pid, True, lambda: _join(process)
+        else:
+            child = _start_slowly(theirs.fileno(), device_id, log_path)
+            pid, forked, wait = child.pid, False, child.wait
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    assert pid is not None, "a started process has a pid"
+    return WorkerProcess(
+        pid=pid,
+        device_id=device_id,
+        forked=forked,
+        channel=channel,
+        wait=wait,
+        asked_at=asked_at,
+        on_message=on_message,
+        on_exit=on_exit,
+    )
+
+
+def _join(process: Any) -> int:
+    process.join()
+    return int(process.exitcode)
+
+
+def _start_slowly(fd: int, device_id: str, log_path: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-P", "-m", "engine.worker.entry"]
+    command += ["--fd", str(fd), "--device", device_id, "--parent", str(os.getpid()), "--log", str(log_path)]
+    try:
+        return subprocess.Popen(
+            command,
+            pass_fds=[fd],
+            stdin=subprocess.DEVNULL,
+            cwd=log_path.parent,
+            env={**os.environ, "PYTHONSAFEPATH": "1"},
+        )
+    except OSError as error:
+        raise WorkerDied(f"no worker can be started: {error}") from error

@@ -1,0 +1,21 @@
+"""What the nursery imports before it forks workers.
+
+Importing this module is the nursery's whole work and the one import in the project with an
+effect: it ties the nursery's life to the daemon's before the long imports begin. Nothing here
+may open a driver file or start a thread; `engine.worker.entry.report_imports` looks.
+"""
+
+from __future__ import annotations
+
+import os
+
+from engine.tether import tether
+
+tether(int(os.environ["_TURBOTUI_PARENT"]), "tt-nursery")
+
+import diffusers  # noqa: E402, F401  # after the tether, as everything below
+import imageio  # noqa: E402, F401
+import torch  # noqa: E402, F401
+import transformers  # noqa: E402, F401
+
+from engine.worker import entry, loop  # noqa: E402, F401

@@ -1,0 +1,66 @@
+"""What survives when a process is killed: the queue, the truth about every job, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+
+from engine.jobs.store import JobStore
+from engine.wire import JobSpec
+from tests.daemon.live import LiveEngine, is_gone, stop_process, wait_for
+
+
+def test_a_killed_worker_interrupts_its_job_which_then_runs_again(live: LiveEngine, long: JobSpec) -> None:
+    job = live.client.submit(long)
+    live.until_running(job.id)
+    killed = live.worker_pid()
+    assert killed is not None
+    os.kill(killed, signal.SIGKILL)
+    again = wait_for(
+        lambda: (found := live.client.job(job.id)).attempt == 2 and found, 20, "the second attempt"
+    )
+    assert again.status == "running"
+    live.until_running(job.id)
+    assert live.worker_pid() != killed
+    live.client.cancel(job.id)
+    assert live.settle(job.id).status == "cancelled"
+    store = JobStore(live.paths.jobs)
+    try:
+        first = store.list_attempts(job.id)[0]
+    finally:
+        store.close()
+    assert first.outcome == "interrupted"
+    assert first.cause is not None and str(killed) in first.cause and "SIGKILL" in first.cause
+
+
+def test_the_daemon_maps_no_torch_after_a_killed_and_a_cancelled_job(live: LiveEngine) -> None:
+    maps = live.mapped_files()
+    assert not [name for name in ("libtorch", "libcuda", "libnvidia-ml") if name in maps]
+
+
+def test_a_killed_daemon_takes_worker_and_nursery_along_and_the_next_one_runs_the_job(
+    spare: LiveEngine, long: JobSpec, short: JobSpec
+) -> None:
+    assert spare.start() < 10
+    job = spare.client.submit(long)
+    waiting = spare.client.submit(short)
+    spare.until_running(job.id)
+    worker, nursery = spare.worker_pid(), spare.nursery_pid()
+    assert worker is not None and nursery is not None
+    stop_process(worker)  # a stopped process runs no watchdog of its own: only the kernel reaches it
+    spare.kill()
+    wait_for(lambda: is_gone(worker) and is_gone(nursery), 2, "the end of worker and nursery")
+
+    spare.start()
+    found = spare.client.job(job.id)
+    assert found.status in ("queued", "running")
+    assert found.attempt >= 1
+    spare.until_running(job.id)
+    assert spare.client.job(job.id).attempt == 2
+    shutil.rmtree(spare.paths.runtime)
+    wait_for(spare.answers, 5, "the socket's return")
+    assert spare.client.job(job.id).status == "running"
+    spare.client.cancel(job.id)
+    assert spare.settle(job.id).status == "cancelled"
+    assert spare.settle(waiting.id).status == "done"
