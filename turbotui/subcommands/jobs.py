@@ -112,7 +112,7 @@ def job_table(jobs: list[Job]) -> Iterable[str]:
     for job in jobs:
         state = f"{job.status}, held" if job.held and job.status not in TERMINAL_STATES else job.status
         at = clock(job.finished_at or job.started_at or job.created_at)
-        rows.append([str(job.id), state, job.spec.model, at, _progress(job), job.error or job.spec.prompt])
+        rows.append([str(job.id), state, job.spec.model, at, _progress(job), _about(job)])
     return table(rows, right=frozenset({0}))
 
 
@@ -141,6 +141,11 @@ def job_lines(job: Job) -> Iterable[str]:
         "copy of": job.duplicate_of,
     }
     return table([[name, str(value)] for name, value in facts.items() if value is not None])
+
+
+def _about(job: Job) -> str:
+    """What the job is, or why it ended badly."""
+    return job.error if job.error and job.status in TERMINAL_STATES else job.spec.prompt
 
 
 def _progress(job: Job) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import click
 
-from engine.wire import DeviceStatus, EventFrame, Goodbye, Logged, LogLine, Snapshot, Status
+from engine.wire import DeviceStatus, EventFrame, Goodbye, Logged, LogLine, NurseryStatus, Snapshot, Status
 from turbotui.format import bytes_text, clock, seconds
 from turbotui.subcommands.output import note, print_json_line, say, table
 from turbotui.subcommands.session import demo_option, json_option, open_session
@@ -86,11 +86,10 @@ def _log_text(line: LogLine) -> str:
 
 def _status_lines(status: Status) -> Iterable[str]:
     engine = status.engine
-    nursery = engine.nursery
     rows = [
         ["engine", f"{engine.state}, pid {engine.pid}, up {seconds(engine.uptime_s)}, build {engine.build}"],
         ["", f"home {engine.home}, socket {engine.socket}"],
-        ["nursery", f"{nursery.state}, {seconds(nursery.elapsed_s)}" + (nursery.detail or "")],
+        ["nursery", _nursery_text(engine.nursery)],
         ["queue", f"{engine.queue.waiting} waiting"],
     ]
     if engine.problem:
@@ -108,6 +107,13 @@ def _status_lines(status: Status) -> Iterable[str]:
             size = bytes_text(sum(part.bytes for part in resident))
             rows.append(["model", f"{model.name}: {size} of {bytes_text(model.bytes)} on the device"])
     return table(rows)
+
+
+def _nursery_text(nursery: NurseryStatus) -> str:
+    parts: list[str] = [nursery.state]
+    if nursery.elapsed_s is not None:
+        parts.append(f"{'for' if nursery.state == 'warming' else 'in'} {seconds(nursery.elapsed_s)}")
+    return " ".join(parts) + (f": {nursery.detail}" if nursery.detail else "")
 
 
 def _device_rows(device: DeviceStatus) -> list[list[str]]:
