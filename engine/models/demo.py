@@ -30,13 +30,14 @@ from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from safetensors.torch import save_file
 from transformers import UMT5Config, UMT5EncoderModel
 
-from engine.models.card import CARD_FILE, CARD_FORMAT, Card, CardRow
+from engine.models.card import CARD_FILE
 from engine.models.demo_files import (
     DEMO_FORMAT,
     DEMO_MODELS,
     MARKER,
     Marker,
     are_demo_models_complete,
+    demo_card,
     demo_folder,
 )
 from engine.models.demo_tokenizer import make_tokenizer
@@ -55,16 +56,6 @@ SIZES: dict[str, dict[str, int]] = {
     "wan-demo-large": {"num_attention_heads": 4, "num_layers": 7, "ffn_dim": 2048},
     "wan-demo-i2v": {"num_attention_heads": 2, "num_layers": 6, "ffn_dim": 768},
 }
-TITLES = {
-    "wan-demo-small": "Demo T2V, small",
-    "wan-demo-large": "Demo T2V, large",
-    "wan-demo-i2v": "Demo I2V, two experts",
-}
-TABLE: dict[str, dict[str, tuple[int, int]]] = {
-    "80p": {"16:10": (128, 80), "10:16": (80, 128), "1:1": (96, 96)},
-    "112p": {"16:10": (176, 112), "10:16": (112, 176), "1:1": (144, 144)},
-}
-"""Name to aspect ratio to (width, height): toy sizes, multiples of 16."""
 
 FP32_NAMES = ("time_embedder", "scale_shift_table", "norm2")
 """What diffusers keeps in fp32 whatever the model's dtype; the released files have it so too."""
@@ -109,9 +100,10 @@ def make_demo_models(models: Path, progress: Progress | None = None) -> None:
         try:
             made = making / root.name
             made.mkdir()
-            for name in DEMO_MODELS:
-                say(f"making {name}")
-                _make_model(made / name, name)
+            with _one_thread():
+                for name in DEMO_MODELS:
+                    say(f"making {name}")
+                    _make_model(made / name, name)
             _write_marker(made)
             _replace(root, made, making)
         finally:
@@ -139,25 +131,8 @@ def _make_model(folder: Path, name: str) -> None:
     _make_vae(folder / "vae")
     _make_text_encoder(folder / "text_encoder", make_tokenizer(folder / "tokenizer"))
     _write_json(folder / "model_index.json", parts)
-    (folder / CARD_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(_card(name, kind)), indent=1))
-
-
-def _card(name: str, kind: ModelKind) -> Card:
-    return Card(
-        format=CARD_FORMAT,
-        title=TITLES[name],
-        kind=kind,
-        demo=True,
-        resolutions=tuple(
-            CardRow(name=row, aspect_ratio=aspect_ratio, width=width, height=height)
-            for row, sizes in TABLE.items()
-            for aspect_ratio, (width, height) in sizes.items()
-        ),
-        default_resolution="80p",
-        default_aspect_ratio="16:10",
-        default_frames=17,
-        default_steps=4,
-        max_frames=81,
+    (folder / CARD_FILE).write_bytes(
+        msgspec.json.format(msgspec.json.encode(demo_card(name, kind)), indent=1)
     )
 
 
@@ -368,6 +343,17 @@ def _write_marker(made: Path) -> None:
                 os.fsync(handle.fileno())
             files[path.relative_to(made).as_posix()] = path.stat().st_size
     (made / MARKER).write_bytes(msgspec.json.encode(Marker(format=DEMO_FORMAT, files=files)))
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """No team of threads: drawing noise is serial, and helpers that wait spin (1 s against 2.3 s)."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextlib.contextmanager

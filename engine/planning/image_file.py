@@ -38,7 +38,7 @@ def check_image(path: Path) -> tuple[int, int]:
         raise InvalidRequest(f"the image {str(path)!r} does not exist; check the path") from error
     except OSError as error:
         raise InvalidRequest(f"the image {str(path)!r} cannot be read: {error.strerror}; {REMEDY}") from error
-    with open(handle, "rb") as file:
+    try:
         info = os.fstat(handle)
         if stat.S_ISDIR(info.st_mode):
             raise InvalidRequest(f"the image {str(path)!r} is a folder; {REMEDY}")
@@ -51,7 +51,10 @@ def check_image(path: Path) -> tuple[int, int]:
                 f"the image {str(path)!r} has {size_text(info.st_size)}, more than "
                 f"{size_text(MAX_FILE_BYTES)}; save it smaller"
             )
-        return _check_content(path, file, info.st_size)
+        with open(handle, "rb", closefd=False) as file:
+            return _check_content(path, file, info.st_size)
+    finally:
+        os.close(handle)
 
 
 def _check_content(path: Path, file: IO[bytes], size: int) -> tuple[int, int]:
