@@ -16,6 +16,7 @@ import engine.models.catalog as catalog_module
 from engine.errors import NotFound
 from engine.models.catalog import Catalog
 from engine.models.model import Model, read_model
+from engine.wire import ComponentState
 from tests.unit.model_folders import WIDTH, write_json, write_model, write_safetensors
 
 CARD = {
@@ -33,7 +34,7 @@ CARD = {
 @dataclass(frozen=True)
 class Present:
     bytes: int
-    state: str
+    state: ComponentState
     leased: bool
 
 
