@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
-import imageio.v3 as iio
+import imageio_ffmpeg
 import msgspec
-import numpy as np
 import pytest
 
 from engine.errors import EngineError, InvalidRequest, NotNow
@@ -22,16 +22,22 @@ def read_manifest(path: str | None) -> Manifest:
     return msgspec.json.decode(Path(path).read_bytes(), type=Manifest)
 
 
+def count_frames(path: str, width: int, height: int) -> int:
+    """Frames that ffmpeg decodes from the file; imageio's own reader leaves its pipes open."""
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", path, "-f", "rawvideo"]
+    raw = subprocess.run([*command, "-pix_fmt", "rgb24", "-"], check=True, capture_output=True).stdout
+    assert len(raw) % (width * height * 3) == 0
+    return len(raw) // (width * height * 3)
+
+
 def test_a_prompt_becomes_a_playable_video_with_a_manifest_beside_it(
     live: LiveEngine, short: JobSpec
 ) -> None:
     job = live.run(short)
     assert (job.status, job.error) == ("done", None)
     assert job.output is not None
-    with iio.imopen(job.output, "r", plugin="FFMPEG") as video:
-        frames = np.stack(list(video.iter()))
     manifest = read_manifest(job.manifest)
-    assert frames.shape == (5, manifest.height, manifest.width, 3)
+    assert count_frames(job.output, manifest.width, manifest.height) == 5
     assert manifest.job_id == job.id
     assert manifest.device == "cpu"
     assert manifest.spec.prompt == short.prompt
@@ -100,7 +106,7 @@ def test_what_has_ended_cannot_be_cancelled(live: LiveEngine, short: JobSpec) ->
         ({"steps": 5}, "5"),
         ({"resolution": "4k"}, "4k"),
         ({"prompt": ""}, "prompt"),
-        ({"prompt": "x" * 100_000}, "100000"),
+        ({"prompt": "x" * 100_000}, "100,000"),
         ({"prompt": "a\x1b]52;c;aGk=\x07b"}, "U+001B"),
         ({"image": "/no/such.png"}, "image"),
         ({"output_dir": "/proc"}, "/proc"),

@@ -43,7 +43,7 @@ def test_an_engine_with_three_viewers_one_of_them_stopped_ends_within_two_second
     finally:
         for viewer in viewers:
             viewer.kill()
-            viewer.wait()
+            viewer.communicate()  # closes its pipe, too
     assert not spare.paths.socket.exists()
 
     spare.start()
