@@ -37,7 +37,16 @@ class Action:
         return KEY_SIGNS.get(self.keys[0], self.keys[0])
 
 
-KEY_SIGNS = {"enter": "↵", "escape": "esc", "left_square_bracket": "[", "right_square_bracket": "]"}
+KEY_SIGNS = {
+    "enter": "↵",
+    "escape": "esc",
+    "down": "↓",
+    "up": "↑",
+    "home": "Home",
+    "end": "End",
+    "pagedown": "PgDn",
+    "pageup": "PgUp",
+}
 
 
 ACTIONS: tuple[Action, ...] = (
@@ -85,17 +94,18 @@ ACTIONS: tuple[Action, ...] = (
 
 BY_ID: Mapping[str, Action] = {action.id: action for action in ACTIONS}
 
-KEY_LINES: Mapping[str, tuple[str, ...]] = {
-    "": ("switch", "previous", "add", "unload", "free", "cancel", "pause", "palette", "help", "quit"),
-    "models": ("open", "switch", "previous", "unload", "free", "add", "palette", "help", "quit"),
-    "queue": (
-        "add", "open", "cancel", "retry", "duplicate", "hold", "sooner", "later", "copy", "palette", "help",
-        "quit",
-    ),
-    "history": ("axis", "pause", "switch", "add", "unload", "free", "cancel", "palette", "help", "quit"),
-    "log": ("filter", "all_lines", "follow", "open", "copy", "add", "cancel", "palette", "help", "quit"),
-}  # fmt: skip
-"""What the key line offers, by the panel that has the focus."""
+KEY_LINE_HEAD = ("switch", "previous", "add", "unload", "free", "cancel")
+KEY_LINE_TAIL = ("palette", "help", "quit")
+KEY_LINE_HERE: Mapping[str, tuple[str, ...]] = {
+    "memory": ("pause",),
+    "history": ("axis", "pause"),
+    "models": ("open", "copy"),
+    "queue": ("open", "retry", "duplicate", "hold", "sooner", "later", "copy"),
+    "card": ("pause",),
+    "log": ("filter", "all_lines", "follow", "open", "copy"),
+}
+"""What the key line offers between head and tail, by the panel that has the focus; the last ones
+go first where there is no room."""
 
 
 def bound_keys(action: Action) -> str:
@@ -116,9 +126,8 @@ def keymap(overrides: Mapping[str, str]) -> dict[str, str]:
     Raises:
         ValueError: an id that is no action.
     """
+    known = ", ".join(sorted(BY_ID))
     for name in overrides:
         if name not in BY_ID:
-            raise ValueError(
-                f"[console.keys] names {name}, which is no action; known: {', '.join(sorted(BY_ID))}"
-            )
+            raise ValueError(f"[console.keys] names {name}, which is no action; known: {known}")
     return dict(overrides)

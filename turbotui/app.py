@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -29,7 +30,7 @@ from turbotui.messages import CallEnded, StateChanged
 from turbotui.screens.dashboard import DashboardScreen
 from turbotui.text import LANGUAGES, choose_language, t, use_language
 from turbotui.theme import DEFAULT, Paint, Palette, read_palette, textual_theme, theme_files, theme_folders
-from turbotui.widgets.bottom import Notice, Pending
+from turbotui.widgets.bottom import Notice, Pending, Tone
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -262,11 +263,9 @@ class TurboApp(App[None]):
         else:
             self.say(error, "error")
 
-    def say(self, text: str, tone: str = "plain") -> None:
+    def say(self, text: str, tone: Tone = "plain") -> None:
         """Show a sentence in the last line."""
-        self.dashboard.say(
-            Notice(text=text, tone="error" if tone == "error" else "wait" if tone == "wait" else "plain")
-        )
+        self.dashboard.say(Notice(text=text, tone=tone))
 
     @property
     def draft(self) -> Draft:
@@ -326,22 +325,16 @@ class TurboApp(App[None]):
         """What the palette offers: every action, the themes and the languages."""
         for action in ACTIONS:
             if action.in_palette:
-                title = f"{t(f'action.{action.id}')}  [{self.key_of(action.id)}]"
+                title = f"{t(f'action.{action.id}')}  ({self.key_of(action.id)})"
                 yield SystemCommand(
-                    title.replace("[", "(").replace("]", ")"),
-                    t(f"help.{action.id}"),
-                    lambda name=action.id: self.dashboard.action_act(name),
+                    title, t(f"help.{action.id}"), partial(self.dashboard.action_act, action.id)
                 )
         for name in sorted(self._theme_files):
-            yield SystemCommand(
-                t("palette.theme", name=name), t("palette.theme_help"), lambda n=name: self.use_theme(n)
-            )
+            title = t("palette.theme", name=name)
+            yield SystemCommand(title, t("palette.theme_help"), partial(self.use_theme, name))
         for language in LANGUAGES:
-            yield SystemCommand(
-                t("palette.language", name=language),
-                t("palette.language_help"),
-                lambda n=language: self.speak(n),
-            )
+            title = t("palette.language", name=language)
+            yield SystemCommand(title, t("palette.language_help"), partial(self.speak, language))
 
     # ------------------------------------------------------------------ looks
 
@@ -379,14 +372,3 @@ def _exit_hard(code: int) -> None:
     except OSError:
         pass
     os._exit(code)
-
-
-def run_console(app: TurboApp, *, mouse: bool = True) -> int:
-    """Run `app` in this terminal until the person leaves; the exit code.
-
-    Says afterwards, on the terminal as it was, that the engine goes on.
-    """
-    app.run(mouse=mouse)
-    if app.leaving_line:
-        print(app.leaving_line)
-    return app.return_code or 0

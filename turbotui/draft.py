@@ -7,7 +7,7 @@ import json
 import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from engine.wire import JobSpec
@@ -58,10 +58,14 @@ def load_draft(path: Path | None) -> Draft:
         table = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
         return Draft()
-    known = {field.name: type(field.default) for field in fields(Draft)}
     if not isinstance(table, dict):
         return Draft()
-    return Draft(**{name: value for name, value in table.items() if type(value) is known.get(name)})
+    usable: dict[str, Any] = {
+        field.name: table[field.name]
+        for field in fields(Draft)
+        if type(table.get(field.name)) is type(field.default)
+    }
+    return Draft(**usable)
 
 
 def save_draft(path: Path | None, draft: Draft) -> None:

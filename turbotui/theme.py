@@ -11,6 +11,7 @@ import tomllib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from string import hexdigits
 from typing import TYPE_CHECKING, Any
 
 from rich.style import Style
@@ -37,6 +38,9 @@ GLYPHS = {
 }
 """The pattern of each part: read without colour, and the same in the bar, the graph and the legend."""
 
+COVERED = {"weights": 1.0, "live": 0.75, "cache": 0.5}
+"""How much of a cell these patterns fill with their foreground."""
+
 DEFAULT = "dark"
 
 
@@ -53,7 +57,7 @@ class Palette:
 
 
 class Paint:
-    """The styles of one palette; each holds both colours, so that a cell never depends on its surroundings."""
+    """The styles of one palette; each holds both colours, so a cell never depends on its surroundings."""
 
     def __init__(self, palette: Palette) -> None:
         colour = {name: _rich(value) for name, value in palette.colours.items()}
@@ -87,6 +91,9 @@ class Paint:
         # These patterns are blocks themselves: the part's colour is their foreground.
         for block in ("weights", "live", "cache"):
             self.part[block] = Style(color=_rich(palette.parts[block]), bgcolor=_rich(palette.inks[block]))
+            if palette.parts[block][0] == palette.inks[block][0] == "#":
+                # Where such a part ends within a cell, what shows is its pattern seen from afar.
+                self.fill[block] = _blend(palette.parts[block], palette.inks[block], COVERED[block])
         self.part["free"] = self.faint
 
     def upon_selection(self, style: Style) -> Style:
@@ -106,6 +113,15 @@ def _upon(style: Style, background: str) -> Style:
 @lru_cache(512)
 def _edge(lower: str, upper: str) -> Style:
     return Style(color=lower, bgcolor=upper)
+
+
+def _blend(upper: str, lower: str, share: float) -> str:
+    """`share` of one `#rrggbb` over another."""
+    mixed = (
+        round(int(upper[place : place + 2], 16) * share + int(lower[place : place + 2], 16) * (1 - share))
+        for place in (1, 3, 5)
+    )
+    return "#" + "".join(f"{value:02x}" for value in mixed)
 
 
 def _rich(colour: str) -> str:
@@ -161,9 +177,7 @@ _ANSI_NAMES = frozenset(
 def _is_colour(value: str) -> bool:
     if value in _ANSI_NAMES:
         return True
-    return (
-        len(value) == 7 and value[0] == "#" and all(digit in "0123456789abcdefABCDEF" for digit in value[1:])
-    )
+    return len(value) == 7 and value[0] == "#" and all(digit in hexdigits for digit in value[1:])
 
 
 def theme_folders(config: Path | None = None) -> tuple[Path, ...]:

@@ -70,7 +70,9 @@ def gpu_balance(now: float, *, live: float = 3.1, weights: float = 13.7, unseen:
 
 def gpu(now: float, balance: Balance | None = None) -> DeviceStatus:
     processes = (
-        DeviceProcess(pid=81223, bytes=gib(17.9), user="me", name="python", started_at=now - 270000, ours="worker"),
+        DeviceProcess(
+            pid=81223, bytes=gib(17.9), user="me", name="python", started_at=now - 270000, ours="worker"
+        ),
         DeviceProcess(
             pid=90112, bytes=gib(6.2), user="liwei", name="python", command="ComfyUI main.py --listen",
             started_at=now - 40000,
@@ -124,7 +126,10 @@ def gpu_models(now: float) -> tuple[ModelStatus, ...]:
         ),
         model(
             "wan2.1-1.3b", "t2v", "bfloat16",
-            (component("dit", 2.6, "absent", warm=1.0, back=0.1), component("vae", 0.2, "absent", warm=1.0, back=0.01)),
+            (
+                component("dit", 2.6, "absent", warm=1.0, back=0.1),
+                component("vae", 0.2, "absent", warm=1.0, back=0.01),
+            ),
             used=now - 600,
         ),
         model("wan2.1-14b", "t2v", "bfloat16", (component("dit", 26.6, "absent", warm=0.62, back=2.9),)),
@@ -137,7 +142,9 @@ def running_job(now: float, *, fraction: float = 0.71) -> Job:
         spec=JobSpec(model="wan2.2-a14b", prompt="a red fox in falling snow, slow pan", resolution="720p",
                      aspect_ratio="16:9", frames=81, steps=4, image="/home/me/fox.png"),
         status="running", created_at=now - 30, started_at=now - 24, attempt=1,
-        progress=JobProgress(stage="denoise", step=3, steps=4, fraction=fraction, eta_s=6.0, peak_bytes=gib(19.2)),
+        progress=JobProgress(
+            stage="denoise", step=3, steps=4, fraction=fraction, eta_s=6.0, peak_bytes=gib(19.2)
+        ),
         expected_peak_bytes=gib(19.6),
     )  # fmt: skip
 
@@ -156,8 +163,9 @@ def gpu_jobs(now: float) -> tuple[Job, ...]:
             status="queued", position=1, created_at=now - 20, expected_peak_bytes=gib(8.9)),
         Job(id=43, spec=JobSpec(model="wan2.1-14b", prompt="harbour at dawn, drone shot", resolution="720p"),
             status="queued", position=2, created_at=now - 18, expected_peak_bytes=gib(33)),
-        Job(id=44, spec=JobSpec(model="wan2.1-14b", prompt="eight samples"), status="waiting_memory", position=3,
-            created_at=now - 15, waits_for="needs 124 GiB, can have 119; liwei 6.2, unseen 14.0"),
+        Job(id=44, spec=JobSpec(model="wan2.1-14b", prompt="eight samples"), position=3,
+            status="waiting_memory", created_at=now - 15,
+            waits_for="needs 124 GiB, can have 119; liwei 6.2, unseen 14.0"),
     )  # fmt: skip
 
 
@@ -184,7 +192,10 @@ def receipt(now: float) -> Receipt:
     return Receipt(
         action="unload", target="wan2.1-1.3b", ok=True, expected_bytes=gib(2.64), returned_bytes=gib(2.64),
         residue_bytes=0, elapsed_s=0.024, proof="nvml-process", at=now - 56,
-        steps=(ReceiptStep(name="drop", bytes=gib(2.64), elapsed_s=0.013), ReceiptStep(name="verify", elapsed_s=0.011)),
+        steps=(
+            ReceiptStep(name="drop", bytes=gib(2.64), elapsed_s=0.013),
+            ReceiptStep(name="verify", elapsed_s=0.011),
+        ),
     )  # fmt: skip
 
 
@@ -243,6 +254,41 @@ def host(now: float, balance: Balance | None = None) -> DeviceStatus:
     return DeviceStatus(
         id="cpu", kind="cpu", name="host", total_bytes=gib(15.6), in_use=True,
         balance=balance or host_balance(now), processes=processes, age_s=0.05,
+    )  # fmt: skip
+
+
+def cpu(now: float) -> Snapshot:
+    """A machine without a GPU after a first job on a demo model."""
+    parts = (
+        ComponentStatus(name="dit", bytes=41 * MIB, state="resident", warm_bytes=41 * MIB, back_in_s=0.05),
+        ComponentStatus(name="text", bytes=31 * MIB, state="resident", warm_bytes=31 * MIB, back_in_s=0.04),
+        ComponentStatus(name="vae", bytes=12 * MIB, state="resident", warm_bytes=12 * MIB, back_in_s=0.02),
+    )
+    small = replace(
+        model("wan-demo-small", "t2v", "float32", parts, active=True, used=now - 5),
+        default_frames=17,
+        demo=True,
+    )
+    absent = tuple(replace(part, state="absent") for part in parts)
+    image = model("wan-demo-i2v", "i2v", "float32", absent, used=now - 900)
+    large = replace(model("wan-demo-large", "t2v", "float32", absent), bytes=108 * MIB)
+    done = Job(
+        id=1, status="done",
+        spec=JobSpec(model="wan-demo-small", prompt="一只猫在雪地里跑，慢镜头，电影质感", resolution="480p"),
+        created_at=now - 30, started_at=now - 29, finished_at=now - 17.7, attempt=1,
+        output="/home/me/videos/1.mp4",
+    )  # fmt: skip
+    started = replace(engine(now, uptime=302.0), queue=QueueStatus(waiting=0))
+    worker = WorkerStatus(pid=70030, device_id="cpu", state="idle", started_at=now - 60, forked=True)
+    device = host(now, host_balance(now, weights=84 * MIB))
+    return Snapshot(
+        status=Status(engine=started, workers=(worker,), devices=(device,), models=(small, image, large)),
+        jobs=(done,),
+        log=log_lines(now)[-3:],
+        receipt=Receipt(
+            action="unload", target="wan-demo-i2v", ok=True, expected_bytes=84 * MIB, returned_bytes=84 * MIB,
+            residue_bytes=0, elapsed_s=0.011, proof="process-rss", at=now - 31,
+        ),
     )  # fmt: skip
 
 

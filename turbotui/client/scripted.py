@@ -240,7 +240,7 @@ def main() -> int:
     import sys
     import time
 
-    from turbotui.app import TurboApp, run_console
+    from turbotui.app import TurboApp
     from turbotui.client import scenes
 
     scene = sys.argv[1] if len(sys.argv) > 1 else "busy"
@@ -248,7 +248,10 @@ def main() -> int:
     def factory() -> ScriptedClient:
         return ScriptedClient(scenes.script(scene, time.time()))
 
-    return run_console(TurboApp(factory, where="me@gpubox01"))
+    app = TurboApp(factory, where="me@gpubox01")
+    app.run()
+    print(app.leaving_line)
+    return app.return_code or 0
 
 
 if __name__ == "__main__":

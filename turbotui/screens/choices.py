@@ -57,6 +57,10 @@ class ChoicePanel(ListPanel):
     def inputs(self, view: View) -> tuple[object, ...]:
         return (tuple(self._choices(view)), self.wanted)
 
+    def offered(self, view: View) -> list[Choice]:
+        """Everything there is to choose, whatever was typed."""
+        return self._choices(view)
+
     def title(self, view: View) -> str:
         return self._title
 
@@ -117,7 +121,9 @@ class ChoiceScreen(WindowScreen[object]):
     panel: ChoicePanel
 
     def wanted_size(self, width: int, height: int) -> tuple[int, int]:
-        return min(96, width - 4), min(20, max(10, height - 6))
+        # Frame, heading, a blank row and the sentence below stand around the choices.
+        rows = len(self.panel.offered(self.view())) + 5
+        return min(96, width - 4), min(max(9, rows), height - 4)
 
     def on_key(self, event: KeyEvent) -> None:
         panel = self.panel
@@ -245,18 +251,18 @@ def unload_choices(view: View) -> list[Choice]:
                 strong=True,
             )
         )
-        for part in model.components:
-            if part.state == "resident":
-                found.append(
-                    Choice(
-                        key=(model.name, part.name),
-                        outcome=(model.name, part.name),
-                        name=f"  {model.name}/{part.name}",
-                        figures=(short_bytes(part.bytes),),
-                        note=t("unload.leased") if part.leased else "",
-                        warning=part.leased,
-                    )
-                )
+        found += [
+            Choice(
+                key=(model.name, part.name),
+                outcome=(model.name, part.name),
+                name=f"  {model.name}/{part.name}",
+                figures=(short_bytes(part.bytes),),
+                note=t("unload.leased") if part.leased else "",
+                warning=part.leased,
+            )
+            for part in model.components
+            if part.state == "resident"
+        ]
     everything = Choice(
         key=(None, None),
         outcome=(None, None),

@@ -80,8 +80,7 @@ def restart_dialog(view: View, where: str | None) -> ConfirmScreen:
         engine = state.engine
         facts.append((t("restart.engine"), f"pid {engine.pid}  {engine.build}"))
         facts.append((t("restart.since"), f"{clock(engine.started_at)}  ({seconds(engine.uptime_s)})"))
-    for worker in state.workers:
-        facts.append((t("restart.worker"), f"pid {worker.pid}  {worker.state}"))
+    facts += [(t("restart.worker"), f"pid {worker.pid}  {worker.state}") for worker in state.workers]
     if state.running is not None:
         loss = t("restart.loses_job", id=state.running.id, count=len(state.waiting))
     else:

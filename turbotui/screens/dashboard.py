@@ -9,7 +9,7 @@ from textual.geometry import NULL_OFFSET, NULL_SPACING, Region, Size
 from textual.layout import Layout, WidgetPlacement
 from textual.screen import Screen
 
-from turbotui.actions import ACTIONS, BY_ID, KEY_LINES, bound_keys
+from turbotui.actions import ACTIONS, BY_ID, KEY_LINE_HEAD, KEY_LINE_HERE, KEY_LINE_TAIL, bound_keys
 from turbotui.screens.plan import LEAST, is_wide, plan
 from turbotui.text import t
 from turbotui.widgets.bottom import (
@@ -105,7 +105,7 @@ class DashboardScreen(Screen[None]):
         yield RunningLine(id="running")
         yield LogTail(id="tail")
         yield ReceiptLine(id="receipt")
-        yield KeyLine(id="keys", hints=self._hints, on_choose=self.action_act)
+        yield KeyLine(id="keys", hints=self._hints, tail=len(KEY_LINE_TAIL), on_choose=self.action_act)
         yield TooSmall(id="too_small", least=LEAST)
 
     def on_mount(self) -> None:
@@ -225,7 +225,7 @@ class DashboardScreen(Screen[None]):
         return self.focused.id or "" if self.focused is not None else ""
 
     def _hints(self, view: View) -> tuple[KeyHint, ...]:
-        names = KEY_LINES.get(self.focused_place(), KEY_LINES[""])
+        here = KEY_LINE_HERE.get(self.focused_place(), ())
         return tuple(
             KeyHint(
                 action=name,
@@ -233,7 +233,7 @@ class DashboardScreen(Screen[None]):
                 label=t(f"key.{name}"),
                 enabled=self.turbo.why_not(BY_ID[name], view.look) is None,
             )
-            for name in names
+            for name in (*KEY_LINE_HEAD, *here, *KEY_LINE_TAIL)
         )
 
     def on_descendant_focus(self, event: DescendantFocus) -> None:

@@ -7,7 +7,7 @@ from turbotui.screens.reader import PagePanel, PageScreen
 from turbotui.text import t
 from turbotui.widgets.lines import Row, View
 
-KEY_CELLS = 14
+KEY_CELLS = 16
 
 
 class HelpPanel(PagePanel):
@@ -65,8 +65,7 @@ class HelpPanel(PagePanel):
 class HelpScreen(PageScreen):
     """All keys."""
 
+    most = 112
+
     def __init__(self, keys: dict[str, str] | None = None) -> None:
         super().__init__(HelpPanel(keys or {}))
-
-    def wanted_size(self, width: int, height: int) -> tuple[int, int]:
-        return min(112, width - 4), min(36, height - 2)

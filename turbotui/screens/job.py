@@ -71,7 +71,7 @@ class JobPanel(PagePanel):
         status = Row(width).field(t("job.status"), NAME_CELLS, paint.muted)
         status.add(f"{symbol_of(job)} ", paint.ours if job.status == "running" else paint.text)
         if job.status == "running":
-            running_text(view, job, status, bar_cells=20)
+            running_text(view, job, status)
         else:
             status.add(self._status(job), paint.text)
         rows.append(status)
@@ -159,6 +159,7 @@ class JobScreen(PageScreen):
     """One job; acts on it with the queue's keys."""
 
     panel: JobPanel
+    most = 112
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y", "copy", show=False),
         Binding("x", "on_job('cancel')", show=False),
@@ -169,9 +170,6 @@ class JobScreen(PageScreen):
 
     def __init__(self, job_id: int) -> None:
         super().__init__(JobPanel(job_id))
-
-    def wanted_size(self, width: int, height: int) -> tuple[int, int]:
-        return min(112, width - 4), min(34, height - 2)
 
     def action_copy(self) -> None:
         job = self.turbo.link.state.job(self.panel.job_id)

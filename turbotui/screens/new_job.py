@@ -14,7 +14,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, Static, TextArea
 
 from turbotui.draft import Draft, save_draft
-from turbotui.format import bytes_text, short_bytes
+from turbotui.format import bytes_text
 from turbotui.text import t
 from turbotui.widgets.bottom import Notice
 from turbotui.widgets.lines import LinePanel, Row, View, wrapped
@@ -124,25 +124,26 @@ class ForecastPanel(LinePanel):
                 Row(width).add("! " if place == 0 else "  ", paint.error).add(line, paint.bold)
                 for place, line in enumerate(lines[:height])
             ]
-        cast_ = self.forecast
-        if cast_ is None:
+        forecast = self.forecast
+        if forecast is None:
             return [Row(width).add(t("new.no_forecast"), paint.muted)]
-        row = Row(width).add(f"{cast_.width}x{cast_.height}", paint.text)
-        row.add(
-            "  " + t("new.cost", frames=cast_.frames, length=f"{cast_.frames / FPS:.1f}", steps=cast_.steps),
-            paint.muted,
+        shape = Row(width).add(f"{forecast.width}x{forecast.height}", paint.text)
+        length = f"{forecast.frames / FPS:.1f}"
+        shape.add(
+            "  " + t("new.cost", frames=forecast.frames, length=length, steps=forecast.steps), paint.muted
         )
-        row.add("  " + t("new.weights") + " ", paint.muted).add(bytes_text(cast_.weights_bytes), paint.text)
-        row.add("  " + t("new.peak") + " ", paint.muted).add(bytes_text(cast_.peak_bytes), paint.text)
-        if cast_.fits_now:
+        row = Row(width).add(t("new.weights") + " ", paint.muted)
+        row.add(bytes_text(forecast.weights_bytes), paint.text)
+        row.add("  " + t("new.peak") + " ", paint.muted).add(bytes_text(forecast.peak_bytes), paint.text)
+        if forecast.fits_now:
             row.add("  " + t("new.fits"), paint.text)
-        elif cast_.fits_empty:
+        elif forecast.fits_empty:
             row.add("  " + t("new.waits"), paint.wait)
         else:
             row.add("  " + t("new.never"), paint.wait)
-        rows = [row]
-        if cast_.reason:
-            rows += [Row(width).add(line, paint.wait) for line in wrapped(cast_.reason, width)]
+        rows = [shape, row]
+        if forecast.reason:
+            rows += [Row(width).add(line, paint.wait) for line in wrapped(forecast.reason, width)]
         return rows[:height]
 
 
@@ -157,18 +158,18 @@ class NewJobScreen(ModalScreen[None]):
         border-title-color: $primary; border-subtitle-color: $muted; padding: 0 1;
     }
     NewJobScreen #prompt {
-        height: 5; border: none; padding: 0 1; background: $panel; margin: 0 0 1 0;
+        height: 4; border: none; padding: 0 1; background: $panel; margin: 0 0 1 0;
         scrollbar-size-vertical: 1;
     }
-    NewJobScreen #prompt:focus { border: none; background: $selected; }
+    NewJobScreen #prompt:focus { border: none; background: $selected 60%; }
     NewJobScreen ChoiceField { height: 1; width: 100%; }
     NewJobScreen Horizontal { height: 1; width: 100%; }
     NewJobScreen Horizontal Static { width: 13; color: $muted; }
     NewJobScreen Input { width: 22; background: $panel; }
-    NewJobScreen Input:focus { background: $selected; }
+    NewJobScreen Input:focus { background: $selected 60%; }
     NewJobScreen #image { width: 1fr; }
     NewJobScreen .remark { width: 1fr; color: $muted; padding: 0 0 0 2; }
-    NewJobScreen ForecastPanel { height: 2; width: 100%; margin: 1 0 0 0; }
+    NewJobScreen ForecastPanel { height: 3; width: 100%; margin: 1 0 0 0; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "close", show=False),
@@ -263,7 +264,7 @@ class NewJobScreen(ModalScreen[None]):
 
     def _about_model(self, name: str) -> str:
         model = self._model()
-        return "" if model is None else f"{model.kind} {short_dtype(model.dtype)}  {short_bytes(model.bytes)}"
+        return "" if model is None else f"{model.kind} {short_dtype(model.dtype)}  {bytes_text(model.bytes)}"
 
     def _about_size(self, value: str) -> str:
         model = self._model()

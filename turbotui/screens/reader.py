@@ -65,6 +65,14 @@ class PageScreen(WindowScreen[None]):
         Binding("G,end", "scroll(100000)", show=False),
     ]
 
+    most: ClassVar[int] = 100
+    """Columns of the window at most."""
+
+    def wanted_size(self, width: int, height: int) -> tuple[int, int]:
+        columns = min(self.most, width - 4)
+        rows = len(self.panel.page(self.view(), columns - 4))
+        return columns, min(rows + 2, height - 2)
+
     def action_scroll(self, by: int) -> None:
         self.panel.scroll(by)
 
@@ -95,8 +103,3 @@ class ReaderScreen(PageScreen):
 
     def __init__(self, heading: str, text: str) -> None:
         super().__init__(TextPanel(heading, text))
-        self._text = text
-
-    def wanted_size(self, width: int, height: int) -> tuple[int, int]:
-        columns = min(100, width - 4)
-        return columns, min(len(wrapped(self._text, columns - 4)) + 2, height - 4)

@@ -67,6 +67,7 @@ class WindowScreen(ModalScreen[Outcome], Generic[Outcome]):
         return self.turbo.dashboard.view_now()
 
     def refresh_panel(self) -> None:
+        self._fit()
         self.panel.show(self.view())
 
     def action_close(self) -> None:

@@ -68,7 +68,7 @@ class RunningLine(LinePanel):
     def rows(self, view: View, width: int, height: int) -> list[Row]:
         paint, state = view.paint, view.state
         waiting = len(state.waiting)
-        tail = t("queue.wait_short", count=waiting) + " " if waiting else ""
+        tail = "  " + t("queue.wait_short", count=waiting) + " " if waiting else ""
         if state.running is not None:
             row = one_line(view, state.running, width - width_of(tail))
             return [Row(width).extend(row).tail(tail, paint.muted)]
@@ -81,12 +81,15 @@ class RunningLine(LinePanel):
         return [Row(width).add(f" {text}", paint.muted)]
 
 
+Tone = Literal["plain", "wait", "error"]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Notice:
     """A sentence of the console's own for the last line."""
 
     text: str
-    tone: Literal["plain", "wait", "error"] = "plain"
+    tone: Tone = "plain"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,19 +150,21 @@ def receipt_row(paint: Paint, receipt: Receipt, row: Row) -> Row:
         return row.add(f"  {receipt.error or t('receipt.failed')}", paint.text)
     proved = receipt.proof in STRONG_PROOFS and not receipt.residue_bytes
     row.add("✓ ", paint.proof if proved else paint.text)
-    row.add(f"{receipt.action} {receipt.target}", paint.bold)
+    row.add(f"{receipt.action} {receipt.target}".rstrip(), paint.bold)
+
+    def put(name: str, value: str, *, warn: bool = False) -> None:
+        row.add(f"  {t(f'receipt.{name}')} ", paint.muted).add(value, paint.wait if warn else paint.text)
+
     if receipt.loaded_bytes:
-        row.add(f"  {t('receipt.loaded')} {bytes_text(receipt.loaded_bytes)}", paint.text)
+        put("loaded", bytes_text(receipt.loaded_bytes))
     if receipt.expected_bytes or receipt.returned_bytes:
-        row.add(f"  {t('receipt.expected')} ", paint.muted).add(
-            bytes_text(receipt.expected_bytes), paint.text
-        )
-        row.add(f"  {t('receipt.back')} ", paint.muted).add(bytes_text(receipt.returned_bytes), paint.text)
-        row.add(f" {t('receipt.by', proof=PROOFS[receipt.proof])}", paint.muted)
-        residue = "0" if receipt.residue_bytes == 0 else bytes_text(receipt.residue_bytes)
-        style = paint.wait if receipt.residue_bytes else paint.text
-        row.add(f"  {t('receipt.residue')} ", paint.muted).add(residue, style)
-        if receipt.residue and receipt.residue_bytes:
+        put("expected", bytes_text(receipt.expected_bytes))
+        put("back", bytes_text(receipt.returned_bytes))
+        if row.width >= 100 or not proved:
+            row.add(f" {t('receipt.by', proof=PROOFS[receipt.proof])}", paint.muted)
+        left = receipt.residue_bytes
+        put("residue", "0" if left == 0 else bytes_text(left), warn=bool(left))
+        if receipt.residue and left:
             row.add(f" ({', '.join(receipt.residue)})", paint.muted)
     row.add(f"  {seconds(receipt.elapsed_s)}", paint.text)
     if len(receipt.steps) > 1:
@@ -181,13 +186,27 @@ class KeyHint:
     enabled: bool
 
 
+def _hint_cells(hint: KeyHint) -> int:
+    return width_of(hint.key) + 1 + width_of(hint.label)
+
+
 class KeyLine(LinePanel):
-    """The keys that matter here; dim where they would do nothing now."""
+    """The keys that matter here; dim where they would do nothing now.
+
+    Args:
+        tail: How many of the last hints stay when there is no room for all.
+    """
 
     def __init__(
-        self, *, id: str, hints: Callable[[View], tuple[KeyHint, ...]], on_choose: Callable[[str], None]
+        self,
+        *,
+        id: str,
+        hints: Callable[[View], tuple[KeyHint, ...]],
+        tail: int,
+        on_choose: Callable[[str], None],
     ) -> None:
         super().__init__(id=id)
+        self._tail = tail
         self._hints = hints
         self._on_choose = on_choose
         self._spans: list[tuple[int, int, str]] = []
@@ -198,16 +217,14 @@ class KeyLine(LinePanel):
     def rows(self, view: View, width: int, height: int) -> list[Row]:
         paint, row = view.paint, Row(width).add(" ", view.paint.text)
         self._spans = []
-        hints = self._hints(view)
-        gap = 2 if sum(width_of(f"{h.key} {h.label}") + 2 for h in hints) < width else 1
+        hints = list(self._hints(view))
+        while len(hints) > self._tail and sum(_hint_cells(hint) + 1 for hint in hints) > width - 1:
+            del hints[-self._tail - 1]
+        gap = 2 if sum(_hint_cells(hint) + 2 for hint in hints) <= width - 1 else 1
         for hint in hints:
-            cells = width_of(f"{hint.key} {hint.label}".rstrip())
-            if cells > row.left:
-                break
             start = row.cells
             row.add(hint.key, paint.key if hint.enabled else paint.faint)
-            if hint.label:
-                row.add(f" {hint.label}", paint.muted if hint.enabled else paint.faint)
+            row.add(f" {hint.label}", paint.muted if hint.enabled else paint.faint)
             self._spans.append((start, row.cells, hint.action))
             row.add(" " * gap, paint.text)
         return [row]

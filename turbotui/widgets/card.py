@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from turbotui.format import UNKNOWN, short_bytes
+from turbotui.format import UNKNOWN, cell_width, short_bytes
 from turbotui.history import parts_of
 from turbotui.text import t
 from turbotui.widgets.lines import Key, ListPanel, Row, View
@@ -50,13 +50,17 @@ class CardPanel(ListPanel):
 
     def heading(self, view: View, width: int) -> list[Row]:
         muted = view.paint.muted
-        row = Row(width).field("PID", 7, muted, right=True).add(" ", muted)
-        row.field(t("card.who"), self._who_cells(view), muted).field("GiB", 6, muted, right=True)
-        row.field(t("card.age"), 6, muted, right=True).add("  " + t("card.what"), muted)
-        return [row]
+        pid, who = self._columns(view)
+        row = Row(width).field("PID", pid, muted, right=True).add(" ", muted)
+        row.field(t("card.who"), who, muted).field("GiB", 6, muted, right=True)
+        return [row.field(t("card.age"), 5, muted, right=True).add("  " + t("card.what"), muted)]
 
-    def _who_cells(self, view: View) -> int:
-        return 8 if self.size.width < 60 else 14
+    def _columns(self, view: View) -> tuple[int, int]:
+        """Cells for pid and owner: as wide as they are, the rest is for what it is."""
+        processes = view.state.device.processes if view.state.device else ()
+        pid = max([5, *(len(str(process.pid)) for process in processes)])
+        who = max([cell_width(t("part.unseen")), *(cell_width(process.user or "") for process in processes)])
+        return pid, min(who, 8 if self.size.width < 60 else 16)
 
     def nothing(self, view: View, width: int) -> list[Row]:
         if view.state.device is None:
@@ -64,23 +68,28 @@ class CardPanel(ListPanel):
         return [Row(width).add(t("card.none"), view.paint.muted)]
 
     def row(self, view: View, key: Key, width: int) -> Row:
-        paint, device, who_cells = view.paint, view.state.device, self._who_cells(view)
+        paint, device = view.paint, view.state.device
+        pid_cells, who_cells = self._columns(view)
         assert device is not None
         if isinstance(key, str):
             assert device.balance is not None
             style = paint.alarm if key == "unseen" else paint.muted
-            row = Row(width).field("?" if key == "unseen" else "-", 7, style, right=True).add(" ", style)
+            row = (
+                Row(width)
+                .field("?" if key == "unseen" else "-", pid_cells, style, right=True)
+                .add(" ", style)
+            )
             row.field(t(f"part.{key}"), who_cells, style)
             row.field(short_bytes(parts_of(device.balance).get(key)), 6, style, right=True)
-            return row.add(" " * 8 + t(f"card.{key}"), style)
+            return row.add(" " * 7 + t(f"card.{key}"), style)
         process = next(process for process in device.processes if process.pid == key)
         ours = process.ours is not None
         style = paint.text
         age = None if process.started_at is None else view.wall - process.started_at
-        row = Row(width).field(str(process.pid), 7, paint.muted, right=True).add(" ", style)
+        row = Row(width).field(str(process.pid), pid_cells, paint.muted, right=True).add(" ", style)
         row.field(process.user or UNKNOWN, who_cells, style)
         row.field(short_bytes(process.bytes), 6, style, right=True)
-        row.field(short_age(age), 6, paint.muted, right=True).add("  ", style)
+        row.field(short_age(age), 5, paint.muted, right=True).add("  ", style)
         if ours:
             return row.add(t(f"card.our_{process.ours}"), paint.ours)
         return row.add(process.command or process.name or UNKNOWN, style)

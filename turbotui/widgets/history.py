@@ -111,12 +111,14 @@ class HistoryPanel(Panel):
         device = view.state.device
         if device is None or device.balance is None:
             return
-        # Room for the largest model and as much again to work in, or the first load would be cut off.
+        # Room for the largest model beside all that is there, or the first load would be cut off.
         largest = max((model.bytes for model in view.state.models), default=0)
         parts = parts_of(device.balance)
         mode: AxisMode = "ours" if device.kind == "cpu" else "fit"
         counted = OURS if mode == "ours" else STACK
-        room = sum(parts.get(name) or 0 for name in counted) + 2 * largest
+        # On a small machine the largest model is small beside what it works with.
+        room = sum(parts.get(name) or 0 for name in counted if name != "weights") + largest
+        room += room // 4 if mode == "ours" else 0
         self._measure(view, mode, room=room)
 
     def title(self, view: View) -> str:

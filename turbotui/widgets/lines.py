@@ -113,7 +113,11 @@ class Row:
             text = clip(text, self.left)
             cells = width_of(text)
         if text:
-            self.segments.append(Segment(text, style))
+            # Neighbours of one style are one run to the terminal: fewer colours on the wire.
+            if self.segments and self.segments[-1].style is style:
+                self.segments[-1] = Segment(self.segments[-1].text + text, style)
+            else:
+                self.segments.append(Segment(text, style))
             self.cells += cells
         return self
 
@@ -223,9 +227,7 @@ class LinePanel(Widget):
         if view is None or not width or not height:
             return
         built = self.rows(view, width, height)
-        new: list[list[Segment]] = []
-        for row in built[:height]:
-            new.append(row.to(width, view.paint.text).segments)
+        new = [row.to(width, view.paint.text).segments for row in built[:height]]
         while len(new) < height:
             new.append([Segment(" " * width, view.paint.text)])
         whole = len(new) != len(self._rows) or width != self._width
@@ -295,11 +297,8 @@ class Panel(LinePanel, can_focus=True):
         if self.number:
             top.add(f"{self.number} ", paint.key)
         top.add(f"{self.title(view)} ", paint.focus_title if self.has_focus else paint.bold)
-        ending = 2 if remark is None or not remark.cells else remark.cells + 4
-        top.to(width - ending, edge, "─")
-        if ending > 2:
-            assert remark is not None
-            top.add(" ", edge).extend(remark).add(" ", edge)
+        if remark is not None and remark.cells:
+            top.to(width - remark.cells - 3, edge, "─").add(" ", edge).extend(remark).add(" ", edge)
         top.to(width - 1, edge, "─").add("╮", edge)
         built = [top]
         for y in range(height - 2):
@@ -310,7 +309,7 @@ class Panel(LinePanel, can_focus=True):
         below = self.below(view)
         foot = Row(width).add("╰", edge)
         if below:
-            foot.to(width - 3 - width_of(below) - 1, edge, "─").add(f" {below} ", paint.muted)
+            foot.to(width - 3 - width_of(below), edge, "─").add(f" {below} ", paint.muted)
         built.append(foot.to(width - 1, edge, "─").add("╯", edge))
         return built
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from turbotui.format import clock
+from turbotui.format import cell_width, clock
 from turbotui.text import t
 from turbotui.widgets.lines import Key, LinePanel, ListPanel, Row, View
 
@@ -20,21 +20,28 @@ if TYPE_CHECKING:
 EVENT_CELLS = 9
 
 
+DATED_CELLS = 11
+
+
+def is_today(at: float, now: float) -> bool:
+    return time.localtime(at)[:3] == time.localtime(now)[:3]
+
+
 def when(at: float, now: float) -> str:
-    """Time of day, with the date before it on what is not of today."""
-    day = time.localtime(at)
-    if day[:3] == time.localtime(now)[:3]:
-        return clock(at)
-    return time.strftime("%m-%d ", day) + clock(at)
+    """Time of day to the second; what is not of today has its date and the minute."""
+    return clock(at) if is_today(at, now) else time.strftime("%m-%d %H:%M", time.localtime(at))
 
 
-def log_row(paint: Paint, line: LogLine, now: float, width: int, *, job: bool = True) -> Row:
-    """One line of the log in one row."""
-    row = Row(width).add(when(line.at, now), paint.muted).add(" ", paint.text)
+def log_row(
+    paint: Paint, line: LogLine, now: float, width: int, *, job: bool = True, dated: bool = False
+) -> Row:
+    """One line of the log in one row; `dated` leaves room for dates on lines that have none."""
+    time_cells = DATED_CELLS if dated else 8
+    row = Row(width).field(when(line.at, now), time_cells, paint.muted, right=True).add(" ", paint.text)
     row.field(line.event, EVENT_CELLS, _event_style(paint, line)).add(" ", paint.text)
     tail = f"  {t('log.job', id=line.job_id)}" if job and line.job_id is not None else ""
     style = paint.bold if line.level == "error" else paint.text
-    row.field(line.text, max(0, row.left - len(tail)), style)
+    row.field(line.text, max(0, row.left - cell_width(tail)), style)
     return row.add(tail, paint.muted)
 
 
@@ -60,6 +67,7 @@ class LogPanel(ListPanel):
         self.editing = False
         self._seen = 0
         """Newest line when following ended."""
+        self._dated = False
 
     def inputs(self, view: View) -> tuple[object, ...]:
         return (view.state.log, self.all_lines, self.wanted, self.editing, int(view.wall) // 86400)
@@ -92,7 +100,10 @@ class LogPanel(ListPanel):
         return row.add("  " + t("log.new", count=new), paint.wait).add("  F", paint.key)
 
     def keys(self, view: View) -> list[Key]:
-        return [line.seq for line in self.lines(view)]
+        lines = self.lines(view)
+        # As the newest rows are in sight mostly, an old line far above must not widen them.
+        self._dated = bool(lines) and not is_today(lines[max(0, len(lines) - self._room)].at, view.wall)
+        return [line.seq for line in lines]
 
     def place_cursor(self) -> None:
         if self.following:
@@ -111,7 +122,7 @@ class LogPanel(ListPanel):
 
     def row(self, view: View, key: Key, width: int) -> Row:
         line = next(line for line in reversed(view.state.log) if line.seq == key)
-        return log_row(view.paint, line, view.wall, width)
+        return log_row(view.paint, line, view.wall, width, dated=self._dated)
 
     def chosen_line(self) -> LogLine | None:
         if self.view is None:
@@ -187,8 +198,11 @@ class LogTail(LinePanel):
         head.add(" ", paint.faint).to(width, paint.faint, "─")
         lines = [line for line in view.state.log if line.memory] or list(view.state.log)
         rows = [head]
-        for line in lines[-(height - 1) :]:
-            rows.append(Row(width).add(" ", paint.text).extend(log_row(paint, line, view.wall, width - 2)))
+        lines = lines[-(height - 1) :]
+        dated = bool(lines) and not is_today(lines[0].at, view.wall)
+        for line in lines:
+            text = log_row(paint, line, view.wall, width - 2, dated=dated)
+            rows.append(Row(width).add(" ", paint.text).extend(text))
         if not lines:
             rows.append(Row(width).add(" " + t("log.empty"), paint.muted))
         return rows

@@ -111,33 +111,37 @@ def _bar(view: View, balance: Balance, width: int) -> Row:
     return row
 
 
+UNLABELLED: tuple[frozenset[str], ...] = (
+    frozenset(),
+    frozenset({"context", "driver", "fragmented"}),
+    frozenset({"context", "driver", "fragmented", "cache"}),
+    frozenset({*BAR_ORDER, "free"}),
+)
+"""Whose names go first where there is no room: the pattern and the figure stay."""
+
+
 def _legend(view: View, balance: Balance, width: int, *, tight: bool = False) -> Row:
-    paint = view.paint
     parts = parts_of(balance)
     shown = [name for name in BAR_ORDER if name in parts and (parts[name] is None or parts[name])]
     host = any(part.kind == "runtime" for part in balance.parts)
-    entries: list[tuple[str, str, str]] = []
-    for name in [*shown, "free"]:
-        label = t(f"part.{'runtime' if host and name == 'context' else name}")
-        hint = t("memory.frees") if name == "cache" and not tight else ""
-        value = parts.get(name, 0)
-        entries.append((name, f"{label} {UNKNOWN if value is None else short_bytes(value)}", hint))
-    gap = " " if tight else "  "
-    between = "" if tight else " "
+    row = Row(0)
+    for hints in (True, False) if not tight else (False,):
+        for unlabelled in UNLABELLED:
+            row = Row(10 * width)
+            for place, name in enumerate([*shown, "free"]):
+                row.add(("" if not place else " " if tight else "  "), view.paint.text)
+                label = "" if name in unlabelled else t(f"part.{_label(name, host)}") + " "
+                value = short_bytes(parts.get(name, 0)) if name in parts else UNKNOWN
+                row.add(GLYPHS[name], view.paint.part[name]).add("" if tight else " ", view.paint.text)
+                row.add(label + value, view.paint.alarm if name == "unseen" else view.paint.text)
+                if name == "cache" and hints:
+                    row.add(t("memory.frees"), view.paint.muted)
+            if row.cells <= width:
+                return Row(width).extend(row)
+            if hints:
+                break
+    return Row(width).extend(row)
 
-    def length(with_hints: bool) -> int:
-        each = [
-            1 + len(between) + width_of(text + (hint if with_hints else "")) for _n, text, hint in entries
-        ]
-        return sum(each) + len(gap) * (len(entries) - 1)
 
-    hints = length(True) <= width
-    row = Row(width)
-    for place, (name, text, hint) in enumerate(entries):
-        if place:
-            row.add(gap, paint.text)
-        row.add(GLYPHS[name], paint.part[name]).add(between, paint.text)
-        row.add(text, paint.alarm if name == "unseen" else paint.text)
-        if hint and hints:
-            row.add(hint, paint.muted)
-    return row
+def _label(name: str, host: bool) -> str:
+    return "runtime" if host and name == "context" else name

@@ -64,7 +64,7 @@ class ModelsPanel(ListPanel):
     def remark(self, view: View, width: int) -> Row | None:
         if not view.state.models:
             return None
-        heads = Row(width).field("GiB", BYTES_CELLS, view.paint.muted, right=True)
+        heads = Row(width).add("GiB", view.paint.muted)
         return heads.field(t("models.back_in"), BACK_CELLS, view.paint.muted, right=True)
 
     def keys(self, view: View) -> list[Key]:

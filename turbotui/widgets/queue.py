@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from engine.wire import Job, ModelStatus
 
 EIGHTHS = " ▏▎▍▌▋▊▉█"
+LEAST_BAR = 5
+MOST_BAR = 20
 SYMBOLS = {
     "queued": "·",
     "waiting_memory": "‖",
@@ -47,8 +49,8 @@ def progress_bar(fraction: float, cells: int) -> tuple[str, str]:
     return done, "░" * (cells - len(done))
 
 
-def running_text(view: View, job: Job, row: Row, *, bar_cells: int = 10) -> Row:
-    """Stage, bar, share, time left and peak of a running job, as far as there is room."""
+def running_text(view: View, job: Job, row: Row) -> Row:
+    """Stage, bar, share, time left and peak of a running job; the bar takes what is left over."""
     paint = view.paint
     progress = job.progress
     if progress is None:
@@ -56,15 +58,21 @@ def running_text(view: View, job: Job, row: Row, *, bar_cells: int = 10) -> Row:
     stage = t(f"stage.{progress.stage}")
     if progress.steps:
         stage += f" {progress.step}/{progress.steps}"
-    row.add(stage, paint.text).add(" ", paint.text)
-    done, open_ = progress_bar(progress.fraction, bar_cells)
-    row.add(done, paint.bar).add(open_, paint.faint)
-    row.add(f" {percent(progress.fraction):>5}", paint.text)
+    figures = f" {percent(progress.fraction):>5}"
     if progress.eta_s is not None:
-        row.add(f"  {seconds(progress.eta_s):>5}", paint.text)
+        figures += f" {seconds(progress.eta_s):>6}"
+    peak = ""
     if progress.peak_bytes is not None:
-        row.add(f"  {t('queue.peak')} {short_bytes(progress.peak_bytes)}", paint.muted)
-    return row
+        peak = f"  {t('queue.peak')} {short_bytes(progress.peak_bytes):>4}"
+    stage_cells = max(cell_width(stage), min(12, row.left // 4))
+    room = row.left - stage_cells - 1 - cell_width(figures) - cell_width(peak)
+    if room < LEAST_BAR:
+        room += cell_width(peak)
+        peak = ""
+    done, open_ = progress_bar(progress.fraction, max(LEAST_BAR, min(MOST_BAR, room)))
+    row.field(stage, stage_cells, paint.text).add(" ", paint.text)
+    row.add(done, paint.bar).add(open_, paint.faint)
+    return row.add(figures, paint.text).add(peak, paint.muted)
 
 
 class QueuePanel(ListPanel):
@@ -119,7 +127,8 @@ class QueuePanel(ListPanel):
             symbol_style = paint.error
         longest = max((cell_width(known.spec.model) for known in view.state.jobs), default=0)
         name_cells = max(4, min(longest, 14 if width < 90 else 24))
-        row = Row(width).field(str(job.id), 4, paint.muted, right=True)
+        id_cells = max(len(str(known.id)) for known in view.state.jobs)
+        row = Row(width).field(str(job.id), id_cells, paint.muted, right=True)
         row.add(f" {symbol_of(job)} ", symbol_style)
         row.field(job.spec.model, name_cells, paint.muted if ended else paint.text).add(" ", paint.text)
         row.field(size_of(job, view.state.models), 9, paint.muted, right=True).add(" ", paint.text)
