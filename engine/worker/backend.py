@@ -230,7 +230,7 @@ class CpuBackend:
     def is_oom(self, error: BaseException) -> bool:
         if isinstance(error, OSError):
             return error.errno == errno.ENOMEM
-        return isinstance(error, MemoryError) or (
+        return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
             isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
         )
 

@@ -33,7 +33,7 @@ FOLDERS: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
         "t2v": MappingProxyType({TEXT: "text_encoder", DIT: "transformer", VAE: "vae"}),
         "i2v": MappingProxyType(
-            {TEXT: "text_encoder", DIT_HIGH: "transformer", DIT_LOW: "transformer_2", VAE: "vae"}
+            {TEXT: "text_encoder", VAE: "vae", DIT_HIGH: "transformer", DIT_LOW: "transformer_2"}
         ),
     }
 )

@@ -195,8 +195,8 @@ class _Run:
                 for frames_THWC in decode_frames(modules[VAE], latents_BCTHW, check):
                     writer.append(frames_THWC)
             del latents_BCTHW
-            self._check()
             self._meter.at("write", 0, 1)
+            self._check()  # the last chance: from here on the video appears
             with self._measured("write"):
                 digest = writer.finish()
         manifest = Manifest(

@@ -199,6 +199,7 @@ class ComponentStore:
                 raise NotNow(f"{', '.join(busy)} is in use by the running job; cancel it or wait for its end")
             stepped("fits", sum(item.bytes for item in target), began)
 
+            self._backend.free_cache()
             before = self._backend.held_bytes()
             expected = sum(item.bytes for item in previous)
             for item in previous:
@@ -310,6 +311,7 @@ class ComponentStore:
     def _unload(self, component: Component, *, reason: str, job_id: int | None = None) -> None:
         """An eviction, with its receipt; `reason` becomes the name of its first step."""
         began = self._clock()
+        self._backend.free_cache()  # or its bytes would count as the component's
         before = self._backend.held_bytes()
         expected = self._drop(component)
         dropped = self._clock()
@@ -333,6 +335,8 @@ class ComponentStore:
         self, action: Literal["unload", "free"], target: str, chosen: Sequence[Component]
     ) -> Receipt:
         began = self._clock()
+        if action == "unload":
+            self._backend.free_cache()  # or its bytes would count as the components'
         before = self._backend.held_bytes()
         expected = 0
         steps = []

@@ -9,10 +9,12 @@ a constant rate factor of 25.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -56,7 +58,7 @@ class VideoWriter:
             self._encoder = self._start(size_text)
         except BaseException:
             self._log.close()
-            self._part.unlink(missing_ok=True)
+            _remove(self._part)
             raise
 
     def _start(self, size_text: str) -> subprocess.Popen[bytes]:
@@ -112,6 +114,8 @@ class VideoWriter:
         status = self._encoder.wait()
         self._log.seek(0)
         said = self._log.read().decode("utf-8", "replace").strip().splitlines()
+        if status == -signal.SIGXFSZ:
+            return _storage(self._path, os.strerror(errno.EFBIG))
         for line in said:
             for code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO):
                 if os.strerror(code) in line:
@@ -129,12 +133,10 @@ class VideoWriter:
             self._encoder.kill()
             self._encoder.wait()
         if self._encoder.stdin is not None:
-            try:
+            with contextlib.suppress(OSError):  # frames that the dead encoder never read
                 self._encoder.stdin.close()
-            except OSError:
-                pass  # frames that the dead encoder never read
         self._log.close()
-        self._part.unlink(missing_ok=True)
+        _remove(self._part)
 
 
 def manifest_path_of(video: Path) -> Path:
@@ -154,7 +156,7 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
         _attempt(path, lambda: part.write_bytes(data + b"\n"))
         _publish(part, path)
     finally:
-        part.unlink(missing_ok=True)
+        _remove(part)
 
 
 def remove_leftovers(path: Path) -> None:
@@ -174,6 +176,11 @@ def remove_leftovers(path: Path) -> None:
 
 def _part_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}{PART}")
+
+
+def _remove(part: Path) -> None:
+    with contextlib.suppress(OSError):  # there is none, or its folder is gone
+        part.unlink()
 
 
 def _touch(part: Path, path: Path) -> None:

@@ -1,0 +1,107 @@
+"""The demo models once for all tests of the worker, and a store over them."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.models.demo import make_demo_models
+from engine.models.demo_files import demo_folder
+from engine.wire import JobSpec, Receipt
+from engine.worker.backend import CpuBackend
+from engine.worker.channel import ComponentChanged, JobProgressed, ModelFiles, RunJob
+from engine.worker.store import ComponentStore
+
+SMALL, LARGE, I2V = "wan-demo-small", "wan-demo-large", "wan-demo-i2v"
+BUDGET = 2 * 2**30
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick() -> None:
+    # Two OpenMP threads on a busy two-core machine wait for each other: eight times slower, measured.
+    torch.set_num_threads(1)
+    # The million objects of the libraries, which the tests for leaks would walk each time.
+    gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def demo_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the demo models; read only, copy what you damage."""
+    models = tmp_path_factory.mktemp("models")
+    make_demo_models(models)
+    return demo_folder(models)
+
+
+@pytest.fixture
+def files(demo_models: Path) -> Callable[[str], ModelFiles]:
+    def find(name: str) -> ModelFiles:
+        return ModelFiles(name=name, kind="i2v" if name == I2V else "t2v", path=str(demo_models / name))
+
+    return find
+
+
+@pytest.fixture
+def copy_of(demo_models: Path, tmp_path: Path) -> Callable[[str], ModelFiles]:
+    """A demo model of one's own, to damage."""
+
+    def copy(name: str) -> ModelFiles:
+        target = tmp_path / name
+        shutil.copytree(demo_models / name, target)
+        return ModelFiles(name=name, kind="i2v" if name == I2V else "t2v", path=str(target))
+
+    return copy
+
+
+@dataclass
+class Seen:
+    """What a store and a job said."""
+
+    components: list[ComponentChanged] = field(default_factory=list)
+    receipts: list[Receipt] = field(default_factory=list)
+    progress: list[JobProgressed] = field(default_factory=list)
+
+    def leased(self) -> set[str]:
+        last = {f"{item.model}/{item.component}": item.leased for item in self.components}
+        return {name for name, leased in last.items() if leased}
+
+
+@pytest.fixture
+def seen() -> Seen:
+    return Seen()
+
+
+@pytest.fixture
+def backend() -> CpuBackend:
+    return CpuBackend()
+
+
+@pytest.fixture
+def store(backend: CpuBackend, seen: Seen) -> ComponentStore:
+    return ComponentStore(backend, on_component=seen.components.append, on_moved=seen.receipts.append)
+
+
+@pytest.fixture
+def job(tmp_path: Path, files: Callable[[str], ModelFiles]) -> Callable[..., RunJob]:
+    """A 5-frame job of 32x32 pixels."""
+
+    def make(model: ModelFiles | str = SMALL, *, budget_bytes: int = BUDGET, **spec: object) -> RunJob:
+        found = files(model) if isinstance(model, str) else model
+        wanted = {"prompt": "a red kite over the sea", "frames": 5, "steps": 2, "seed": 7, **spec}
+        return RunJob(
+            job_id=3,
+            attempt=1,
+            spec=JobSpec(model=found.name, **wanted),  # type: ignore[arg-type]
+            model=found,
+            width=32,
+            height=32,
+            output=str(tmp_path / "clip.mp4"),
+            budget_bytes=budget_bytes,
+        )
+
+    return make

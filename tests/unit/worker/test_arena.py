@@ -1,0 +1,213 @@
+"""Arena: bytes really come and go, weights come back bit for bit, absent ones are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from torch import Tensor, nn
+from transformers import UMT5EncoderModel
+
+from engine.errors import JobCancelled, NotResident
+from engine.worker.arena import ALIGNMENT, Arena
+from engine.worker.backend import CpuBackend
+from engine.worker.channel import ModelFiles
+from engine.worker.components import Component, open_component, open_model
+
+MIB = 2**20
+
+
+def _large(backend: CpuBackend) -> Arena:
+    """An arena of 64 MiB."""
+    with torch.device("meta"):
+        module = nn.Sequential(*(nn.Linear(2048, 2048, bias=False) for _ in range(4)))
+    return Arena(module, backend, label="test/large", dtypes={})
+
+
+def _write_ones(slots: Mapping[str, Tensor]) -> None:
+    for flat in slots.values():
+        flat.fill_(1)
+
+
+def _ignore(num_bytes: int) -> None:
+    pass
+
+
+def _components(files: ModelFiles, backend: CpuBackend) -> dict[str, Component]:
+    return open_model(files, backend).components
+
+
+def test_an_unload_returns_the_component_s_bytes_to_the_system(backend: CpuBackend) -> None:
+    arena = _large(backend)
+    for _ in range(2):
+        absent = backend.held_bytes()
+        arena.load(_write_ones)
+        resident = backend.held_bytes()
+        arena.unload()
+        assert resident - absent == pytest.approx(arena.bytes, rel=0.05)
+        assert resident - backend.held_bytes() == pytest.approx(arena.bytes, rel=0.05)
+
+
+def test_a_view_that_leaked_holds_no_byte_back_and_does_not_crash(backend: CpuBackend) -> None:
+    arena = _large(backend)
+    leaked: list[Tensor] = []
+
+    def write(slots: Mapping[str, Tensor]) -> None:
+        _write_ones(slots)
+        leaked.extend(slots.values())
+
+    arena.load(write)
+    resident = backend.held_bytes()
+    arena.unload()
+    assert resident - backend.held_bytes() == pytest.approx(arena.bytes, rel=0.05)
+    assert leaked[0].sum().item() == 0.0
+
+
+@pytest.mark.parametrize("error", [RuntimeError("the copy broke"), JobCancelled("cancelled")])
+def test_a_load_that_ends_half_way_leaves_nothing_behind(backend: CpuBackend, error: Exception) -> None:
+    arena = _large(backend)
+    before = backend.held_bytes()
+
+    def write(slots: Mapping[str, Tensor]) -> None:
+        next(iter(slots.values())).fill_(1)
+        raise error
+
+    with pytest.raises(type(error)):
+        arena.load(write)
+    assert not arena.resident
+    assert backend.held_bytes() - before < MIB
+    arena.load(_write_ones)
+    assert arena.resident
+
+
+@pytest.mark.parametrize("model", ["wan-demo-small", "wan-demo-i2v"])
+def test_weights_come_back_bit_for_bit_with_their_ties_and_no_meta_tensor(
+    files: Callable[[str], ModelFiles], backend: CpuBackend, model: str
+) -> None:
+    for component in _components(files(model), backend).values():
+        component.load(backend, _ignore)
+        first = {name: tensor.clone() for name, tensor in component.module.state_dict().items()}
+        component.arena.unload()
+        component.load(backend, _ignore)
+        again = component.module.state_dict()
+        assert again.keys() == first.keys()
+        assert all(torch.equal(again[name], tensor) for name, tensor in first.items())
+        parts = [*component.module.parameters(), *component.module.buffers()]
+        assert not any(part.is_meta for part in parts)
+        if component.name == "text":
+            module = component.module
+            assert module.shared.weight is module.encoder.embed_tokens.weight
+        component.arena.unload()
+
+
+def test_every_tensor_lies_on_its_boundary_and_none_overlap(
+    files: Callable[[str], ModelFiles], backend: CpuBackend
+) -> None:
+    for component in _components(files("wan-demo-i2v"), backend).values():
+        end = 0
+        for slot in component.arena.layout.slots:
+            assert slot.begin % ALIGNMENT == 0
+            assert slot.begin >= end
+            end = slot.begin + slot.bytes
+        assert end <= component.arena.bytes
+        component.load(backend, _ignore)
+        storages = {part.untyped_storage().data_ptr() for part in component.module.parameters()}
+        assert len(storages) == 1
+        component.arena.unload()
+
+
+def test_the_tied_embedding_has_one_place(files: Callable[[str], ModelFiles], backend: CpuBackend) -> None:
+    text = _components(files("wan-demo-small"), backend)["text"]
+    tied = [slot.names for slot in text.arena.layout.slots if len(slot.names) > 1]
+    assert tied == [("shared.weight", "encoder.embed_tokens.weight")]
+
+
+def test_an_absent_component_refuses_in_python(
+    files: Callable[[str], ModelFiles], backend: CpuBackend
+) -> None:
+    components = _components(files("wan-demo-small"), backend)
+    text, dit, vae = (components[name].module for name in ("text", "dit", "vae"))
+    tokens = torch.zeros(1, 4, dtype=torch.int64)
+    calls = [
+        lambda: text(input_ids=tokens),
+        lambda: text.encoder.embed_tokens(tokens),
+        lambda: dit.blocks[0](None, None, None, None),
+        lambda: vae.decode(torch.zeros(1, 16, 1, 4, 4)),
+        lambda: vae.decoder(torch.zeros(1, 16, 1, 4, 4)),
+        lambda: vae.post_quant_conv(torch.zeros(1, 16, 1, 4, 4)),
+    ]
+    for call in calls:
+        with pytest.raises(NotResident, match="wan-demo-small/"):
+            call()
+
+
+def test_a_load_and_unload_within_inference_mode_work_like_any_other(
+    files: Callable[[str], ModelFiles], backend: CpuBackend
+) -> None:
+    with torch.inference_mode():
+        folder = Path(files("wan-demo-small").path) / "vae"
+        vae = open_component("wan-demo-small", "vae", folder, backend)
+        for _ in range(2):
+            vae.load(backend, _ignore)
+            vae.arena.unload()
+    assert not vae.arena.resident
+
+
+def test_a_buffer_that_nobody_computed_is_refused(backend: CpuBackend) -> None:
+    module = nn.Linear(2, 2, device="meta")
+    module.register_buffer("table", torch.empty(4, device="meta"), persistent=False)
+    with pytest.raises(ValueError, match="table"):
+        Arena(module, backend, label="test/table", dtypes={})
+
+
+def test_persistent_buffers_live_in_the_arena(backend: CpuBackend) -> None:
+    module = nn.BatchNorm1d(3, device="meta")
+    arena = Arena(module, backend, label="test/norm", dtypes={})
+    assert [slot.names[0] for slot in arena.layout.slots] == [
+        "weight",
+        "bias",
+        "running_mean",
+        "running_var",
+        "num_batches_tracked",
+    ]
+    arena.load(_write_ones)
+    assert module.running_mean.tolist() == [1.0, 1.0, 1.0]
+    arena.unload()
+    assert module.running_mean.numel() == 0
+
+
+def test_loaded_nets_compute_what_the_libraries_own_loading_gives(
+    files: Callable[[str], ModelFiles], backend: CpuBackend
+) -> None:
+    root = Path(files("wan-demo-small").path)
+    components = _components(files("wan-demo-small"), backend)
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        dit = components["dit"]
+        dit.load(backend, _ignore)
+        dtype = dit.module.patch_embedding.weight.dtype
+        inputs = {
+            "hidden_states": torch.randn(1, 16, 2, 4, 4, dtype=dtype),
+            "timestep": torch.tensor([932.0]),
+            "encoder_hidden_states": torch.randn(1, 8, dit.module.config.text_dim, dtype=dtype),
+        }
+        theirs = WanTransformer3DModel.from_pretrained(root / "transformer", torch_dtype=dtype).eval()
+        assert torch.equal(dit.module(**inputs).sample, theirs(**inputs).sample)
+
+        vae = components["vae"]
+        vae.load(backend, _ignore)
+        dtype = next(vae.module.parameters()).dtype
+        latents = torch.randn(1, 16, 2, 4, 4, dtype=dtype)
+        their_vae = AutoencoderKLWan.from_pretrained(root / "vae", torch_dtype=dtype).eval()
+        assert torch.equal(vae.module.decode(latents).sample, their_vae.decode(latents).sample)
+
+        text = components["text"]
+        text.load(backend, _ignore)
+        dtype = text.module.shared.weight.dtype
+        tokens = torch.arange(6)[None]
+        their_text = UMT5EncoderModel.from_pretrained(root / "text_encoder", dtype=dtype).eval()
+        ours = text.module(input_ids=tokens).last_hidden_state
+        assert torch.equal(ours, their_text(input_ids=tokens).last_hidden_state)

@@ -1,0 +1,114 @@
+"""Images from strangers, and what an image-to-video net sees of them."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from engine.errors import InvalidRequest
+from engine.worker.channel import ModelFiles
+from engine.worker.conditioning import fit_image, image_condition, read_image
+from engine.worker.store import ComponentStore
+
+from .conftest import BUDGET, I2V
+
+
+def _png_claiming(path: Path, width: int, height: int) -> None:
+    """A tiny PNG whose header claims a size."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([8, 2, 0, 0, 0])
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+
+
+@pytest.mark.parametrize(("width", "height"), [(8000, 8000), (12000, 12000), (60000, 60000)])
+def test_a_bomb_is_refused_by_its_header(tmp_path: Path, width: int, height: int) -> None:
+    path = tmp_path / "bomb.png"
+    _png_claiming(path, width, height)
+    with pytest.raises(InvalidRequest, match=r"bomb\.png has .* 40 million; scale it down"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"no image at all", b"\x89PNG\r\n\x1a\nbroken", b"GIF89a"])
+def test_what_is_no_image_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "image.png"
+    path.write_bytes(content)
+    with pytest.raises(InvalidRequest, match=r"image\.png"):
+        read_image(path)
+
+
+def test_an_image_cut_in_the_middle_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "cut.jpg"
+    Image.effect_noise((200, 200), 90).save(path)
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(InvalidRequest, match=r"cut\.jpg cannot be read as an image"):
+        read_image(path)
+
+
+def test_what_is_missing_or_no_file_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InvalidRequest, match="is missing"):
+        read_image(tmp_path / "none.png")
+    for path in (tmp_path, tmp_path / "pipe"):
+        with pytest.raises(InvalidRequest, match="is not a file"):
+            read_image(path)
+
+
+def test_formats_outside_the_list_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    Image.new("RGB", (8, 8)).save(path, format="PPM")
+    with pytest.raises(InvalidRequest, match="no image that can be read"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "1", "I;16"])
+def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "image.png"
+    Image.new(mode, (20, 10)).save(path)
+    image = read_image(path)
+    assert (image.mode, image.size) == ("RGB", (20, 10))
+
+
+def test_the_first_frame_of_an_animation_is_taken_upright(tmp_path: Path) -> None:
+    red, blue = Image.new("RGB", (8, 8), "red"), Image.new("RGB", (8, 8), "blue")
+    red.save(tmp_path / "moving.gif", save_all=True, append_images=[blue])
+    assert read_image(tmp_path / "moving.gif").getpixel((0, 0)) == (255, 0, 0)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.new("RGB", (20, 10)).save(tmp_path / "turned.jpg", exif=turned)
+    assert read_image(tmp_path / "turned.jpg").size == (10, 20)
+
+
+def test_an_image_is_stretched_as_uint8_before_it_becomes_floats() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 70, 3), dtype=np.uint8)
+    fitted = fit_image(Image.fromarray(pixels), 48, 32)
+    as_tensor = torch.from_numpy(pixels).permute(2, 0, 1)[None].contiguous()
+    resized = F.interpolate(as_tensor, size=(32, 48), mode="bilinear", antialias=True)
+    assert fitted.shape == (3, 32, 48)
+    assert torch.equal(fitted, (resized[0].float() / 255 - 0.5) / 0.5)
+    levels = (fitted / 2 + 0.5) * 255
+    torch.testing.assert_close(levels, levels.round(), rtol=0, atol=1e-3)
+
+
+def test_the_condition_is_the_mask_then_the_image_s_latents(
+    store: ComponentStore, files: Callable[[str], ModelFiles]
+) -> None:
+    model = store.open(files(I2V))
+    lease = store.lease(model, ("vae",), stage="image", stage_bytes=0, budget_bytes=BUDGET)
+    with lease as modules, torch.inference_mode():
+        condition = image_condition(modules["vae"], torch.zeros(3, 32, 48), 3, lambda frame: None)
+    assert condition.shape == (1, 20, 3, 4, 6)
+    assert condition[:, :4, 0].eq(1).all()
+    assert condition[:, :4, 1:].eq(0).all()
+    assert condition[:, 4:].abs().sum() > 0

@@ -1,0 +1,321 @@
+"""The component store: leases, evictions, switches and their receipts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.errors import DoesNotFit, JobCancelled, ModelUnusable, NotFound, NotNow, OutOfMemory
+from engine.wire import ReceiptStep
+from engine.worker.backend import CpuBackend
+from engine.worker.channel import ModelFiles
+from engine.worker.components import Component, Model
+from engine.worker.store import ComponentStore
+
+from .conftest import BUDGET, I2V, LARGE, SMALL, Seen
+
+Files = Callable[[str], ModelFiles]
+
+
+def _lease(store: ComponentStore, model: Model, *names: str, budget: int = BUDGET, stage_bytes: int = 0):  # type: ignore[no-untyped-def]
+    return store.lease(model, names, stage="denoise", stage_bytes=stage_bytes, budget_bytes=budget)
+
+
+def _labels(model: str, *names: str) -> set[str]:
+    return {f"{model}/{name}" for name in names}
+
+
+def test_a_leased_component_is_resident_and_stays_so_after_the_lease(
+    store: ComponentStore, files: Files, seen: Seen
+) -> None:
+    model = store.open(files(SMALL))
+    assert store.weights() == {}
+    with _lease(store, model, "dit") as modules:
+        assert modules["dit"].patch_embedding.weight.numel() > 0
+        assert store.weights() == {f"{SMALL}/dit": model.components["dit"].bytes}
+        assert seen.leased() == {f"{SMALL}/dit"}
+    assert seen.leased() == set()
+    assert set(store.weights()) == {f"{SMALL}/dit"}
+    assert [item.state for item in seen.components[:2]] == ["loading", "resident"]
+    assert seen.components[1].load_s is not None
+    (receipt,) = seen.receipts
+    assert (receipt.action, receipt.target, receipt.ok) == ("load", f"{SMALL}/dit", True)
+    assert receipt.loaded_bytes == model.components["dit"].bytes
+
+
+@pytest.mark.parametrize("error", [RuntimeError("boom"), JobCancelled("cancelled"), MemoryError()])
+def test_a_lease_closes_however_its_block_ends(
+    store: ComponentStore, files: Files, seen: Seen, error: Exception
+) -> None:
+    model = store.open(files(SMALL))
+    with pytest.raises(type(error)), _lease(store, model, "vae"):
+        raise error
+    assert seen.leased() == set()
+    assert store.unload().ok
+
+
+def test_a_stage_evicts_what_is_idle_and_says_why(store: ComponentStore, files: Files, seen: Seen) -> None:
+    large, small = store.open(files(LARGE)), store.open(files(SMALL))
+    with _lease(store, large, "dit"):
+        pass
+    budget = large.components["dit"].bytes
+    with _lease(store, small, "dit", budget=budget):
+        assert set(store.weights()) == {f"{SMALL}/dit"}
+    unload = next(receipt for receipt in seen.receipts if receipt.action == "unload")
+    assert unload.target == f"{LARGE}/dit"
+    assert unload.expected_bytes == large.components["dit"].bytes
+    assert unload.returned_bytes == pytest.approx(unload.expected_bytes, rel=0.05)
+    assert "it is idle, of another model" in unload.steps[0].name
+    assert (unload.proof, unload.proof_reason is None) == ("process-rss", False)
+
+
+def test_a_leased_component_cannot_be_evicted_or_unloaded(
+    store: ComponentStore, files: Files, seen: Seen
+) -> None:
+    small = store.open(files(SMALL))
+    with _lease(store, small, "dit"):
+        with (
+            pytest.raises(OutOfMemory, match=f"{SMALL}/dit"),
+            _lease(store, small, "vae", budget=small.components["vae"].bytes + 1),
+        ):
+            pass
+        with pytest.raises(NotNow, match=f"{SMALL}/dit is in use"):
+            store.unload(SMALL)
+        with pytest.raises(NotNow):
+            store.switch(files(LARGE), BUDGET)
+        assert store.free().returned_bytes is not None
+        assert set(store.weights()) == {f"{SMALL}/dit"}
+    assert seen.leased() == set()
+
+
+def test_a_lease_that_cannot_fit_changes_nothing(store: ComponentStore, files: Files, seen: Seen) -> None:
+    small = store.open(files(SMALL))
+    with _lease(store, small, "vae"):
+        pass
+    with pytest.raises(DoesNotFit), _lease(store, small, "dit", budget=1000):
+        pass
+    assert set(store.weights()) == {f"{SMALL}/vae"}
+    assert seen.leased() == set()
+
+
+def test_a_cancelled_load_leaves_the_component_absent_and_free(
+    store: ComponentStore, files: Files, seen: Seen, backend: CpuBackend
+) -> None:
+    large = store.open(files(LARGE))
+    before = backend.held_bytes()
+
+    def cancel(component: Component, done: int, total: int) -> None:
+        assert component.name == "dit"
+        if done > total // 2:
+            raise JobCancelled("cancelled")
+
+    with (
+        pytest.raises(JobCancelled),
+        store.lease(large, ("dit",), stage="denoise", stage_bytes=0, budget_bytes=BUDGET, moved=cancel),
+    ):
+        pass
+    assert store.weights() == {}
+    assert seen.leased() == set()
+    assert seen.components[-1].state == "absent"
+    assert backend.held_bytes() - before < large.components["dit"].bytes // 4
+
+
+def test_a_device_without_room_is_asked_again_after_everything_idle_is_gone(
+    store: ComponentStore, files: Files, seen: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large, small = store.open(files(LARGE)), store.open(files(SMALL))
+    with _lease(store, large, "vae"):
+        pass
+    real = Component.load
+    asked: list[str] = []
+
+    def scarce(self: Component, backend: CpuBackend, moved: Callable[[int], None]) -> None:
+        asked.append(self.label)
+        if len(asked) == 1:
+            raise MemoryError
+        real(self, backend, moved)
+
+    monkeypatch.setattr(Component, "load", scarce)
+    with _lease(store, small, "vae"):
+        assert set(store.weights()) == {f"{SMALL}/vae"}
+    assert asked == [f"{SMALL}/vae"] * 2
+    unload = next(receipt for receipt in seen.receipts if receipt.action == "unload")
+    assert "no room" in unload.steps[0].name
+
+
+def test_a_device_that_stays_without_room_is_an_out_of_memory_error(
+    store: ComponentStore, files: Files, seen: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = store.open(files(SMALL))
+
+    def scarce(self: Component, backend: CpuBackend, moved: Callable[[int], None]) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Component, "load", scarce)
+    with pytest.raises(OutOfMemory, match=f"loading {SMALL}/vae"), _lease(store, small, "vae"):
+        pass
+    assert store.weights() == {}
+    assert seen.leased() == set()
+    assert [receipt.ok for receipt in seen.receipts] == [False]
+
+
+@pytest.mark.parametrize(
+    ("model", "component", "left"),
+    [
+        (None, None, set()),
+        (SMALL, None, _labels(LARGE, "vae")),
+        (SMALL, "vae", _labels(SMALL, "text") | _labels(LARGE, "vae")),
+        (None, "vae", _labels(SMALL, "text")),
+    ],
+)
+def test_unload_takes_all_a_model_or_a_component(
+    store: ComponentStore, files: Files, model: str | None, component: str | None, left: set[str]
+) -> None:
+    for name, parts in ((SMALL, ("text", "vae")), (LARGE, ("vae",))):
+        with _lease(store, store.open(files(name)), *parts):
+            pass
+    before = store.weights()
+    receipt = store.unload(model, component)
+    assert set(store.weights()) == left
+    assert receipt.expected_bytes == sum(size for name, size in before.items() if name not in left)
+    assert receipt.returned_bytes is not None
+    assert receipt.returned_bytes >= 0.95 * receipt.expected_bytes
+    assert store.unload(model, component).expected_bytes == 0
+
+
+def test_unloading_what_is_unknown_names_what_is_known(store: ComponentStore, files: Files) -> None:
+    assert store.unload().ok
+    store.open(files(SMALL))
+    with pytest.raises(NotFound, match=rf"wan-demo-tall.*{SMALL}/text"):
+        store.unload("wan-demo-tall")
+
+
+def test_free_gives_back_all_that_is_idle(store: ComponentStore, files: Files) -> None:
+    small = store.open(files(SMALL))
+    with _lease(store, small, "text", "dit", "vae"):
+        pass
+    receipt = store.free()
+    assert store.weights() == {}
+    assert (receipt.action, receipt.expected_bytes) == ("free", small.bytes)
+
+
+def test_a_switch_leaves_the_target_and_nothing_else(store: ComponentStore, files: Files) -> None:
+    small = store.open(files(SMALL))
+    with _lease(store, small, "text", "dit", "vae"):
+        pass
+    steps: list[ReceiptStep] = []
+    receipt = store.switch(files(LARGE), BUDGET, on_step=steps.append)
+    assert receipt.ok
+    assert set(store.weights()) == _labels(LARGE, "text", "dit", "vae")
+    assert receipt.expected_bytes == small.bytes
+    assert receipt.returned_bytes is not None
+    assert receipt.returned_bytes >= 0.95 * small.bytes
+    assert receipt.loaded_bytes == store.open(files(LARGE)).bytes
+    assert tuple(steps) == receipt.steps
+    names = [step.name for step in steps]
+    assert names[0] == "fits"
+    assert names.index(f"unload {SMALL}/dit") < names.index("verify") < names.index(f"load {LARGE}/dit")
+    assert store.switch(files(LARGE), BUDGET).loaded_bytes == 0
+
+
+def test_a_switch_that_cannot_fit_is_refused_before_anything_is_unloaded(
+    store: ComponentStore, files: Files
+) -> None:
+    small = store.open(files(SMALL))
+    with _lease(store, small, "vae"):
+        pass
+    with pytest.raises(DoesNotFit, match=f"{LARGE}/dit needs"):
+        store.switch(files(LARGE), small.components["vae"].bytes)
+    assert set(store.weights()) == _labels(SMALL, "vae")
+
+
+def test_a_switch_loads_what_fits_when_not_all_does(store: ComponentStore, files: Files) -> None:
+    i2v = store.open(files(I2V))
+    budget = i2v.bytes - i2v.components["dit.low"].bytes
+    assert store.switch(files(I2V), budget).ok
+    assert set(store.weights()) == _labels(I2V, "text", "dit.high", "vae")
+
+
+def test_a_failed_switch_brings_the_previous_model_back(
+    store: ComponentStore, files: Files, copy_of: Files
+) -> None:
+    small = store.open(files(SMALL))
+    with _lease(store, small, "text", "dit"):
+        pass
+    broken = copy_of(LARGE)
+    store.open(broken)
+    vae = Path(broken.path) / "vae" / "diffusion_pytorch_model.safetensors"
+    stamp = vae.stat()
+    os.truncate(vae, stamp.st_size)  # same stamp of size; the file ends while it is read
+
+    def cut(component: Component, done: int, total: int) -> None:
+        if component.name == "vae":
+            os.truncate(vae, 4096)
+
+    receipt = store.switch(broken, BUDGET, moved=cut)
+    assert not receipt.ok
+    assert receipt.error is not None
+    assert "truncated" in receipt.error
+    assert receipt.loaded_bytes == 0
+    assert set(store.weights()) == _labels(SMALL, "text", "dit")
+    assert any(step.name == f"bring back {SMALL}/dit" for step in receipt.steps)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda root: shutil.rmtree(root / "tokenizer"), "tokenizer is missing"),
+        (lambda root: (root / "tokenizer" / "tokenizer.json").write_text("{"), "no usable tokenizer"),
+        (lambda root: (root / "transformer" / "config.json").unlink(), r"config\.json is missing"),
+        (lambda root: (root / "transformer" / "config.json").write_text("{"), r"config\.json is damaged"),
+        (lambda root: (root / "vae" / "config.json").write_text('{"z_dim": "x"}'), "describes no vae"),
+        (
+            lambda root: os.truncate(root / "vae" / "diffusion_pytorch_model.safetensors", 9000),
+            "truncated",
+        ),
+    ],
+)
+def test_a_damaged_model_is_one_sentence_and_the_others_go_on(
+    store: ComponentStore, files: Files, copy_of: Files, damage: Callable[[Path], object], said: str
+) -> None:
+    broken = copy_of(LARGE)
+    damage(Path(broken.path))
+    with pytest.raises(ModelUnusable, match=said) as refused:
+        store.open(broken)
+    assert "\n" not in str(refused.value)
+    with _lease(store, store.open(files(SMALL)), "vae"):
+        assert set(store.weights()) == _labels(SMALL, "vae")
+
+
+def test_replaced_files_are_read_anew(store: ComponentStore, files: Files, copy_of: Files) -> None:
+    own = copy_of(I2V)
+    root = Path(own.path)
+    with _lease(store, store.open(own), "dit.high") as modules:
+        before = modules["dit.high"].proj_out.weight.clone()
+    identity = store.open(own).components["dit.high"].index.identity
+    shutil.copy(
+        root / "transformer_2" / "diffusion_pytorch_model.safetensors",
+        root / "transformer" / "diffusion_pytorch_model.safetensors",
+    )
+    model = store.open(own)
+    assert model.components["dit.high"].index.identity != identity
+    assert store.weights() == {}
+    with _lease(store, model, "dit.high") as modules:
+        assert not torch.equal(modules["dit.high"].proj_out.weight, before)
+
+
+def test_free_from_another_thread_does_not_touch_what_is_in_use(store: ComponentStore, files: Files) -> None:
+    small = store.open(files(SMALL))
+    with _lease(store, small, "text"):
+        pass
+    with _lease(store, small, "dit"):
+        thread = threading.Thread(target=store.free)
+        thread.start()
+        thread.join()
+        assert set(store.weights()) == _labels(SMALL, "dit")

@@ -1,0 +1,165 @@
+"""The video file and its manifest: whole, or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import resource
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+
+from engine.errors import StorageUnusable
+from engine.wire import JobSpec, Manifest
+from engine.worker.autoencoder import Frames
+from engine.worker.video import PART, VideoWriter, manifest_path_of, write_manifest
+
+
+def _frames(count: int, seed: int = 0, side: int = 32) -> Frames:
+    return np.random.default_rng(seed).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+
+
+def _manifest(output: Path) -> Manifest:
+    return Manifest(
+        job_id=1,
+        spec=JobSpec(model="m", prompt="风筝"),
+        kind="t2v",
+        width=32,
+        height=32,
+        fps=16,
+        timesteps=(0.9, 0.0),
+        device="cpu",
+        device_name="test",
+        output=str(output),
+        output_bytes=1,
+        frames_sha256="0",
+        elapsed_s=1.0,
+        stages=(),
+        weights={},
+        versions={},
+        created_at=0.0,
+    )
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """No file may grow past 64 KiB: what a full disk does, for this process and its children."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (65536, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_finished_video_plays_with_all_its_frames_at_16_a_second(tmp_path: Path) -> None:
+    path = tmp_path / "a clip: 风筝 100%d.mp4"
+    with VideoWriter(path, 48, 32) as writer:
+        first, rest = np.zeros((1, 32, 48, 3), np.uint8), np.full((4, 32, 48, 3), 200, np.uint8)
+        writer.append(first)
+        writer.append(rest)
+        assert not path.exists()
+        digest = writer.finish()
+    assert digest == hashlib.sha256(first.tobytes() + rest.tobytes()).hexdigest()
+    assert os.listdir(tmp_path) == [path.name]
+    raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    read = subprocess.run(
+        [imageio_ffmpeg.get_ffmpeg_exe(), "-i", path, *raw], check=True, capture_output=True
+    )
+    said = read.stderr.decode()
+    assert all(word in said for word in ("h264", "yuv420p", "48x32", "16 fps"))
+    shown = np.frombuffer(read.stdout, np.uint8).reshape(-1, 32, 48, 3).mean(axis=(1, 2, 3))
+    assert shown.tolist() == pytest.approx([0, 200, 200, 200, 200], abs=10)
+
+
+def test_a_writer_left_early_leaves_no_file_and_no_process(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), VideoWriter(tmp_path / "clip.mp4", 32, 32) as writer:
+        writer.append(_frames(3))
+        encoder = writer._encoder
+        raise RuntimeError
+    assert encoder.returncode is not None
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_same_frames_give_the_same_file(tmp_path: Path) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        with VideoWriter(tmp_path / name, 32, 32) as writer:
+            writer.append(_frames(5))
+            writer.finish()
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+
+
+def test_what_a_killed_worker_left_is_removed(tmp_path: Path) -> None:
+    (tmp_path / f".clip.mp4.999999{PART}").write_bytes(b"half")
+    (tmp_path / f".other.mp4.999999{PART}").write_bytes(b"another job's")
+    with VideoWriter(tmp_path / "clip.mp4", 32, 32) as writer:
+        writer.append(_frames(1))
+        writer.finish()
+    assert sorted(os.listdir(tmp_path)) == [f".other.mp4.999999{PART}", "clip.mp4"]
+
+
+@pytest.mark.parametrize("folder", ["missing", "file"])
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, folder: str) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    path = tmp_path / folder / "clip.mp4"
+    with pytest.raises(StorageUnusable, match=rf"{folder}/clip\.mp4 cannot be written"):
+        VideoWriter(path, 32, 32)
+    with pytest.raises(StorageUnusable, match="cannot be written"):
+        write_manifest(_manifest(path), path.with_suffix(".json"))
+
+
+def test_a_limit_on_files_is_said_with_the_free_bytes_and_nothing_stays(
+    tmp_path: Path, small_files: None
+) -> None:
+    path = tmp_path / "clip.mp4"
+    with (
+        pytest.raises(StorageUnusable, match=r"clip\.mp4 cannot be written: File too large .* free there"),
+        VideoWriter(path, 256, 256) as writer,
+    ):
+        for seed in range(30):
+            writer.append(_frames(1, seed, 256))
+        writer.finish()
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_disk_without_a_byte_left_is_said_in_the_same_way(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk]
+    if subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("this user may not mount a small file system")
+    try:
+        with (
+            pytest.raises(StorageUnusable, match=r"clip\.mp4 cannot be written: No space left on device"),
+            VideoWriter(disk / "clip.mp4", 256, 256) as writer,
+        ):
+            for seed in range(30):
+                writer.append(_frames(1, seed, 256))
+            writer.finish()
+        assert os.listdir(disk) == []
+        (disk / "rest").write_bytes(b"x" * 65536)
+        with pytest.raises(StorageUnusable, match="No space left"):
+            write_manifest(_manifest(disk / "clip.mp4"), disk / "clip.json")
+        assert os.listdir(disk) == ["rest"]
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_the_manifest_lies_beside_the_video_as_json(tmp_path: Path) -> None:
+    video = tmp_path / "clip.mp4"
+    path = manifest_path_of(video)
+    write_manifest(_manifest(video), path)
+    assert path == tmp_path / "clip.json"
+    assert json.loads(path.read_text("utf-8"))["spec"]["prompt"] == "风筝"
+    assert os.listdir(tmp_path) == ["clip.json"]
+
+
+def test_an_interrupt_of_the_terminal_does_not_reach_the_encoder(tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "clip.mp4", 32, 32) as writer:
+        assert os.getpgid(writer._encoder.pid) != os.getpgid(0)
