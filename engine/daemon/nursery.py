@@ -41,8 +41,12 @@ ENVIRONMENT = {
     "CUDA_VISIBLE_DEVICES": "",
     # diffusers asks for the device count at import; through NVML that leaves no CUDA state.
     "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+    # Idle OpenMP threads must sleep, not spin: on a busy host that cost a test 21 s instead of 1.2.
+    "OMP_WAIT_POLICY": "PASSIVE",
     # A thread of a BLAS pool would not survive the fork; numpy's product is never hot here.
     "OPENBLAS_NUM_THREADS": "1",
+    # Where pyarrow is installed, diffusers imports it, and its allocator starts a thread.
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
     "TOKENIZERS_PARALLELISM": "false",
     # Models are read from local folders; nothing may wait for a network at run time.
     "HF_HUB_OFFLINE": "1",

@@ -64,10 +64,15 @@ class LiveEngine:
                 stderr=log,
                 start_new_session=True,
             )
-        wait_for(self.answers, 20, "an answer of the engine")
+        try:
+            wait_for(self.answers, 20, "an answer of the engine")
+        except AssertionError:
+            self.kill()
+            raise
         return time.monotonic() - began
 
     def answers(self) -> bool:
+        assert self.process is None or self.process.poll() is None, (self.paths.logs / "engine.log").read_text()
         with suppress(EngineUnavailable):
             return self.client.hello().pid == (self.process.pid if self.process else -1)
         return False
