@@ -6,8 +6,10 @@ Every module is discovered, so a new one is held to the rules from its first day
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -139,6 +141,21 @@ def test_the_driver_and_the_process_table_are_asked_only_by_telemetry() -> None:
         if below(target, *ONLY_IN_TELEMETRY) and not below(module, "engine.telemetry")
     ]
     assert wrong == []
+
+
+def test_whatever_is_imported_is_a_declared_dependency() -> None:
+    """A package that comes along with another today may be gone tomorrow."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    declared = {re.split(r"[^\w-]", requirement)[0] for requirement in project["dependencies"]}
+    names = {"PIL": "pillow", "pynvml": "nvidia-ml-py", "imageio_ffmpeg": "imageio", "starlette": "fastapi"}
+    missing = {
+        f"{module} imports {top}"
+        for package in ("engine", "turbotui")
+        for module, target in imported(package)
+        if (top := target.partition(".")[0]) not in sys.stdlib_module_names | {"engine", "turbotui"}
+        and names.get(top, top) not in declared
+    }
+    assert missing == set()
 
 
 def loaded_by(*names: str) -> set[str]:
