@@ -1,0 +1,131 @@
+"""The commands as a person runs them: a process of its own, a real engine, a hostile folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from engine.wire import EngineStatus, ErrorBody, Job, Manifest, ModelStatus, Receipt, Status
+from tests.daemon.live import LiveEngine, wait_for
+
+TURBOTUI = str(Path(sys.executable).with_name("turbotui"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder whose files shadow what an engine needs, for whoever looks there."""
+    place = tmp_path / "a folder of somebody's"
+    (place / "engine").mkdir(parents=True)
+    for name in ("engine/__init__.py", "torch.py", "json.py", "msgspec.py"):
+        (place / name).write_text("raise SystemExit('the wrong module was imported')\n")
+    return place
+
+
+def start(engine: LiveEngine, folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [TURBOTUI, *arguments],
+        cwd=folder,
+        env=engine.environ,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(engine: LiveEngine, folder: Path, *arguments: str) -> tuple[int, str, str]:
+    process = start(engine, folder, *arguments)
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+def test_a_video_is_made_from_a_folder_with_modules_of_its_own(
+    live: LiveEngine, folder: Path, image: Path
+) -> None:
+    (folder / "frame.png").write_bytes(image.read_bytes())
+    shape = ("--frames", "5", "--steps", "1", "--image", "frame.png", "--output-dir", "my videos")
+    code, out, err = run(live, folder, "generate", "--demo", "--prompt", "雪", *shape, "--wait", "--json")
+    assert (code, err) == (0, "")
+    manifest = msgspec.json.decode(out, type=Manifest)
+    assert manifest.kind == "i2v" and manifest.spec.prompt == "雪"
+    assert manifest.spec.image == str(folder / "frame.png")
+    assert Path(manifest.output).parent == folder / "my videos"
+    assert Path(manifest.output).stat().st_size == manifest.output_bytes
+
+
+def test_what_the_commands_print_as_json_are_the_wire_models(live: LiveEngine, folder: Path) -> None:
+    shapes: dict[str, object] = {
+        "status": Status,
+        "models --demo": list[ModelStatus],
+        "jobs --all": list[Job],
+        "switch wan-demo-small": Receipt,
+        "unload wan-demo-small/dit": Receipt,
+        "free": Receipt,
+        "engine status": EngineStatus,
+    }
+    for command, shape in shapes.items():
+        code, out, err = run(live, folder, *command.split(), "--json")
+        assert (code, err) == (0, ""), command
+        msgspec.json.decode(out, type=shape)
+        assert run(live, folder, *command.split())[0] == 0, command
+
+
+def test_refusals_of_a_real_engine_have_their_exit_codes(live: LiveEngine, folder: Path) -> None:
+    refused = {
+        "generate --model wan-demo-small --prompt x --frames 6": 2,
+        "generate --model nothing --prompt x": 4,
+        "job show 987654": 4,
+        "switch nothing": 4,
+        "unload wan-demo-small/nothing": 4,
+    }
+    for command, expected in refused.items():
+        code, out, err = run(live, folder, *command.split(), "--json")
+        assert code == expected, (command, out, err)
+        body = msgspec.json.decode(out, type=ErrorBody)
+        assert err == f"turbotui: {body.message}\n"
+
+
+def test_ctrl_c_leaves_the_job_and_cancel_ends_it(live: LiveEngine, folder: Path) -> None:
+    before = {job.id for job in live.client.jobs(all=True)}
+    shape = ("--model", "wan-demo-large", "--prompt", "harbour", "--frames", "33", "--wait")
+    with start(live, folder, "generate", *shape) as process:
+        try:
+            new = wait_for(lambda: {job.id for job in live.client.jobs()} - before, 20, "the job")
+            (job_id,) = new
+            live.until_running(job_id)
+        finally:
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert f"job {job_id} goes on" in err and "Traceback" not in err
+    assert live.client.job(job_id).status == "running"
+    assert run(live, folder, "job", "cancel", str(job_id))[0] == 0
+    assert live.settle(job_id).status == "cancelled"
+
+
+def test_a_command_starts_an_engine_that_outlives_it_and_stop_ends_it(
+    spare: LiveEngine, folder: Path
+) -> None:
+    try:
+        assert run(spare, folder, "engine", "status")[0] == 3
+        code, out, _ = run(spare, folder, "status", "--json")
+        assert code == 0
+        pid = json.loads(out)["engine"]["pid"]
+        assert os.getsid(pid) == pid
+        code, out, _ = run(spare, folder, "engine", "start")
+        assert code == 0 and f"runs already: pid {pid}" in out
+        code, _, err = run(spare, folder, "engine", "run")
+        assert code == 3 and f"pid {pid}" in err
+        code, out, _ = run(spare, folder, "engine", "restart", "--json")
+        assert code == 0 and json.loads(out)["pid"] != pid
+    finally:
+        code = run(spare, folder, "engine", "stop")[0]
+    assert code == 0
+    assert run(spare, folder, "engine", "stop")[0] == 3
