@@ -13,7 +13,7 @@ import click
 from engine.errors import EngineError, InvalidRequest
 from engine.paths import find_paths
 from engine.wire import ErrorBody
-from turbotui.subcommands import generate, jobs, lifecycle, models, watch
+from turbotui.subcommands import bench, generate, jobs, lifecycle, models, watch
 from turbotui.subcommands.output import print_json, report
 from turbotui.subcommands.session import demo_option
 
@@ -76,6 +76,7 @@ for _command in (
         lifecycle.status,
         lifecycle.run,
     ),
+    _group("bench", "Measure this host.", bench.start),
     lifecycle.version,
 ):
     app.add_command(_command)
