@@ -277,6 +277,8 @@ class CudaBackend:
         properties = torch.cuda.get_device_properties(self.device)
         self.device_name: str = properties.name
         self.total_bytes: int = properties.total_memory
+        # Same seed, same frames: cuDNN may otherwise pick kernels that add in any order.
+        torch.backends.cudnn.deterministic = True
         self._ring: _Ring | None = None
 
     def new_memory(self, num_bytes: int) -> DeviceMemory:
@@ -362,10 +364,12 @@ class _Ring:
 
     def copy(self, chunks: Iterable[Chunk], moved: Callable[[int], None]) -> None:
         waiting: deque[tuple[Future[None], int, Chunk]] = deque()
+        casts = False
         # The arena's bytes may have been freed by work that still runs on the current stream.
         self._stream.wait_stream(torch.cuda.current_stream(self._device))
         try:
             for number, chunk in enumerate(chunks):
+                casts = casts or chunk.target.dtype != chunk.dtype
                 slot = number % len(self._buffers)
                 if len(waiting) == len(self._buffers):
                     moved(self._send(*waiting.popleft()))
@@ -381,6 +385,9 @@ class _Ring:
                 if not future.cancelled():
                     future.exception()
             self._stream.synchronize()
+            if casts:
+                # Each cast went through a buffer on the device; 20 MiB of cache would stay.
+                torch.cuda.empty_cache()
 
     def _send(self, read: Future[None], slot: int, chunk: Chunk) -> int:
         read.result()
