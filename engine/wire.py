@@ -195,6 +195,26 @@ class Balance(Wire):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class HistoryColumn(Wire):
+    """A span of a device's past."""
+
+    at: float
+    """Its end, wall clock."""
+    samples: int
+    """Readings in it; 0 is a gap, never a repeated value."""
+    parts: dict[PartKind, tuple[int, int]]
+    """Lowest and highest bytes of all parts of a kind together."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemoryHistory(Wire):
+    """What a device's memory did before a viewer came, oldest column first."""
+
+    device_id: str
+    columns: tuple[HistoryColumn, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DeviceProcess(Wire):
     """A process that holds memory on a device."""
 

@@ -17,7 +17,9 @@ from engine.config import load_config
 from engine.daemon.lock import EngineLock
 from engine.daemon.nursery import ENVIRONMENT
 from engine.errors import EngineError
-from engine.paths import find_paths, private_dir
+from engine.jobs.liveness import read_start_time
+from engine.paths import build_id, find_paths, private_dir
+from engine.wire import LockHolder
 
 
 def main() -> int:
@@ -31,6 +33,16 @@ def main() -> int:
         from engine.daemon.server import SocketServer, bind_socket
 
         listener = bind_socket(paths.socket)
+        instance = uuid.uuid4().hex
+        lock.publish(
+            LockHolder(
+                pid=os.getpid(),
+                start_time=read_start_time(os.getpid()) or 0.0,
+                socket=str(paths.socket),
+                instance=instance,
+                build=build_id(),
+            )
+        )
     except EngineError as error:
         print(error, file=sys.stderr)
         return error.exit_code
@@ -44,11 +56,16 @@ def main() -> int:
     from engine.daemon.engine import Engine
 
     async def serve() -> None:
-        engine = Engine(paths, config, lock=lock, environ=environ, instance=uuid.uuid4().hex)
+        engine = Engine(paths, config, environ=environ, instance=instance)
         server = SocketServer(create_app(engine), paths.socket, listener, on_rebound=engine.socket_rebound)
         await engine.serve(server)
 
-    asyncio.run(serve())
+    try:
+        asyncio.run(serve())
+    except EngineError as error:  # a job store that is newer or damaged, above all
+        paths.socket.unlink(missing_ok=True)
+        print(error, file=sys.stderr)
+        return error.exit_code
     return 0
 
 

@@ -29,6 +29,7 @@ from engine.wire import (
     JobMove,
     JobSpec,
     LogLine,
+    MemoryHistory,
     ModelStatus,
     QueueStatus,
     Receipt,
@@ -74,6 +75,14 @@ def _add_reading_routes(app: FastAPI, engine: Engine) -> None:
     @app.get("/models")
     async def models() -> list[ModelStatus]:
         return list(engine.models())
+
+    @app.get("/history")
+    async def history(
+        device_id: str,
+        seconds: Annotated[float, Query(gt=0, le=86400)] = 600,
+        columns: Annotated[int, Query(ge=1, le=2000)] = 600,
+    ) -> MemoryHistory:
+        return engine.history(device_id, seconds, columns)
 
     @app.get("/logs")
     async def logs(
@@ -176,7 +185,7 @@ class Gate:
                 refusal = _answer(
                     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
                     InvalidRequest.code,
-                    f"a request of {declared} bytes is not taken; the most is {MAX_BODY_BYTES}, declared ahead",
+                    f"a request of {declared} bytes is not taken; declare at most {MAX_BODY_BYTES}",
                 )
                 await refusal(scope, receive, send)
                 return

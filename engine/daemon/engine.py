@@ -16,7 +16,6 @@ from engine.config import Config
 from engine.daemon.demo import make_demo_models
 from engine.daemon.devices import DeviceInUse
 from engine.daemon.events import EventHub
-from engine.daemon.lock import EngineLock
 from engine.daemon.logbook import LogBook
 from engine.daemon.memory import MemoryView
 from engine.daemon.nursery import Nursery
@@ -38,15 +37,16 @@ from engine.wire import (
     EngineStatus,
     Event,
     Hello,
+    HistoryColumn,
     Job,
     JobChanged,
     JobForecast,
     JobMove,
     JobSpec,
     JobsReordered,
-    LockHolder,
     Logged,
     LogLine,
+    MemoryHistory,
     MemorySampled,
     ModelsChanged,
     ModelStatus,
@@ -66,20 +66,18 @@ LOOK_S = 1.0
 class Engine:
     """One per state directory, for as long as its lock is held."""
 
-    def __init__(
-        self, paths: Paths, config: Config, *, lock: EngineLock, environ: dict[str, str], instance: str
-    ) -> None:
+    def __init__(self, paths: Paths, config: Config, *, environ: dict[str, str], instance: str) -> None:
         """`environ` is the environment that the engine was started with, for its children."""
         self.build = build_id()
         self.paths = paths
         self._config = config.engine
-        self._lock = lock
         self._environ = environ
         self._instance = instance
         self._started_at = time.time()
         self._started = time.monotonic()
         self._stopping = asyncio.Event()
         self._state: str = "starting"
+        self._unsettled = False
         self.output_dir = Path(self._config.output_dir or paths.output).expanduser().absolute()
         self.device = DeviceInUse(self._config.device, environ.get("CUDA_VISIBLE_DEVICES"))
         self.hub = EventHub()
@@ -130,15 +128,6 @@ class Engine:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.request_stop)
         loop.add_signal_handler(signal.SIGHUP, lambda: None)  # a login ended; the engine does not
-        self._lock.publish(
-            LockHolder(
-                pid=os.getpid(),
-                start_time=read_start_time(os.getpid()) or 0.0,
-                socket=str(self.paths.socket),
-                instance=self._instance,
-                build=self.build,
-            )
-        )
         serving = loop.create_task(server.run_until_stopped())
         self.logbook.write(
             "engine", f"engine {self.build} starts, pid {os.getpid()}, home {self.paths.state}"
@@ -183,6 +172,7 @@ class Engine:
     def _recover(self) -> None:
         """Settle what an engine before this one left running."""
         found = self.store.recover(self._instance, is_alive)
+        self._unsettled = bool(found.still_running)
         for job in (*found.done, *found.requeued, *found.interrupted, *found.cancelled):
             text = f"found running at start: now {job.status}" + (f", {job.error}" if job.error else "")
             self.logbook.write("job", text, level="warning", job_id=job.id)
@@ -195,6 +185,8 @@ class Engine:
                 self._choose_device()
             if self.catalog.rescan():
                 self._models_changed()
+            if self._unsettled:
+                self._recover()
             if self.store.count_waiting():
                 self.queue.wake()
             if self._state == "stopping" and self.queue.running is None:
@@ -255,6 +247,23 @@ class Engine:
                 last_used_at=self.queue.last_used.get(model.name),
             )
             for model in self.catalog.models()
+        )
+
+    def history(self, device_id: str, seconds: float, columns: int) -> MemoryHistory:
+        """The recent past of a device that was read at least once."""
+        if device_id not in self.memory.recorder.device_ids:
+            known = ", ".join(self.memory.recorder.device_ids) or "none yet"
+            raise NotFound(f"no device {device_id!r} has been read; known: {known}")
+        return MemoryHistory(
+            device_id=device_id,
+            columns=tuple(
+                HistoryColumn(
+                    at=column.ends_at,
+                    samples=column.samples,
+                    parts={kind: (part.low_bytes, part.high_bytes) for kind, part in column.parts.items()},
+                )
+                for column in self.memory.recorder.history(device_id, seconds, columns)
+            ),
         )
 
     def jobs(self, *, all: bool) -> list[Job]:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from engine.config import EngineConfig
 from engine.telemetry.balance import cpu_balance, gpu_balance
+from engine.telemetry.recorder import Recorder
 from engine.telemetry.samples import DeviceReading, FromProbe, HostReading, ProbeFault
 from engine.units import size_text
 from engine.wire import Balance, DeviceProcess, DeviceStatus
@@ -23,6 +24,10 @@ from engine.worker.channel import AllocatorSample, WorkerReady
 
 COUNTERS_WAIT_S = 0.3
 """A reading is composed without following counters after this long: the worker is busy or gone."""
+
+
+UNUSABLE = frozenset({"nvml_missing", "nvml_driver", "nvml_error", "nvml_hang", "gpu_lost", "no_permission"})
+"""Faults of the probe that mean that no GPU can be read; the others concern single values."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,6 +74,7 @@ class MemoryView:
         self._pending: DeviceReading | None = None
         self.device_id: str | None = None
         self.nvml_fault: str | None = None
+        self.recorder = Recorder()
 
     # ----------------------------------------------------------------- what arrives
 
@@ -88,7 +94,7 @@ class MemoryView:
             self._host = message
             if self.device_id == "cpu":
                 self._compose_cpu(message)
-        elif isinstance(message, ProbeFault):
+        elif isinstance(message, ProbeFault) and message.kind in UNUSABLE:
             self.nvml_fault = message.detail
 
     def heard_worker(self, sample: AllocatorSample) -> None:
@@ -274,6 +280,8 @@ class MemoryView:
 
     def _publish(self, status: DeviceStatus) -> None:
         self._statuses[status.id] = status
+        if status.balance is not None:
+            self.recorder.record(status.balance)
         self._on_status(status)
 
 

@@ -222,7 +222,9 @@ class QueueRunner:
     def _interrupted(self, job: Job, cause: str) -> Job:
         if self._draining:
             # A person ended the engine under it: that must not use up its one free restart.
-            return self._store.interrupt(job.id, "the engine was stopped under it", error_code=ENGINE_ENDED, counted=False)
+            return self._store.interrupt(
+                job.id, "the engine was stopped under it", error_code=ENGINE_ENDED, counted=False
+            )
         return self._store.interrupt(job.id, cause)
 
     def _end(self, job: Job) -> None:

@@ -72,7 +72,9 @@ class LiveEngine:
         return time.monotonic() - began
 
     def answers(self) -> bool:
-        assert self.process is None or self.process.poll() is None, (self.paths.logs / "engine.log").read_text()
+        assert self.process is None or self.process.poll() is None, (
+            self.paths.logs / "engine.log"
+        ).read_text()
         with suppress(EngineUnavailable):
             return self.client.hello().pid == (self.process.pid if self.process else -1)
         return False

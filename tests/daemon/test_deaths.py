@@ -5,7 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
 
+from engine.errors import StorageUnusable
 from engine.jobs.store import JobStore
 from engine.wire import JobSpec
 from tests.daemon.live import LiveEngine, is_gone, stop_process, wait_for
@@ -64,3 +69,22 @@ def test_a_killed_daemon_takes_worker_and_nursery_along_and_the_next_one_runs_th
     spare.client.cancel(job.id)
     assert spare.settle(job.id).status == "cancelled"
     assert spare.settle(waiting.id).status == "done"
+
+
+def test_a_job_store_of_a_newer_build_is_refused_and_left_as_it_is(spare: LiveEngine) -> None:
+    spare.paths.state.mkdir(parents=True)
+    shutil.copy(Path(__file__).parent.parent / "data" / "jobs-schema-1.sqlite", spare.paths.jobs)
+    with sqlite3.connect(spare.paths.jobs) as connection:
+        connection.execute("PRAGMA user_version = 9999")
+    connection.close()
+    before = spare.paths.jobs.read_bytes()
+    ended = subprocess.run(
+        [sys.executable, "-P", "-m", "engine.daemon"],
+        env=spare.environ,
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert ended.returncode == StorageUnusable.exit_code
+    assert "9999" in ended.stderr and len(ended.stderr.splitlines()) == 1
+    assert spare.paths.jobs.read_bytes() == before

@@ -147,7 +147,7 @@ def test_a_switch_loads_the_model_and_unloads_the_other(live: LiveEngine) -> Non
     receipt = live.client.switch(SwitchRequest(model="wan-demo-large"))
     assert receipt.ok, receipt.error
     assert receipt.loaded_bytes > receipt.expected_bytes > 0
-    assert [step.name for step in receipt.steps][0] == "fits"
+    assert receipt.steps[0].name == "fits"
     states = {m.name: {c.state for c in m.components} for m in live.client.models()}
     assert states["wan-demo-large"] == {"resident"}
     assert states["wan-demo-small"] == {"absent"}
