@@ -7,6 +7,7 @@ keep the console from closing.
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import os
 import select
@@ -29,7 +30,16 @@ from turbotui.link import Link
 from turbotui.messages import CallEnded, StateChanged
 from turbotui.screens.dashboard import DashboardScreen
 from turbotui.text import LANGUAGES, choose_language, t, use_language
-from turbotui.theme import DEFAULT, Paint, Palette, read_palette, textual_theme, theme_files, theme_folders
+from turbotui.theme import (
+    DEFAULT,
+    Paint,
+    Palette,
+    greyed,
+    read_palette,
+    textual_theme,
+    theme_files,
+    theme_folders,
+)
 from turbotui.widgets.bottom import Notice, Pending, Tone
 
 if TYPE_CHECKING:
@@ -46,6 +56,7 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 
 TERMINAL_CHECK_S = 1.0
+PRELOAD_AFTER_S = 1.0
 HARD_EXIT_S = 2.0
 """A console that was told to end and cannot (a stalled terminal) ends anyway after this."""
 
@@ -93,7 +104,7 @@ class TurboApp(App[None]):
     ) -> None:
         use_language(choose_language(language))
         self._theme_files = theme_files(theme_folders(config_dir))
-        self.paint = Paint(self._read_theme(theme))
+        self._paint_with(self._read_theme(theme))
         super().__init__()
         self.animation_level = "none"
         self.read_only = read_only
@@ -135,9 +146,15 @@ class TurboApp(App[None]):
             self.set_interval(TERMINAL_CHECK_S, self._check_terminal)
         # The engine's first words must not come before the first picture.
         self.call_after_refresh(self.link.start)
+        # What the first key will need, so that it need not wait for the disk.
+        self.set_timer(PRELOAD_AFTER_S, threading.Thread(target=_preload, daemon=True).start)
 
     def on_unmount(self) -> None:
         self.link.close()
+        if self._draft is not None:
+            from turbotui.draft import save_draft
+
+            save_draft(self.draft_path, self._draft)
 
     def _on_signal(self, number: int, _frame: object) -> None:
         if self._signalled is None:
@@ -345,6 +362,10 @@ class TurboApp(App[None]):
             raise InvalidRequest(f"there is no theme {name!r}; known: {known}")
         return read_palette(path)
 
+    def _paint_with(self, palette: Palette) -> None:
+        self.paint = Paint(palette)
+        self.grey_paint = Paint(greyed(palette))
+
     def use_theme(self, name: str) -> None:
         """Change the colours at once; the file is read again, so an edited one shows."""
         try:
@@ -352,7 +373,7 @@ class TurboApp(App[None]):
         except InvalidRequest as error:
             self.say(str(error), "error")
             return
-        self.paint = Paint(palette)
+        self._paint_with(palette)
         self.register_theme(textual_theme(palette))
         self.theme = palette.name
         self.dashboard.tick()
@@ -361,6 +382,12 @@ class TurboApp(App[None]):
         """Change the language at once."""
         use_language(language)
         self.dashboard.redraw_all()
+
+
+def _preload() -> None:
+    importlib.import_module("turbotui.commands")
+    importlib.import_module("turbotui.screens.choices")
+    importlib.import_module("turbotui.screens.new_job")
 
 
 def _exit_hard(code: int) -> None:

@@ -115,6 +115,26 @@ def _edge(lower: str, upper: str) -> Style:
     return Style(color=lower, bgcolor=upper)
 
 
+def greyed(palette: Palette) -> Palette:
+    """The palette for a picture that may be old: everything but what waits or fails steps back."""
+    back = palette.colours["background"]
+    kept = ("background", "selected", "wait", "error", "focus")
+
+    def step_back(colour: str) -> str:
+        if colour[0] == back[0] == "#":
+            return _blend(colour, back, 0.45)
+        return "ansi_bright_black" if colour != "ansi_black" else colour
+
+    return Palette(
+        name=palette.name,
+        dark=palette.dark,
+        ansi=palette.ansi,
+        colours={k: v if k in kept else step_back(v) for k, v in palette.colours.items()},
+        parts={name: step_back(value) for name, value in palette.parts.items()},
+        inks={name: step_back(value) for name, value in palette.inks.items()},
+    )
+
+
 def _blend(upper: str, lower: str, share: float) -> str:
     """`share` of one `#rrggbb` over another."""
     mixed = (
@@ -203,6 +223,29 @@ def textual_theme(palette: Palette) -> Theme:
     from textual.theme import Theme
 
     colours, parts = palette.colours, palette.parts
+    variables = {
+        "faint": colours["faint"],
+        "muted": colours["muted"],
+        "selected": colours["selected"],
+        "input-cursor-background": colours["text"],
+        "input-cursor-foreground": colours["background"],
+        "input-selection-background": colours["selected"],
+    }
+    if palette.ansi:
+        # What Textual asks of a theme that leaves colours to the terminal.
+        variables |= {
+            "ansi-background": "ansi_black",
+            "ansi-foreground": "ansi_white",
+            "border-blurred": "ansi_bright_black",
+            "block-cursor-foreground": "ansi_black",
+            "block-cursor-background": "ansi_white",
+            "input-cursor-background": "ansi_white",
+            "input-cursor-foreground": "ansi_black",
+            "input-cursor-text-style": "none",
+            "input-selection-foreground": "ansi_black",
+            "screen-selection-background": colours["selected"],
+            "screen-selection-foreground": "ansi_black",
+        }
     return Theme(
         name=palette.name,
         primary=colours["focus"],
@@ -215,14 +258,8 @@ def textual_theme(palette: Palette) -> Theme:
         background=colours["background"],
         surface=colours["background"],
         panel=colours["raised"],
+        boost="ansi_default" if palette.ansi else None,
         dark=palette.dark,
         ansi=palette.ansi,
-        variables={
-            "faint": colours["faint"],
-            "muted": colours["muted"],
-            "selected": colours["selected"],
-            "input-cursor-background": colours["text"],
-            "input-cursor-foreground": colours["background"],
-            "input-selection-background": colours["selected"],
-        },
+        variables=variables,
     )

@@ -10,8 +10,9 @@ from turbotui.format import seconds, short_bytes
 from turbotui.history import parts_of
 from turbotui.screens.window import WindowScreen
 from turbotui.text import t
-from turbotui.widgets.lines import Key, ListPanel, Row, View
+from turbotui.widgets.lines import Row, View
 from turbotui.widgets.models import back_in_s, previous_model, resident_bytes, short_dtype
+from turbotui.widgets.panels import Key, ListPanel
 
 if TYPE_CHECKING:
     from textual.events import Key as KeyEvent

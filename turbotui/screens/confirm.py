@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from turbotui.format import clock, seconds
 from turbotui.screens.window import WindowScreen
 from turbotui.text import t
-from turbotui.widgets.lines import Panel, Row, View, wrapped
+from turbotui.widgets.lines import Row, View, wrapped
+from turbotui.widgets.panels import Panel
 
 if TYPE_CHECKING:
     from textual.events import Key as KeyEvent

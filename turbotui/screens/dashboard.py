@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual.binding import Binding
@@ -25,10 +26,11 @@ from turbotui.widgets.bottom import (
 from turbotui.widgets.card import CardPanel
 from turbotui.widgets.header import Header
 from turbotui.widgets.history import HistoryPanel
-from turbotui.widgets.lines import LinePanel, ListPanel, View
+from turbotui.widgets.lines import LinePanel, View
 from turbotui.widgets.log import LogPanel, LogTail
 from turbotui.widgets.memory import MemoryPanel
 from turbotui.widgets.models import ModelsPanel
+from turbotui.widgets.panels import ListPanel
 from turbotui.widgets.queue import QueuePanel
 
 if TYPE_CHECKING:
@@ -176,21 +178,17 @@ class DashboardScreen(Screen[None]):
         picture = view
         if self._frozen is not None:
             state, wall, monotonic = self._frozen
-            picture = View(
-                state=state,
-                history=self._history(state),
-                paint=view.paint,
-                wall=wall,
-                monotonic=monotonic,
-                look=view.look,
-                read_only=view.read_only,
-                paused_at=wall,
+            history = self._history(state)
+            picture = replace(
+                view, state=state, history=history, wall=wall, monotonic=monotonic, paused_at=wall
             )
+        if view.look in ("stale", "lost"):
+            picture = replace(picture, paint=self.turbo.grey_paint)
         receipt = self.query_one(ReceiptLine)
         receipt.pending = self.turbo.pending
         if receipt.notice is not None and self._notice_is_over(receipt.notice, view):
             receipt.notice = None
-        live = ("header", "receipt", "keys", "running", "too_small")
+        live = ("header", "receipt", "keys", "too_small")
         with self.app.batch_update():
             for panel in self._panels():
                 if panel.display:

@@ -195,6 +195,7 @@ class NewJobScreen(ModalScreen[None]):
             window.border_subtitle = t("new.keys")
             prompt = PromptArea(id="prompt", soft_wrap=True, show_line_numbers=False, compact=True)
             prompt.placeholder = t("new.placeholder")
+            prompt.cursor_blink = False
             yield prompt
             yield ChoiceField(id="model", label=t("new.model"), remark=self._about_model)
             yield ChoiceField(id="resolution", label=t("new.resolution"), remark=self._about_size)
@@ -226,6 +227,8 @@ class NewJobScreen(ModalScreen[None]):
         self._input("image").value = draft.image
         self._choice("ode").offer([t("new.no"), t("new.yes")], t("new.yes") if draft.ode else t("new.no"))
         self._follow_model(draft)
+        for field in self.query(Input):
+            field.cursor_blink = False
         self.query_one(PromptArea).focus()
         self._show()
         self.set_interval(0.5, self._show)

@@ -8,7 +8,8 @@ from textual.binding import Binding
 
 from turbotui.screens.window import WindowScreen
 from turbotui.text import t
-from turbotui.widgets.lines import Panel, Row, View, wrapped
+from turbotui.widgets.lines import Row, View, wrapped
+from turbotui.widgets.panels import Panel
 
 if TYPE_CHECKING:
     from textual.binding import BindingType

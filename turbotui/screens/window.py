@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, cast
 from textual.binding import Binding
 from textual.screen import ModalScreen
 
-from turbotui.widgets.lines import Panel, View
+from turbotui.widgets.lines import View
+from turbotui.widgets.panels import Panel
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult

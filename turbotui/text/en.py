@@ -223,6 +223,7 @@ TEXTS: dict[str, str] = {
     "tab.log": "Log",
     # receipt
     "receipt.none": "nothing was loaded or unloaded yet",
+    "receipt.lost": "E restarts the engine  {count} jobs are safe in the queue",
     "receipt.failed": "failed",
     "receipt.loaded": "loaded",
     "receipt.expected": "expected",

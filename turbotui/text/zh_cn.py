@@ -211,6 +211,7 @@ TEXTS: dict[str, str] = {
     "tab.card": "进程",
     "tab.log": "日志",
     "receipt.none": "还没有装载或卸载过",
+    "receipt.lost": "E 重启引擎  队列中 {count} 个任务安全",
     "receipt.failed": "失败",
     "receipt.loaded": "装入",
     "receipt.expected": "预计",

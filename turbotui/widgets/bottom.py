@@ -111,7 +111,8 @@ class ReceiptLine(LinePanel):
 
     def inputs(self, view: View) -> tuple[object, ...]:
         elapsed = None if self.pending is None else int((view.monotonic - self.pending.since) * 5)
-        return (view.state.receipt, view.state.step, self.notice, self.pending, elapsed)
+        state = view.state
+        return (state.receipt, state.step, self.notice, self.pending, elapsed, state.lost_reason, state.jobs)
 
     def rows(self, view: View, width: int, height: int) -> list[Row]:
         paint = view.paint
@@ -122,6 +123,10 @@ class ReceiptLine(LinePanel):
             style = {"plain": paint.text, "wait": paint.wait, "error": paint.error}[self.notice.tone]
             prefix = "! " if self.notice.tone == "error" else ""
             return [row.add(prefix + self.notice.text, style)]
+        if view.look == "lost":
+            jobs = len(view.state.waiting) + (view.state.running is not None)
+            row.add(f"{view.state.lost_reason}  ", paint.bold)
+            return [row.add(t("receipt.lost", count=jobs), paint.muted)]
         if view.state.receipt is not None:
             return [receipt_row(paint, view.state.receipt, row)]
         return [row.add(t("receipt.none"), paint.muted)]

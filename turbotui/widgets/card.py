@@ -5,7 +5,8 @@ from __future__ import annotations
 from turbotui.format import UNKNOWN, cell_width, short_bytes
 from turbotui.history import parts_of
 from turbotui.text import t
-from turbotui.widgets.lines import Key, ListPanel, Row, View
+from turbotui.widgets.lines import Row, View
+from turbotui.widgets.panels import Key, ListPanel
 
 
 def short_age(duration: float | None) -> str:

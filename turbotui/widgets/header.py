@@ -73,7 +73,7 @@ class Header(LinePanel):
                 short = Row(room - row.cells - 1).extend(piece)
                 row.extend(short).add(" ", paint.text)
         extras = [self._uptime(view), self._nursery(view)]
-        if width >= 100 and (running := state.running) is not None:
+        if width >= 100 and view.look != "lost" and (running := state.running) is not None:
             running_row = Row(width).add(f"▶{running.id}", paint.ours)
             progress = running.progress
             if progress is not None:

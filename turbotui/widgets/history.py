@@ -15,7 +15,8 @@ from turbotui.format import GIB, bytes_text
 from turbotui.history import OURS, STACK, Column, parts_of
 from turbotui.text import t
 from turbotui.theme import GLYPHS
-from turbotui.widgets.lines import Panel, Row, View, width_of
+from turbotui.widgets.lines import Row, View, width_of
+from turbotui.widgets.panels import Panel
 
 if TYPE_CHECKING:
     from turbotui.theme import Paint

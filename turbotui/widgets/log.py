@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from turbotui.format import cell_width, clock
 from turbotui.text import t
-from turbotui.widgets.lines import Key, LinePanel, ListPanel, Row, View
+from turbotui.widgets.lines import LinePanel, Row, View
+from turbotui.widgets.panels import Key, ListPanel
 
 if TYPE_CHECKING:
     from rich.style import Style

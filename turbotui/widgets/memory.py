@@ -8,7 +8,8 @@ from turbotui.format import UNKNOWN, bytes_text, gib, short_bytes
 from turbotui.history import OURS, parts_of
 from turbotui.text import t
 from turbotui.theme import GLYPHS
-from turbotui.widgets.lines import Panel, Row, View, width_of
+from turbotui.widgets.lines import Row, View, width_of
+from turbotui.widgets.panels import Panel
 
 if TYPE_CHECKING:
     from engine.wire import Balance

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from turbotui.format import UNKNOWN, seconds, short_bytes
 from turbotui.text import t
-from turbotui.widgets.lines import Key, ListPanel, Row, View
+from turbotui.widgets.lines import Row, View
+from turbotui.widgets.panels import Key, ListPanel
 
 if TYPE_CHECKING:
     from engine.wire import ComponentStatus, ModelStatus

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from turbotui.format import cell_width, percent, seconds, short_bytes
 from turbotui.text import t
-from turbotui.widgets.lines import Key, ListPanel, Row, View
+from turbotui.widgets.lines import Row, View
+from turbotui.widgets.panels import Key, ListPanel
 
 if TYPE_CHECKING:
     from rich.style import Style

@@ -1,0 +1,502 @@
+"""The dashboard as a person meets it: its states, its keys, and what a hostile text may do to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from engine.errors import EngineUnavailable, NotNow
+from engine.wire import (
+    JobMove,
+    Logged,
+    LogLine,
+    MemorySampled,
+    ModelsChanged,
+    Receipt,
+    ReceiptIssued,
+    SwitchRequest,
+    UnloadRequest,
+)
+from turbotui.app import TurboApp
+from turbotui.client import scenes
+from turbotui.client.scripted import ScriptedClient
+from turbotui.format import cell_width
+from turbotui.text import t
+from turbotui.widgets.lines import LinePanel
+
+from .conftest import NOW, SMALL, WIDE, Clock, live, panel_text, screen_text, scripted, until
+
+Build = Callable[..., TurboApp]
+HOSTILE = "\x1b]0;owned\x07\x1b[31mred[/]\u202egnp.exe\u200b\x9b2J[bold]a\tb\r\nc\x00"
+
+
+async def test_everything_is_in_sight_at_120x36(console: Build) -> None:
+    app = console([scenes.busy(NOW)])
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        text = screen_text(app)
+    for part in ("me@gpubox01", "GPU 2 H200", "● live", "up 3d04h", "▶41", "38.7 of 140.4 GiB used"):
+        assert part in text, part
+    for part in ("unseen 14.0", "1 Memory", "2 History", "3 Models", "4 Queue", "5 On the card", "6 Log"):
+        assert part in text, part
+    for part in ("wan2.2-a14b", "◌ warm 100 %", "● gpu", "leased", "liwei", "harbour at dawn"):
+        assert part in text, part
+    assert "✓ unload wan2.1-1.3b  expected 2.64 GiB  back 2.64 GiB by NVML  residue 0  24 ms" in text
+
+
+async def test_at_80x24_a_number_changes_the_middle_and_the_rest_stays(console: Build) -> None:
+    app = console([scenes.busy(NOW)])
+    async with app.run_test(size=SMALL) as pilot:
+        await live(pilot)
+        for key, heading in (("3", "3 Models"), ("4", "4 Queue"), ("5", "5 On the card"), ("2", "2 History")):
+            await pilot.press(key)
+            text = screen_text(app)
+            assert f"╭ {heading}" in text
+            assert text.count("╭") == 1
+            for part in ("38.7/140.4 GiB", "▶41 wan2.2-a14b", "6 Log", "✓ unload", "m model"):
+                assert part in text, (key, part)
+        await pilot.press("6")
+        assert "╭ 6 Log" in screen_text(app)
+
+
+async def test_too_small_says_which_size_it_needs_and_recovers(console: Build) -> None:
+    app = console([scenes.busy(NOW)])
+    async with app.run_test(size=(59, 17)) as pilot:
+        await live(pilot)
+        text = screen_text(app)
+        assert "60 columns and 18 lines" in text and "59 by 17" in text
+        assert "Memory" not in text
+        await pilot.resize_terminal(60, 18)
+        await pilot.pause(0.2)
+        assert "History" in screen_text(app)
+
+
+async def test_the_first_picture_does_not_wait_for_the_engine(console: Build, clock: Clock) -> None:
+    def nothing_yet() -> ScriptedClient:
+        raise EngineUnavailable("no engine")
+
+    app = TurboApp(nothing_yet, wall=clock.wall, monotonic=clock.monotonic, where="me@box")
+    async with app.run_test(size=WIDE) as pilot:
+        await pilot.pause()
+        text = screen_text(app)
+        assert "1 Memory" in text and "waiting for the engine" in text
+        assert "starting" in text or "lost" in text
+
+
+async def test_a_first_run_says_what_to_press(console: Build) -> None:
+    client = scripted(scenes.first_run(NOW))
+    app = console(client)
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        text = screen_text(app)
+        assert "No models." in text and "D: demo models (20 s)" in text
+        assert "a writes your first prompt" in text
+        assert "worker warming 7 of 12 s" in text
+        assert "host memory of the worker 412 MiB" in text
+        await pilot.press("a")
+        assert "D makes the demo models" in screen_text(app)
+        await pilot.press("D")
+        await until(pilot, lambda: ("make_demo_models",) in client.asked)
+
+
+async def test_silence_is_shown_as_stale_with_its_age(console: Build, clock: Clock) -> None:
+    app = console([scenes.busy(NOW)])
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        clock.passed = 7.2
+        app.dashboard.tick()
+        await pilot.pause()
+        assert "◌ stale 7.2s" in screen_text(app)
+        # The panels go grey, so that nobody takes an old picture for a new one.
+        bar = app.dashboard.query_one("#memory").render_line(1)
+        assert app.paint.part["weights"] not in [segment.style for segment in bar]
+
+
+async def test_a_lost_engine_keeps_its_picture_and_comes_back_by_itself(clock: Clock) -> None:
+    first, second = scripted(scenes.busy(NOW)), scripted(scenes.idle(NOW))
+    clients = [first]
+    app = TurboApp(lambda: clients[0], wall=clock.wall, monotonic=clock.monotonic, where="me@box")
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        clients[0] = scripted()
+        clients[0]._answers["hello"] = EngineUnavailable("no engine runs")
+        first.end()
+        await until(pilot, lambda: app.link.state.link == "lost")
+        app.dashboard.tick()
+        await pilot.pause()
+        text = screen_text(app)
+        assert "✗ lost 14:13:20" in text and "trying again in" in text
+        assert "E restarts the engine  4 jobs are safe in the queue" in text
+        assert "harbour at dawn" in text
+        await pilot.press("f")
+        assert "no engine answers; E restarts it" in screen_text(app)
+        clients[0] = second
+        await until(pilot, lambda: app.link.state.link == "connected")
+        await until(pilot, lambda: not app.link.state.waiting)
+        app.dashboard.tick()
+        assert "● live" in screen_text(app)
+
+
+async def test_restarting_asks_first_with_cancel_chosen(console: Build) -> None:
+    restarted: list[bool] = []
+    app = console([scenes.busy(NOW)], restart_engine=lambda: restarted.append(True))
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        await pilot.press("E")
+        await pilot.pause()
+        text = screen_text(app)
+        assert "Restart the engine?" in text and "pid 70001" in text and "pid 81223" in text
+        assert "Job 41 is interrupted" in text and "me@gpubox01" in text
+        await pilot.press("enter")
+        assert restarted == [] and "Restart the engine?" not in screen_text(app)
+        await pilot.press("E")
+        await pilot.pause()
+        await pilot.press("right", "enter")
+        await until(pilot, lambda: restarted == [True])
+
+
+async def test_read_only_does_nothing_and_says_so(console: Build) -> None:
+    client = scripted(scenes.busy(NOW))
+    app = console(client, read_only=True)
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        for key in ("x", "f", "u", "m", "a", "r", "D", "E"):
+            await pilot.press(key)
+            assert "read-only: this console only looks" in screen_text(app)
+        assert [call[0] for call in client.asked] == ["hello"]
+
+
+KEYS_AND_QUESTIONS: list[tuple[list[str], tuple[Any, ...]]] = [
+    (["x"], ("cancel", 41)),
+    (["j", "x"], ("cancel", 42)),
+    (["3", "x"], ("cancel", 41)),
+    (["f"], ("free",)),
+    (["'"], ("switch", SwitchRequest(model="wan2.1-1.3b"))),
+    (["＇"], ("switch", SwitchRequest(model="wan2.1-1.3b"))),
+    (["G", "r"], ("retry", 30)),
+    (["j", "d"], ("duplicate", 42)),
+    (["j", "h"], ("hold", 42, True)),
+    (["j", "j", "-"], ("move", 43, JobMove(position=3))),
+    (["j", "j", "+"], ("move", 43, JobMove(position=1))),
+    (["o"], ("resume_queue",)),
+    (["m", "enter"], ("switch", SwitchRequest(model="wan2.1-1.3b"))),
+    (["m", "-", "1", "4", "b", "enter"], ("switch", SwitchRequest(model="wan2.1-14b"))),
+    (["3", "u"], ("unload", UnloadRequest(model="wan2.2-a14b"))),
+    (["3", "j", "j", "u"], ("unload", UnloadRequest(model="wan2.2-a14b", component="dit.low"))),
+    (["u", "enter"], ("unload", UnloadRequest())),
+    (["u", "down", "down", "enter"], ("unload", UnloadRequest(model="wan2.2-a14b", component="dit.low"))),
+    (["D"], ("make_demo_models",)),
+]
+
+
+async def test_each_key_asks_the_engine_for_what_is_chosen(console: Build) -> None:
+    client = scripted(scenes.busy(NOW))
+    app = console(client)
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        for keys, asked in KEYS_AND_QUESTIONS:
+            client.asked.clear()
+            for panel in ("3", "4"):
+                await pilot.press(panel, "g")
+            await pilot.press(*keys)
+            await until(pilot, lambda expected=asked: expected in client.asked, f"{keys}: {asked}")  # type: ignore[misc]
+            assert client.asked == [asked], keys
+
+
+async def test_a_refusal_is_shown_in_its_own_words(console: Build) -> None:
+    client = scripted(scenes.busy(NOW), cancel=NotNow("job 41 has ended; nothing to cancel"))
+    app = console(client)
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        await pilot.press("x")
+        await until(pilot, lambda: "! job 41 has ended; nothing to cancel" in screen_text(app))
+
+
+async def test_a_call_that_hangs_shows_its_seconds_and_does_not_keep_the_console(
+    console: Build, clock: Clock
+) -> None:
+    import threading
+
+    release = threading.Event()
+    client = scripted(scenes.busy(NOW), free=lambda: release.wait(30))
+    app = console(client)
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        await pilot.press("f")
+        clock.passed = 2.0
+        app.dashboard.tick()
+        await pilot.pause()
+        assert "freeing  2.0 s" in screen_text(app)
+        await pilot.press("q")
+        await pilot.pause()
+        assert not app.is_running or app._exit
+    assert not release.is_set()
+    release.set()
+
+
+async def test_a_new_receipt_takes_the_last_line_and_green_needs_proof(console: Build) -> None:
+    client = scripted(scenes.busy(NOW))
+    app = console(client)
+    weak = Receipt(
+        action="free",
+        target="",
+        ok=True,
+        expected_bytes=2**30,
+        returned_bytes=2**29,
+        residue_bytes=2**29,
+        residue=("fragmented",),
+        elapsed_s=0.5,
+        proof="device-delta",
+        proof_reason="NVML shows no processes here",
+    )
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        line = app.dashboard.query_one("#receipt")
+        strong = [segment.style for segment in line.render_line(0) if "✓" in segment.text]
+        client.push(ReceiptIssued(receipt=weak))
+        await until(pilot, lambda: "free" in panel_text(app, "receipt"))
+        text = panel_text(app, "receipt")
+        assert "back 512 MiB by device  residue 512 MiB (fragmented)" in text
+        assert "NVML shows no processes here" in text
+        weaker = [segment.style for segment in line.render_line(0) if "✓" in segment.text]
+        assert strong == [app.paint.proof] and app.paint.proof not in weaker
+
+
+async def test_a_failed_receipt_says_why(console: Build) -> None:
+    client = scripted(scenes.busy(NOW))
+    app = console(client)
+    bad = Receipt(
+        action="switch", target="x", ok=False, error="file is cut short", elapsed_s=1.0, proof="allocator"
+    )
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        client.push(ReceiptIssued(receipt=bad))
+        await until(pilot, lambda: "! switch x  file is cut short" in panel_text(app, "receipt"))
+
+
+async def test_hostile_text_reaches_no_cell_of_the_screen(console: Build) -> None:
+    snapshot = scenes.busy(NOW)
+    job = snapshot.jobs[3]
+    hostile = replace(
+        snapshot,
+        jobs=(*snapshot.jobs[:3], replace(job, spec=replace(job.spec, prompt=HOSTILE, model=HOSTILE))),
+        log=(LogLine(seq=1, at=NOW, event=HOSTILE, text=HOSTILE, memory=True),),
+        status=replace(
+            snapshot.status,
+            models=tuple(replace(m, name=m.name + HOSTILE, problem=HOSTILE) for m in snapshot.status.models),
+            devices=(
+                replace(
+                    scenes.gpu(NOW),
+                    name=HOSTILE,
+                    processes=(replace(scenes.gpu(NOW).processes[1], command=HOSTILE, user=HOSTILE),),
+                ),
+            ),
+        ),
+    )
+    app = console([hostile])
+    forbidden = {"\x1b", "\x07", "\x9b", "\u202e", "\u200b", "\x00", "\t", "\r"}
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        await pilot.press("j")
+        for keys in ([], ["enter"], ["escape", "m"], ["escape", "6", "enter"], ["escape", "question_mark"]):
+            await pilot.press(*keys)
+            await pilot.pause()
+            text = screen_text(app)
+            assert not forbidden & set(text), keys
+            assert all(cell_width(row) == WIDE[0] for row in text.split("\n"))
+        await pilot.press("escape")
+        # Markup is text, not style.
+        assert "[bold]a" in panel_text(app, "log")
+
+
+async def test_chinese_prompts_keep_the_columns_after_them_aligned(console: Build) -> None:
+    app = console([scenes.busy(NOW)])
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        rows = panel_text(app, "queue").split("\n")
+    chinese = next(row for row in rows if "一只猫在雪地里跑" in row)
+    english = next(row for row in rows if "harbour" in row)
+    assert cell_width(chinese) == cell_width(english)
+    assert cell_width(chinese[: chinese.index("peak")]) == cell_width(english[: english.index("peak")])
+
+
+async def test_the_cursor_stays_on_its_job_when_the_queue_moves(console: Build) -> None:
+    client = scripted(scenes.busy(NOW))
+    app = console(client)
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        await pilot.press("j", "j")
+        from engine.wire import JobsReordered
+
+        client.push(JobsReordered(job_ids=(44, 42, 43)))
+        await until(pilot, lambda: app.link.state.waiting[0].id == 44)
+        await pilot.press("x")
+        await until(pilot, lambda: ("cancel", 43) in client.asked)
+
+
+async def test_pausing_freezes_the_picture_while_the_state_goes_on(console: Build) -> None:
+    client = scripted(scenes.busy(NOW))
+    app = console(client)
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        await pilot.press("p")
+        assert "History, paused" in screen_text(app)
+        client.push(ModelsChanged(models=()))
+        await until(pilot, lambda: app.link.state.models == ())
+        assert "wan2.1-14b" in panel_text(app, "models")
+        await pilot.press("p")
+        assert "No models." in panel_text(app, "models")
+
+
+async def test_the_axis_changes_by_key_and_not_by_the_data(console: Build) -> None:
+    client = scripted(scenes.busy(NOW))
+    app = console(client)
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        before = panel_text(app, "history").split("\n")[0]
+        big = replace(scenes.gpu(NOW), balance=scenes.gpu_balance(NOW, live=90.0))
+        client.push(MemorySampled(device=big))
+        await until(pilot, lambda: app.link.state.device == big)
+        app.dashboard.tick()
+        after = panel_text(app, "history").split("\n")
+        assert "▲ 126 GiB" in after[0] and "to 64.0 GiB" in before and "to 64.0 GiB" in after[0]
+        await pilot.press("2", "z")
+        assert "to 160 GiB" in panel_text(app, "history")
+
+
+async def test_the_log_filters_and_letters_are_letters_meanwhile(console: Build) -> None:
+    client = scripted(scenes.busy(NOW))
+    app = console(client)
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        await pilot.press("slash", "x", "q", "backspace", "backspace", "e", "v", "i", "c", "enter")
+        text = panel_text(app, "log")
+        assert "/evic" in text and "text 10.6 GiB" in text and "floor" not in text
+        assert app.is_running and [call[0] for call in client.asked] == ["hello"]
+        await pilot.press("escape")
+        assert "floor" in panel_text(app, "log")
+
+
+async def test_the_log_shows_memory_lines_first_and_all_on_a_key(console: Build) -> None:
+    app = console([scenes.busy(NOW)])
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        assert "41 started" not in panel_text(app, "log")
+        await pilot.press("6", "A")
+        assert "41 started" in panel_text(app, "log")
+
+
+async def test_looking_back_in_the_log_stops_following_until_asked(console: Build) -> None:
+    client = scripted(scenes.busy(NOW))
+    app = console(client)
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        await pilot.press("6", "k", "k")
+        for seq in (100, 101):
+            client.push(Logged(line=LogLine(seq=seq, at=NOW, event="x", text=f"line {seq}", memory=True)))
+        await until(pilot, lambda: "2 new" in panel_text(app, "log"))
+        await pilot.press("F")
+        text = panel_text(app, "log")
+        assert "line 101" in text and "following" in text
+
+
+async def test_a_job_page_shows_all_of_it_and_copies_its_path(console: Build) -> None:
+    app = console([scenes.busy(NOW)])
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        await pilot.press("G", "enter")
+        text = screen_text(app)
+        for part in ("Job 30  done", "a lighthouse in fog", "/home/me/Videos/turbotui/30.mp4", "took 13 s"):
+            assert part in text, part
+        await pilot.press("y")
+        assert app.clipboard == "/home/me/Videos/turbotui/30.mp4"
+        await pilot.press("q")
+        assert "Job 30  done" not in screen_text(app)
+
+
+async def test_the_help_lists_every_key(console: Build) -> None:
+    app = console([scenes.busy(NOW)], keys={"free": "F5"})
+    async with app.run_test(size=(120, 50)) as pilot:
+        await live(pilot)
+        await pilot.press("？")
+        text = screen_text(app)
+        for key in ("help.switch", "help.restart", "help.follow", "help.later"):
+            assert t(key)[:20] in text
+        assert "F5" in text
+
+
+async def test_a_key_can_be_another_one(console: Build) -> None:
+    client = scripted(scenes.busy(NOW))
+    app = console(client, keys={"free": "b"})
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        await pilot.press("f")
+        assert [call[0] for call in client.asked] == ["hello"]
+        await pilot.press("b")
+        await until(pilot, lambda: ("free",) in client.asked)
+        assert "b free" in panel_text(app, "keys")
+
+
+async def test_leaving_says_that_the_engine_goes_on(console: Build) -> None:
+    app = console([scenes.busy(NOW)])
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        await pilot.press("q")
+        await pilot.pause()
+    assert app.leaving_line == "engine goes on with job 41, 3 waiting"
+    assert app.return_code == 0
+
+
+async def test_escape_at_the_top_does_not_leave(console: Build) -> None:
+    app = console([scenes.busy(NOW)])
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        await pilot.press("escape")
+        await pilot.pause()
+        assert app.is_running and not app._exit
+
+
+async def test_the_palette_offers_actions_themes_and_languages(console: Build) -> None:
+    client = scripted(scenes.busy(NOW))
+    app = console(client)
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        titles = [command.title for command in app.get_system_commands(app.screen)]
+        assert "Free now  (f)" in titles and "Theme: light" in titles and "Language: zh_CN" in titles
+        await pilot.press("colon")
+        await pilot.pause()
+        assert "CommandPalette" in type(app.screen).__name__
+        await pilot.press("escape")
+        app.use_theme("light")
+        app.speak("zh_CN")
+        await pilot.pause()
+        assert app.paint.palette.name == "light" and "权重" in screen_text(app)
+
+
+async def test_a_picture_that_did_not_change_marks_no_cell(
+    console: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = scripted(scenes.busy(NOW))
+    app = console(client)
+    drawn: list[str | None] = []
+    refresh = LinePanel.refresh
+
+    def counted(self: LinePanel, *regions: Any, **settings: Any) -> Any:
+        drawn.append(self.id)
+        return refresh(self, *regions, **settings)
+
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        await pilot.pause(0.3)
+        monkeypatch.setattr(LinePanel, "refresh", counted)
+        for _ in range(5):
+            client.push(MemorySampled(device=scenes.gpu(NOW)))
+            app.dashboard.tick()
+        await pilot.pause(0.3)
+        assert drawn == []
+        client.push(MemorySampled(device=replace(scenes.gpu(NOW), temperature_c=99)))
+        await until(pilot, lambda: drawn != [])
+        assert drawn == ["header"]

@@ -1,0 +1,111 @@
+"""How the console looks, pinned as SVG; `pytest --snapshot-update` after a change that was meant."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from engine.wire import Event, MemorySampled, Snapshot
+from turbotui.app import TurboApp
+from turbotui.client import scenes
+
+from .conftest import NOW, SMALL, WIDE, Clock, live, screen_text, scripted, until
+
+SECONDS = 70
+
+
+def last_minute(scene: str) -> list[Event]:
+    """A snapshot, then a sample for each second of the minute before NOW."""
+    if scene == "first":
+        return [scenes.first_run(NOW)]
+    if scene == "cpu":
+        events: list[Event] = [scenes.cpu(NOW)]
+        for second in range(SECONDS):
+            live_bytes = int((60 << 20) * abs(math.sin(second / 9))) if second > 25 else 0
+            balance = scenes.host_balance(NOW, weights=(84 << 20) if second > 20 else 0, live=live_bytes)
+            events.append(MemorySampled(device=scenes.host(NOW, balance)))
+        return events
+    events = [scenes.busy(NOW)]
+    for second in range(SECONDS):
+        live_gib = 3.1 + 2.4 * abs(math.sin(second / 4)) if second > 26 else 0.0
+        balance = scenes.gpu_balance(
+            NOW, live=live_gib, weights=13.7 if second > 22 else 2.6, unseen=14.0 if second > 8 else 0.0
+        )
+        events.append(MemorySampled(device=scenes.gpu(NOW, balance)))
+    return events
+
+
+@pytest.fixture
+def look(
+    snap_compare: Callable[..., bool], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., None]:
+    # The palette of the fixture itself: a person's NO_COLOR must not change the picture.
+    monkeypatch.delenv("NO_COLOR", raising=False)
+
+    def check(scene: str, size: tuple[int, int], *keys: str, **settings: Any) -> None:
+        events = last_minute(scene)
+        app = TurboApp(
+            lambda: scripted(), where="me@gpubox01", wall=clock.wall, monotonic=clock.monotonic, **settings
+        )
+        gap = range(31, 34) if scene == "gpu" else range(0)
+
+        async def before(pilot: Any) -> None:
+            # The minute is played in the loop itself, so that each sample falls into its own second.
+            await until(pilot, lambda: app.link.state.link == "connected")
+            for second, event in enumerate(events):
+                clock.passed = second - len(events) + 1.0
+                if second not in gap or isinstance(event, Snapshot):
+                    app.link._take(event)
+                    if isinstance(event, MemorySampled) and event.device.balance is not None:
+                        app.link.history(event.device.id).add(event.device.balance, clock.wall())
+            clock.passed = 0.0
+            await live(pilot)
+            for key in keys:
+                await pilot.press(key)
+                await pilot.pause()
+            if keys == ("a",):
+                await until(pilot, lambda: "fits now" in screen_text(app))
+            app.dashboard.tick()
+            await pilot.pause()
+
+        assert snap_compare(app, terminal_size=size, run_before=before)
+
+    return check
+
+
+@pytest.mark.parametrize("size", [SMALL, WIDE], ids=["80x24", "120x36"])
+@pytest.mark.parametrize("scene", ["gpu", "cpu", "first"])
+def test_the_dashboard(look: Callable[..., None], scene: str, size: tuple[int, int]) -> None:
+    look(scene, size)
+
+
+@pytest.mark.parametrize("size", [SMALL, WIDE], ids=["80x24", "120x36"])
+@pytest.mark.parametrize(
+    "keys",
+    [("m",), ("u",), ("a",), ("enter",), ("question_mark",), ("E",)],
+    ids=["switch", "unload", "new-job", "job", "help", "restart"],
+)
+def test_a_dialog(look: Callable[..., None], keys: tuple[str, ...], size: tuple[int, int]) -> None:
+    # At 80x24 the job's page is opened from the queue.
+    look("gpu", size, *(("4",) if keys == ("enter",) else ()), *keys, restart_engine=lambda: None)
+
+
+@pytest.mark.parametrize("tab", ["3", "4", "5", "6"])
+def test_a_tab_at_80x24(look: Callable[..., None], tab: str) -> None:
+    look("gpu", SMALL, tab)
+
+
+@pytest.mark.parametrize("theme", ["light", "high-contrast", "terminal16"])
+def test_a_theme(look: Callable[..., None], theme: str) -> None:
+    look("gpu", WIDE, theme=theme)
+
+
+def test_chinese(look: Callable[..., None]) -> None:
+    look("cpu", WIDE, language="zh_CN")
+
+
+def test_a_large_terminal(look: Callable[..., None]) -> None:
+    look("gpu", (200, 50))

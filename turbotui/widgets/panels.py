@@ -1,0 +1,158 @@
+"""Owns the framed panels of the dashboard, and those whose rows can be walked."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, ClassVar
+
+from turbotui.text import t
+from turbotui.widgets.lines import LinePanel, Row, View, width_of
+
+if TYPE_CHECKING:
+    from textual.events import Click, MouseScrollDown, MouseScrollUp
+
+Key = Hashable
+"""What names a row of a list, whatever its place."""
+
+
+class Panel(LinePanel, can_focus=True):
+    """A framed LinePanel that can be gone to; title and remark stand in the frame."""
+
+    number: ClassVar[int] = 0
+
+    def title(self, view: View) -> str:
+        raise NotImplementedError
+
+    def remark(self, view: View, width: int) -> Row | None:
+        """What stands at the right of the frame's top."""
+        return None
+
+    def below(self, view: View) -> str:
+        """What stands at the right of the frame's bottom."""
+        return ""
+
+    def body(self, view: View, width: int, height: int) -> list[Row]:
+        raise NotImplementedError
+
+    def rows(self, view: View, width: int, height: int) -> list[Row]:
+        paint = view.paint
+        edge = paint.focus if self.has_focus else paint.faint
+        inner = width - 4
+        body = self.body(view, inner, height - 2)
+        remark = self.remark(view, max(0, width - 12 - width_of(self.title(view))))
+        top = Row(width).add("╭ ", edge)
+        if self.number:
+            top.add(f"{self.number} ", paint.key)
+        top.add(f"{self.title(view)} ", paint.focus_title if self.has_focus else paint.bold)
+        if remark is not None and remark.cells:
+            top.to(width - remark.cells - 3, edge, "─").add(" ", edge).extend(remark).add(" ", edge)
+        top.to(width - 1, edge, "─").add("╮", edge)
+        built = [top]
+        for y in range(height - 2):
+            row = Row(width).add("│ ", edge)
+            if y < len(body):
+                row.extend(body[y])
+            built.append(row.to(width - 2, paint.text).add(" │", edge))
+        below = self.below(view)
+        foot = Row(width).add("╰", edge)
+        if below:
+            foot.to(width - 3 - width_of(below), edge, "─").add(f" {below} ", paint.muted)
+        built.append(foot.to(width - 1, edge, "─").add("╯", edge))
+        return built
+
+
+class ListPanel(Panel):
+    """A Panel whose rows can be walked: the cursor stays on its key when rows move under it.
+
+    Only the rows in sight are built, so a list may be long.
+    """
+
+    def __init__(self, *, id: str) -> None:
+        super().__init__(id=id)
+        self.chosen: Key | None = None
+        """Key of the row that the cursor is on."""
+        self.top = 0
+        self._keys: list[Key] = []
+        self._walkable: list[Key] = []
+        self._room = 1
+
+    def keys(self, view: View) -> list[Key]:
+        """The rows in order."""
+        raise NotImplementedError
+
+    def walkable(self, key: Key) -> bool:
+        """Whether the cursor may be on this row."""
+        return True
+
+    def row(self, view: View, key: Key, width: int) -> Row:
+        raise NotImplementedError
+
+    def heading(self, view: View, width: int) -> list[Row]:
+        """Rows above the list that do not scroll."""
+        return []
+
+    def nothing(self, view: View, width: int) -> list[Row]:
+        """What is shown when there are no rows."""
+        return []
+
+    def place_cursor(self) -> None:
+        """Choose a row when the chosen one is gone."""
+        if self.chosen not in self._walkable:
+            self.chosen = self._walkable[0] if self._walkable else None
+
+    def body(self, view: View, width: int, height: int) -> list[Row]:
+        self._keys = self.keys(view)
+        self._walkable = [key for key in self._keys if self.walkable(key)]
+        self.place_cursor()
+        if not self._keys:
+            self._room = height
+            return self.nothing(view, width)
+        heading = self.heading(view, width)
+        self._room = max(1, height - len(heading))
+        if self.chosen is not None:
+            cursor = self._keys.index(self.chosen)
+            self.top = max(min(self.top, cursor), cursor - self._room + 1)
+        self.top = max(0, min(self.top, len(self._keys) - self._room))
+        shown = []
+        for key in self._keys[self.top : self.top + self._room]:
+            row = self.row(view, key, width)
+            if self.has_focus and key == self.chosen:
+                row.to(width, view.paint.text).upon(view.paint)
+            shown.append(row)
+        return heading + shown
+
+    def below(self, view: View) -> str:
+        more = len(self._keys) - self.top - self._room
+        return t("list.more", count=more) if more > 0 else ""
+
+    def _place(self) -> int:
+        return self._walkable.index(self.chosen) if self.chosen in self._walkable else 0
+
+    def _go(self, place: int) -> None:
+        if self._walkable:
+            self.chosen = self._walkable[max(0, min(place, len(self._walkable) - 1))]
+            self.redraw()
+
+    def move(self, by: int) -> None:
+        """Walk `by` rows down, or up when negative."""
+        self._go(self._place() + by)
+
+    def move_to_end(self, *, last: bool) -> None:
+        self._go(len(self._walkable) if last else 0)
+
+    def page(self, by: int) -> None:
+        self.move(by * max(1, self._room // 2))
+
+    def on_click(self, event: Click) -> None:
+        if self.view is None:
+            return
+        index = self.top + event.y - 1 - len(self.heading(self.view, self.size.width - 4))
+        if self.top <= index < len(self._keys) and self._keys[index] in self._walkable:
+            self.chosen = self._keys[index]
+            self.redraw()
+
+    def on_mouse_scroll_down(self, event: MouseScrollDown) -> None:
+        self.move(1)
+
+    def on_mouse_scroll_up(self, event: MouseScrollUp) -> None:
+        self.move(-1)
