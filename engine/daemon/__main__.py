@@ -56,8 +56,14 @@ def main() -> int:
     from engine.daemon.engine import Engine
 
     async def serve() -> None:
-        engine = Engine(paths, config, environ=environ, instance=instance)
-        server = SocketServer(create_app(engine), paths.socket, listener, on_rebound=engine.socket_rebound)
+        engine = Engine(paths, config, lock=lock, environ=environ, instance=instance)
+        server = SocketServer(
+            create_app(engine),
+            paths.socket,
+            listener,
+            may_bind=lock.still_held,
+            on_rebound=engine.socket_rebound,
+        )
         await engine.serve(server)
 
     try:
@@ -66,7 +72,9 @@ def main() -> int:
         paths.socket.unlink(missing_ok=True)
         print(error, file=sys.stderr)
         return error.exit_code
-    return 0
+    # Whatever thread still waits for a child that hangs must not keep the process.
+    sys.stderr.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from engine.config import Config
 from engine.daemon.demo import make_demo_models
 from engine.daemon.devices import DeviceInUse
 from engine.daemon.events import EventHub
+from engine.daemon.lock import EngineLock
 from engine.daemon.logbook import LogBook
 from engine.daemon.memory import MemoryView
 from engine.daemon.nursery import Nursery
@@ -66,11 +67,14 @@ LOOK_S = 1.0
 class Engine:
     """One per state directory, for as long as its lock is held."""
 
-    def __init__(self, paths: Paths, config: Config, *, environ: dict[str, str], instance: str) -> None:
+    def __init__(
+        self, paths: Paths, config: Config, *, lock: EngineLock, environ: dict[str, str], instance: str
+    ) -> None:
         """`environ` is the environment that the engine was started with, for its children."""
         self.build = build_id()
         self.paths = paths
         self._config = config.engine
+        self._lock = lock
         self._environ = environ
         self._instance = instance
         self._started_at = time.time()
@@ -158,9 +162,10 @@ class Engine:
     async def _end(self, tasks: list[asyncio.Task[None]]) -> None:
         # The worker first: its death interrupts a running job, which the queue then writes down.
         await self.supervisor.stop()
-        async with asyncio.timeout(1.0):
-            while self.queue.running is not None:
-                await asyncio.sleep(0.005)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                while self.queue.running is not None:
+                    await asyncio.sleep(0.005)
         for task in tasks:
             task.cancel()
         if self._demo is not None:
@@ -187,6 +192,11 @@ class Engine:
                 self._models_changed()
             if self._unsettled:
                 self._recover()
+            if not self._lock.still_held() and self._state != "stopping":
+                self.logbook.write(
+                    "engine", f"{self.paths.state} was removed; nothing can be kept", level="error"
+                )
+                self.request_stop()
             if self.store.count_waiting():
                 self.queue.wake()
             if self._state == "stopping" and self.queue.running is None:

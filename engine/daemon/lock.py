@@ -53,6 +53,14 @@ class EngineLock:
         os.close(fd)
         raise EngineUnavailable(_held_by(holder))
 
+    def still_held(self) -> bool:
+        """Whether our lock is on the file that clients see: somebody may have removed the folder."""
+        assert self._fd is not None, "still_held before acquire"
+        try:
+            return os.path.samestat(os.fstat(self._fd), self.path.stat())
+        except OSError:
+            return False
+
     def publish(self, holder: LockHolder) -> None:
         """Write who holds it; clients find the socket here."""
         assert self._fd is not None, "publish before acquire"

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -147,6 +148,9 @@ class Nursery:
         self._stopping = True
         if self._pid is not None:
             _kill_child(self._pid)
+        address = forkserver._forkserver._forkserver_address  # type: ignore[attr-defined]  # no public way
+        if isinstance(address, str) and Path(address).parent.name.startswith("pymp-"):
+            shutil.rmtree(Path(address).parent, ignore_errors=True)
 
     async def _prove_ready(self) -> None:
         receiving, sending = self._context.Pipe(duplex=False)

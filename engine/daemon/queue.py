@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -33,6 +33,16 @@ from engine.worker.channel import JobEnded, ModelFiles, RunJob
 
 NAME_BYTES = 120
 """A file name's share of the prompt; ext4 takes 255 bytes in all, and Chinese takes 3 a character."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Chosen:
+    """The job whose turn it is, and what it was planned with."""
+
+    job: Job
+    admitted: Admitted
+    footprint: Footprint
+    budget_bytes: int
 
 
 class QueueRunner:
@@ -142,10 +152,10 @@ class QueueRunner:
                 async with self._supervisor.device_lock:
                     chosen = self._choose()
                     if chosen is not None:
-                        await self._run(*chosen)
+                        await self._run(chosen)
                     ran = chosen is not None
 
-    def _choose(self) -> tuple[Job, Admitted, int] | None:
+    def _choose(self) -> _Chosen | None:
         """The first runnable job that fits, with its budget; others learn for whom they wait."""
         budget = self._memory.budget()
         if self._draining or budget is None:
@@ -159,13 +169,14 @@ class QueueRunner:
                 continue
             reason = waits_for(footprint.peak_bytes, budget)
             if reason is None:
-                return job, admitted, budget.now_bytes
+                return _Chosen(job=job, admitted=admitted, footprint=footprint, budget_bytes=budget.now_bytes)
             if job.waits_for != reason and not _same_wait(job.waits_for, reason):
                 self._changed(self._store.wait_for_memory(job.id, reason))
                 self._logbook.write("job", f"waits: {reason}", job_id=job.id)
         return None
 
-    async def _run(self, job: Job, admitted: Admitted, budget_bytes: int) -> None:
+    async def _run(self, chosen: _Chosen) -> None:
+        job, admitted = chosen.job, chosen.admitted
         with suppress(OSError):  # what is wrong with the folder is told by the writing of the file
             admitted.output_dir.mkdir(parents=True, exist_ok=True)
         output = choose_output(admitted.output_dir, job.id, job.spec.prompt)
@@ -176,7 +187,7 @@ class QueueRunner:
         self._changed(job)
         self._logbook.write("job", f"starts, attempt {job.attempt}: {job.spec.model}", job_id=job.id)
         try:
-            ended = await self._work(job, admitted, output, budget_bytes)
+            ended = await self._work(job, chosen, output)
         except WorkerDied as error:
             job = self._interrupted(job, str(error))
         else:
@@ -185,7 +196,8 @@ class QueueRunner:
             self._running, self._progress = None, None
         self._end(job)
 
-    async def _work(self, job: Job, admitted: Admitted, output: Path, budget_bytes: int) -> JobEnded:
+    async def _work(self, job: Job, chosen: _Chosen, output: Path) -> JobEnded:
+        admitted = chosen.admitted
         worker = await self._supervisor.ensure_worker()
         self._store.set_worker(job.id, worker.pid, worker.start_time)
         if self._cancelled:
@@ -200,7 +212,8 @@ class QueueRunner:
                 width=admitted.width,
                 height=admitted.height,
                 output=str(output),
-                budget_bytes=budget_bytes,
+                budget_bytes=chosen.budget_bytes,
+                stage_bytes={name: stage.activation_bytes for name, stage in chosen.footprint.stages.items()},
             )
         )
 

@@ -72,7 +72,15 @@ class OwnerOnlyProtocol(H11Protocol):
 class SocketServer(uvicorn.Server):
     """uvicorn on our socket, with signals left to the daemon and the socket kept in place."""
 
-    def __init__(self, app: Any, path: Path, listener: socket.socket, on_rebound: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        app: Any,
+        path: Path,
+        listener: socket.socket,
+        *,
+        may_bind: Callable[[], bool],
+        on_rebound: Callable[[], None],
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -89,6 +97,7 @@ class SocketServer(uvicorn.Server):
         )
         self.path = path
         self._listener = listener
+        self._may_bind = may_bind
         self._on_rebound = on_rebound
 
     @contextlib.contextmanager
@@ -102,7 +111,8 @@ class SocketServer(uvicorn.Server):
             await self.serve(sockets=[self._listener])
         finally:
             watcher.cancel()
-            self.path.unlink(missing_ok=True)
+            if self._may_bind():
+                self.path.unlink(missing_ok=True)
 
     async def _wait_tasks_to_complete(self) -> None:
         # uvicorn waits in steps of 0.1 s without an end of its own for connections whose peer
@@ -118,7 +128,8 @@ class SocketServer(uvicorn.Server):
         inode = _inode(self.path)
         while True:
             await asyncio.sleep(WATCH_S)
-            if _inode(self.path) == inode or self.should_exit:
+            # Without the lock the path may be another engine's: taking it would steal its clients.
+            if _inode(self.path) == inode or self.should_exit or not self._may_bind():
                 continue
             with contextlib.suppress(OSError):  # the folder may be on its way out too; next time
                 fresh = bind_socket(self.path)

@@ -39,6 +39,8 @@ class RunJob(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Absolute path of the finished video; its folder exists."""
     budget_bytes: int
     """What this worker may hold on its device, weights and stages together."""
+    stage_bytes: dict[Stage, int]
+    """Working memory that each stage needs beside its weights, as the daemon planned it."""
 
 
 class CancelJob(msgspec.Struct, frozen=True, kw_only=True, tag=True):

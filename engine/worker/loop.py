@@ -139,6 +139,8 @@ class Worker:
                 cancelled=lambda: self._between_steps(job_id),
             )
         except EngineError as error:
+            for note in getattr(error, "__notes__", ()):  # the original's traceback, as text
+                self._channel.send(WorkerLog(level="debug", event="trace", text=note, job_id=job_id))
             ended = JobEnded(
                 job_id=job_id,
                 error_code=error.code,

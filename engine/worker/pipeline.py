@@ -37,7 +37,6 @@ from engine.worker.conditioning import fit_image, image_condition, read_image
 from engine.worker.denoise import DenoiseState, denoise, net_timestep, start
 from engine.worker.faults import as_engine_error, forget
 from engine.worker.progress import ProgressMeter
-from engine.worker.stage_memory import stage_bytes
 from engine.worker.store import ComponentStore
 from engine.worker.text import encode_prompt
 from engine.worker.video import VideoWriter, manifest_path_of, write_manifest
@@ -252,7 +251,7 @@ class _Run:
             model,
             names,
             stage=stage,
-            stage_bytes=stage_bytes(stage, model, self._job.width, self._job.height, self._frames),
+            stage_bytes=self._job.stage_bytes.get(stage, 0),
             budget_bytes=self._job.budget_bytes,
             job_id=self._job.job_id,
             moved=moved,

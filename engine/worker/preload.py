@@ -8,10 +8,12 @@ may open a driver file or start a thread; `engine.worker.entry.report_imports` l
 from __future__ import annotations
 
 import os
+import signal
 
 from engine.tether import tether
 
 tether(int(os.environ["_TURBOTUI_PARENT"]), "tt-nursery")
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl+c in the terminal of `engine run` is the daemon's
 
 import diffusers  # noqa: E402, F401  # after the tether, as everything below
 import imageio  # noqa: E402, F401

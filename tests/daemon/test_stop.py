@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+import time
 
 from engine.wire import JobSpec
 from tests.daemon.live import LiveEngine, is_gone, stop_process, wait_for
 
 VIEWER = """
 import sys
+import time
 from turbotui.client.http import HttpClient
 def take(frame):
     print(type(frame.event).__name__, flush=True)
@@ -49,3 +52,17 @@ def test_an_engine_with_three_viewers_one_of_them_stopped_ends_within_two_second
     spare.start()
     wait_for(lambda: spare.client.job(job.id).status == "running", 30, "the job's new start")
     spare.client.cancel(job.id)
+
+
+def test_an_engine_whose_folder_was_removed_ends_and_takes_nothing_from_its_successor(
+    spare: LiveEngine,
+) -> None:
+    spare.start()
+    first = spare.process
+    assert first is not None
+    shutil.rmtree(spare.home / "state")
+    shutil.rmtree(spare.paths.runtime)
+    spare.start()
+    first.wait(timeout=5)
+    time.sleep(1.2)  # longer than the first one looked after its socket
+    assert spare.answers()

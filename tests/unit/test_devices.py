@@ -25,7 +25,10 @@ def reading(index: int, free: int) -> DeviceReading:
 GPUS = [reading(0, 10), reading(1, 90), reading(2, 50)]
 
 
-def choose(setting: str = "auto", granted: str | None = None, **changes: object) -> tuple[str | None, str | None]:
+Chosen = tuple[str | None, str | None]
+
+
+def choose(setting: str = "auto", granted: str | None = None, **changes: object) -> Chosen:
     known = {"gpu_files_present": True, "nvml_fault": None, **changes}
     readings = known.pop("readings", GPUS)
     choice = choose_device(setting, granted, readings, **known)  # type: ignore[arg-type]

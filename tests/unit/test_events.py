@@ -8,7 +8,7 @@ import pytest
 
 from engine.daemon import events
 from engine.daemon.events import EventHub
-from engine.wire import DeviceStatus, Event, LogLine, Logged, MemorySampled, Snapshot
+from engine.wire import DeviceStatus, Event, Logged, LogLine, MemorySampled, Snapshot
 
 
 def snapshot() -> Snapshot:

@@ -13,13 +13,15 @@ import torch
 
 from engine.models.demo import make_demo_models
 from engine.models.demo_files import demo_folder
-from engine.wire import JobSpec, Receipt
+from engine.wire import STAGES, JobSpec, Receipt
 from engine.worker.backend import CpuBackend
 from engine.worker.channel import ComponentChanged, JobProgressed, ModelFiles, RunJob
 from engine.worker.store import ComponentStore
 
 SMALL, LARGE, I2V = "wan-demo-small", "wan-demo-large", "wan-demo-i2v"
 BUDGET = 2 * 2**30
+STAGE_BYTES = 2**20
+"""Working memory that a test's job plans for each stage."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -102,6 +104,7 @@ def job(tmp_path: Path, files: Callable[[str], ModelFiles]) -> Callable[..., Run
             height=32,
             output=str(tmp_path / "clip.mp4"),
             budget_bytes=budget_bytes,
+            stage_bytes=dict.fromkeys(STAGES, STAGE_BYTES),
         )
 
     return make

@@ -29,10 +29,9 @@ from engine.worker import pipeline
 from engine.worker.backend import CpuBackend
 from engine.worker.channel import ModelFiles, RunJob
 from engine.worker.pipeline import run_job
-from engine.worker.stage_memory import stage_bytes
 from engine.worker.store import ComponentStore
 
-from .conftest import I2V, LARGE, SMALL, Seen
+from .conftest import I2V, LARGE, SMALL, STAGE_BYTES, Seen
 
 MakeJob = Callable[..., RunJob]
 
@@ -131,11 +130,7 @@ def test_a_tight_budget_swaps_components_and_makes_the_same_frames(
     store.unload()
     seen.receipts.clear()
     model = store.open(files(I2V))
-    stages = {"text": "text", "vae": "decode", "dit.high": "denoise", "dit.low": "denoise"}
-    budget = max(
-        component.bytes + stage_bytes(stages[name], model, 32, 32, 5)  # type: ignore[arg-type]
-        for name, component in model.components.items()
-    )
+    budget = max(component.bytes for component in model.components.values()) + STAGE_BYTES
     tight = run(job(I2V, image=picture, steps=4, budget_bytes=budget))[0]
     assert tight.frames_sha256 == roomy.frames_sha256
     evicted = [receipt.target for receipt in seen.receipts if receipt.action == "unload"]
