@@ -19,15 +19,14 @@ from engine.daemon.logbook import LogBook
 from engine.daemon.memory import MemoryView
 from engine.daemon.nursery import Nursery
 from engine.daemon.probe import Probe
+from engine.daemon.receipts import nothing_to_do, proved, receipt_text
 from engine.daemon.residents import Residents
 from engine.daemon.worker import WorkerExit, WorkerProcess, start_worker
-from engine.errors import EngineError, NotNow, WorkerDied
-from engine.units import size_text
+from engine.errors import NotNow, WorkerDied
 from engine.wire import (
     ActionProgressed,
     Event,
     JobProgress,
-    Proof,
     Receipt,
     ReceiptIssued,
     WorkerState,
@@ -256,7 +255,7 @@ class Supervisor:
         """Give back what is resident and not in use; with no worker nothing is, and that is a receipt too."""
         target = "everything" if model is None else model if component is None else f"{model}/{component}"
         if self._worker is None:
-            return self._issue(_nothing("unload", target))
+            return self._issue(nothing_to_do("unload", target))
         return await self._act(
             "unload",
             target,
@@ -267,7 +266,7 @@ class Supervisor:
     async def free(self) -> Receipt:
         """Give back the allocator's cache and idle components."""
         if self._worker is None:
-            return self._issue(_nothing("free", "cache and idle components"))
+            return self._issue(nothing_to_do("free", "cache and idle components"))
         return await self._act(
             "free",
             "cache and idle components",
@@ -300,38 +299,19 @@ class Supervisor:
     async def _prove(
         self, worker: WorkerProcess, receipt: Receipt, held: int | None, expected_bytes: int
     ) -> Receipt:
-        """Complete a receipt by what the probe sees of the process, where it sees it.
-
-        Loads add to the process while unloads take from it, so what must be reached is
-        `held - expected + loaded`.
-        """
-        expected = max(receipt.expected_bytes, expected_bytes)
-        proof: Proof = "process-rss" if worker.device_id == "cpu" else "nvml-process"
+        """Complete a receipt by what the probe sees of the process, where it sees it."""
         if held is None:
-            return replace(
-                receipt, proof_reason=receipt.proof_reason or "the process has no entry of its own"
-            )
-        goal = held - expected + receipt.loaded_bytes
+            reason = receipt.proof_reason or "the process has no entry of its own"
+            return replace(receipt, proof_reason=reason)
+        expected = max(receipt.expected_bytes, expected_bytes)
+        slack = int(max(expected, receipt.loaded_bytes) * PROOF_SLACK)
         traced = await self._probe.trace(
             worker.pid,
             worker.device_id,
-            until_bytes=int(goal + max(expected, receipt.loaded_bytes) * PROOF_SLACK),
+            until_bytes=held - expected + receipt.loaded_bytes + slack,
             timeout_s=PROOF_TIMEOUT_S,
         )
-        if traced is None or traced.end_bytes is None:
-            return replace(receipt, proof_reason="the probe did not answer")
-        returned = held + receipt.loaded_bytes - traced.end_bytes
-        residue = max(0, traced.end_bytes - goal) if not traced.reached else 0
-        return replace(
-            receipt,
-            expected_bytes=expected,
-            returned_bytes=max(0, returned),
-            residue_bytes=residue,
-            residue=("held by the worker's process beyond its weights",) if residue else (),
-            proof=proof,
-            proof_reason="no GPU: the worker's resident set is the proof" if proof == "process-rss" else None,
-            elapsed_s=round(receipt.elapsed_s + traced.elapsed_s, 4),
-        )
+        return proved(receipt, traced, held=held, expected=expected, on_cpu=worker.device_id == "cpu")
 
     def _issue(self, receipt: Receipt) -> Receipt:
         receipt = replace(receipt, at=time.time())
@@ -394,40 +374,3 @@ class Supervisor:
                     job_id=message.job_id,
                     memory=message.memory,
                 )
-
-
-def receipt_text(receipt: Receipt) -> str:
-    """A receipt as the log tells it."""
-    if not receipt.ok:
-        return f"{receipt.target}: {receipt.error}"
-    parts = [receipt.target]
-    if receipt.loaded_bytes:
-        parts.append(f"{size_text(receipt.loaded_bytes)} in")
-    if receipt.expected_bytes or not receipt.loaded_bytes:
-        parts.append(f"expected back {size_text(receipt.expected_bytes)}")
-    if receipt.returned_bytes is not None and receipt.expected_bytes:
-        parts.append(f"back {size_text(receipt.returned_bytes)} by {receipt.proof}")
-        parts.append(f"residue {size_text(receipt.residue_bytes or 0)}")
-    parts.append(f"{receipt.elapsed_s:.3f} s")
-    return ", ".join(parts)
-
-
-def _nothing(action: str, target: str) -> Receipt:
-    """The receipt of an action that found nothing to do."""
-    return Receipt(
-        action="unload" if action == "unload" else "free",
-        target=target,
-        ok=True,
-        returned_bytes=0,
-        residue_bytes=0,
-        elapsed_s=0.0,
-        proof="device-delta",
-        proof_reason="no worker runs, so nothing of ours is on the device",
-    )
-
-
-def sentence_of(error: BaseException) -> tuple[str, str]:
-    """(code, sentence) of whatever ended an attempt."""
-    if isinstance(error, EngineError):
-        return error.code, str(error)
-    return "bug", f"{type(error).__name__}: {error}"

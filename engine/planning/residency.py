@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from engine.errors import DoesNotFit, OutOfMemory
+from engine.units import size_text
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,8 +72,9 @@ def plan_residency(
     names = " + ".join(f"{item.model}/{item.component}" for item in needed) or "its work"
     if need_bytes > budget_bytes:
         raise DoesNotFit(
-            f"{stage} needs {size(need_bytes)} ({names} and {size(stage_bytes)} of working memory) and the "
-            f"budget is {size(budget_bytes)}; take fewer frames or a smaller resolution, or raise the budget"
+            f"{stage} needs {size_text(need_bytes)} ({names} and {size_text(stage_bytes)} of working memory) "
+            f"and the budget is {size_text(budget_bytes)}; take fewer frames or a smaller resolution, "
+            "or raise the budget"
         )
     others = [item for item in here if (item.model, item.component) not in wanted]
     excess = need_bytes + sum(item.bytes for item in others) - budget_bytes
@@ -89,23 +91,16 @@ def plan_residency(
                 model=item.model,
                 component=item.component,
                 bytes=item.bytes,
-                reason=f"{stage} lacks {size(excess)}; it is idle, {kinship}",
+                reason=f"{stage} lacks {size_text(excess)}; it is idle, {kinship}",
             )
         )
         excess -= item.bytes
     if excess > 0:
         held = ", ".join(f"{item.model}/{item.component}" for item in others if item.leased)
         raise OutOfMemory(
-            f"{stage} needs {size(need_bytes)} of the budget of {size(budget_bytes)} "
-            f"and lacks {size(excess)}: "
+            f"{stage} needs {size_text(need_bytes)} of the budget of {size_text(budget_bytes)} "
+            f"and lacks {size_text(excess)}: "
             f"{held} are in use; wait for that job to end"
         )
     load = tuple(item for item in needed if (item.model, item.component) not in present)
     return ResidencyPlan(evict=tuple(evict), load=load)
-
-
-def size(num_bytes: int) -> str:
-    """`num_bytes` for a sentence: 1536 MiB or more in GiB."""
-    if abs(num_bytes) >= 1536 * 2**20:
-        return f"{num_bytes / 2**30:.2f} GiB"
-    return f"{num_bytes / 2**20:.1f} MiB"

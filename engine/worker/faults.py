@@ -10,7 +10,7 @@ import errno
 import traceback
 
 from engine.errors import DeviceFault, EngineError, OutOfMemory, StorageUnusable, WorkFailed, from_code
-from engine.planning.residency import size
+from engine.units import size_text
 from engine.worker.backend import Backend
 
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG})
@@ -35,7 +35,7 @@ def as_engine_error(error: BaseException, backend: Backend, doing: str) -> Engin
     if backend.is_oom(error):
         return OutOfMemory(
             f"{backend.device_name} had no memory left while {doing}; this worker holds "
-            f"{size(backend.held_bytes())} of {size(backend.total_bytes)}: "
+            f"{size_text(backend.held_bytes())} of {size_text(backend.total_bytes)}: "
             "free other processes' memory, or take fewer frames or a smaller resolution"
         )
     if isinstance(error, OSError) and error.errno in NO_SPACE:

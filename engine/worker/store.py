@@ -16,7 +16,8 @@ from typing import Literal
 from torch import nn
 
 from engine.errors import DoesNotFit, EngineError, NotFound, NotNow, OutOfMemory
-from engine.planning.residency import Needed, Resident, plan_residency, size
+from engine.planning.residency import Needed, Resident, plan_residency
+from engine.units import size_text
 from engine.wire import ComponentState, Receipt, ReceiptStep
 from engine.worker.backend import Backend
 from engine.worker.channel import ComponentChanged, ModelFiles
@@ -294,7 +295,7 @@ class ComponentStore:
             failure = error
         except Exception as error:
             failure = as_engine_error(
-                error, self._backend, f"loading {component.label} ({size(component.bytes)})"
+                error, self._backend, f"loading {component.label} ({size_text(component.bytes)})"
             )
             forget(error)
         return failure
@@ -502,7 +503,7 @@ def _what_fits(model: Model, budget_bytes: int) -> list[Component]:
     largest = max(model.components.values(), key=lambda item: item.bytes)
     if largest.bytes > budget_bytes:
         raise DoesNotFit(
-            f"{largest.label} needs {size(largest.bytes)} and the budget is {size(budget_bytes)}; "
+            f"{largest.label} needs {size_text(largest.bytes)} and the budget is {size_text(budget_bytes)}; "
             "raise the budget or take a smaller model"
         )
     chosen: list[Component] = []

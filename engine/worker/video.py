@@ -24,8 +24,8 @@ import imageio_ffmpeg  # type: ignore[import-untyped]
 import msgspec
 
 from engine.errors import StorageUnusable, WorkFailed
-from engine.planning.residency import size
 from engine.planning.shapes import FPS
+from engine.units import size_text
 from engine.wire import Manifest
 from engine.worker.autoencoder import Frames
 
@@ -218,7 +218,7 @@ def _attempt(path: Path, act: Callable[[], object]) -> None:
 
 def _storage(path: Path, reason: str) -> StorageUnusable:
     try:
-        free = f"{size(shutil.disk_usage(path.parent).free)} free there"
+        free = f"{size_text(shutil.disk_usage(path.parent).free)} free there"
     except OSError:
         free = "its folder cannot be looked at"
     return StorageUnusable(

@@ -1,0 +1,62 @@
+"""Receipts as the daemon completes and tells them: what was promised, what the probe saw, in words."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from engine.telemetry.samples import Traced
+from engine.units import size_text
+from engine.wire import Proof, Receipt
+
+
+def proved(receipt: Receipt, traced: Traced | None, *, held: int, expected: int, on_cpu: bool) -> Receipt:
+    """`receipt` completed by the process's own bytes: `held` before the action, `traced` after it.
+
+    Loads add to the process while unloads take from it, so what should be left is
+    `held - expected + loaded`; what is left beyond that is residue.
+    """
+    if traced is None or traced.end_bytes is None:
+        return replace(receipt, proof_reason="the probe did not answer")
+    proof: Proof = "process-rss" if on_cpu else "nvml-process"
+    left = held - expected + receipt.loaded_bytes
+    residue = 0 if traced.reached else max(0, traced.end_bytes - left)
+    return replace(
+        receipt,
+        expected_bytes=expected,
+        returned_bytes=max(0, held + receipt.loaded_bytes - traced.end_bytes),
+        residue_bytes=residue,
+        residue=("held by the worker's process beyond its weights",) if residue else (),
+        proof=proof,
+        proof_reason="no GPU: the worker's resident set is the proof" if on_cpu else None,
+        elapsed_s=round(receipt.elapsed_s + traced.elapsed_s, 4),
+    )
+
+
+def receipt_text(receipt: Receipt) -> str:
+    """A receipt as the log tells it."""
+    if not receipt.ok:
+        return f"{receipt.target}: {receipt.error}"
+    parts = [receipt.target]
+    if receipt.loaded_bytes:
+        parts.append(f"{size_text(receipt.loaded_bytes)} in")
+    if receipt.expected_bytes or not receipt.loaded_bytes:
+        parts.append(f"expected back {size_text(receipt.expected_bytes)}")
+    if receipt.returned_bytes is not None and receipt.expected_bytes:
+        parts.append(f"back {size_text(receipt.returned_bytes)} by {receipt.proof}")
+        parts.append(f"residue {size_text(receipt.residue_bytes or 0)}")
+    parts.append(f"{receipt.elapsed_s:.3f} s")
+    return ", ".join(parts)
+
+
+def nothing_to_do(action: str, target: str) -> Receipt:
+    """The receipt of an action that found nothing to do."""
+    return Receipt(
+        action="unload" if action == "unload" else "free",
+        target=target,
+        ok=True,
+        returned_bytes=0,
+        residue_bytes=0,
+        elapsed_s=0.0,
+        proof="device-delta",
+        proof_reason="no worker runs, so nothing of ours is on the device",
+    )
