@@ -208,7 +208,7 @@ class TurboApp(App[None]):
 
     def on_state_changed(self) -> None:
         if self.screen_stack:
-            self.dashboard.tick()
+            self.dashboard.state_changed()
 
     @property
     def pending(self) -> Pending | None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from typing import TYPE_CHECKING
 
 from engine.config import ConsoleConfig
 from engine.errors import EngineError
 from engine.paths import Paths
 from turbotui.app import TurboApp
-from turbotui.client import launch
-from turbotui.client.http import HttpClient
+
+if TYPE_CHECKING:
+    from turbotui.client.http import HttpClient
 
 ANSWER_TIMEOUT_S = 2.0
 """The console says that it waits and asks again, rather than hang on an engine that is stopped."""
@@ -23,16 +25,26 @@ def run_console(paths: Paths, config: ConsoleConfig, *, demo: bool) -> int:
     made in it, whose progress the console then shows like any other change.
     """
 
+    # Imported in the link's thread, behind the first picture: the wire models cost 50 ms.
+    def connect() -> HttpClient:
+        from turbotui.client import launch
+
+        return launch.connect(paths, start=False, timeout=ANSWER_TIMEOUT_S)
+
     def start() -> None:
+        from turbotui.client import launch
+
         client = launch.connect(paths)
         if demo:
             threading.Thread(target=_make_demo_models, args=(client,), name="demo", daemon=True).start()
 
     def restart() -> None:
+        from turbotui.client import launch
+
         launch.restart_engine(paths)
 
     app = TurboApp(
-        lambda: launch.connect(paths, start=False, timeout=ANSWER_TIMEOUT_S),
+        connect,
         start_engine=start,
         restart_engine=restart,
         theme=config.theme,

@@ -317,10 +317,11 @@ def script(scene: str, now: float) -> Iterator[Step]:
     snapshot = busy(now) if scene == "busy" else idle(now)
     yield Step(event=snapshot)
     seq = len(LOG)
+    resting = MemorySampled(device=gpu(now))
     for tick in itertools.count(1):
         at = now + tick / 10
         if scene != "busy":
-            yield Step(event=MemorySampled(device=gpu(now)), after_s=0.1)
+            yield Step(event=resting, after_s=0.1)
             if tick % 20 == 0:
                 yield Step(event=Heartbeat(at=at))
             continue
@@ -331,7 +332,7 @@ def script(scene: str, now: float) -> Iterator[Step]:
         yield Step(event=MemorySampled(device=device), after_s=0.1)
         if tick % 5 == 0:
             yield Step(event=JobChanged(job=running_job(now, fraction=tick / 5 % 100 / 100)))
-        if tick % 10 == 0:
+        if tick % 50 == 0:
             seq += 1
             line = LogLine(
                 seq=seq, at=at, event="load", text=f"block {tick} 0.31 GiB", job_id=41, memory=True

@@ -24,7 +24,7 @@ from turbotui.widgets.bottom import (
     TooSmall,
 )
 from turbotui.widgets.card import CardPanel
-from turbotui.widgets.header import Header
+from turbotui.widgets.header import Clock, Header
 from turbotui.widgets.history import HistoryPanel
 from turbotui.widgets.lines import LinePanel, View
 from turbotui.widgets.log import LogPanel, LogTail
@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from turbotui.history import History
     from turbotui.state import ConsoleState
 
-FOCUSED_S = 0.1
-BLURRED_S = 0.5
+FULL_S = 0.1
+RESTING_S = 0.5
 NOTICE_S = 20.0
 
 
@@ -67,7 +67,7 @@ class PlannedLayout(Layout):
 
 
 class DashboardScreen(Screen[None]):
-    """Draws at 10 Hz while it has the terminal's attention, at 2 Hz while it has not."""
+    """Draws at 10 Hz while something moves and the terminal has attention, else at 2 Hz."""
 
     CSS = """
     DashboardScreen { background: $background; overflow: hidden; }
@@ -82,10 +82,13 @@ class DashboardScreen(Screen[None]):
         self.tab = "history"
         self._planned = PlannedLayout()
         self._timer: Timer | None = None
+        self._interval = 0.0
         self._attentive = True
         self._frozen: tuple[ConsoleState, float, float] | None = None
         self._notice_at = 0.0
         self._notice_receipt: object = None
+        self._found: list[LinePanel] = []
+        self._receipt = ReceiptLine(id="receipt")
 
     @property
     def turbo(self) -> TurboApp:
@@ -97,6 +100,7 @@ class DashboardScreen(Screen[None]):
 
     def compose(self) -> ComposeResult:
         yield Header(id="header", where=self.turbo.where)
+        yield Clock(id="clock")
         yield MemoryPanel(id="memory")
         yield Tabs(id="tabs", on_choose=self.choose)
         yield HistoryPanel(id="history")
@@ -106,7 +110,7 @@ class DashboardScreen(Screen[None]):
         yield LogPanel(id="log")
         yield RunningLine(id="running")
         yield LogTail(id="tail")
-        yield ReceiptLine(id="receipt")
+        yield self._receipt
         yield KeyLine(id="keys", hints=self._hints, tail=len(KEY_LINE_TAIL), on_choose=self.action_act)
         yield TooSmall(id="too_small", least=LEAST)
 
@@ -130,7 +134,9 @@ class DashboardScreen(Screen[None]):
                 self.query_one(f"#{fallback}").focus()
 
     def _panels(self) -> list[LinePanel]:
-        return [child for child in self.children if isinstance(child, LinePanel)]
+        if not self._found:
+            self._found = [child for child in self.children if isinstance(child, LinePanel)]
+        return self._found
 
     # ------------------------------------------------------------------ drawing
 
@@ -139,11 +145,21 @@ class DashboardScreen(Screen[None]):
         self._attentive = attentive
         self._set_timer()
 
+    def state_changed(self) -> None:
+        """There is news; while nobody looks the next turn of the timer is soon enough."""
+        if self._attentive and self.is_current:
+            self.tick()
+
     def _set_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.stop()
-        full = self._attentive and self.is_current
-        self._timer = self.set_interval(FOCUSED_S if full else BLURRED_S, self.tick)
+        """Ten pictures a second while there is something to see and somebody who looks, else two."""
+        state = self.turbo.link.state
+        moving = state.running is not None or self.turbo.pending is not None or state.link != "connected"
+        interval = FULL_S if moving and self._attentive and self.is_current else RESTING_S
+        if interval != self._interval:
+            if self._timer is not None:
+                self._timer.stop()
+            self._interval = interval
+            self._timer = self.set_interval(interval, self.tick)
 
     def on_screen_suspend(self) -> None:
         self._set_timer()
@@ -165,6 +181,7 @@ class DashboardScreen(Screen[None]):
             monotonic=app.monotonic(),
             look=state.look(app.monotonic()) if device or state.link != "connected" else "starting",
             read_only=app.read_only,
+            unwatched=not self._attentive,
         )
 
     def _history(self, state: ConsoleState) -> History | None:
@@ -174,6 +191,7 @@ class DashboardScreen(Screen[None]):
         """Draw what has changed since the last time."""
         if not self.is_mounted:
             return
+        self._set_timer()
         view = self.view_now()
         picture = view
         if self._frozen is not None:
@@ -184,11 +202,11 @@ class DashboardScreen(Screen[None]):
             )
         if view.look in ("stale", "lost"):
             picture = replace(picture, paint=self.turbo.grey_paint)
-        receipt = self.query_one(ReceiptLine)
+        receipt = self._receipt
         receipt.pending = self.turbo.pending
         if receipt.notice is not None and self._notice_is_over(receipt.notice, view):
             receipt.notice = None
-        live = ("header", "receipt", "keys", "too_small")
+        live = ("header", "clock", "receipt", "keys", "too_small")
         with self.app.batch_update():
             for panel in self._panels():
                 if panel.display:
@@ -205,8 +223,7 @@ class DashboardScreen(Screen[None]):
 
     def say(self, notice: Notice) -> None:
         """Show a sentence in the last line until something newer is to be said."""
-        line = self.query_one(ReceiptLine)
-        line.notice = notice
+        self._receipt.notice = notice
         self._notice_at = self.turbo.monotonic()
         self._notice_receipt = self.turbo.link.state.receipt
         self.tick()

@@ -40,7 +40,8 @@ def _wide(width: int, height: int) -> dict[str, Place]:
     left = width - right
     y = 5
     return {
-        "header": Place(0, 0, width, 1),
+        "header": Place(0, 0, width - 21, 1),
+        "clock": Place(width - 21, 0, 21, 1),
         "memory": Place(0, 1, width, 4),
         "history": Place(0, y, left, graph),
         "models": Place(left, y, right, graph),
@@ -57,7 +58,8 @@ def _narrow(width: int, height: int, tab: str) -> dict[str, Place]:
     tail = max(0, min(5 + max(0, height - 24) // 3, height - 7 - 9)) if tab != "log" else 0
     middle = height - 7 - tail
     places = {
-        "header": Place(0, 0, width, 1),
+        "header": Place(0, 0, width - 18, 1),
+        "clock": Place(width - 18, 0, 18, 1),
         "memory": Place(0, 1, width, 2),
         "tabs": Place(0, 3, width, 1),
         tab: Place(0, 4, width, middle),

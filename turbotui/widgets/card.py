@@ -26,11 +26,8 @@ class CardPanel(ListPanel):
 
     def inputs(self, view: View) -> tuple[object, ...]:
         device = view.state.device
-        state = view.state
         return (
-            device and (device.processes, device.balance and parts_of(device.balance), device.kind),
-            state.engine and state.engine.nursery,
-            state.workers,
+            device and (device.processes, device.balance and device.balance.parts, device.kind),
             int(view.wall) // 10,
         )
 

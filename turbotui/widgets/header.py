@@ -29,6 +29,12 @@ def age_text(age: float) -> str:
     return "0.1s" if age < 0.35 else f"{age:.1f}s" if age < 10 else f"{age:.0f}s"
 
 
+WIDE_CELLS = 79
+"""What is left of 100 columns beside the clock."""
+CLOCK_CELLS = 21
+"""Room for the clock and for `read-only` beside it."""
+
+
 class Header(LinePanel):
     """One row; what matters least leaves first when it is narrow."""
 
@@ -43,7 +49,6 @@ class Header(LinePanel):
         retry = None if state.retry_at is None else int(state.retry_at - view.monotonic)
         starting = view.monotonic // 0.2 if view.look == "starting" else None
         return (
-            int(view.wall),
             age,
             retry,
             starting,
@@ -53,27 +58,25 @@ class Header(LinePanel):
             engine,
             state.workers,
             len(state.waiting),
-            view.read_only,
             state.lost_reason,
+            self._uptime(view).plain(),
+            self._nursery(view).plain(),
         )
 
     def rows(self, view: View, width: int, height: int) -> list[Row]:
         paint, state = view.paint, view.state
-        time_of_day = clock(view.wall) if width >= 100 else clock(view.wall)[:5]
-        right = Row(width)
-        if view.read_only:
-            right.add(t("header.read_only") + "  ", paint.wait)
-        right.add(time_of_day + " ", paint.muted)
         row = Row(width).add(" ", paint.text)
-        room = width - right.cells
-        for piece in (self._place(view, width), self._device(view, width), self._link(view)):
-            if row.cells + piece.cells + 2 <= room or piece.cells < 3:
+        place, device, link = self._place(view, width), self._device(view, width), self._link(view)
+        pieces = [place, device, link]
+        # Whether it lives matters more than what it is, and that more than where.
+        for less in (device, place):
+            if sum(piece.cells + 2 for piece in pieces) >= width:
+                pieces.remove(less)
+        for piece in pieces:
+            if piece.cells:
                 row.extend(piece).add("  ", paint.text)
-            elif room - row.cells > 12:
-                short = Row(room - row.cells - 1).extend(piece)
-                row.extend(short).add(" ", paint.text)
         extras = [self._uptime(view), self._nursery(view)]
-        if width >= 100 and view.look != "lost" and (running := state.running) is not None:
+        if width >= WIDE_CELLS and view.look != "lost" and (running := state.running) is not None:
             running_row = Row(width).add(f"▶{running.id}", paint.ours)
             progress = running.progress
             if progress is not None:
@@ -83,15 +86,15 @@ class Header(LinePanel):
             else:
                 running_row.add(f" {size_of(running, state.models)}", paint.text)
             extras.append(running_row)
-        if state.waiting and width >= 100:
+        if state.waiting and width >= WIDE_CELLS:
             extras.append(Row(width).add(t("header.waiting", count=len(state.waiting)), paint.muted))
         for piece in extras:
-            if piece.cells and row.cells + piece.cells + 2 <= room:
+            if piece.cells and row.cells + piece.cells + 1 <= width:
                 row.extend(piece).add("  ", paint.text)
-        return [row.to(width - right.cells, paint.text).extend(right)]
+        return [row]
 
     def _place(self, view: View, width: int) -> Row:
-        where = self._where if width >= 100 else self._where.partition("@")[2]
+        where = self._where if width >= WIDE_CELLS else self._where.partition("@")[2]
         return Row(width).add(where, view.paint.bold)
 
     def _device(self, view: View, width: int) -> Row:
@@ -103,7 +106,7 @@ class Header(LinePanel):
             return row.add("cpu ", paint.text).add(f"{gib(device.total_bytes, 0)} GiB", paint.muted)
         name = device.name.removeprefix("NVIDIA ")
         row.add(f"GPU {device.index if device.index is not None else ''} {name}", paint.text)
-        if width >= 100:
+        if width >= WIDE_CELLS:
             if device.temperature_c is not None:
                 row.add(f" {device.temperature_c}°C", paint.muted)
             if device.power_w is not None:
@@ -162,3 +165,18 @@ class Header(LinePanel):
         if nursery.state == "failed":
             return row.add(t("header.no_nursery"), view.paint.wait)
         return row
+
+
+class Clock(LinePanel):
+    """The right end of the header, on its own: what changes every second is sent alone."""
+
+    def inputs(self, view: View) -> tuple[object, ...]:
+        return (int(view.wall), view.read_only)
+
+    def rows(self, view: View, width: int, height: int) -> list[Row]:
+        paint = view.paint
+        time_of_day = clock(view.wall) if width >= CLOCK_CELLS else clock(view.wall)[:5]
+        row = Row(width)
+        if view.read_only:
+            row.tail(t("header.read_only") + "  " + time_of_day + " ", paint.wait)
+        return [row if row.cells else row.tail(time_of_day + " ", paint.muted)]

@@ -79,6 +79,7 @@ class HistoryPanel(Panel):
     """Its axis is chosen once there is something to measure, and then by key alone."""
 
     number = 2
+    unwatched_s = 5.0
 
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id)

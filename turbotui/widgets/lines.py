@@ -43,6 +43,8 @@ class View:
     read_only: bool = False
     paused_at: float | None = None
     """Wall-clock time of the frozen picture, or None."""
+    unwatched: bool = False
+    """Nobody looks: panels may let a change wait for their `unwatched_s`."""
 
     @property
     def acting(self) -> bool:
@@ -188,7 +190,8 @@ class LinePanel(Widget):
     objects or equal, nothing is built at all.
     """
 
-    DEFAULT_CSS: ClassVar[str] = ""
+    unwatched_s: ClassVar[float] = 0.0
+    """Seconds between two drawings while nobody looks."""
 
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id)
@@ -197,6 +200,7 @@ class LinePanel(Widget):
         self._strips: list[Strip] = []
         self._inputs: tuple[object, ...] | None = None
         self._width = 0
+        self._drawn_at = 0.0
 
     def inputs(self, view: View) -> tuple[object, ...]:
         raise NotImplementedError
@@ -208,9 +212,13 @@ class LinePanel(Widget):
         """Draw `view`, if it differs from what is on the screen."""
         self.view = view
         inputs = (view.paint, view.look, self.has_focus, *self.inputs(view))
-        if inputs != self._inputs:
-            self._inputs = inputs
-            self._draw()
+        if inputs == self._inputs:
+            return
+        if view.unwatched and 0 <= view.monotonic - self._drawn_at < self.unwatched_s:
+            return
+        self._drawn_at = view.monotonic
+        self._inputs = inputs
+        self._draw()
 
     def redraw(self) -> None:
         """Draw the same view again, since something of the panel's own has changed."""

@@ -58,6 +58,7 @@ class LogPanel(ListPanel):
     """Rows are named by the line's place in the engine's log."""
 
     number = 6
+    unwatched_s = 2.0
 
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id)

@@ -47,11 +47,14 @@ class MemoryPanel(Panel):
     """Framed where there is room, bare bar and legend where there is not."""
 
     number = 1
+    unwatched_s = 2.0
 
     def inputs(self, view: View) -> tuple[object, ...]:
         device = view.state.device
-        # The balance alone: the rest of a device's reading belongs to the header.
-        return (device and (device.balance, device.kind, device.total_bytes),)
+        if device is None or device.balance is None:
+            return (device,)
+        # What is drawn of it alone: each reading has another time.
+        return (device.balance.parts, device.balance.unexplained_bytes, device.kind)
 
     def title(self, view: View) -> str:
         device = view.state.device
