@@ -28,10 +28,7 @@ class Wire:
     """Base of every wire model: unknown fields of a request are refused by name."""
 
     __slots__ = ()
-    __pydantic_config__: ClassVar[dict[str, Any]] = {
-        "use_attribute_docstrings": True,
-        "extra": "forbid",
-    }
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
 
 # --------------------------------------------------------------------------- who answers

@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from engine.daemon.engine import Engine
+from engine.daemon.openapi import describe_api
 from engine.errors import EngineError, InvalidRequest, NotFound
 from engine.wire import (
     EngineStatus,
@@ -51,10 +52,10 @@ def create_app(engine: Engine) -> FastAPI:
         title="turbotui engine",
         version=engine.build,
         description="Local API of the turbotui engine, on its Unix socket only.",
-        responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}},
         docs_url=None,
         redoc_url=None,
     )
+    app.openapi = lambda: describe_api(app)  # type: ignore[method-assign]  # FastAPI's documented way
     app.add_middleware(Gate, engine=engine)
     _answer_errors(app, engine)
     _add_reading_routes(app, engine)

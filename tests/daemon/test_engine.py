@@ -27,7 +27,12 @@ def test_the_socket_answers_any_http_client_with_status_and_its_openapi_document
     assert status["engine"]["state"] == "ready"
     assert {"engine", "workers", "devices", "models"} <= set(status)
     assert {"/status", "/jobs", "/switch", "/events"} <= set(document["paths"])
-    assert document["components"]["schemas"]["JobSpec"]["additionalProperties"] is False
+    spec = document["components"]["schemas"]["JobSpec"]
+    assert spec["additionalProperties"] is False
+    assert spec["properties"]["steps"]["description"] == "1 to 4."
+    answers = document["paths"]["/jobs"]["post"]["responses"]
+    assert set(answers) == {"201", "4XX", "5XX"}
+    assert answers["4XX"]["content"]["application/json"]["schema"]["$ref"].endswith("/ErrorBody")
 
 
 def test_hello_names_the_versions_that_a_client_compares(live: LiveEngine) -> None:
