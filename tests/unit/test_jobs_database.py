@@ -128,7 +128,7 @@ def test_a_migration_that_fails_half_way_changes_nothing(tmp_path):
         open_database(path, schema=SCHEMA + 2, steps=broken)
     store = JobStore(path)
     assert len(store.list_jobs(ended=None)) == 11
-    assert "note" not in {row[1] for row in store._connection.execute("PRAGMA table_info(jobs)")}
+    assert "note" not in {row[1] for row in store._tables.execute("PRAGMA table_info(jobs)")}
     store.close()
 
 
@@ -292,7 +292,7 @@ def test_on_a_local_file_system_the_journal_is_wal_with_full_synchronisation(tmp
     monkeypatch.setattr(database, "why_no_wal", lambda path: None)
     store = JobStore(tmp_path / "jobs.sqlite")
     assert (store.journal_mode, store.journal_reason) == ("wal", None)
-    assert store._connection.execute("PRAGMA synchronous").fetchone()[0] == 2
+    assert store._tables.execute("PRAGMA synchronous").fetchone()[0] == 2
     store.close()
 
 
@@ -338,7 +338,7 @@ def test_a_kill_in_the_middle_of_writes_loses_nothing_that_was_answered(tmp_path
     assert writer.wait() == -signal.SIGKILL
     answered = {int(job_id): state for state, job_id in (line.split() for line in answers)}
     store = JobStore(path)
-    assert store._connection.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
+    assert store._tables.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
     found = {job.id: job.status for job in store.list_jobs(ended=None)}
     order = ["queued", "running", "done"]
     for job_id, state in answered.items():

@@ -27,7 +27,7 @@ class Queue(RuleBasedStateMachine):
         self.path = Path(self.folder.name) / "jobs.sqlite"
         self.store = JobStore(self.path)
         # What is tested here is logic; what reaches the disk is tested by killing a writer.
-        self.store._connection.execute("PRAGMA synchronous = OFF")
+        self.store._tables.execute("PRAGMA synchronous = OFF")
         self.states: dict[int, JobState] = {}
 
     def teardown(self) -> None:
@@ -108,7 +108,7 @@ class Queue(RuleBasedStateMachine):
     def restart(self) -> None:
         self.store.close()
         self.store = JobStore(self.path)
-        self.store._connection.execute("PRAGMA synchronous = OFF")
+        self.store._tables.execute("PRAGMA synchronous = OFF")
         for job in self.store.recover("two", lambda owner: False).requeued:
             self.note(job, steps=2)
         for job in self.store.list_jobs(ended=None):

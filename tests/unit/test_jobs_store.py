@@ -171,7 +171,7 @@ def test_an_end_is_kept_although_the_wall_clock_went_back(tmp_path):
     first, second = submit(store, 0, 0)
     store.cancel(first)
     for _ in range(5):
-        store._now()
+        store._tables.now()
     assert store.cancel(second).finished_at == 1.0
     store.close()
 
@@ -239,9 +239,9 @@ def test_a_job_that_waits_for_memory_says_for_what_and_keeps_its_turn(store):
 def test_saying_again_for_what_a_job_waits_writes_nothing(store):
     (job_id,) = submit(store, 0)
     store.wait_for_memory(job_id, "room")
-    before = store._connection.total_changes
+    before = store._tables._connection.total_changes
     store.wait_for_memory(job_id, "room")
-    assert store._connection.total_changes == before
+    assert store._tables._connection.total_changes == before
 
 
 # ------------------------------------------------------------------------- running and ending
@@ -497,7 +497,7 @@ def test_a_queue_held_for_another_reason_keeps_the_first_one(store):
 
 def test_a_full_disk_rolls_the_whole_change_back_and_says_how_much_is_free(tmp_path):
     store = JobStore(tmp_path / "full.sqlite", max_waiting=10**6)
-    store._connection.execute("PRAGMA max_page_count = 64")
+    store._tables.execute("PRAGMA max_page_count = 64")
     kept = 0
     with pytest.raises(StorageUnusable, match=r"full\.sqlite cannot grow.*bytes free"):
         while True:
@@ -505,15 +505,15 @@ def test_a_full_disk_rolls_the_whole_change_back_and_says_how_much_is_free(tmp_p
             kept += 1
     assert kept > 5
     assert len(store.list_jobs()) == kept
-    assert store._connection.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
-    store._connection.execute("PRAGMA max_page_count = 640")
+    assert store._tables.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
+    store._tables.execute("PRAGMA max_page_count = 640")
     assert store.cancel(1).status == "cancelled"
     store.close()
 
 
 def test_a_store_that_turned_read_only_is_refused_by_its_path(store, path):
     submit(store, 0)
-    store._connection.execute("PRAGMA query_only = ON")
+    store._tables.execute("PRAGMA query_only = ON")
     with pytest.raises(StorageUnusable, match=f"{path} cannot be written"):
         store.submit(spec())
     assert len(store.list_jobs()) == 1
