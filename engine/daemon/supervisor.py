@@ -53,6 +53,8 @@ from engine.worker.channel import (
 
 PROOF_TIMEOUT_S = 2.0
 """Memory that has not come back by then is residue, and said to be."""
+SWITCH_PROOF_TIMEOUT_S = 0.3
+"""A switch's unload was proved by the worker before it loaded; this only looks for a better proof."""
 PROOF_SLACK = 0.03
 """A process that is within this share of the expected bytes has given them back."""
 
@@ -304,13 +306,17 @@ class Supervisor:
             reason = receipt.proof_reason or "the process has no entry of its own"
             return replace(receipt, proof_reason=reason)
         expected = max(receipt.expected_bytes, expected_bytes)
+        if expected == 0:
+            return receipt
         slack = int(max(expected, receipt.loaded_bytes) * PROOF_SLACK)
         traced = await self._probe.trace(
             worker.pid,
             worker.device_id,
             until_bytes=held - expected + receipt.loaded_bytes + slack,
-            timeout_s=PROOF_TIMEOUT_S,
+            timeout_s=SWITCH_PROOF_TIMEOUT_S if receipt.loaded_bytes else PROOF_TIMEOUT_S,
         )
+        if receipt.loaded_bytes and (traced is None or not traced.reached):
+            return receipt
         return proved(receipt, traced, held=held, expected=expected, on_cpu=worker.device_id == "cpu")
 
     def _issue(self, receipt: Receipt) -> Receipt:
