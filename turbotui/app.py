@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from textual.binding import BindingType
     from textual.screen import Screen
 
+    from engine.wire import Hello
     from turbotui.client.base import Client
     from turbotui.commands import Commands
     from turbotui.draft import Draft
@@ -72,6 +73,7 @@ class TurboApp(App[None]):
         restart_engine: Called in a thread when the person asks for it: ends the engine, if it
             still runs, and starts another.
         draft_path: Where the unsent job is kept between runs; None keeps it in memory only.
+        build: This console's own build; an engine of another one is named and a restart offered.
     """
 
     TITLE = "turbotui"
@@ -99,6 +101,7 @@ class TurboApp(App[None]):
         config_dir: Path | None = None,
         draft_path: Path | None = None,
         where: str | None = None,
+        build: str | None = None,
         wall: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -111,6 +114,8 @@ class TurboApp(App[None]):
         self.restart_engine = restart_engine
         self.draft_path = draft_path
         self.where = where
+        self.build = build
+        self._greeted: Hello | None = None
         self.wall = wall
         self.monotonic = monotonic
         self.link = Link(
@@ -207,8 +212,14 @@ class TurboApp(App[None]):
             self.post_message(StateChanged())
 
     def on_state_changed(self) -> None:
-        if self.screen_stack:
-            self.dashboard.state_changed()
+        if not self.screen_stack:
+            return
+        hello = self.link.state.hello
+        if hello is not None and hello is not self._greeted:
+            self._greeted = hello
+            if self.build is not None and hello.build != self.build:
+                self.say(t("engine.other_build", theirs=hello.build, ours=self.build), "wait")
+        self.dashboard.state_changed()
 
     @property
     def pending(self) -> Pending | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from engine.config import ConsoleConfig
 from engine.errors import EngineError
-from engine.paths import Paths
+from engine.paths import Paths, build_id
 from turbotui.app import TurboApp
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def run_console(paths: Paths, config: ConsoleConfig, *, demo: bool) -> int:
         keys=config.keys,
         config_dir=paths.config,
         draft_path=paths.state / "draft.json",
+        build=build_id(),
     )
     app.run(mouse=config.mouse)
     if app.leaving_line:

@@ -158,6 +158,15 @@ async def test_restarting_asks_first_with_cancel_chosen(console: Build) -> None:
         await until(pilot, lambda: restarted == [True])
 
 
+async def test_an_engine_of_another_build_is_named_and_a_restart_offered(console: Build) -> None:
+    for build, said in (("0.2.0", True), ("scripted", False)):
+        app = console([scenes.busy(NOW)], build=build)
+        async with app.run_test(size=WIDE) as pilot:
+            await live(pilot)
+            text = panel_text(app, "receipt")
+            assert ("engine is build scripted, this console 0.2.0; E restarts it" in text) is said
+
+
 async def test_read_only_does_nothing_and_says_so(console: Build) -> None:
     client = scripted(scenes.busy(NOW))
     app = console(client, read_only=True)
@@ -362,7 +371,7 @@ async def test_the_axis_changes_by_key_and_not_by_the_data(console: Build) -> No
         await until(pilot, lambda: app.link.state.device == big)
         app.dashboard.tick()
         after = panel_text(app, "history").split("\n")
-        assert "▲ 126 GiB" in after[0] and "to 64.0 GiB" in before and "to 64.0 GiB" in after[0]
+        assert "▲ 126 GiB" in after[0] and "to 64 GiB" in before and "to 64 GiB" in after[0]
         await pilot.press("2", "z")
         assert "to 160 GiB" in panel_text(app, "history")
 

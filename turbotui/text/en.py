@@ -213,7 +213,6 @@ TEXTS: dict[str, str] = {
     "log.new": "{count} new",
     "log.job": "job {id}",
     "log.empty": "no lines yet",
-    "log.no_memory": "no memory lines yet; A shows all {count}",
     "log.no_match": "no line contains {text}",
     # tabs
     "tab.history": "History",
@@ -223,7 +222,9 @@ TEXTS: dict[str, str] = {
     "tab.log": "Log",
     # receipt
     "receipt.none": "nothing was loaded or unloaded yet",
-    "receipt.lost": "E restarts the engine  {count} jobs are safe in the queue",
+    "engine.other_build": "engine is build {theirs}, this console {ours}; E restarts it, best at rest",
+    "receipt.lost": "E restarts the engine",
+    "receipt.safe": "{count} jobs are safe in the queue",
     "receipt.failed": "failed",
     "receipt.loaded": "loaded",
     "receipt.expected": "expected",

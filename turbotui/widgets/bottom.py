@@ -126,7 +126,8 @@ class ReceiptLine(LinePanel):
         if view.look == "lost":
             jobs = len(view.state.waiting) + (view.state.running is not None)
             row.add(f"{view.state.lost_reason}  ", paint.bold)
-            return [row.add(t("receipt.lost", count=jobs), paint.muted)]
+            row.add(t("receipt.lost"), paint.muted)
+            return [row.add("  " + t("receipt.safe", count=jobs), paint.muted) if jobs else row]
         if view.state.receipt is not None:
             return [receipt_row(paint, view.state.receipt, row)]
         return [row.add(t("receipt.none"), paint.muted)]

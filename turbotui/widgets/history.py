@@ -118,9 +118,10 @@ class HistoryPanel(Panel):
         parts = parts_of(device.balance)
         mode: AxisMode = "ours" if device.kind == "cpu" else "fit"
         counted = OURS if mode == "ours" else STACK
-        # On a small machine the largest model is small beside what it works with.
+        # Without a GPU a worker's libraries alone take half a GiB, and none may run yet.
         room = sum(parts.get(name) or 0 for name in counted if name != "weights") + largest
-        room += room // 4 if mode == "ours" else 0
+        if mode == "ours":
+            room = max(GIB, room + room // 4)
         self._measure(view, mode, room=room)
 
     def title(self, view: View) -> str:
@@ -140,10 +141,12 @@ class HistoryPanel(Panel):
         highest = view.history.highest(OURS if self.mode == "ours" else STACK)
         if highest > top:
             row.add(t("history.above", bytes=bytes_text(highest)) + "  ", view.paint.wait)
+        unit, name = (GIB, "GiB") if top > 2 * GIB else (MIB, "MiB")
+        reach = f"{top // unit} {name}"
         if self.mode == "ours":
-            text = t("history.axis_ours", top=bytes_text(top))
+            text = t("history.axis_ours", top=reach)
         else:
-            text = t("history.axis", top=bytes_text(top), whole=bytes_text(whole))
+            text = t("history.axis", top=reach, whole=bytes_text(whole))
         following = AXIS_MODES[(AXIS_MODES.index(self.mode) + 1) % len(AXIS_MODES)]
         return (
             row.add(text, view.paint.muted)

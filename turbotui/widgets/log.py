@@ -76,15 +76,20 @@ class LogPanel(ListPanel):
 
     def lines(self, view: View) -> list[LogLine]:
         wanted = self.wanted.casefold()
+        shows_all = self._shows_all(view)
         return [
             line
             for line in view.state.log
-            if (self.all_lines or line.memory)
+            if (shows_all or line.memory)
             and (not wanted or wanted in line.text.casefold() or wanted in line.event.casefold())
         ]
 
+    def _shows_all(self, view: View) -> bool:
+        """By choice, or while there is nothing about memory to tell yet."""
+        return self.all_lines or not any(line.memory for line in view.state.log)
+
     def title(self, view: View) -> str:
-        return t("log.title_all") if self.all_lines else t("log.title")
+        return t("log.title_all") if self._shows_all(view) else t("log.title")
 
     def remark(self, view: View, width: int) -> Row | None:
         paint = view.paint
@@ -118,8 +123,6 @@ class LogPanel(ListPanel):
     def nothing(self, view: View, width: int) -> list[Row]:
         if self.wanted:
             return [Row(width).add(t("log.no_match", text=self.wanted), view.paint.muted)]
-        if view.state.log:
-            return [Row(width).add(t("log.no_memory", count=len(view.state.log)), view.paint.muted)]
         return [Row(width).add(t("log.empty"), view.paint.muted)]
 
     def row(self, view: View, key: Key, width: int) -> Row:
