@@ -23,11 +23,12 @@ RESTORED = b"\x1b[?1049l"
 class Terminal:
     """A console as the child of a pseudo terminal of 120 by 36."""
 
-    def __init__(self, *, ignore_hangup: bool = False) -> None:
+    def __init__(self, *, hangup_blocked: bool = False) -> None:
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
-            if ignore_hangup:
-                signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            if hangup_blocked:
+                # Ignoring would not do: the console takes the signal over.
+                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
             # Before it looks: a size that comes late would first draw the small layout.
             fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 36, 120, 0, 0))
             os.environ.update(TERM="xterm-256color", COLORTERM="truecolor", COLUMNS="120", LINES="36")
@@ -62,8 +63,8 @@ class Terminal:
 
 
 @contextmanager
-def terminal(*, ignore_hangup: bool = False) -> Iterator[Terminal]:
-    opened = Terminal(ignore_hangup=ignore_hangup)
+def terminal(*, hangup_blocked: bool = False) -> Iterator[Terminal]:
+    opened = Terminal(hangup_blocked=hangup_blocked)
     try:
         yield opened
     finally:
@@ -86,8 +87,8 @@ def test_a_signal_ends_it_and_restores_the_terminal(number: signal.Signals) -> N
         assert console.status is not None and os.waitstatus_to_exitcode(console.status) == 128 + number
 
 
-def test_a_terminal_that_vanishes_ends_it_even_where_hangups_are_ignored() -> None:
-    with terminal(ignore_hangup=True) as console:
+def test_a_terminal_that_vanishes_ends_it_even_where_no_hangup_comes() -> None:
+    with terminal(hangup_blocked=True) as console:
         console.read_until(b"History")
         os.close(console.fd)
         assert console.ended_within(6.0, reading=False)
