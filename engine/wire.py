@@ -14,9 +14,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeAlias
 
-VERSION = "0.1.0"
-"""The project's version; the package's metadata takes it from here."""
-
 WIRE_VERSION = 1
 """Raised when a client of the previous version could no longer talk to the engine."""
 

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import sys
 
-from turbotui.cli import main as run_command
-
 
 def main() -> None:
+    arguments = sys.argv[1:]
+    if arguments in ([], ["--demo"]):
+        # Straight to the console: the commands and what they import would cost its first picture 0.1 s.
+        from turbotui.console import open_console
+
+        sys.exit(open_console(demo=bool(arguments)))
+    from turbotui.cli import main as run_command
+
     sys.exit(run_command())
 
 

@@ -11,7 +11,6 @@ import sys
 import click
 
 from engine.errors import EngineError, InvalidRequest
-from engine.paths import find_paths
 from engine.wire import ErrorBody
 from turbotui.subcommands import bench, generate, jobs, lifecycle, models, watch
 from turbotui.subcommands.output import print_json, report
@@ -43,7 +42,10 @@ def _group(name: str, help: str, *commands: click.Command) -> click.Group:
 def app(context: click.Context, demo: bool) -> None:
     """Operate TurboDiffusion video models with deterministic VRAM. Alone it opens the console."""
     if context.invoked_subcommand is None:
-        _open_console(demo)
+        from turbotui.console import open_console
+
+        if code := open_console(demo=demo):
+            raise click.exceptions.Exit(code)
 
 
 for _command in (
@@ -98,15 +100,3 @@ def main(arguments: list[str] | None = None) -> int:
     except click.Abort:
         return 130
     return result if isinstance(result, int) else 0
-
-
-def _open_console(demo: bool) -> None:
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise InvalidRequest("the console needs a terminal; `turbotui status` and the other commands do not")
-    from engine.config import load_config
-    from turbotui.console import run_console
-
-    paths = find_paths()
-    code = run_console(paths, load_config(paths.config_file).console, demo=demo)
-    if code:
-        raise click.exceptions.Exit(code)

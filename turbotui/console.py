@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from typing import TYPE_CHECKING
 
-from engine.config import ConsoleConfig
-from engine.errors import EngineError
-from engine.paths import Paths, build_id
+from engine.config import ConsoleConfig, load_config
+from engine.errors import EngineError, InvalidRequest
+from engine.paths import Paths, find_paths
+from engine.version import build_id
 from turbotui.app import TurboApp
+from turbotui.sanitize import clean
 
 if TYPE_CHECKING:
     from turbotui.client.http import HttpClient
 
 ANSWER_TIMEOUT_S = 2.0
 """The console says that it waits and asks again, rather than hang on an engine that is stopped."""
+
+
+def open_console(*, demo: bool) -> int:
+    """The console of this environment, or one sentence why it cannot open; the exit code."""
+    try:
+        if not (sys.stdin.isatty() and sys.stdout.isatty()):
+            raise InvalidRequest(
+                "the console needs a terminal; `turbotui status` and the other commands do not"
+            )
+        paths = find_paths()
+        return run_console(paths, load_config(paths.config_file).console, demo=demo)
+    except EngineError as error:
+        print(f"turbotui: {clean(str(error))}", file=sys.stderr)
+        return error.exit_code
 
 
 def run_console(paths: Paths, config: ConsoleConfig, *, demo: bool) -> int:

@@ -13,7 +13,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from engine.wire import Balance
+    from engine.wire import Balance, MemoryHistory
 
 COLUMNS = 3600
 """Seconds that are kept."""
@@ -86,6 +86,19 @@ class History:
                 self._columns[second] = Column(second=second, stack=stack, total_bytes=total)
             while len(self._columns) > self._most:
                 self._columns.popitem(last=False)
+
+    def fill(self, past: MemoryHistory) -> None:
+        """Take what the engine saw before this viewer came; what was seen here stays."""
+        with self._lock:
+            for span in past.columns:
+                parts: dict[str, int] = {}
+                for kind, (_low, high) in span.parts.items():
+                    name = _KIND_TO_PART[kind]
+                    parts[name] = parts.get(name, 0) + high
+                second = int(span.at)
+                if span.samples and second not in self._columns:
+                    stack = tuple(parts.get(name, 0) for name in STACK)
+                    self._columns[second] = Column(second=second, stack=stack, total_bytes=sum(stack))
 
     def window(self, last_second: int, count: int) -> list[Column | None]:
         """The `count` seconds up to `last_second`, oldest first; None where nothing was sampled.

@@ -10,8 +10,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from engine.errors import EngineError
 from turbotui.history import History
 from turbotui.state import ConsoleState, LinkLost, LinkOpened, LinkOpening, reduce
 
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from engine.wire import Event, EventFrame
     from turbotui.client.base import Client, Stream
     from turbotui.state import LinkEvent
+
+PAST_S = 600
+"""How far back the engine remembers, a column a second."""
 
 RETRY_S = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Waits between attempts; the last one repeats."""
@@ -106,6 +111,13 @@ class Link:
         if self._closed.is_set():
             stream.close()
 
+    def _ask_for_the_past(self, device_id: str) -> None:
+        """Fill the graph with what happened before; without an answer it begins here."""
+        if self.client is not None:
+            with suppress(EngineError):
+                past = self.client.history(device_id, seconds=PAST_S, columns=PAST_S)
+                self.history(device_id).fill(past)
+
     def _on_frame(self, frame: EventFrame) -> None:
         from engine.wire import MemorySampled, Snapshot
 
@@ -122,4 +134,5 @@ class Link:
                 for device in status.devices:
                     if device.balance is not None:
                         self.history(device.id).add(device.balance, self._wall())
+                        self._ask_for_the_past(device.id)
         self._on_change()

@@ -18,7 +18,8 @@ from engine.daemon.lock import EngineLock
 from engine.daemon.nursery import ENVIRONMENT
 from engine.errors import EngineError
 from engine.jobs.liveness import read_start_time
-from engine.paths import build_id, find_paths, private_dir
+from engine.paths import find_paths, private_dir
+from engine.version import build_id
 from engine.wire import LockHolder
 
 

@@ -28,9 +28,10 @@ from engine.errors import DoesNotFit, NotFound, NotNow
 from engine.jobs.liveness import is_alive, read_start_time
 from engine.jobs.store import JobStore
 from engine.models.catalog import Catalog
-from engine.paths import Paths, build_id
+from engine.paths import Paths
 from engine.telemetry.samples import FromProbe
 from engine.units import size_text
+from engine.version import build_id
 from engine.wire import (
     WIRE_VERSION,
     DeviceStatus,

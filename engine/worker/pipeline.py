@@ -28,6 +28,7 @@ from engine.planning.shapes import (
     latent_shape,
     rcm_timesteps,
 )
+from engine.version import build_id
 from engine.wire import Manifest, ModelKind, Stage, StageRecord
 from engine.worker.autoencoder import decode_frames
 from engine.worker.backend import Backend
@@ -333,7 +334,7 @@ def net_velocity(net: Any, x_BCTHW: Tensor, t: float, text_BLD: Tensor, conditio
 
 def versions() -> dict[str, str]:
     """What the frames depend on besides the request."""
-    found = {"python": platform.python_version(), "turbotui": _version("turbotui")}
+    found = {"python": platform.python_version(), "turbotui": build_id()}
     found.update({name: _version(name) for name in LIBRARIES})
     if torch.version.cuda:
         found["cuda"] = torch.version.cuda

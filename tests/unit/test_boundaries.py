@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-BRIDGE = {"engine.wire", "engine.errors", "engine.config", "engine.paths"}
+BRIDGE = {"engine.wire", "engine.errors", "engine.config", "engine.paths", "engine.version"}
 """All of the engine that the console may know."""
 NETS = {"torch", "diffusers", "transformers", "torchvision", "accelerate"}
 NETS_ALLOWED = ("engine.worker", "engine.models.importers", "engine.models.demo")

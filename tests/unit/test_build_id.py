@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from engine import paths
-from engine.wire import VERSION
+from engine import version
+from engine.version import VERSION
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -36,8 +36,8 @@ def test_a_checkout_names_its_commit(
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    monkeypatch.setattr(paths, "__file__", str(tmp_path / "engine" / "paths.py"))
-    assert paths.build_id() == f"{VERSION}+g0123456789ab"
+    monkeypatch.setattr(version, "__file__", str(tmp_path / "engine" / "version.py"))
+    assert version.build_id() == f"{VERSION}+g0123456789ab"
 
 
 @pytest.mark.parametrize("files", [{}, {".git/HEAD": "ref: refs/heads/none\n"}, {".git": "gitdir: gone\n"}])
@@ -47,15 +47,15 @@ def test_without_a_readable_commit_the_version_stands_alone(
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    monkeypatch.setattr(paths, "__file__", str(tmp_path / "engine" / "paths.py"))
-    assert paths.build_id() == VERSION
+    monkeypatch.setattr(version, "__file__", str(tmp_path / "engine" / "version.py"))
+    assert version.build_id() == VERSION
 
 
 def test_a_real_repository_is_read_as_git_reads_it() -> None:
-    root = Path(paths.__file__).parents[1]
+    root = Path(version.__file__).parents[1]
     git = subprocess.run(
         ["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, check=False
     )
     if git.returncode:
         pytest.skip("not run from a checkout")
-    assert paths.build_id() == f"{VERSION}+g{git.stdout[:12]}"
+    assert version.build_id() == f"{VERSION}+g{git.stdout[:12]}"

@@ -15,7 +15,8 @@ import msgspec
 import pytest
 from unix_server import Handler, serving
 
-from engine.paths import build_id, find_paths
+from engine.paths import find_paths
+from engine.version import build_id
 from engine.wire import (
     Balance,
     BalancePart,

@@ -16,7 +16,8 @@ import msgspec
 import pytest
 
 from engine.errors import EngineUnavailable
-from engine.paths import Paths, build_id, find_paths
+from engine.paths import Paths, find_paths
+from engine.version import build_id
 from engine.wire import WIRE_VERSION, Hello, LockHolder
 from turbotui.client import launch
 

@@ -11,6 +11,7 @@ import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import msgspec
 
@@ -28,6 +29,7 @@ from engine.wire import (
     JobMove,
     JobSpec,
     LogLine,
+    MemoryHistory,
     ModelStatus,
     QueueStatus,
     Receipt,
@@ -107,6 +109,10 @@ class HttpClient:
 
     def make_demo_models(self) -> list[ModelStatus]:
         return self._post("/models/demo", list[ModelStatus], timeout=LONG_TIMEOUT_S)
+
+    def history(self, device_id: str, *, seconds: float, columns: int) -> MemoryHistory:
+        query = f"device_id={quote(device_id)}&seconds={seconds:g}&columns={columns:d}"
+        return self._get(f"/history?{query}", MemoryHistory)
 
     def logs(self, *, after: int = 0, limit: int = 1000) -> list[LogLine]:
         return self._get(f"/logs?after={after:d}&limit={limit:d}", list[LogLine])

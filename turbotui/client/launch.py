@@ -22,7 +22,8 @@ from pathlib import Path
 import msgspec
 
 from engine.errors import EngineUnavailable, StorageUnusable
-from engine.paths import Paths, build_id, private_dir
+from engine.paths import Paths, private_dir
+from engine.version import build_id
 from engine.wire import WIRE_VERSION, Hello, LockHolder, StopRequest
 from turbotui.client.http import HttpClient
 

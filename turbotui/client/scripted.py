@@ -22,6 +22,7 @@ from engine.wire import (
     JobMove,
     JobSpec,
     LogLine,
+    MemoryHistory,
     ModelStatus,
     Receipt,
     Snapshot,
@@ -225,6 +226,11 @@ class ScriptedClient:
 
     def make_demo_models(self) -> list[ModelStatus]:
         answer: list[ModelStatus] = self._answer("make_demo_models", default=[])
+        return answer
+
+    def history(self, device_id: str, *, seconds: float, columns: int) -> MemoryHistory:
+        nothing = MemoryHistory(device_id=device_id, columns=())
+        answer: MemoryHistory = self._answer("history", device_id, default=nothing)
         return answer
 
     def logs(self, *, after: int = 0, limit: int = 1000) -> list[LogLine]:

@@ -11,8 +11,9 @@ import sys
 import click
 
 from engine.errors import EngineUnavailable
-from engine.paths import build_id, find_paths, private_dir
-from engine.wire import VERSION, WIRE_VERSION, LockHolder, StopRequest
+from engine.paths import find_paths, private_dir
+from engine.version import VERSION, build_id
+from engine.wire import WIRE_VERSION, LockHolder, StopRequest
 from turbotui.client.http import HttpClient
 from turbotui.client.launch import (
     connect,
