@@ -8,7 +8,9 @@ may have neither a passwd entry nor a writable home.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pwd
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,6 +124,14 @@ def private_dir(path: Path) -> Path:
             f"{path} cannot be made: {error.strerror}; set TURBOTUI_HOME to a folder that can be written"
         ) from error
     return path
+
+
+def user_name(uid: int | None = None) -> str:
+    """The name of `uid`, or of who runs this; a container may have no passwd entry for it."""
+    uid = os.getuid() if uid is None else uid
+    with contextlib.suppress(KeyError):
+        return pwd.getpwuid(uid).pw_name
+    return f"uid {uid}"
 
 
 def _xdg(env: dict[str, str], variable: str, standard: Path, home: Path, below_home: str) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import os
 import signal
 import socket
@@ -28,7 +27,7 @@ from engine.errors import DoesNotFit, NotFound, NotNow
 from engine.jobs.liveness import is_alive, read_start_time
 from engine.jobs.store import JobStore
 from engine.models.catalog import Catalog
-from engine.paths import Paths
+from engine.paths import Paths, user_name
 from engine.telemetry.samples import FromProbe
 from engine.units import size_text
 from engine.version import build_id
@@ -449,10 +448,3 @@ class Engine:
             probe_age_s=None if age is None else round(age, 3),
             problem=self.device.problem or self.logbook.file_problem,
         )
-
-
-def user_name() -> str:
-    """Who runs this; a container may have no passwd entry for the uid."""
-    with suppress(KeyError, OSError):
-        return getpass.getuser()
-    return str(os.getuid())

@@ -15,6 +15,8 @@ from functools import cache
 from pathlib import Path
 
 from engine.config import EngineConfig
+from engine.jobs.liveness import read_start_time
+from engine.paths import user_name
 from engine.telemetry.balance import cpu_balance, gpu_balance
 from engine.telemetry.recorder import Recorder
 from engine.telemetry.samples import DeviceReading, FromProbe, HostReading, ProbeFault
@@ -75,6 +77,8 @@ class MemoryView:
         self.device_id: str | None = None
         self.nvml_fault: str | None = None
         self.recorder = Recorder()
+        self._user = user_name()
+        self._began: dict[int, float] = {}
 
     # ----------------------------------------------------------------- what arrives
 
@@ -116,6 +120,7 @@ class MemoryView:
             self._worker.ready = ready
 
     def worker_gone(self) -> None:
+        self._began.clear()
         self._worker = None
         self._pending = None
 
@@ -214,13 +219,29 @@ class MemoryView:
             held_by += f"; engine.memory_budget_bytes is {size_text(limit)}"
         return Budget(now_bytes=max(0, now_bytes), empty_bytes=max(0, empty_bytes), held_by=held_by)
 
+    def _start_of(self, pid: int) -> float | None:
+        """When a process of ours began, by the wall clock; looked up once for each."""
+        if pid not in self._began:
+            since_boot = read_start_time(pid)
+            if since_boot is None:
+                return None
+            self._began[pid] = time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - since_boot)
+        return self._began[pid]
+
     def _compose_cpu(self, host: HostReading) -> None:
         worker = self._worker
         rss = host.rss_bytes.get(worker.pid) if worker else None
         baseline = worker.ready.baseline_rss_bytes if worker and worker.ready else None
         balance = cpu_balance(host, worker.latest if worker else None, rss, baseline)
         processes = tuple(
-            DeviceProcess(pid=pid, bytes=rss_bytes, name=label, ours=label)  # type: ignore[arg-type]  # our own labels
+            DeviceProcess(
+                pid=pid,
+                bytes=rss_bytes,
+                user=self._user,
+                name=label,
+                started_at=self._start_of(pid),
+                ours=label,  # type: ignore[arg-type]  # our own labels
+            )
             for pid, rss_bytes in host.rss_bytes.items()
             if (label := self._label(pid)) is not None
         )

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import pwd
 import subprocess
 import sys
 import threading
@@ -22,7 +21,7 @@ from pathlib import Path
 import msgspec
 
 from engine.errors import EngineUnavailable, StorageUnusable
-from engine.paths import Paths, private_dir
+from engine.paths import Paths, private_dir, user_name
 from engine.version import build_id
 from engine.wire import WIRE_VERSION, Hello, LockHolder, StopRequest
 from turbotui.client.http import HttpClient
@@ -201,7 +200,7 @@ def refuse_borrowed_home(paths: Paths) -> None:
     home = next(place for place in (paths.state, *paths.state.parents) if place.exists())
     if home.stat().st_uid == int(borrowed):
         raise EngineUnavailable(
-            f"this runs as root through sudo, but {home} belongs to {_user_name(int(borrowed))}, whom root's "
+            f"this runs as root through sudo, but {home} belongs to {user_name(int(borrowed))}, whom root's "
             "files would lock out; run it without sudo, or set TURBOTUI_HOME to a folder of root's"
         )
 
@@ -294,10 +293,3 @@ def _silent(paths: Paths, holder: LockHolder | None, timeout: float) -> EngineUn
         f"the engine (pid {holder.pid}) holds {paths.lock} but has not answered on {holder.socket} "
         f"within {timeout:g} s; look at it with `ps {holder.pid}`, or end it with `kill {holder.pid}`"
     )
-
-
-def _user_name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"uid {uid}"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import socket
 
+from engine.paths import user_name
 from turbotui.format import clock, gib, seconds
 from turbotui.text import t
 from turbotui.widgets.lines import LinePanel, Row, View
@@ -13,15 +13,7 @@ from turbotui.widgets.queue import size_of
 
 def who_and_where() -> str:
     """`me@gpubox01` of this process, also where there is no passwd entry."""
-    user = os.environ.get("USER") or os.environ.get("LOGNAME")
-    if not user:
-        import pwd
-
-        try:
-            user = pwd.getpwuid(os.getuid()).pw_name
-        except KeyError:
-            user = str(os.getuid())
-    return f"{user}@{socket.gethostname().split('.')[0]}"
+    return f"{user_name()}@{socket.gethostname().split('.')[0]}"
 
 
 def age_text(age: float) -> str:
