@@ -41,9 +41,18 @@ class EngineConfig:
     """Each log file is turned over at this size; three are kept."""
 
     def __post_init__(self) -> None:
-        for name in ("keep_free_bytes", "max_prompt_chars", "max_queue", "log_bytes"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"engine.{name} must not be negative, got {getattr(self, name)}")
+        for name, least in (
+            ("keep_free_bytes", 0),
+            ("max_prompt_chars", 1),
+            ("max_queue", 1),
+            ("log_bytes", 64 * 1024),
+            ("memory_budget_bytes", 1),
+        ):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"engine.{name} must be at least {least}, got {value}")
+        if self.output_dir is not None and not self.output_dir.startswith(("/", "~/")):
+            raise ValueError(f"engine.output_dir must be absolute or begin with ~/, got {self.output_dir!r}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,7 +99,11 @@ def load_config(path: Path, environ: dict[str, str] | None = None) -> Config:
         raise InvalidRequest(f"a setting in {path} or the environment is wrong: {error}") from error
 
 
-def _refuse_unknown(table: dict[str, Any], model: Any, source: str, prefix: str) -> None:
+def _refuse_unknown(table: Any, model: Any, source: str, prefix: str) -> None:
+    if not isinstance(table, dict):
+        raise InvalidRequest(
+            f"{source} sets {prefix.rstrip('.')} to {table!r}; it must be a table of settings"
+        )
     known = {field.name: field for field in dataclasses.fields(model)}
     for key, value in table.items():
         if key not in known:
@@ -98,5 +111,5 @@ def _refuse_unknown(table: dict[str, Any], model: Any, source: str, prefix: str)
                 f"{source} sets {prefix}{key}, which is no setting; known: {', '.join(sorted(known))}"
             )
         default = known[key].default
-        if dataclasses.is_dataclass(default) and isinstance(value, dict):
+        if dataclasses.is_dataclass(default):
             _refuse_unknown(value, type(default), source, f"{prefix}{key}.")

@@ -14,6 +14,7 @@ A message is one sentence that names the value and the way out. It reaches a per
     ├── EngineUnavailable   no engine answers, or it may not be used (exit 3)
     └── WorkFailed          accepted, then failed (exit 5)
         ├── WorkerDied
+        │   └── WorkerStopped       ended on purpose, with its engine
         ├── DeviceFault         the device context is broken; the worker must be replaced
         ├── OutOfMemory
         ├── NotResident         a component was used while its weights were not loaded
@@ -99,6 +100,12 @@ class WorkerDied(WorkFailed):
     """The worker process ended under its work."""
 
     code = "worker_died"
+
+
+class WorkerStopped(WorkerDied):
+    """The worker was ended on purpose, with its engine; says nothing about its job."""
+
+    code = "worker_stopped"
 
 
 class DeviceFault(WorkFailed):

@@ -107,6 +107,8 @@ def private_dir(path: Path) -> Path:
         StorageUnusable: it is a symlink, is not ours, is open to others and stays so, or
             cannot be made.
     """
+    if path.parent.name == f"{APP}-{os.getuid()}":
+        private_dir(path.parent)  # in a folder that everybody can write, the parent must be ours as well
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         info = path.lstat()

@@ -3,7 +3,8 @@
 The order matters: the lock before anything that another engine could notice, the socket before
 the slow imports (a client that connects early waits in its backlog instead of failing).
 
-Exit codes: 0 ended as asked, 3 another engine holds the lock, 4 the environment is refused.
+Exit codes: 0 ended as asked, 2 a setting is wrong, 3 another engine holds the lock, 4 the environment
+is refused.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import uuid
 from engine.config import load_config
 from engine.daemon.lock import EngineLock
 from engine.daemon.nursery import ENVIRONMENT
-from engine.errors import EngineError
+from engine.errors import EngineError, StorageUnusable
 from engine.jobs.liveness import read_start_time
 from engine.paths import find_paths, private_dir
 from engine.version import build_id
@@ -47,6 +48,12 @@ def main() -> int:
     except EngineError as error:
         print(error, file=sys.stderr)
         return error.exit_code
+    except (OSError, UnicodeError) as error:
+        print(
+            f"the socket {paths.socket!r} cannot be made: {error}; set TURBOTUI_HOME elsewhere",
+            file=sys.stderr,
+        )
+        return StorageUnusable.exit_code
     # What children other than the nursery get; the daemon itself never touches a device.
     environ = dict(os.environ)
     os.environ.update(ENVIRONMENT)

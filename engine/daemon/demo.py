@@ -38,7 +38,7 @@ async def make_demo_models(nursery: Nursery, models: Path, logbook: LogBook) -> 
 async def _make_forked(nursery: Nursery, models: Path, logbook: LogBook) -> int:
     ours, theirs = Pipe(duplex=False)
     try:
-        process = await nursery.fork(make_in_child, theirs, str(models))
+        process = await nursery.fork(make_in_child, theirs, nursery.pid, str(models))
     finally:
         theirs.close()
     try:

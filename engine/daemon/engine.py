@@ -20,7 +20,7 @@ from engine.daemon.logbook import LogBook
 from engine.daemon.memory import MemoryView
 from engine.daemon.nursery import Nursery
 from engine.daemon.probe import Probe
-from engine.daemon.queue import QueueRunner
+from engine.daemon.queue import QueueRunner, never_fits
 from engine.daemon.server import SocketServer
 from engine.daemon.supervisor import Supervisor
 from engine.errors import DoesNotFit, NotFound, NotNow
@@ -29,7 +29,6 @@ from engine.jobs.store import JobStore
 from engine.models.catalog import Catalog
 from engine.paths import Paths, user_name
 from engine.telemetry.samples import FromProbe
-from engine.units import size_text
 from engine.version import build_id
 from engine.wire import (
     WIRE_VERSION,
@@ -161,7 +160,7 @@ class Engine:
 
     async def _end(self, tasks: list[asyncio.Task[None]]) -> None:
         # The worker first: its death interrupts a running job, which the queue then writes down.
-        await self.supervisor.stop()
+        await self.supervisor.stop("the engine was stopped")
         with suppress(TimeoutError):
             async with asyncio.timeout(1.0):
                 while self.queue.running is not None:
@@ -186,21 +185,29 @@ class Engine:
         """Once a second: what nobody announces."""
         while True:
             await asyncio.sleep(LOOK_S)
-            if self.memory.device_id is None:
-                self._choose_device()
-            if self.catalog.rescan():
-                self._models_changed()
-            if self._unsettled:
-                self._recover()
-            if not self._lock.still_held() and self._state != "stopping":
-                self.logbook.write(
-                    "engine", f"{self.paths.state} was removed; nothing can be kept", level="error"
-                )
-                self.request_stop()
-            if self.store.count_waiting():
-                self.queue.wake()
-            if self._state == "stopping" and self.queue.running is None:
-                self._stopping.set()
+            try:
+                self._look()
+            except Exception as error:  # a look that fails must not be the last one
+                self.logbook.write("bug", f"looking around: {type(error).__name__}: {error}", level="error")
+
+    def _look(self) -> None:
+        if not self._lock.still_held() and self._state != "stopping":
+            self.logbook.write(
+                "engine", f"{self.paths.state} was removed; nothing can be kept", level="error"
+            )
+            self.request_stop()
+            return
+        if self.memory.device_id is None:
+            self._choose_device()
+        if self.catalog.rescan():
+            self._models_changed()
+        if self._unsettled:
+            self._recover()
+        self.supervisor.look_after()
+        if self.store.count_waiting():
+            self.queue.wake()
+        if self._state == "stopping" and self.queue.running is None:
+            self._stopping.set()
 
     def _choose_device(self) -> None:
         """Choose the device as soon as the probe has looked; again while there is a problem."""
@@ -285,17 +292,13 @@ class Engine:
     def submit(self, spec: JobSpec) -> Job:
         """Queue a request that could be met; every mistake that can be known now is refused now."""
         self._refuse_when_stopping()
-        admitted, footprint = self.queue.admit(spec)
+        plan = self.queue.admit(spec)
         budget = self.memory.budget()
-        if budget is not None and footprint.peak_bytes > budget.empty_bytes:
-            raise DoesNotFit(
-                f"{spec.model} at {admitted.width}x{admitted.height} with {admitted.frames} frames needs "
-                f"{size_text(footprint.peak_bytes)}, and the empty device has "
-                f"{size_text(budget.empty_bytes)}; choose a smaller resolution, fewer frames "
-                "or a smaller model"
-            )
-        job = self.store.submit(admitted.spec, footprint.peak_bytes)
-        self.logbook.write("job", f"queued: {spec.model}, {admitted.width}x{admitted.height}", job_id=job.id)
+        if budget is not None and plan.footprint.peak_bytes > budget.empty_bytes:
+            raise DoesNotFit(never_fits(plan, budget))
+        job = self.store.submit(plan.admitted.spec, plan.footprint.peak_bytes)
+        size = f"{plan.admitted.width}x{plan.admitted.height}"
+        self.logbook.write("job", f"queued: {spec.model}, {size}", job_id=job.id)
         return self._announce(job)
 
     def forecast(self, spec: JobSpec) -> JobForecast:
@@ -333,11 +336,10 @@ class Engine:
         model = self.catalog.get(name)
         if model.problem is not None:
             raise NotNow(f"{name} cannot be loaded: {model.problem}")
-        budget = self.memory.budget()
-        if budget is None:
-            raise NotNow(self.device.problem or "the device has not been read yet; try again in a second")
+        if self.device.problem is not None:
+            raise NotNow(self.device.problem)
         files = ModelFiles(name=model.name, kind=model.kind, path=str(model.path))
-        receipt = await self.supervisor.switch(files, budget.now_bytes)
+        receipt = await self.supervisor.switch(files)
         if receipt.ok:
             self.queue.active_model = name
             self.queue.last_used[name] = time.time()
@@ -368,6 +370,10 @@ class Engine:
                 )
             try:
                 await asyncio.shield(self._demo)
+            except asyncio.CancelledError:
+                if self._demo.cancelled():
+                    raise NotNow("the engine stops before the demo models are made") from None
+                raise
             finally:
                 if self._demo is not None and self._demo.done():
                     self._demo = None
@@ -446,5 +452,5 @@ class Engine:
             nursery=self.nursery.status(),
             queue=QueueStatus(waiting=self.store.count_waiting(), held_reason=self.store.held_reason),
             probe_age_s=None if age is None else round(age, 3),
-            problem=self.device.problem or self.logbook.file_problem,
+            problem=self.device.problem or self.queue.problem or self.logbook.file_problem,
         )

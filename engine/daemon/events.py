@@ -40,6 +40,8 @@ class Subscriber:
         self._ended = False
 
     def offer(self, seq: int, event: Event, frame: bytes) -> None:
+        if self._ended:
+            return  # a reader must never see a stream with a hole in it
         # A newer sample of a device takes its elder's key, so that one of each waits at most.
         key: object = seq
         if isinstance(event, MemorySampled):
@@ -110,9 +112,8 @@ class EventHub:
         subscriber = Subscriber()
         # Subscribe and take the picture in one go: nothing can happen between the two.
         self._subscribers.add(subscriber)
-        first = encode_sse(self._seq, snapshot())
         try:
-            yield first
+            yield encode_sse(self._seq, snapshot())
             while (data := await subscriber.next(HEARTBEAT_S)) is not None:
                 yield data or encode_sse(self._seq, Heartbeat(at=time.time()))
         finally:

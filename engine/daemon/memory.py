@@ -24,6 +24,8 @@ from engine.units import size_text
 from engine.wire import Balance, DeviceProcess, DeviceStatus
 from engine.worker.channel import AllocatorSample, WorkerReady
 
+CONTEXT_GUESS_BYTES = 800 * 2**20
+"""A worker's context and libraries before one was measured; 756 MiB on an H200 with torch 2.11."""
 COUNTERS_WAIT_S = 0.3
 """A reading is composed without following counters after this long: the worker is busy or gone."""
 
@@ -52,7 +54,6 @@ class _Worker:
     before: AllocatorSample | None = None
     """The newest counters that precede the pending reading."""
     latest: AllocatorSample | None = None
-    context_bytes: int | None = None
 
 
 class MemoryView:
@@ -77,6 +78,8 @@ class MemoryView:
         self.device_id: str | None = None
         self.nvml_fault: str | None = None
         self.recorder = Recorder()
+        self._context_due = False
+        self._context_bytes: int | None = None
         self._user = user_name()
         self._began: dict[int, float] = {}
 
@@ -113,6 +116,7 @@ class MemoryView:
 
     def worker_started(self, pid: int, device_id: str) -> None:
         self._worker = _Worker(pid=pid, device_id=device_id)
+        self._context_due = False
         self._pending = None
 
     def worker_ready(self, ready: WorkerReady) -> None:
@@ -127,14 +131,10 @@ class MemoryView:
     def measure_context(self) -> None:
         """Take what the worker's process holds beyond its allocator as context and libraries.
 
-        Called while nothing runs: after start, and after a first job has loaded its libraries.
+        Asked for when a worker is ready, and when its first job has loaded its libraries; done with
+        the next reading that no allocation crossed.
         """
-        worker = self._worker
-        if worker is None or worker.latest is None or worker.latest.reserved_bytes is None:
-            return
-        held = self.process_bytes(worker.pid, worker.device_id)
-        if held is not None:
-            worker.context_bytes = max(0, held - worker.latest.reserved_bytes)
+        self._context_due = True
 
     # ----------------------------------------------------------------- what is asked
 
@@ -194,10 +194,10 @@ class MemoryView:
     def _gpu_budget(self, reading: DeviceReading) -> Budget:
         worker = self._worker
         held = 0
-        context = 0
         if worker is not None and worker.device_id == reading.device_id:
             held = self.process_bytes(worker.pid, reading.device_id) or 0
-            context = worker.context_bytes or 0
+        # Also before there is a worker: the first job brings its context along.
+        context = CONTEXT_GUESS_BYTES if self._context_bytes is None else self._context_bytes
         reserve = 0 if reading.reserved_inside_used else (reading.reserved_bytes or 0)
         neighbours = [
             f"{process.user or '?'} {process.pid} {size_text(process.bytes)}"
@@ -258,16 +258,29 @@ class MemoryView:
             )
         )
 
+    def _measure_context_by(
+        self, reading: DeviceReading, before: AllocatorSample | None, after: AllocatorSample | None
+    ) -> None:
+        worker = self._worker
+        if not self._context_due or worker is None or before is None or after is None:
+            return
+        held = next((process.bytes for process in reading.processes if process.pid == worker.pid), None)
+        still = before.device_allocs == after.device_allocs
+        if still and held is not None and after.reserved_bytes is not None:
+            self._context_bytes = max(0, held - after.reserved_bytes)
+            self._context_due = False
+
     def _compose_gpu(
         self, reading: DeviceReading, before: AllocatorSample | None, after: AllocatorSample | None
     ) -> None:
         worker = self._worker
         here = worker is not None and worker.device_id == reading.device_id
+        self._measure_context_by(reading, before, after)
         balance: Balance = gpu_balance(
             reading,
             before if here else None,
             after if here else None,
-            worker.context_bytes if worker and here else None,
+            self._context_bytes if here else None,
             {worker.pid} if worker and here else set(),
         )
         processes = tuple(

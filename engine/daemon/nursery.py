@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
@@ -33,6 +34,8 @@ from engine.wire import NurseryState, NurseryStatus
 from engine.worker.entry import NurseryReport, report_imports
 
 PRELOAD = "engine.worker.preload"
+PROVEN_S = 600.0
+"""One that lived so long was sound; its death does not count towards giving up."""
 MAX_STARTS = 3
 """A nursery that dies this often is given up; workers then start the slow way."""
 
@@ -73,6 +76,7 @@ class Nursery:
         self._asking = ThreadPoolExecutor(max_workers=1, thread_name_prefix="nursery")
         self._state: NurseryState = "cold"
         self._starts = 0
+        self._generation = 0
         self._started = 0.0
         self._warm_s: float | None = None
         self._pid: int | None = None
@@ -107,6 +111,7 @@ class Nursery:
         """Launch it and return at once; `wait_settled` tells when it is of use. Main thread only."""
         assert threading.current_thread() is threading.main_thread(), "its life is tied to this thread"
         self._starts += 1
+        self._generation += 1
         self._started = time.monotonic()
         self._state, self._detail, self._report = "warming", None, None
         self._settled.clear()
@@ -120,13 +125,15 @@ class Nursery:
         self._pid = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]  # no public way
         loop = asyncio.get_running_loop()
         threading.Thread(target=self._await_death, args=(loop, self._pid), daemon=True).start()
-        task = loop.create_task(self._prove_ready())
+        task = loop.create_task(self._prove_ready(self._generation))
         task.add_done_callback(lambda done: done.exception())
         self._on_change()
 
-    async def wait_settled(self) -> NurseryState:
-        """Wait until it is ready or failed."""
-        await self._settled.wait()
+    async def wait_settled(self, timeout_s: float | None = None) -> NurseryState:
+        """Wait until it is ready or failed, or for `timeout_s`; the state then."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._settled.wait()
         return self._state
 
     async def fork(self, target: Callable[..., None], *args: object) -> ForkServerProcess:
@@ -152,7 +159,7 @@ class Nursery:
         if isinstance(address, str) and Path(address).parent.name.startswith("pymp-"):
             shutil.rmtree(Path(address).parent, ignore_errors=True)
 
-    async def _prove_ready(self) -> None:
+    async def _prove_ready(self, generation: int) -> None:
         receiving, sending = self._context.Pipe(duplex=False)
         try:
             process = await self.fork(report_imports, sending)
@@ -160,11 +167,13 @@ class Nursery:
             report = await asyncio.to_thread(_receive_report, receiving)
             await asyncio.to_thread(process.join)
         except (WorkerDied, EOFError, OSError) as error:
-            if not self._stopping:
+            if not self._stopping and generation == self._generation:
                 self._settle("failed", f"the nursery did not answer: {error}")
             return
         finally:
             receiving.close()
+        if generation != self._generation:
+            return  # it died and another one is starting
         self._report = report
         if report.missing:
             why = f" ({report.fault})" if report.fault else ""
@@ -184,7 +193,8 @@ class Nursery:
 
     def _await_death(self, loop: asyncio.AbstractEventLoop, pid: int) -> None:
         # WNOWAIT leaves the zombie to the forkserver module, which reaps it when it restarts.
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        with suppress(ChildProcessError):  # reaped by `stop` meanwhile
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         if not self._stopping:
             loop.call_soon_threadsafe(self._died, pid)
 
@@ -193,6 +203,8 @@ class Nursery:
             return
         self._pid = None
         self._on_log("nursery", f"the nursery (pid {pid}) died")
+        if self._warm_s is not None and time.monotonic() - self._started > PROVEN_S:
+            self._starts = 0
         if self._starts < MAX_STARTS:
             self.start()
         else:

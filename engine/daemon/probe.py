@@ -131,11 +131,15 @@ class Probe:
                     line = await process.stdout.readline()
                 if not line:
                     return f"exit code {await process.wait()}"
-                self._heard(self._decoder.decode(line))
+                message = self._decoder.decode(line)
+                try:
+                    self._heard(message)
+                except Exception as error:  # a bug of ours must not cost the readings
+                    self._on_log("bug", f"a reading could not be taken in: {type(error).__name__}: {error}")
         except TimeoutError:
             # In a driver call that hangs even SIGKILL waits; it is left behind, not waited for.
             return f"silent for {SILENT_S:.0f} s, abandoned as pid {process.pid}"
-        except (ValueError, msgspec.DecodeError) as error:
+        except (ValueError, msgspec.MsgspecError) as error:
             return f"it said something that is no reading: {error}"
         finally:
             self._kill()

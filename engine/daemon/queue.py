@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -19,30 +21,41 @@ from engine.config import EngineConfig
 from engine.daemon.logbook import Level, LogBook
 from engine.daemon.memory import Budget, MemoryView
 from engine.daemon.supervisor import Supervisor
-from engine.errors import EngineError, WorkerDied
+from engine.daemon.worker import WorkerProcess
+from engine.errors import DoesNotFit, EngineError, NotNow, StorageUnusable, WorkerDied, WorkerStopped
 from engine.jobs.breaker import ENGINE_ENDED
 from engine.jobs.liveness import read_boot_id
 from engine.jobs.model import Owner
 from engine.jobs.store import JobStore
 from engine.models.catalog import Catalog
+from engine.models.model import Model
 from engine.planning.admission import Admitted, check_request
 from engine.planning.footprint import Footprint, estimate_footprint
 from engine.units import size_text
 from engine.wire import Event, Job, JobChanged, JobForecast, JobProgress, JobSpec
 from engine.worker.channel import JobEnded, ModelFiles, RunJob
 
+RETRY_S = 1.0
+"""Between two tries after the store refused to write, or after a bug."""
 NAME_BYTES = 120
 """A file name's share of the prompt; ext4 takes 255 bytes in all, and Chinese takes 3 a character."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Chosen:
-    """The job whose turn it is, and what it was planned with."""
+class Plan:
+    """A request that was found good: the model, the request with nothing left open, and what it takes."""
 
-    job: Job
+    model: Model
     admitted: Admitted
     footprint: Footprint
-    budget_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Chosen:
+    """The job whose turn it is."""
+
+    job: Job
+    plan: Plan
 
 
 class QueueRunner:
@@ -76,7 +89,8 @@ class QueueRunner:
         self._draining = False
         self._running: Job | None = None
         self._progress: JobProgress | None = None
-        self._cancelled = False
+        self._cancel = asyncio.Event()
+        self.problem: str | None = None
         self.active_model: str | None = None
         self.last_used: dict[str, float] = {}
 
@@ -108,10 +122,10 @@ class QueueRunner:
     def cancel_running(self, job_id: int) -> None:
         """The store has noted the wish; pass it on to whoever runs the job."""
         if self._running is not None and self._running.id == job_id:
-            self._cancelled = True
+            self._cancel.set()
             self._supervisor.cancel_job(job_id)
 
-    def admit(self, spec: JobSpec) -> tuple[Admitted, Footprint]:
+    def admit(self, spec: JobSpec) -> Plan:
         """Check a request whole, and say what it takes.
 
         Raises:
@@ -122,10 +136,11 @@ class QueueRunner:
         footprint = estimate_footprint(
             model, admitted.width, admitted.height, admitted.frames, device_kind=self._device_kind
         )
-        return admitted, footprint
+        return Plan(model=model, admitted=admitted, footprint=footprint)
 
     def forecast(self, spec: JobSpec) -> JobForecast:
-        admitted, footprint = self.admit(spec)
+        plan = self.admit(spec)
+        admitted, footprint = plan.admitted, plan.footprint
         budget = self._memory.budget()
         fits_now = budget is None or footprint.peak_bytes <= budget.now_bytes
         return JobForecast(
@@ -147,75 +162,131 @@ class QueueRunner:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            ran = True
-            while ran:
-                async with self._supervisor.device_lock:
-                    chosen = self._choose()
-                    if chosen is not None:
-                        await self._run(chosen)
-                    ran = chosen is not None
+            try:
+                while await self._run_next():
+                    pass
+            except Exception as error:  # the queue's edge: it must outlive whatever one job meets
+                code, text = code_and_text(error)
+                self._logbook.write("queue", f"cannot go on, tries again: {text}", level="error")
+                self.problem = text if code == StorageUnusable.code else None
+                await asyncio.sleep(RETRY_S)
+                self.wake()
+
+    async def _run_next(self) -> bool:
+        """Run the job whose turn it is; False when none can start now."""
+        async with self._supervisor.device_lock:
+            chosen = self._choose()
+            if chosen is None:
+                return False
+            try:
+                await self._run(chosen)
+            except NotNow:  # held, moved or cancelled between choosing and claiming: look again
+                pass
+            return True
 
     def _choose(self) -> _Chosen | None:
-        """The first runnable job that fits, with its budget; others learn for whom they wait."""
+        """The first runnable job that fits, with its plan; others learn for whom they wait."""
         budget = self._memory.budget()
         if self._draining or budget is None:
             return None
         for job in self._store.list_runnable():
+            peak = job.expected_peak_bytes
+            if job.status == "waiting_memory" and peak is not None and waits_for(peak, budget):
+                continue  # still no room: checking its image again every second would cost too much
             try:
-                admitted, footprint = self.admit(job.spec)
-            except EngineError as error:
-                # It was right when it was submitted: the model or the image went away since.
-                self._end(self._store.finish(job.id, "failed", error=str(error), error_code=error.code))
+                plan = self.admit(job.spec)
+                if plan.footprint.peak_bytes > budget.empty_bytes:
+                    raise DoesNotFit(never_fits(plan, budget))
+            except Exception as error:
+                # It was right when it was submitted: the model, the image or the settings changed since.
+                code, text = code_and_text(error)
+                self._end(self._store.finish(job.id, "failed", error=text, error_code=code))
+                if self._store.held_reason is not None:
+                    return None
                 continue
-            reason = waits_for(footprint.peak_bytes, budget)
+            reason = waits_for(plan.footprint.peak_bytes, budget)
             if reason is None:
-                return _Chosen(job=job, admitted=admitted, footprint=footprint, budget_bytes=budget.now_bytes)
-            if job.waits_for != reason and not _same_wait(job.waits_for, reason):
+                return _Chosen(job=job, plan=plan)
+            if not _same_wait(job.waits_for, reason):
                 self._changed(self._store.wait_for_memory(job.id, reason))
                 self._logbook.write("job", f"waits: {reason}", job_id=job.id)
         return None
 
     async def _run(self, chosen: _Chosen) -> None:
-        job, admitted = chosen.job, chosen.admitted
+        job, admitted = chosen.job, chosen.plan.admitted
         with suppress(OSError):  # what is wrong with the folder is told by the writing of the file
             admitted.output_dir.mkdir(parents=True, exist_ok=True)
         output = choose_output(admitted.output_dir, job.id, job.spec.prompt)
         job = self._store.claim(job.id, self._owner, output=str(output))
-        self._running, self._cancelled = job, False
+        self._running, self._cancel = job, asyncio.Event()
         self._progress = JobProgress(stage="start")
         self.active_model = job.spec.model
+        self.last_used[job.spec.model] = time.time()
         self._changed(job)
         self._logbook.write("job", f"starts, attempt {job.attempt}: {job.spec.model}", job_id=job.id)
+        settle: Callable[[], Job]
         try:
-            ended = await self._work(job, chosen, output)
+            ended = await self._work(job, chosen.plan, output)
+        except WorkerStopped:
+            settle = partial(self._stopped, job)
         except WorkerDied as error:
-            job = self._interrupted(job, str(error))
+            settle = partial(self._store.interrupt, job.id, str(error))
+        except Exception as error:  # the job's edge: whatever it was, the job ends and the queue goes on
+            code, text = code_and_text(error)
+            settle = partial(self._finished, job, JobEnded(job_id=job.id, error_code=code, error=text))
         else:
-            job = self._finished(job, ended)
-        finally:
-            self._running, self._progress = None, None
+            settle = partial(self._finished, job, ended)
+        job = await self._until_stored(settle)
+        self._running, self._progress = None, None
+        self.last_used[job.spec.model] = time.time()
         self._end(job)
 
-    async def _work(self, job: Job, chosen: _Chosen, output: Path) -> JobEnded:
-        admitted = chosen.admitted
-        worker = await self._supervisor.ensure_worker()
-        self._store.set_worker(job.id, worker.pid, worker.start_time)
-        if self._cancelled:
+    async def _until_stored(self, settle: Callable[[], Job]) -> Job:
+        """Write down how a job ended, as often as it takes: a full disk must not cost the truth."""
+        while True:
+            try:
+                job = settle()
+            except StorageUnusable as error:
+                if self.problem != str(error):
+                    self.problem = str(error)
+                    self._logbook.write("queue", f"cannot write down a job's end: {error}", level="error")
+                    self._on_queue()
+                await asyncio.sleep(RETRY_S)
+            else:
+                self.problem = None
+                return job
+
+    async def _work(self, job: Job, plan: Plan, output: Path) -> JobEnded:
+        worker = await self._worker_unless_cancelled()
+        if worker is None:
             return JobEnded(job_id=job.id, error_code="cancelled", error="cancelled before it began")
-        model = self._catalog.get(job.spec.model)
+        with suppress(StorageUnusable):  # only a later recovery would have used it
+            self._store.set_worker(job.id, worker.pid, worker.start_time)
+        budget = self._memory.budget()  # anew: the worker has taken its own share since
         return await self._supervisor.run_job(
             RunJob(
                 job_id=job.id,
                 attempt=job.attempt,
-                spec=admitted.spec,
-                model=ModelFiles(name=model.name, kind=model.kind, path=str(model.path)),
-                width=admitted.width,
-                height=admitted.height,
+                spec=plan.admitted.spec,
+                model=ModelFiles(name=plan.model.name, kind=plan.model.kind, path=str(plan.model.path)),
+                width=plan.admitted.width,
+                height=plan.admitted.height,
                 output=str(output),
-                budget_bytes=chosen.budget_bytes,
-                stage_bytes={name: stage.activation_bytes for name, stage in chosen.footprint.stages.items()},
+                budget_bytes=budget.now_bytes if budget else plan.footprint.peak_bytes,
+                stage_bytes={name: stage.activation_bytes for name, stage in plan.footprint.stages.items()},
             )
         )
+
+    async def _worker_unless_cancelled(self) -> WorkerProcess | None:
+        """The worker once it is ready; None as soon as the job is cancelled, however long it still takes."""
+        starting = asyncio.ensure_future(self._supervisor.ensure_worker())
+        cancelled = asyncio.ensure_future(self._cancel.wait())
+        try:
+            await asyncio.wait({starting, cancelled}, return_when=asyncio.FIRST_COMPLETED)
+            return None if self._cancel.is_set() else await starting
+        finally:
+            for task in (starting, cancelled):
+                task.cancel()
 
     def _finished(self, job: Job, ended: JobEnded) -> Job:
         if ended.manifest is not None:
@@ -232,13 +303,11 @@ class QueueRunner:
             job.id, "failed", attempt=job.attempt, error=ended.error, error_code=ended.error_code
         )
 
-    def _interrupted(self, job: Job, cause: str) -> Job:
-        if self._draining:
-            # A person ended the engine under it: that must not use up its one free restart.
-            return self._store.interrupt(
-                job.id, "the engine was stopped under it", error_code=ENGINE_ENDED, counted=False
-            )
-        return self._store.interrupt(job.id, cause)
+    def _stopped(self, job: Job) -> Job:
+        # A person ended the engine under it: that must not use up its one free restart.
+        return self._store.interrupt(
+            job.id, "the engine was stopped under it", error_code=ENGINE_ENDED, counted=False
+        )
 
     def _end(self, job: Job) -> None:
         match job.status:
@@ -269,6 +338,23 @@ def waits_for(peak_bytes: int, budget: Budget) -> str | None:
     if peak_bytes <= budget.now_bytes:
         return None
     return f"needs {size_text(peak_bytes)}, can have {size_text(budget.now_bytes)}; {budget.held_by}"
+
+
+def never_fits(plan: Plan, budget: Budget) -> str:
+    """Why a request is refused for good, and the way out."""
+    admitted = plan.admitted
+    return (
+        f"{plan.model.name} at {admitted.width}x{admitted.height} with {admitted.frames} frames needs "
+        f"{size_text(plan.footprint.peak_bytes)}, and the empty device has {size_text(budget.empty_bytes)}; "
+        "choose a smaller resolution, fewer frames or a smaller model"
+    )
+
+
+def code_and_text(error: Exception) -> tuple[str, str]:
+    """What a job or the log says of an error: its own code and sentence, or `bug` and its name."""
+    if isinstance(error, EngineError):
+        return error.code, str(error)
+    return "bug", f"{type(error).__name__}: {error}"
 
 
 def choose_output(folder: Path, job_id: int, prompt: str) -> Path:

@@ -20,6 +20,7 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from engine.errors import EngineError
 from engine.paths import private_dir
 
 WATCH_S = 0.5
@@ -131,7 +132,8 @@ class SocketServer(uvicorn.Server):
             # Without the lock the path may be another engine's: taking it would steal its clients.
             if _inode(self.path) == inode or self.should_exit or not self._may_bind():
                 continue
-            with contextlib.suppress(OSError):  # the folder may be on its way out too; next time
+            # The folder may be on its way out too, or not be makeable yet after a logout; next time.
+            with contextlib.suppress(OSError, EngineError):
                 fresh = bind_socket(self.path)
                 loop = asyncio.get_running_loop()
                 server = await loop.create_server(self._protocol, sock=fresh, backlog=64)

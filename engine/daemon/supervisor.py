@@ -21,8 +21,8 @@ from engine.daemon.nursery import Nursery
 from engine.daemon.probe import Probe
 from engine.daemon.receipts import nothing_to_do, proved, receipt_text
 from engine.daemon.residents import Residents
-from engine.daemon.worker import WorkerExit, WorkerProcess, start_worker
-from engine.errors import NotNow, WorkerDied
+from engine.daemon.worker import STOP_GRACE_S, WorkerExit, WorkerProcess, start_worker
+from engine.errors import NotNow, WorkerDied, WorkerStopped
 from engine.wire import (
     ActionProgressed,
     Event,
@@ -55,6 +55,12 @@ PROOF_TIMEOUT_S = 2.0
 """Memory that has not come back by then is residue, and said to be."""
 SWITCH_PROOF_TIMEOUT_S = 0.3
 """A switch's unload was proved by the worker before it loaded; this only looks for a better proof."""
+LOOK_TIMEOUT_S = 0.2
+"""The probe reads a process at once; an answer that takes longer will not come."""
+CANCEL_AGAIN_S = 3.0
+"""A second cancel before this is a person's double key, not a wish to end the worker."""
+SILENT_S = 10.0
+"""A worker speaks 10 times a second; one that is silent for so long is stopped or hangs."""
 PROOF_SLACK = 0.03
 """A process that is within this share of the expected bytes has given them back."""
 
@@ -96,7 +102,9 @@ class Supervisor:
         self._job: tuple[int, asyncio.Future[JobEnded]] | None = None
         self._actions: dict[int, tuple[str, str, asyncio.Future[Receipt]]] = {}
         self._action_ids = count(1)
-        self._measured_context_after_job = False
+        self._context_measured_after_job = False
+        self._heard_at = 0.0
+        self._cancelled_at: float | None = None
 
     # ----------------------------------------------------------------- the worker's life
 
@@ -126,6 +134,7 @@ class Supervisor:
 
         Raises:
             WorkerDied: it could not be started, or died before it was ready.
+            WorkerStopped: the engine ends.
             NotNow: no device has been chosen.
         """
         if self._worker is not None and self._starting is None:
@@ -133,15 +142,40 @@ class Supervisor:
         if self._starting is None:
             self._starting = asyncio.create_task(self._start())
             self._starting.add_done_callback(self._start_ended)
-        return await asyncio.shield(self._starting)
+        starting = self._starting
+        try:
+            worker = await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            if starting.cancelled():
+                raise WorkerStopped("the engine was stopped while a worker started") from None
+            raise  # the caller was cancelled, not the start
+        if worker is not self._worker:
+            raise WorkerDied(f"worker {worker.pid} died as soon as it was ready")
+        return worker
 
-    async def stop(self) -> None:
-        """End the worker and with it everything that it holds."""
+    async def stop(self, reason: str) -> None:
+        """End the worker and with it everything that it holds; a running job is not waited for."""
         if self._starting is not None:
             self._starting.cancel()
         if self._worker is not None:
             self._set_state("stopping")
-            await self._worker.stop()
+            await self._worker.stop(reason, grace_s=0.0 if self._job else STOP_GRACE_S)
+
+    def look_after(self) -> None:
+        """Called once a second: end a worker that was told to stop its job and does not even speak."""
+        silent = time.monotonic() - max(self._heard_at, self._cancelled_at or 0.0)
+        if self._worker is None or self._starting is not None or silent < SILENT_S:
+            return
+        if self._cancelled_at is not None:
+            self._worker.kill(f"it was silent for {silent:.0f} s after a cancel")
+        for _, target, answer in self._actions.values():
+            if not answer.done():
+                answer.set_exception(
+                    NotNow(
+                        f"{target}: the worker has said nothing for {silent:.0f} s; "
+                        "cancel its job twice to end it, or restart the engine"
+                    )
+                )
 
     async def _start(self) -> WorkerProcess:
         device_id = self._memory.device_id
@@ -157,11 +191,13 @@ class Supervisor:
             on_exit=self._exited,
         )
         self._worker = worker
+        self._heard_at = time.monotonic()
         self._memory.worker_started(worker.pid, device_id)
         self._set_state("starting")
         ready = await self._ready
         self._ready_s = round(time.monotonic() - worker.asked_at, 3)
         self._memory.worker_ready(ready)
+        self._memory.measure_context()
         self._set_state("idle")
         how = "forked" if worker.forked else "started the slow way"
         self._logbook.write(
@@ -179,14 +215,16 @@ class Supervisor:
             return
         expected = self._state == "stopping"
         sentence = exit_.sentence()
-        if self._last_error:
+        if self._nursery.pid is None and worker.forked and exit_.reason is None:
+            sentence += ", with the nursery that it was forked from"
+        elif self._last_error:
             sentence += f": {self._last_error}"
         self._logbook.write("worker", sentence, level="info" if expected else "error", memory=True)
         self._worker = None
         self._memory.worker_gone()
-        self._measured_context_after_job = False
+        self._context_measured_after_job = False
         self.residents.clear()
-        died = WorkerDied(sentence)
+        died = WorkerStopped(sentence) if expected else WorkerDied(sentence)
         waiting: list[asyncio.Future[Any] | None] = [self._ready, self._job[1] if self._job else None]
         waiting += [answer for _, _, answer in self._actions.values()]
         for future in waiting:
@@ -210,30 +248,36 @@ class Supervisor:
         """
         worker = await self.ensure_worker()
         answer: asyncio.Future[JobEnded] = asyncio.get_running_loop().create_future()
-        self._job = (message.job_id, answer)
+        self._job, self._cancelled_at = (message.job_id, answer), None
         self._set_state("running")
         worker.send(message)
         try:
             ended = await answer
         finally:
-            self._job = None
-            if self._worker is not None:
+            self._job, self._cancelled_at = None, None
+            if self._worker is not None and self._state != "stopping":
                 self._set_state("idle")
         if ended.worker_unusable:
-            await self.stop()
-        elif not self._measured_context_after_job:
-            self._measured_context_after_job = True
+            worker.kill("its device context broke")
+        elif ended.manifest is not None and not self._context_measured_after_job:
+            self._context_measured_after_job = True  # by now all libraries that jobs use are loaded
             self._memory.measure_context()
         return ended
 
     def cancel_job(self, job_id: int) -> None:
-        """Ask the worker to stop this job at its next step; harmless when it does not run it."""
-        if self._worker is not None:
+        """Ask the worker to stop this job at its next step; asked again after a while, end the worker."""
+        if self._worker is None or self._job is None or self._job[0] != job_id:
+            return
+        now = time.monotonic()
+        if self._cancelled_at is None:
+            self._cancelled_at = now
             self._worker.send(CancelJob(job_id=job_id))
+        elif now - self._cancelled_at > CANCEL_AGAIN_S:
+            self._worker.kill(f"job {job_id} was cancelled twice and did not stop")
 
     # ----------------------------------------------------------------- actions
 
-    async def switch(self, model: ModelFiles, budget_bytes: int) -> Receipt:
+    async def switch(self, model: ModelFiles) -> Receipt:
         """Make `model` the loaded one, after the running job.
 
         Raises:
@@ -241,16 +285,21 @@ class Supervisor:
         """
         async with self.device_lock:
             await self.ensure_worker()
+            budget = self._memory.budget()
+            if budget is None:
+                raise NotNow("the device has not been read yet; try again in a second")
             self._set_state("loading")
             try:
                 return await self._act(
                     "switch",
                     model.name,
-                    lambda action_id: SwitchTo(action_id=action_id, model=model, budget_bytes=budget_bytes),
+                    lambda action_id: SwitchTo(
+                        action_id=action_id, model=model, budget_bytes=budget.now_bytes
+                    ),
                     expected_bytes=0,
                 )
             finally:
-                if self._worker is not None:
+                if self._worker is not None and self._state != "stopping":
                     self._set_state("idle")
 
     async def unload(self, model: str | None, component: str | None) -> Receipt:
@@ -288,7 +337,8 @@ class Supervisor:
         action_id = next(self._action_ids)
         answer: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
         self._actions[action_id] = (action, target, answer)
-        held = self._memory.process_bytes(worker.pid, worker.device_id)
+        # Read now: the last reading may be from before the bytes came that this shall give back.
+        held = None if self._job else await self._held_by(worker)
         worker.send(message(action_id))
         try:
             receipt = await answer
@@ -303,8 +353,8 @@ class Supervisor:
     ) -> Receipt:
         """Complete a receipt by what the probe sees of the process, where it sees it."""
         if held is None:
-            reason = receipt.proof_reason or "the process has no entry of its own"
-            return replace(receipt, proof_reason=reason)
+            why = "a job runs, whose memory moves meanwhile" if self._job else "the probe does not see it"
+            return replace(receipt, proof_reason=f"the worker's own count: {why}")
         expected = max(receipt.expected_bytes, expected_bytes)
         if expected == 0:
             return receipt
@@ -318,6 +368,13 @@ class Supervisor:
         if receipt.loaded_bytes and (traced is None or not traced.reached):
             return receipt
         return proved(receipt, traced, held=held, expected=expected, on_cpu=worker.device_id == "cpu")
+
+    async def _held_by(self, worker: WorkerProcess) -> int | None:
+        """What the worker's process holds on its device at this moment."""
+        seen = await self._probe.trace(
+            worker.pid, worker.device_id, until_bytes=2**62, timeout_s=LOOK_TIMEOUT_S
+        )
+        return seen.start_bytes if seen is not None else None
 
     def _issue(self, receipt: Receipt) -> Receipt:
         receipt = replace(receipt, at=time.time())
@@ -337,6 +394,7 @@ class Supervisor:
     def _heard(self, worker: WorkerProcess, message: FromWorker) -> None:
         if worker is not self._worker:
             return
+        self._heard_at = time.monotonic()
         match message:
             case AllocatorSample():
                 self._memory.heard_worker(message)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -29,6 +30,10 @@ from engine.jobs.liveness import read_start_time
 from engine.worker.channel import Channel, FromWorker, Stop, ToWorker
 from engine.worker.entry import run_forked
 
+NURSERY_PATIENCE_S = 180.0
+"""Imports that take longer hang, on a network disk for instance; a worker then starts the slow way."""
+OUTBOX = 256
+"""Messages that may wait for a worker; a healthy one reads each at once."""
 STOP_GRACE_S = 0.3
 """What an idle worker gets to end by itself before SIGKILL."""
 
@@ -40,8 +45,12 @@ class WorkerExit:
     pid: int
     code: int
     """Exit code, or minus the signal's number."""
+    reason: str | None = None
+    """Why we ended it; None when it ended by itself or somebody else did it."""
 
     def sentence(self) -> str:
+        if self.reason is not None:
+            return f"worker {self.pid} was ended: {self.reason}"
         if self.code < 0:
             name = signal.Signals(-self.code).name if -self.code in set(signal.Signals) else str(-self.code)
             hint = "; the kernel does that when host memory runs out" if self.code == -signal.SIGKILL else ""
@@ -50,7 +59,7 @@ class WorkerExit:
 
 
 class WorkerProcess:
-    """A live worker, or one whose `exited` future is done."""
+    """A live worker, or one whose `exit` says how it ended."""
 
     def __init__(
         self,
@@ -71,7 +80,9 @@ class WorkerProcess:
         self.asked_at = asked_at
         self.started_at = time.time()
         self.exit: WorkerExit | None = None
+        self._kill_reason: str | None = None
         self._channel = channel
+        self._outbox: queue.Queue[ToWorker | None] = queue.Queue(maxsize=OUTBOX)
         self._wait = wait
         self._loop = asyncio.get_running_loop()
         self._on_message = on_message
@@ -81,32 +92,39 @@ class WorkerProcess:
             self._pidfd: int | None = os.pidfd_open(pid)
         except OSError:
             self._pidfd = None
-        threading.Thread(target=self._listen, name=f"worker-{pid}", daemon=True).start()
+        for target in (self._listen, self._speak):
+            threading.Thread(target=target, name=f"worker-{pid}", daemon=True).start()
 
     def send(self, message: ToWorker) -> None:
-        """Hand `message` over; lost without complaint when the worker is dying, whose end says so."""
-        with suppress(OSError):
-            self._channel.send(message)
+        """Hand `message` over without ever waiting; lost when the worker is dying, whose end says so.
 
-    def kill(self) -> None:
+        A worker that does not even empty its pipe would otherwise stop the whole engine.
+        """
+        try:
+            self._outbox.put_nowait(message)
+        except queue.Full:
+            self.kill(f"it has not taken {OUTBOX} messages")
+
+    def kill(self, reason: str) -> None:
         """SIGKILL, the one certain way to give back all of its memory."""
         if self.exit is not None:
             return
+        self._kill_reason = self._kill_reason or reason
         with suppress(ProcessLookupError):
             if self._pidfd is not None:
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
             elif read_start_time(self.pid) == self.start_time:
                 os.kill(self.pid, signal.SIGKILL)
 
-    async def stop(self) -> None:
-        """Ask it to end, then make it; returns when it is gone."""
+    async def stop(self, reason: str, *, grace_s: float = STOP_GRACE_S) -> None:
+        """Ask it to end, then make it; returns when it is gone, or after 5 s in which it would not die."""
         self.send(Stop())
-        for deadline in (STOP_GRACE_S, 5.0):
+        for deadline in (grace_s, 5.0):
             end = time.monotonic() + deadline
             while self.exit is None and time.monotonic() < end:
                 await asyncio.sleep(0.005)
             if self.exit is None:
-                self.kill()
+                self.kill(reason)
 
     def _listen(self) -> None:
         try:
@@ -115,10 +133,16 @@ class WorkerProcess:
         except (EOFError, OSError):
             pass
         except msgspec.ValidationError:
-            self.kill()  # another build's worker: nothing that it says can be trusted
+            self.kill("it said what no worker of this build says")
         code = self._wait()
+        self._outbox.put(None)
+        self._post(self._ended, WorkerExit(pid=self.pid, code=code, reason=self._kill_reason))
+
+    def _speak(self) -> None:
+        while (message := self._outbox.get()) is not None:
+            with suppress(OSError):
+                self._channel.send(message)
         self._channel.close()
-        self._post(self._ended, WorkerExit(pid=self.pid, code=code))
 
     def _ended(self, _worker: WorkerProcess, exit_: WorkerExit) -> None:
         self.exit = exit_
@@ -152,8 +176,8 @@ async def start_worker(
     ours, theirs = Pipe()
     channel: Channel[ToWorker, FromWorker] = Channel(ours, FromWorker)
     try:
-        if await nursery.wait_settled() == "ready":
-            process = await nursery.fork(run_forked, theirs, device_id, str(log_path))
+        if await nursery.wait_settled(NURSERY_PATIENCE_S) == "ready":
+            process = await nursery.fork(run_forked, theirs, nursery.pid, device_id, str(log_path))
             pid, forked, wait = process.pid, True, lambda: _join(process)
         else:
             child = _start_slowly(theirs.fileno(), device_id, log_path)

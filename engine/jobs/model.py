@@ -14,9 +14,6 @@ from engine.wire import Job, JobState
 
 Outcome: TypeAlias = Literal["done", "failed", "cancelled", "interrupted"]
 
-WAITING_STATES: tuple[JobState, ...] = ("queued", "waiting_memory")
-"""States with a place in the queue."""
-
 LEGAL: dict[JobState, frozenset[JobState]] = {
     # A waiting job can fail: its model was removed, or nothing could ever make room for it.
     "queued": frozenset({"waiting_memory", "running", "failed", "cancelled"}),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from engine.errors import InvalidRequest, NotNow
 from engine.jobs import rows
-from engine.jobs.breaker import ENGINE_ENDED, Breaker
+from engine.jobs.breaker import ENGINE_ENDED
 from engine.jobs.database import SCHEMA, open_database
 from engine.jobs.files import manifest_path
 from engine.jobs.model import Attempt, Outcome, Owner, Recovery, refusal, require
@@ -103,11 +103,6 @@ class JobStore:
         if self.held_reason is not None:
             return ()
         return tuple(job for job in self.list_waiting() if not job.held)
-
-    def next_runnable(self) -> Job | None:
-        """The job whose turn it is, or None."""
-        runnable = self.list_runnable()
-        return runnable[0] if runnable else None
 
     def count_waiting(self) -> int:
         with self._tables.read():
@@ -408,14 +403,6 @@ class JobStore:
         """Why no job starts although some wait, or None."""
         with self._tables.read():
             return self._tables.breaker().held_reason
-
-    def hold_queue(self, reason: str) -> None:
-        """Start nothing until `resume`; an earlier reason stays."""
-        with self._tables.write():
-            breaker = self._tables.breaker()
-            if breaker.held_reason is None:
-                held = Breaker(kind=breaker.kind, count=breaker.count, held_reason=reason)
-                self._tables.save_breaker(held)
 
     def resume(self) -> None:
         """Clear the hold and the count of failures; harmless when nothing is held."""

@@ -72,7 +72,7 @@ class Free(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Stop(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """End after the current step; the process exits 0."""
+    """End once nothing runs; the process exits 0."""
 
 
 ToWorker = RunJob | CancelJob | SwitchTo | Unload | Free | Stop
@@ -207,9 +207,6 @@ class Channel(Generic[Sent, Received]):
 
     def receive(self) -> Received:
         return self._decoder.decode(self._connection.recv_bytes())
-
-    def fileno(self) -> int:
-        return self._connection.fileno()
 
     def close(self) -> None:
         self._connection.close()

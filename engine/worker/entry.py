@@ -47,14 +47,15 @@ def report_imports(connection: Connection[Any, Any]) -> None:
     connection.send_bytes(msgspec.json.encode(report))
 
 
-def run_forked(connection: Connection[Any, Any], device_id: str, log_path: str) -> None:
-    """Be a worker in a process that the nursery just forked."""
-    tether(os.getppid(), "tt-worker")
+def run_forked(connection: Connection[Any, Any], nursery: int, device_id: str, log_path: str) -> None:
+    """Be a worker in a process that the nursery, whose pid is given, just forked."""
+    tether(nursery, "tt-worker")
     _work(connection, device_id, log_path)
 
 
-def make_demo_models(connection: Connection[Any, Any], folder: str) -> None:
+def make_demo_models(connection: Connection[Any, Any], nursery: int, folder: str) -> None:
     """Make the demo models in a process of its own; sends its progress as text, and ends."""
+    tether(nursery, "tt-demo-maker")
     from engine.models.demo import make_demo_models as make  # imports torch where the nursery has not
 
     make(Path(folder), lambda text: connection.send_bytes(text.encode("utf-8", "replace")))

@@ -70,7 +70,6 @@ class Worker:
         # Served also between two steps of a job; None in `_work` wakes the loop for them.
         self._quick: queue.SimpleQueue[Unload | Free] = queue.SimpleQueue()
         self._cancelled: set[int] = set()
-        self._stopping = False
 
     def run(self) -> None:
         """Until told to stop."""
@@ -110,9 +109,12 @@ class Worker:
                         self._quick.put(quick)
                         self._work.put(None)
                     case Stop() as stop:
-                        self._stopping = True
                         self._work.put(stop)
-                    case RunJob() | SwitchTo() as work:
+                    case RunJob() as work:
+                        # The pipe keeps order: a cancel from before this start meant an earlier one.
+                        self._cancelled.discard(work.job_id)
+                        self._work.put(work)
+                    case SwitchTo() as work:
                         self._work.put(work)
         except (EOFError, OSError):
             os._exit(0)  # the daemon is gone: the kernel gives everything back, now
@@ -155,7 +157,7 @@ class Worker:
     def _between_steps(self, job_id: int) -> bool:
         """Serve what may be served under a job; True when the job must stop."""
         self._serve_quick()
-        return self._stopping or job_id in self._cancelled
+        return job_id in self._cancelled
 
     def _serve_quick(self) -> None:
         while True:

@@ -40,7 +40,7 @@ from engine.worker.faults import as_engine_error, forget
 from engine.worker.progress import ProgressMeter
 from engine.worker.store import ComponentStore
 from engine.worker.text import encode_prompt
-from engine.worker.video import VideoWriter, manifest_path_of, write_manifest
+from engine.worker.video import VideoWriter
 
 LIBRARIES = ("torch", "diffusers", "transformers")
 
@@ -182,7 +182,6 @@ class _Run:
 
     def _decode(self, model: Model, latents_BCTHW: Tensor, nets: Sequence[str]) -> tuple[Manifest, Path]:
         job = self._job
-        output = Path(job.output)
         count = latents_BCTHW.shape[2]
 
         def check(latent_frame: int) -> None:
@@ -190,7 +189,7 @@ class _Run:
             self._meter.saw_peak(self._backend.peak_bytes())
             self._meter.at("decode", latent_frame, count)
 
-        with VideoWriter(output, job.width, job.height) as writer:
+        with VideoWriter(Path(job.output), job.width, job.height) as writer:
             with self._stage(model, "decode", (VAE,)) as modules:
                 for frames_THWC in decode_frames(modules[VAE], latents_BCTHW, check):
                     writer.append(frames_THWC)
@@ -199,7 +198,13 @@ class _Run:
             self._check()  # the last chance: from here on the video appears
             with self._measured("write"):
                 digest = writer.finish()
-        manifest = Manifest(
+            manifest, path = writer.publish(self._manifest(model, nets, writer.num_bytes, digest))
+        self._meter.at("write", 1, 1)
+        return manifest, path
+
+    def _manifest(self, model: Model, nets: Sequence[str], output_bytes: int, digest: str) -> Manifest:
+        job = self._job
+        return Manifest(
             job_id=job.job_id,
             spec=job.spec,
             kind=self._kind,
@@ -209,8 +214,8 @@ class _Run:
             timesteps=self._timesteps,
             device=self._backend.kind,
             device_name=self._backend.device_name,
-            output=str(output),
-            output_bytes=output.stat().st_size,
+            output=job.output,
+            output_bytes=output_bytes,
             frames_sha256=digest,
             elapsed_s=self._clock() - self._began,
             stages=tuple(self._records),
@@ -221,15 +226,6 @@ class _Run:
             created_at=time.time(),
             attempt=job.attempt,
         )
-        path = manifest_path_of(output)
-        try:
-            write_manifest(manifest, path)
-        except EngineError:
-            # A video without its manifest could not be told from somebody else's.
-            output.unlink(missing_ok=True)
-            raise
-        self._meter.at("write", 1, 1)
-        return manifest, path
 
     # ----------------------------------------------------------------- shared by the stages
 

@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from engine.errors import StorageUnusable
@@ -88,3 +89,45 @@ def test_a_job_store_of_a_newer_build_is_refused_and_left_as_it_is(spare: LiveEn
     assert ended.returncode == StorageUnusable.exit_code
     assert "9999" in ended.stderr and len(ended.stderr.splitlines()) == 1
     assert spare.paths.jobs.read_bytes() == before
+
+
+def test_a_stop_while_the_worker_starts_leaves_the_job_queued_and_whole(
+    spare: LiveEngine, short: JobSpec
+) -> None:
+    spare.start()
+    job = spare.client.submit(short)
+    for _ in range(2):
+        wait_for(lambda: spare.client.job(job.id).status == "running", 10, "its start")
+        spare.stop()
+        spare.start()
+    assert spare.settle(job.id).status == "done"
+
+
+def test_a_worker_that_is_stopped_freezes_nobody_and_ends_by_a_second_cancel(
+    live: LiveEngine, long: JobSpec, short: JobSpec
+) -> None:
+    job = live.client.submit(long)
+    live.until_running(job.id)
+    worker = live.worker_pid()
+    assert worker is not None
+    stop_process(worker)
+    for _ in range(300):
+        live.client.cancel(job.id)
+    assert live.client.job(job.id).status == "running"
+    time.sleep(3.1)
+    live.client.cancel(job.id)
+    assert live.settle(job.id, 10).status == "cancelled"
+    assert is_gone(worker)
+    assert live.run(short).status == "done"
+
+
+def test_a_cancel_before_the_job_began_does_not_reach_its_next_attempt(
+    spare: LiveEngine, short: JobSpec
+) -> None:
+    spare.start()
+    job = spare.client.submit(short)
+    wait_for(lambda: spare.client.job(job.id).status == "running", 10, "its start")
+    spare.client.cancel(job.id)
+    assert spare.settle(job.id, 2).status == "cancelled"
+    spare.client.retry(job.id)
+    assert spare.settle(job.id).status == "done"

@@ -149,3 +149,11 @@ def test_the_probe_is_replaced_when_it_is_killed(live: LiveEngine) -> None:
     time.sleep(0.3)
     age = live.status().engine.probe_age_s
     assert age is not None and age < 1.0
+
+
+def test_a_socket_folder_that_cannot_be_made_for_a_while_comes_back_when_it_can(live: LiveEngine) -> None:
+    shutil.rmtree(live.paths.runtime)
+    live.paths.runtime.touch()  # as after a logout: nobody may make the folder
+    time.sleep(1.2)
+    live.paths.runtime.unlink()
+    wait_for(live.answers, 5, "the socket's return")

@@ -153,6 +153,15 @@ def test_a_switch_loads_the_model_and_unloads_the_other(live: LiveEngine) -> Non
     assert states["wan-demo-small"] == {"absent"}
 
 
+def test_an_unload_right_after_a_switch_tells_the_truth(live: LiveEngine) -> None:
+    for _ in range(3):
+        assert live.client.switch(SwitchRequest(model="wan-demo-large")).ok
+        receipt = live.client.unload(UnloadRequest())
+        assert receipt.ok and receipt.returned_bytes is not None
+        assert receipt.returned_bytes >= 0.95 * receipt.expected_bytes
+        assert receipt.residue_bytes == 0
+
+
 def test_a_job_that_does_not_fit_now_says_for_whom_it_waits(spare: LiveEngine, short: JobSpec) -> None:
     spare.environ["TURBOTUI_ENGINE_KEEP_FREE_BYTES"] = str(2**50)
     spare.start()

@@ -78,7 +78,7 @@ def test_the_database_of_schema_1_goes_on_working(tmp_path):
     store = JobStore(copy_fixture(tmp_path, 1))
     assert [job.id for job in store.recover("new", lambda owner: False).cancelled] == [11]
     store.resume()
-    assert store.next_runnable().id == 9
+    assert store.list_runnable()[0].id == 9
     store.move(8, JobMove(position=1))
     assert store.retry(2).status == "queued"
     store.close()

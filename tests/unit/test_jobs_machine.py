@@ -79,7 +79,7 @@ class Queue(RuleBasedStateMachine):
 
     @rule()
     def start_next(self) -> None:
-        job = self.store.next_runnable()
+        job = next(iter(self.store.list_runnable()), None)
         if job is not None:
             self.note(self.store.claim(job.id, OWNER, output="/nowhere/x.mp4"))
 

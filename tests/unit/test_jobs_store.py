@@ -183,7 +183,7 @@ def test_a_higher_priority_goes_first_and_equal_ones_keep_their_order(store):
     ids = submit(store, 0, 5, 0, 5)
     assert queue(store) == [ids[1], ids[3], ids[0], ids[2]]
     assert [store.get(job_id).position for job_id in ids] == [3, 1, 4, 2]
-    assert store.next_runnable().id == ids[1]
+    assert store.list_runnable()[0].id == ids[1]
 
 
 def test_moving_to_a_position_reorders_and_stays_after_a_restart(store, path):
@@ -220,18 +220,18 @@ def test_a_move_that_says_nothing_or_too_much_is_refused(store, move):
 def test_a_held_job_lets_the_next_one_pass_until_it_is_released(store):
     first, second = submit(store, 0, 0)
     assert store.hold(first).held
-    assert store.next_runnable().id == second
+    assert store.list_runnable()[0].id == second
     with pytest.raises(NotNow, match="held"):
         run(store, first)
     store.release(first)
-    assert store.next_runnable().id == first
+    assert store.list_runnable()[0].id == first
 
 
 def test_a_job_that_waits_for_memory_says_for_what_and_keeps_its_turn(store):
     first, _second = submit(store, 0, 0)
     assert store.wait_for_memory(first, "2 GiB of pid 7").waits_for == "2 GiB of pid 7"
     assert store.get(first).status == "waiting_memory"
-    assert store.next_runnable().id == first
+    assert store.list_runnable()[0].id == first
     job = store.wait_for_memory(first, None)
     assert (job.status, job.waits_for) == ("queued", None)
 
@@ -474,22 +474,12 @@ def test_three_failures_of_one_kind_hold_the_queue_also_after_a_restart(store, p
     store.close()
     reopened = JobStore(path)
     assert "out_of_memory" in reopened.held_reason
-    assert reopened.next_runnable() is None
+    assert reopened.list_runnable() == ()
     with pytest.raises(NotNow, match="the queue is held"):
         run(reopened, waiting)
     reopened.resume()
-    assert reopened.next_runnable().id == waiting
+    assert reopened.list_runnable()[0].id == waiting
     reopened.close()
-
-
-def test_a_queue_held_for_another_reason_keeps_the_first_one(store):
-    submit(store, 0)
-    store.hold_queue("the disk is full")
-    store.hold_queue("something else")
-    assert store.held_reason == "the disk is full"
-    assert store.list_runnable() == ()
-    store.resume()
-    assert store.held_reason is None
 
 
 # ------------------------------------------------------------------------- disks
