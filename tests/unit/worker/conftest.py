@@ -13,7 +13,7 @@ import torch
 
 from engine.models.demo import make_demo_models
 from engine.models.demo_files import demo_folder
-from engine.wire import STAGES, JobSpec, Receipt
+from engine.wire import STAGES, JobSpec, Manifest, Receipt
 from engine.worker.backend import CpuBackend
 from engine.worker.channel import ComponentChanged, JobProgressed, ModelFiles, RunJob
 from engine.worker.store import ComponentStore
@@ -108,3 +108,26 @@ def job(tmp_path: Path, files: Callable[[str], ModelFiles]) -> Callable[..., Run
         )
 
     return make
+
+
+def manifest_of(output: Path) -> Manifest:
+    """The manifest of some video that should lie at `output`."""
+    return Manifest(
+        job_id=1,
+        spec=JobSpec(model="m", prompt="风筝"),
+        kind="t2v",
+        width=32,
+        height=32,
+        fps=16,
+        timesteps=(0.9, 0.0),
+        device="cpu",
+        device_name="test",
+        output=str(output),
+        output_bytes=1,
+        frames_sha256="0",
+        elapsed_s=1.0,
+        stages=(),
+        weights={},
+        versions={},
+        created_at=0.0,
+    )

@@ -281,3 +281,14 @@ def test_a_folder_that_vanished_is_said_before_the_weights_are_used_up(
     )
     with pytest.raises(StorageUnusable, match=r"/gone/x\.mp4 cannot be written"):
         run(gone)
+
+
+def test_a_job_whose_name_was_taken_meanwhile_reports_the_real_one(
+    run: Callable[..., tuple[Manifest, Path]], job: MakeJob, tmp_path: Path
+) -> None:
+    first, _ = run(job(SMALL, seed=1))
+    second, path = run(job(SMALL, seed=2))
+    assert second.output == str(tmp_path / "clip-2.mp4")
+    assert path == tmp_path / "clip-2.json"
+    assert Path(second.output).stat().st_size == second.output_bytes
+    assert json.loads((tmp_path / "clip.json").read_text("utf-8"))["frames_sha256"] == first.frames_sha256

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import resource
 import signal
@@ -16,35 +15,14 @@ import numpy as np
 import pytest
 
 from engine.errors import StorageUnusable
-from engine.wire import JobSpec, Manifest
 from engine.worker.autoencoder import Frames
-from engine.worker.video import PART, VideoWriter, manifest_path_of, write_manifest
+from engine.worker.video import VideoWriter
+
+from .conftest import manifest_of
 
 
 def _frames(count: int, seed: int = 0, side: int = 32) -> Frames:
     return np.random.default_rng(seed).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
-
-
-def _manifest(output: Path) -> Manifest:
-    return Manifest(
-        job_id=1,
-        spec=JobSpec(model="m", prompt="风筝"),
-        kind="t2v",
-        width=32,
-        height=32,
-        fps=16,
-        timesteps=(0.9, 0.0),
-        device="cpu",
-        device_name="test",
-        output=str(output),
-        output_bytes=1,
-        frames_sha256="0",
-        elapsed_s=1.0,
-        stages=(),
-        weights={},
-        versions={},
-        created_at=0.0,
-    )
 
 
 @pytest.fixture
@@ -66,8 +44,10 @@ def test_a_finished_video_plays_with_all_its_frames_at_16_a_second(tmp_path: Pat
         writer.append(rest)
         assert not path.exists()
         digest = writer.finish()
+        assert not path.exists()
+        writer.publish(manifest_of(path))
     assert digest == hashlib.sha256(first.tobytes() + rest.tobytes()).hexdigest()
-    assert os.listdir(tmp_path) == [path.name]
+    assert sorted(os.listdir(tmp_path)) == [path.with_suffix(".json").name, path.name]
     raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
     read = subprocess.run(
         [imageio_ffmpeg.get_ffmpeg_exe(), "-i", path, *raw], check=True, capture_output=True
@@ -92,16 +72,8 @@ def test_the_same_frames_give_the_same_file(tmp_path: Path) -> None:
         with VideoWriter(tmp_path / name, 32, 32) as writer:
             writer.append(_frames(5))
             writer.finish()
+            writer.publish(manifest_of(tmp_path / name))
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
-
-
-def test_what_a_killed_worker_left_is_removed(tmp_path: Path) -> None:
-    (tmp_path / f".clip.mp4.999999{PART}").write_bytes(b"half")
-    (tmp_path / f".other.mp4.999999{PART}").write_bytes(b"another job's")
-    with VideoWriter(tmp_path / "clip.mp4", 32, 32) as writer:
-        writer.append(_frames(1))
-        writer.finish()
-    assert sorted(os.listdir(tmp_path)) == [f".other.mp4.999999{PART}", "clip.mp4"]
 
 
 @pytest.mark.parametrize("folder", ["missing", "file"])
@@ -110,8 +82,6 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, folder: str) -
     path = tmp_path / folder / "clip.mp4"
     with pytest.raises(StorageUnusable, match=rf"{folder}/clip\.mp4 cannot be written"):
         VideoWriter(path, 32, 32)
-    with pytest.raises(StorageUnusable, match="cannot be written"):
-        write_manifest(_manifest(path), path.with_suffix(".json"))
 
 
 def test_a_limit_on_files_is_said_with_the_free_bytes_and_nothing_stays(
@@ -143,21 +113,16 @@ def test_a_disk_without_a_byte_left_is_said_in_the_same_way(tmp_path: Path) -> N
                 writer.append(_frames(1, seed, 256))
             writer.finish()
         assert os.listdir(disk) == []
-        (disk / "rest").write_bytes(b"x" * 65536)
-        with pytest.raises(StorageUnusable, match="No space left"):
-            write_manifest(_manifest(disk / "clip.mp4"), disk / "clip.json")
+        with VideoWriter(disk / "clip.mp4", 32, 32) as writer:
+            writer.append(_frames(1))
+            writer.finish()
+            with pytest.raises(OSError, match="No space left"):
+                (disk / "rest").write_bytes(b"x" * 65536)
+            with pytest.raises(StorageUnusable, match=r"clip\.json cannot be written: No space left"):
+                writer.publish(manifest_of(disk / "clip.mp4"))
         assert os.listdir(disk) == ["rest"]
     finally:
         subprocess.run(["umount", disk], check=True)
-
-
-def test_the_manifest_lies_beside_the_video_as_json(tmp_path: Path) -> None:
-    video = tmp_path / "clip.mp4"
-    path = manifest_path_of(video)
-    write_manifest(_manifest(video), path)
-    assert path == tmp_path / "clip.json"
-    assert json.loads(path.read_text("utf-8"))["spec"]["prompt"] == "风筝"
-    assert os.listdir(tmp_path) == ["clip.json"]
 
 
 def test_an_interrupt_of_the_terminal_does_not_reach_the_encoder(tmp_path: Path) -> None:
