@@ -175,7 +175,7 @@ async def test_read_only_does_nothing_and_says_so(console: Build) -> None:
         for key in ("x", "f", "u", "m", "a", "r", "D", "E"):
             await pilot.press(key)
             assert "read-only: this console only looks" in screen_text(app)
-        assert [call[0] for call in client.asked] == ["hello"]
+        assert [call[0] for call in client.asked] == ["hello", "history"]
 
 
 KEYS_AND_QUESTIONS: list[tuple[list[str], tuple[Any, ...]]] = [
@@ -384,7 +384,7 @@ async def test_the_log_filters_and_letters_are_letters_meanwhile(console: Build)
         await pilot.press("slash", "x", "q", "backspace", "backspace", "e", "v", "i", "c", "enter")
         text = panel_text(app, "log")
         assert "/evic" in text and "text 10.6 GiB" in text and "floor" not in text
-        assert app.is_running and [call[0] for call in client.asked] == ["hello"]
+        assert app.is_running and [call[0] for call in client.asked] == ["hello", "history"]
         await pilot.press("escape")
         assert "floor" in panel_text(app, "log")
 
@@ -443,7 +443,7 @@ async def test_a_key_can_be_another_one(console: Build) -> None:
     async with app.run_test(size=WIDE) as pilot:
         await live(pilot)
         await pilot.press("f")
-        assert [call[0] for call in client.asked] == ["hello"]
+        assert [call[0] for call in client.asked] == ["hello", "history"]
         await pilot.press("b")
         await until(pilot, lambda: ("free",) in client.asked)
         assert "b free" in panel_text(app, "keys")

@@ -8,9 +8,11 @@ import time
 import pytest
 
 from engine.errors import EngineUnavailable
+from engine.wire import HistoryColumn, MemoryHistory
 from turbotui import link as link_module
 from turbotui.client import scenes
 from turbotui.client.scripted import ScriptedClient, Step
+from turbotui.history import History
 from turbotui.link import Link
 
 from .conftest import NOW, scripted
@@ -95,3 +97,21 @@ def test_closing_does_not_wait_for_a_client_that_hangs() -> None:
     link.close()
     assert time.monotonic() - started < 0.5
     hang.set()
+
+
+def test_what_the_engine_saw_before_is_in_the_graph_with_its_gaps() -> None:
+    history = History()
+    history.fill(
+        MemoryHistory(
+            device_id="cpu",
+            columns=(
+                HistoryColumn(
+                    at=100.0, samples=10, parts={"weights": (5, 7), "runtime": (1, 2), "free": (9, 9)}
+                ),
+                HistoryColumn(at=101.0, samples=0, parts={}),
+                HistoryColumn(at=105.0, samples=3, parts={"live": (1, 4)}),
+            ),
+        )
+    )
+    window = history.window(105, 6)
+    assert [None if column is None else column.total_bytes for column in window] == [9, 9, 9, None, None, 4]
