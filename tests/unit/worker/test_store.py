@@ -267,6 +267,80 @@ def test_a_failed_switch_brings_the_previous_model_back(
     assert any(step.name == f"bring back {SMALL}/dit" for step in receipt.steps)
 
 
+@pytest.mark.parametrize("refused", ["once", "always"])
+def test_a_switch_never_makes_room_by_what_it_has_just_loaded(
+    store: ComponentStore, files: Files, seen: Seen, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    with _lease(store, store.open(files(SMALL)), "text", "dit"):
+        pass
+    real, asked = Component.load, 0
+
+    def scarce(self: Component, backend: CpuBackend, moved: Callable[[int], None]) -> None:
+        nonlocal asked
+        if self.label == f"{LARGE}/vae":
+            asked += 1
+            if refused == "always" or asked == 1:
+                raise MemoryError
+        real(self, backend, moved)
+
+    monkeypatch.setattr(Component, "load", scarce)
+    receipt = store.switch(files(LARGE), BUDGET)
+    assert asked == 1
+    assert not receipt.ok
+    assert receipt.error is not None
+    assert f"no memory left while loading {LARGE}/vae" in receipt.error
+    assert set(store.weights()) == _labels(SMALL, "text", "dit")
+    assert [item.action for item in seen.receipts if item.action == "unload"] == []
+
+
+def test_a_failed_switch_counts_what_it_put_back_as_neither_returned_nor_loaded(
+    store: ComponentStore, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = store.open(files(SMALL))
+    with _lease(store, small, "text", "dit"):
+        pass
+    with _lease(store, store.open(files(LARGE)), "vae"):
+        pass
+    real = Component.load
+
+    def broken(self: Component, backend: CpuBackend, moved: Callable[[int], None]) -> None:
+        if self.label == f"{LARGE}/dit":
+            raise ModelUnusable("its file is damaged")
+        real(self, backend, moved)
+
+    monkeypatch.setattr(Component, "load", broken)
+    receipt = store.switch(files(LARGE), BUDGET)
+    assert receipt.error == "its file is damaged"
+    assert set(store.weights()) == _labels(SMALL, "text", "dit") | _labels(LARGE, "vae")
+    assert (receipt.expected_bytes, receipt.residue_bytes, receipt.loaded_bytes) == (0, 0, 0)
+    assert receipt.returned_bytes is not None
+    assert receipt.returned_bytes < small.components["dit"].bytes // 4
+
+
+def test_a_failed_switch_that_cannot_put_all_back_says_what_is_gone(
+    store: ComponentStore, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = store.open(files(SMALL))
+    with _lease(store, small, "text", "dit"):
+        pass
+    real = Component.load
+
+    def broken(self: Component, backend: CpuBackend, moved: Callable[[int], None]) -> None:
+        if self.name == "dit":
+            raise ModelUnusable(f"{self.label} is damaged")
+        real(self, backend, moved)
+
+    monkeypatch.setattr(Component, "load", broken)
+    receipt = store.switch(files(LARGE), BUDGET)
+    assert receipt.error == (
+        f"{LARGE}/dit is damaged; and not all could be brought back: {SMALL}/dit is damaged"
+    )
+    assert set(store.weights()) == _labels(SMALL, "text")
+    assert receipt.expected_bytes == small.components["dit"].bytes
+    assert receipt.returned_bytes == pytest.approx(receipt.expected_bytes, rel=0.05)
+    assert receipt.loaded_bytes == 0
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
