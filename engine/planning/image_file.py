@@ -1,7 +1,7 @@
 """Whether a file could be the first frame of a video, found without decoding a pixel.
 
 What a header and a file's end can tell is told when the job is submitted: missing, not an
-image, cut off, too large. The worker decodes, and may still find it broken.
+image, cut off, too large. The worker checks again, decodes, and may still find it broken.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ MAX_PIXELS = 40_000_000
 """Above 8K (33 million), below what a small host could not decode."""
 MAX_FILE_BYTES = 64 * 2**20
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+"""Decoders that may see the file, here and in the worker; Pillow knows dozens, of unequal care."""
 REMEDY = f"give a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file of at most {MAX_PIXELS // 10**6} megapixels"
 CHUNK = 2**20
 JPEG_END = b"\xff\xd9"

@@ -14,6 +14,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from engine.errors import InvalidRequest
+from engine.planning.image_file import check_image
 from engine.worker.channel import ModelFiles
 from engine.worker.conditioning import fit_image, image_condition, read_image
 from engine.worker.store import ComponentStore
@@ -36,7 +37,9 @@ def _png_claiming(path: Path, width: int, height: int) -> None:
 def test_a_bomb_is_refused_by_its_header(tmp_path: Path, width: int, height: int) -> None:
     path = tmp_path / "bomb.png"
     _png_claiming(path, width, height)
-    with pytest.raises(InvalidRequest, match=r"bomb\.png has .* 40 million; scale it down"):
+    with pytest.raises(
+        InvalidRequest, match=r"bomb\.png' has .* 40 megapixels that are accepted; scale it down"
+    ):
         read_image(path)
 
 
@@ -52,23 +55,35 @@ def test_an_image_cut_in_the_middle_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "cut.jpg"
     Image.effect_noise((200, 200), 90).save(path)
     path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(InvalidRequest, match=r"cut\.jpg cannot be read as an image"):
+    with pytest.raises(InvalidRequest, match=r"cut\.jpg' is (cut off|broken)"):
         read_image(path)
 
 
 def test_what_is_missing_or_no_file_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(InvalidRequest, match="is missing"):
+    with pytest.raises(InvalidRequest, match="does not exist"):
         read_image(tmp_path / "none.png")
-    for path in (tmp_path, tmp_path / "pipe"):
-        with pytest.raises(InvalidRequest, match="is not a file"):
-            read_image(path)
+    with pytest.raises(InvalidRequest, match="is a folder"):
+        read_image(tmp_path)
+    with pytest.raises(InvalidRequest, match="is no regular file"):
+        read_image(tmp_path / "pipe")
 
 
-def test_formats_outside_the_list_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("image_format", ["PPM", "TIFF", "GIF"])
+def test_formats_that_submitting_refuses_are_refused_here_too(tmp_path: Path, image_format: str) -> None:
     path = tmp_path / "image.png"
-    Image.new("RGB", (8, 8)).save(path, format="PPM")
-    with pytest.raises(InvalidRequest, match="no image that can be read"):
+    Image.new("RGB", (8, 8)).save(path, format=image_format)
+    for refuse in (check_image, read_image):
+        with pytest.raises(InvalidRequest, match="of an unknown format; give a PNG, JPEG, WEBP or BMP file"):
+            refuse(path)
+
+
+def test_pixels_that_only_decoding_finds_broken_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "broken.bmp"
+    Image.effect_noise((200, 200), 90).save(path)
+    path.write_bytes(path.read_bytes()[:2000])
+    assert check_image(path) == (200, 200)
+    with pytest.raises(InvalidRequest, match=r"broken\.bmp' is broken .*; save it again"):
         read_image(path)
 
 
@@ -82,8 +97,8 @@ def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
 
 def test_the_first_frame_of_an_animation_is_taken_upright(tmp_path: Path) -> None:
     red, blue = Image.new("RGB", (8, 8), "red"), Image.new("RGB", (8, 8), "blue")
-    red.save(tmp_path / "moving.gif", save_all=True, append_images=[blue])
-    assert read_image(tmp_path / "moving.gif").getpixel((0, 0)) == (255, 0, 0)
+    red.save(tmp_path / "moving.webp", save_all=True, append_images=[blue], lossless=True)
+    assert read_image(tmp_path / "moving.webp").getpixel((0, 0)) == (255, 0, 0)
     turned = Image.Exif()
     turned[0x0112] = 6
     Image.new("RGB", (20, 10)).save(tmp_path / "turned.jpg", exif=turned)

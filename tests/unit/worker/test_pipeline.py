@@ -261,7 +261,7 @@ def test_bad_input_that_only_the_worker_can_find_is_refused_and_the_next_job_run
 ) -> None:
     with pytest.raises(InvalidRequest, match="needs an image"):
         run(job(I2V))
-    with pytest.raises(InvalidRequest, match="is missing"):
+    with pytest.raises(InvalidRequest, match="does not exist"):
         run(job(I2V, image=str(tmp_path / "none.png")))
     broken = copy_of(SMALL)
     weights = Path(broken.path) / "transformer" / "diffusion_pytorch_model.safetensors"
