@@ -26,6 +26,7 @@ from turbotui.client.scripted import ScriptedClient
 from turbotui.format import cell_width
 from turbotui.text import t
 from turbotui.widgets.lines import LinePanel
+from turbotui.widgets.queue import QueuePanel
 
 from .conftest import NOW, SMALL, WIDE, Clock, live, panel_text, screen_text, scripted, until
 
@@ -509,3 +510,18 @@ async def test_a_picture_that_did_not_change_marks_no_cell(
         client.push(MemorySampled(device=replace(scenes.gpu(NOW), temperature_c=99)))
         await until(pilot, lambda: drawn != [])
         assert drawn == ["header"]
+
+
+async def test_the_running_job_stays_in_sight_wherever_the_queue_is_scrolled(console: Build) -> None:
+    app = console([scenes.busy(NOW)])
+    async with app.run_test(size=(120, 30)) as pilot:
+        await live(pilot)
+        panel = app.dashboard.query_one(QueuePanel)
+        running = app.link.state.running
+        assert running is not None
+        await pilot.press("4", "G")
+        await pilot.pause()
+        assert panel.chosen != running.id
+        assert panel.view is not None
+        rows = panel.body(panel.view, 70, 3)
+        assert rows[0].plain().strip().startswith(f"{running.id} ")

@@ -51,7 +51,7 @@ class ChoicePanel(ListPanel):
         self._heads = heads
         self._choices = choices
         self._foot = foot
-        self.chosen = preferred
+        self.chosen, self.walked = preferred, True
         self.wanted = ""
         self._current: list[Choice] = []
 

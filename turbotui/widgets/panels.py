@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, ClassVar
 
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
 
 Key = Hashable
 """What names a row of a list, whatever its place."""
+
+
+FOLLOW_S = 3.0
+"""How long a list's first row stands before the cursor of an unwalked list goes there."""
 
 
 class Panel(LinePanel, can_focus=True):
@@ -71,6 +76,10 @@ class ListPanel(Panel):
         super().__init__(id=id)
         self.chosen: Key | None = None
         """Key of the row that the cursor is on."""
+        self.walked = False
+        """Whether the person has put the cursor somewhere; until then it stays on the first row."""
+        self._first: Key | None = None
+        self._first_since = 0.0
         self.top = 0
         self._keys: list[Key] = []
         self._walkable: list[Key] = []
@@ -95,10 +104,21 @@ class ListPanel(Panel):
         """What is shown when there are no rows."""
         return []
 
+    def pinned(self, view: View) -> Key | None:
+        """A row that stays in sight, in the list's first place, wherever the list is scrolled to."""
+        return None
+
     def place_cursor(self) -> None:
-        """Choose a row when the chosen one is gone."""
-        if self.chosen not in self._walkable:
-            self.chosen = self._walkable[0] if self._walkable else None
+        """Choose a row when the chosen one is gone; while nobody walks the list, follow its first row.
+
+        It follows late: a key that is pressed as the list moves must still mean the row it was on.
+        """
+        first = self._walkable[0] if self._walkable else None
+        if first != self._first:
+            self._first, self._first_since = first, time.monotonic()
+        settled = time.monotonic() - self._first_since > FOLLOW_S
+        if self.chosen not in self._walkable or (not self.walked and settled):
+            self.chosen = first
 
     def body(self, view: View, width: int, height: int) -> list[Row]:
         self._keys = self.keys(view)
@@ -113,8 +133,12 @@ class ListPanel(Panel):
             cursor = self._keys.index(self.chosen)
             self.top = max(min(self.top, cursor), cursor - self._room + 1)
         self.top = max(0, min(self.top, len(self._keys) - self._room))
+        window = self._keys[self.top : self.top + self._room]
+        pinned = self.pinned(view)
+        if pinned is not None and pinned not in window and self._room > 1:
+            window = [pinned, *window[1:]] if self.chosen != window[0] else [pinned, *window[:-1]]
         shown = []
-        for key in self._keys[self.top : self.top + self._room]:
+        for key in window:
             row = self.row(view, key, width)
             if self.has_focus and key == self.chosen:
                 row.to(width, view.paint.text).upon(view.paint)
@@ -130,6 +154,7 @@ class ListPanel(Panel):
 
     def _go(self, place: int) -> None:
         if self._walkable:
+            self.walked = True
             self.chosen = self._walkable[max(0, min(place, len(self._walkable) - 1))]
             self.redraw()
 
@@ -148,6 +173,7 @@ class ListPanel(Panel):
             return
         index = self.top + event.y - 1 - len(self.heading(self.view, self.size.width - 4))
         if self.top <= index < len(self._keys) and self._keys[index] in self._walkable:
+            self.walked = True
             self.chosen = self._keys[index]
             self.redraw()
 

@@ -108,6 +108,9 @@ class QueuePanel(ListPanel):
         running = [] if state.running is None else [state.running]
         return [job.id for job in (*running, *state.waiting, *state.finished)]
 
+    def pinned(self, view: View) -> Key | None:
+        return view.state.running.id if view.state.running is not None else None
+
     def nothing(self, view: View, width: int) -> list[Row]:
         if view.state.engine is None:
             return [Row(width).add(t("queue.waiting"), view.paint.muted)]
