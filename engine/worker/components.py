@@ -7,11 +7,13 @@ that and from the headers of its files; no weight is read here.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
@@ -27,6 +29,7 @@ from engine.worker.channel import ModelFiles
 from engine.worker.stream import TORCH_DTYPES, Transfer, fill, plan_transfers
 from engine.worker.text import Tokenizer, open_tokenizer
 
+TOKENIZER = "tokenizer"
 TEXT, VAE, DIT, DIT_HIGH, DIT_LOW = "text", "vae", "dit", "dit.high", "dit.low"
 
 FOLDERS: Mapping[str, Mapping[str, str]] = MappingProxyType(
@@ -40,6 +43,12 @@ FOLDERS: Mapping[str, Mapping[str, str]] = MappingProxyType(
 """Model kind to component to folder, in the order in which a job first needs them."""
 
 
+Stamp: TypeAlias = tuple[tuple[str, int, int, int], ...]
+"""Name, inode, length and time of change of each file that opening a component reads."""
+STAMPED = (".json", ".safetensors", ".model")
+"""Endings of such files: configurations, tables, weights, tokenizers."""
+
+
 @dataclass(kw_only=True, slots=True, eq=False)
 class Component:
     """One loadable part of a model."""
@@ -50,8 +59,8 @@ class Component:
     module: nn.Module
     arena: Arena
     transfers: tuple[Transfer, ...]
-    stamp: tuple[tuple[int, int, int], ...]
-    """Inode, length and time of change of each file when it was indexed."""
+    stamp: Stamp
+    """Of its folder, from before anything in it was read."""
     leases: int = 0
     last_used: float = 0.0
 
@@ -83,6 +92,8 @@ class Model:
     files: ModelFiles
     components: dict[str, Component]
     tokenizer: Tokenizer = field(repr=False)
+    tokenizer_stamp: Stamp
+    """Of its folder, from before anything in it was read."""
 
     @property
     def name(self) -> str:
@@ -105,11 +116,32 @@ def open_model(files: ModelFiles, backend: Backend) -> Model:
             f"{files.name} is of kind {files.kind!r}; this build runs {' and '.join(FOLDERS)} models"
         )
     root = Path(files.path)
-    tokenizer = open_tokenizer(root / "tokenizer")
+    tokenizer_stamp = stamp_of(root / TOKENIZER)
+    tokenizer = open_tokenizer(root / TOKENIZER)
     components = {
         name: open_component(files.name, name, root / folder, backend) for name, folder in folders.items()
     }
-    return Model(files=files, components=components, tokenizer=tokenizer)
+    return Model(files=files, components=components, tokenizer=tokenizer, tokenizer_stamp=tokenizer_stamp)
+
+
+def reopen_changed(model: Model, backend: Backend) -> dict[str, Component]:
+    """Components opened anew whose files are others than those of `model`'s, by name; also its tokenizer.
+
+    `model` gets the new tokenizer; its components stay for the caller to replace.
+
+    Raises:
+        ModelUnusable: a changed part is missing or damaged; `model` is as it was.
+    """
+    root = Path(model.files.path)
+    changed = {
+        name: open_component(model.name, name, component.index.folder, backend)
+        for name, component in model.components.items()
+        if stamp_of(component.index.folder) != component.stamp
+    }
+    stamp = stamp_of(root / TOKENIZER)
+    if stamp != model.tokenizer_stamp:
+        model.tokenizer, model.tokenizer_stamp = open_tokenizer(root / TOKENIZER), stamp
+    return changed
 
 
 @torch.inference_mode(False)  # a parameter made in that mode can never be given its weights
@@ -119,6 +151,7 @@ def open_component(model: str, name: str, folder: Path, backend: Backend) -> Com
     Raises:
         ModelUnusable: as `open_model`.
     """
+    stamp = stamp_of(folder)
     config = _read_config(folder)
     index = read_component_index(folder)
     try:
@@ -135,7 +168,7 @@ def open_component(model: str, name: str, folder: Path, backend: Backend) -> Com
         module=module,
         arena=arena,
         transfers=plan_transfers(arena.layout, index),
-        stamp=stamp_of(index),
+        stamp=stamp,
     )
 
 
@@ -153,20 +186,20 @@ def component_named(model: Model, name: str) -> Component:
         ) from None
 
 
-def stamp_of(index: ComponentIndex) -> tuple[tuple[int, int, int], ...]:
-    """What tells a replaced weight file from the one that was indexed.
+def stamp_of(folder: Path) -> Stamp:
+    """What tells a folder whose files were edited or replaced from the one that was opened.
 
-    Raises:
-        ModelUnusable: a file is gone.
+    A folder or a file that cannot be looked at has a stamp too; opening says what is wrong with it.
     """
-    stamps = []
-    for file in index.files:
-        try:
-            info = file.path.stat()
-        except OSError as error:
-            raise ModelUnusable(f"{file.path} cannot be read: {error.strerror}; {FETCH_AGAIN}") from error
-        stamps.append((info.st_ino, info.st_size, info.st_mtime_ns))
-    return tuple(stamps)
+    found = []
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith(STAMPED):
+                # Repositories from a download cache are links: what they lead to counts.
+                with suppress(OSError):
+                    info = os.stat(entry.path)
+                    found.append((entry.name, info.st_ino, info.st_size, info.st_mtime_ns))
+    return tuple(sorted(found))
 
 
 def _build(name: str, config: dict[str, Any]) -> nn.Module:

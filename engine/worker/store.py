@@ -19,7 +19,7 @@ from engine.planning.residency import Needed, Resident, plan_residency
 from engine.wire import Receipt, ReceiptStep
 from engine.worker.backend import Backend
 from engine.worker.channel import ComponentChanged, ModelFiles
-from engine.worker.components import Component, Model, component_named, open_component, open_model, stamp_of
+from engine.worker.components import Component, Model, component_named, open_model, reopen_changed
 from engine.worker.mover import Moved, Mover, ignore_moved
 from engine.worker.switching import Stepped, switch_to
 
@@ -63,7 +63,7 @@ class ComponentStore:
         return self._mover.weights()
 
     def open(self, files: ModelFiles) -> Model:
-        """The model, opened once; a component whose files were replaced is read anew.
+        """The model, opened once; what changed in its files is read anew unless some of it is leased.
 
         Raises:
             ModelUnusable: something in its folder is missing or damaged.
@@ -74,13 +74,12 @@ class ComponentStore:
             if model is None:
                 self._forget_namesakes(files)
                 model = self._models[key] = open_model(files, self._backend)
-            for name, component in model.components.items():
-                if component.leases == 0 and stamp_of(component.index) != component.stamp:
-                    if component.arena.resident:
-                        self._mover.unload(component, reason="its files were replaced")
-                    model.components[name] = open_component(
-                        files.name, name, component.index.folder, self._backend
-                    )
+            elif not any(item.leases for item in model.components.values()):
+                for name, component in reopen_changed(model, self._backend).items():
+                    old = model.components[name]
+                    if old.arena.resident:
+                        self._mover.unload(old, reason="its files were replaced")
+                    model.components[name] = component
             return model
 
     # ----------------------------------------------------------------- leases

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -382,6 +384,47 @@ def test_replaced_files_are_read_anew(store: ComponentStore, files: Files, copy_
     assert store.weights() == {}
     with _lease(store, model, "dit.high") as modules:
         assert not torch.equal(modules["dit.high"].proj_out.weight, before)
+
+
+def test_an_edited_configuration_is_read_anew(store: ComponentStore, copy_of: Files) -> None:
+    own = copy_of(SMALL)
+    with _lease(store, store.open(own), "vae", "dit"):
+        pass
+    config = Path(own.path) / "vae" / "config.json"
+    settings = json.loads(config.read_text("utf-8"))
+    config.write_text(json.dumps(settings | {"latents_mean": [0.5] * 16}), "utf-8")
+    model = store.open(own)
+    vae: Any = model.components["vae"].module
+    assert vae.config.latents_mean == [0.5] * 16
+    assert set(store.weights()) == _labels(SMALL, "dit")
+    assert store.open(own).components["vae"].module is vae
+    config.write_text("{", "utf-8")
+    with pytest.raises(ModelUnusable, match=r"vae/config\.json is damaged"):
+        store.open(own)
+    assert set(store.weights()) == _labels(SMALL, "dit")
+
+
+def test_an_edited_tokenizer_is_read_anew(store: ComponentStore, copy_of: Files) -> None:
+    own = copy_of(SMALL)
+    before = store.open(own).tokenizer
+    assert store.open(own).tokenizer is before
+    path = Path(own.path) / "tokenizer" / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {"model_max_length": 77}), "utf-8")
+    assert store.open(own).tokenizer.model_max_length == 77
+
+
+def test_an_edited_model_stays_as_it_is_while_some_of_it_is_leased(
+    store: ComponentStore, copy_of: Files
+) -> None:
+    own = copy_of(SMALL)
+    model = store.open(own)
+    before = dict(model.components)
+    with _lease(store, model, "dit"):
+        os.utime(Path(own.path) / "vae" / "config.json", ns=(1, 1))
+        assert store.open(own).components == before
+    after = store.open(own).components
+    assert after["vae"] is not before["vae"]
+    assert after["dit"] is before["dit"]
 
 
 def test_free_from_another_thread_does_not_touch_what_is_in_use(store: ComponentStore, files: Files) -> None:
