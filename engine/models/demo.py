@@ -31,6 +31,7 @@ from safetensors.torch import save_file
 from transformers import UMT5Config, UMT5EncoderModel
 
 from engine.models.card import CARD_FILE
+from engine.models.configs import I2V_CHANNELS
 from engine.models.demo_files import (
     DEMO_FORMAT,
     DEMO_MODELS,
@@ -41,6 +42,7 @@ from engine.models.demo_files import (
     demo_folder,
 )
 from engine.models.demo_tokenizer import make_tokenizer
+from engine.models.layout import stays_fp32
 from engine.planning.shapes import LATENT_CHANNELS
 from engine.wire import ModelKind
 
@@ -49,16 +51,11 @@ Tensors: TypeAlias = dict[str, torch.Tensor]
 
 TEXT_DIM = 256
 VAE_DIM = 16
-I2V_CHANNELS = 2 * LATENT_CHANNELS + 4
-"""Noise, the mask of given frames, the image's latents."""
 SIZES: dict[str, dict[str, int]] = {
     "wan-demo-small": {"num_attention_heads": 2, "num_layers": 5, "ffn_dim": 768},
     "wan-demo-large": {"num_attention_heads": 4, "num_layers": 7, "ffn_dim": 2048},
     "wan-demo-i2v": {"num_attention_heads": 2, "num_layers": 6, "ffn_dim": 768},
 }
-
-FP32_NAMES = ("time_embedder", "scale_shift_table", "norm2")
-"""What diffusers keeps in fp32 whatever the model's dtype; the released files have it so too."""
 
 CONST = 4.0
 """A constant channel of the VAE: it keeps its RMS norms from stretching what is carried."""
@@ -168,10 +165,7 @@ def _make_dit(folder: Path, kind: ModelKind, size: dict[str, int], *, seed: str)
     tensors["condition_embedder.time_proj.weight"] *= 0.5
     tensors["scale_shift_table"] *= 0.5
     _carry_patches(tensors)
-    files = {
-        name: tensor if any(part in name for part in FP32_NAMES) else tensor.bfloat16()
-        for name, tensor in tensors.items()
-    }
+    files = {name: tensor if stays_fp32(name) else tensor.bfloat16() for name, tensor in tensors.items()}
     _save(folder, "diffusion_pytorch_model.safetensors", files)
     model.save_config(folder)
 

@@ -20,30 +20,10 @@ from types import MappingProxyType
 import msgspec
 
 from engine.errors import ModelUnusable
+from engine.models.dtypes import DTYPES
 
 HEADER_LIMIT = 100_000_000
 """Bytes; the safetensors library refuses longer headers too."""
-
-DTYPE_BYTES: Mapping[str, int] = MappingProxyType(
-    {
-        "BOOL": 1,
-        "U8": 1,
-        "I8": 1,
-        "F8_E4M3": 1,
-        "F8_E5M2": 1,
-        "U16": 2,
-        "I16": 2,
-        "F16": 2,
-        "BF16": 2,
-        "U32": 4,
-        "I32": 4,
-        "F32": 4,
-        "U64": 8,
-        "I64": 8,
-        "F64": 8,
-    }
-)
-"""Bytes of one element."""
 
 SINGLE_FILES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
 """The names under which diffusers and transformers save an unsharded component."""
@@ -213,11 +193,11 @@ def _index_of(path: Path, header: bytes, size: int) -> FileIndex:
     expected = data_begin
     ordered = dict(sorted(tensors.items(), key=lambda item: (item[1].begin, item[1].end)))
     for name, tensor in ordered.items():
-        width = DTYPE_BYTES.get(tensor.dtype)
-        if width is None:
+        dtype = DTYPES.get(tensor.dtype)
+        if dtype is None:
             raise ModelUnusable(
                 f"{path} holds {name!r} as {tensor.dtype!r}, which this build cannot read; "
-                f"convert the model to one of {', '.join(DTYPE_BYTES)}"
+                f"convert the model to one of {', '.join(DTYPES)}"
             )
         if any(axis < 0 for axis in tensor.shape):
             raise ModelUnusable(
@@ -228,7 +208,7 @@ def _index_of(path: Path, header: bytes, size: int) -> FileIndex:
                 f"{path} has a damaged header: {name!r} lies at {tensor.begin} to {tensor.end} "
                 f"where byte {expected} comes next; {FETCH_AGAIN}"
             )
-        if tensor.bytes != math.prod(tensor.shape) * width:
+        if tensor.bytes != math.prod(tensor.shape) * dtype.bytes:
             raise ModelUnusable(
                 f"{path} has a damaged header: {name!r} of shape {tensor.shape} and {tensor.dtype} "
                 f"cannot have {tensor.bytes} bytes; {FETCH_AGAIN}"

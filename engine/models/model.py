@@ -23,17 +23,13 @@ from engine.models.configs import (
     read_text_config,
     read_vae_config,
 )
-from engine.models.index import DTYPE_BYTES, FETCH_AGAIN, ComponentIndex, read_component_index
+from engine.models.dtypes import DTYPES
+from engine.models.index import FETCH_AGAIN, read_component_index
+from engine.models.layout import main_dtype, resident_bytes
 from engine.wire import ModelKind
 
 MODEL_INDEX = "model_index.json"
 TOKENIZER_FILES = ("tokenizer.json", "spiece.model")
-ALIGNMENT = 512
-"""Bytes; where a tensor begins when resident."""
-FP32_PARTS = frozenset({"rope", "time_embedder", "scale_shift_table", "norm1", "norm2", "norm3"})
-"""Parts of a DiT's tensor names that stay fp32 beside 16-bit weights. Source: diffusers
-WanTransformer3DModel._keep_in_fp32_modules."""
-DTYPE_NAMES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -212,41 +208,10 @@ def _read_components(folders: Mapping[str, Path]) -> tuple[Configs, tuple[ModelC
                 folder=folder,
                 bytes=resident_bytes(name, index),
                 identity=index.identity,
-                dtype=DTYPE_NAMES.get(_main_dtype(index), _main_dtype(index).lower()),
+                dtype=DTYPES[main_dtype(index)].name,
             )
         )
     return configs, tuple(components)
-
-
-def resident_bytes(component: str, index: ComponentIndex) -> int:
-    """What the weights of `index` take when resident, each tensor on its 512-byte boundary.
-
-    A component is kept in the dtype of most of its weights, but for a DiT's `FP32_PARTS`.
-    """
-    main = DTYPE_BYTES[_main_dtype(index)]
-    total = 0
-    for name, entry in index.tensors.items():
-        if name == "encoder.embed_tokens.weight" and "shared.weight" in index.tensors:
-            continue  # one tensor under two names
-        width = DTYPE_BYTES[entry.dtype]
-        if entry.dtype in DTYPE_NAMES:
-            keep = main == 2 and component.startswith("dit") and not FP32_PARTS.isdisjoint(name.split("."))
-            wanted = 4 if keep else main
-            total += _aligned(entry.bytes // width * wanted)
-        else:
-            total += _aligned(entry.bytes)
-    return total
-
-
-def _main_dtype(index: ComponentIndex) -> str:
-    share: dict[str, int] = {}
-    for entry in index.tensors.values():
-        share[entry.dtype] = share.get(entry.dtype, 0) + entry.bytes
-    return max(share, key=lambda dtype: share[dtype])
-
-
-def _aligned(num_bytes: int) -> int:
-    return -(-num_bytes // ALIGNMENT) * ALIGNMENT
 
 
 def _check_tokenizer(folder: Path) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from engine.models.configs import DitConfig, TextConfig, VaeConfig
+from engine.models.dtypes import BYTES_BY_NAME
 from engine.models.model import Model
 from engine.planning.shapes import TEXT_TOKENS, dit_tokens, latent_shape
 from engine.wire import Stage
@@ -23,7 +24,6 @@ DeviceKind: TypeAlias = Literal["cuda", "cpu"]
 
 GIB = 2**30
 MIB = 2**20
-DTYPE_SIZES: Mapping[str, int] = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8}
 
 ATTENTION_UNITS = 9
 VAE_PIXELS = 832 * 480
@@ -90,7 +90,7 @@ def estimate_footprint(
         raise ValueError(f"{model.name} cannot be used: {model.problem}")
     configs, margins = model.configs, MARGINS[device_kind]
     sizes = {component.name: component.bytes for component in model.components}
-    widths = {component.name: DTYPE_SIZES.get(component.dtype, 4) for component in model.components}
+    widths = {component.name: BYTES_BY_NAME[component.dtype] for component in model.components}
     latents_bytes = 8 * _product(latent_shape(width, height, num_frames))
     experts = [name for name in sizes if name.startswith("dit")]
 

@@ -17,10 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from engine.errors import NotResident
+from engine.models.layout import place
 from engine.worker.backend import Backend
-
-ALIGNMENT = 512
-"""Bytes; what the caching allocator itself aligns to, so kernels meet the alignment they know."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -195,15 +193,11 @@ def _outside(module: nn.Module, label: str) -> Iterator[tuple[nn.Module, str, Te
 
 
 def _place(held: list[_Held], dtypes: Mapping[str, torch.dtype]) -> Layout:
-    slots = []
-    begin = 0
-    for item in held:
-        dtype = dtypes.get(item.names[0], item.tensor.dtype)
-        size = item.tensor.numel() * dtype.itemsize
-        slots.append(
-            Slot(
-                names=tuple(item.names), begin=begin, bytes=size, shape=tuple(item.tensor.shape), dtype=dtype
-            )
-        )
-        begin += -(-size // ALIGNMENT) * ALIGNMENT
-    return Layout(slots=tuple(slots), bytes=begin)
+    kept = [dtypes.get(item.names[0], item.tensor.dtype) for item in held]
+    sizes = [item.tensor.numel() * dtype.itemsize for item, dtype in zip(held, kept, strict=True)]
+    begins, total = place(sizes)
+    slots = tuple(
+        Slot(names=tuple(item.names), begin=begin, bytes=size, shape=tuple(item.tensor.shape), dtype=dtype)
+        for item, begin, size, dtype in zip(held, begins, sizes, kept, strict=True)
+    )
+    return Layout(slots=slots, bytes=total)

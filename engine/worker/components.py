@@ -23,6 +23,7 @@ from transformers import UMT5Config, UMT5EncoderModel
 
 from engine.errors import ModelUnusable, NotFound
 from engine.models.index import FETCH_AGAIN, ComponentIndex, read_component_index
+from engine.models.layout import main_dtype, resident_dtype
 from engine.worker.arena import Arena
 from engine.worker.backend import Backend
 from engine.worker.channel import ModelFiles
@@ -160,7 +161,7 @@ def open_component(model: str, name: str, folder: Path, backend: Backend) -> Com
         raise ModelUnusable(
             f"{folder / 'config.json'} describes no {name} that this build knows ({error}); {FETCH_AGAIN}"
         ) from error
-    arena = Arena(module, backend, label=f"{model}/{name}", dtypes=_dtypes(module, index))
+    arena = Arena(module, backend, label=f"{model}/{name}", dtypes=_dtypes(name, module, index))
     return Component(
         model=model,
         name=name,
@@ -221,29 +222,14 @@ def _build(name: str, config: dict[str, Any]) -> nn.Module:
     return built
 
 
-def _dtypes(module: nn.Module, index: ComponentIndex) -> dict[str, torch.dtype]:
-    """The dtype in which each tensor is kept on the device.
-
-    The one that holds most of the file's bytes, for all: a module of mixed dtypes cannot run.
-    What the module's class wants in float32 beside 16-bit weights is widened to that.
-    """
-    share: dict[torch.dtype, int] = {}
-    for entry in index.tensors.values():
-        dtype = TORCH_DTYPES[entry.dtype]
-        if dtype.is_floating_point:
-            share[dtype] = share.get(dtype, 0) + entry.bytes
-    main = max(share, key=lambda dtype: share[dtype], default=torch.float32)
-    # transformers applies its own list to float16 alone.
-    wide = (
-        getattr(module, "_keep_in_fp32_modules", None) if isinstance(module, WanTransformer3DModel) else None
-    )
-    dtypes: dict[str, torch.dtype] = {}
-    for name, tensor in [*module.named_parameters(remove_duplicate=False), *module.named_buffers()]:
-        if not tensor.is_floating_point():
-            continue
-        keep = main.itemsize == 2 and any(part in (wide or ()) for part in name.split("."))
-        dtypes[name] = torch.float32 if keep else main
-    return dtypes
+def _dtypes(component: str, module: nn.Module, index: ComponentIndex) -> dict[str, torch.dtype]:
+    """The dtype in which each floating tensor is kept on the device."""
+    main = main_dtype(index)
+    return {
+        name: TORCH_DTYPES[resident_dtype(component, name, main)]
+        for name, tensor in [*module.named_parameters(remove_duplicate=False), *module.named_buffers()]
+        if tensor.is_floating_point()
+    }
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

@@ -20,28 +20,13 @@ import torch
 from torch import Tensor
 
 from engine.errors import ModelUnusable
+from engine.models.dtypes import DTYPES
 from engine.models.index import FETCH_AGAIN, ComponentIndex
 from engine.worker.arena import Layout
 from engine.worker.backend import CHUNK_BYTES, Backend, Chunk
 
 TORCH_DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
-    {
-        "BOOL": torch.bool,
-        "U8": torch.uint8,
-        "I8": torch.int8,
-        "F8_E4M3": torch.float8_e4m3fn,
-        "F8_E5M2": torch.float8_e5m2,
-        "U16": torch.uint16,
-        "I16": torch.int16,
-        "F16": torch.float16,
-        "BF16": torch.bfloat16,
-        "U32": torch.uint32,
-        "I32": torch.int32,
-        "F32": torch.float32,
-        "U64": torch.uint64,
-        "I64": torch.int64,
-        "F64": torch.float64,
-    }
+    {spelling: getattr(torch, dtype.name) for spelling, dtype in DTYPES.items()}
 )
 """The header's spelling to torch's."""
 

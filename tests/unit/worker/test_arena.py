@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from transformers import UMT5EncoderModel
 
 from engine.errors import JobCancelled, NotResident
-from engine.worker.arena import ALIGNMENT, Arena
+from engine.models.layout import ALIGNMENT
+from engine.worker.arena import Arena
 from engine.worker.backend import CpuBackend
 from engine.worker.channel import ModelFiles
 from engine.worker.components import Component, open_component, open_model

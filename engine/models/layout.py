@@ -1,0 +1,69 @@
+"""How a component's weights lie when they are resident: in which dtypes, on which boundaries.
+
+The daemon plans with it from the headers of files, the worker places tensors by it, and so a
+plan's bytes are those that a load takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from engine.models.dtypes import DTYPES
+from engine.models.index import ComponentIndex
+
+ALIGNMENT = 512
+"""Bytes; what the caching allocator itself aligns to, so kernels meet the alignment they know."""
+FP32 = "F32"
+FP32_PARTS = frozenset({"rope", "time_embedder", "scale_shift_table", "norm1", "norm2", "norm3"})
+"""Parts of a DiT's tensor names that stay fp32 beside 16-bit weights; the released files have
+them so too. Source: diffusers WanTransformer3DModel._keep_in_fp32_modules."""
+TIED = {"encoder.embed_tokens.weight": "shared.weight"}
+"""Names of one tensor in the text encoder; a file may hold it under both."""
+
+
+def place(sizes: Iterable[int]) -> tuple[tuple[int, ...], int]:
+    """Where tensors of `sizes` bytes begin, each on its boundary, and what they take together."""
+    begins = []
+    end = 0
+    for size in sizes:
+        begins.append(end)
+        end += -(-size // ALIGNMENT) * ALIGNMENT
+    return tuple(begins), end
+
+
+def main_dtype(index: ComponentIndex) -> str:
+    """The floating dtype that holds most of the component's bytes, as the header spells it."""
+    share: dict[str, int] = {}
+    for entry in index.tensors.values():
+        if DTYPES[entry.dtype].floating:
+            share[entry.dtype] = share.get(entry.dtype, 0) + entry.bytes
+    return max(share, key=lambda dtype: share[dtype], default=FP32)
+
+
+def stays_fp32(tensor: str) -> bool:
+    """Whether a DiT keeps the tensor of this name in fp32 beside 16-bit weights."""
+    return not FP32_PARTS.isdisjoint(tensor.split("."))
+
+
+def resident_dtype(component: str, tensor: str, main: str) -> str:
+    """The dtype in which a floating tensor is kept, as headers spell it.
+
+    That of most of the file's bytes, for all: a module of mixed dtypes cannot run. What a DiT's
+    class wants in fp32 beside 16-bit weights is widened to that.
+    """
+    # transformers applies its own such list to float16 alone.
+    keep = DTYPES[main].bytes == 2 and component.startswith("dit") and stays_fp32(tensor)
+    return FP32 if keep else main
+
+
+def resident_bytes(component: str, index: ComponentIndex) -> int:
+    """What the weights of `index` take when resident."""
+    main = main_dtype(index)
+    sizes = []
+    for name, entry in index.tensors.items():
+        if TIED.get(name) in index.tensors:
+            continue
+        dtype = DTYPES[entry.dtype]
+        kept = DTYPES[resident_dtype(component, name, main)] if dtype.floating else dtype
+        sizes.append(entry.bytes // dtype.bytes * kept.bytes)
+    return place(sizes)[1]
