@@ -37,9 +37,12 @@ from engine.worker.channel import (
     WorkerReady,
 )
 from engine.worker.pipeline import run_job, versions
+from engine.worker.progress import Shares, shares_of
 from engine.worker.store import ComponentStore
 
 SAMPLE_S = 0.1
+SHAPES = 64
+"""Shapes of jobs whose timing is remembered."""
 
 
 def run_worker(connection: Connection[Any, Any], device_id: str) -> None:
@@ -70,6 +73,8 @@ class Worker:
         # Served also between two steps of a job; None in `_work` wakes the loop for them.
         self._quick: queue.SimpleQueue[Unload | Free] = queue.SimpleQueue()
         self._cancelled: set[int] = set()
+        # What each stage took of the last job of a shape, for the next one's estimate.
+        self._shares: dict[tuple[object, ...], Shares] = {}
 
     def run(self) -> None:
         """Until told to stop."""
@@ -132,6 +137,7 @@ class Worker:
     def _run(self, message: RunJob) -> JobEnded:
         """One job to its end. Nothing of it, not even its error's frames, is alive on return."""
         job_id = message.job_id
+        shape = (message.model.name, message.width, message.height, message.spec.frames, message.spec.steps)
         try:
             manifest, path = run_job(
                 message,
@@ -139,6 +145,7 @@ class Worker:
                 self._backend,
                 report=self._channel.send,
                 cancelled=lambda: self._between_steps(job_id),
+                shares=self._shares.get(shape),
             )
         except EngineError as error:
             for note in getattr(error, "__notes__", ()):  # the original's traceback, as text
@@ -151,6 +158,9 @@ class Worker:
             )
         else:
             ended = JobEnded(job_id=job_id, manifest=manifest, manifest_path=str(path))
+            if len(self._shares) >= SHAPES:
+                self._shares.clear()
+            self._shares[shape] = shares_of(manifest.stages)
         self._cancelled.discard(job_id)
         return ended
 

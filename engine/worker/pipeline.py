@@ -37,7 +37,7 @@ from engine.worker.components import DIT, TEXT, VAE, Component, Model
 from engine.worker.conditioning import fit_image, image_condition, read_image
 from engine.worker.denoise import DenoiseState, denoise, net_timestep, start
 from engine.worker.faults import as_engine_error, forget
-from engine.worker.progress import ProgressMeter
+from engine.worker.progress import TYPICAL, ProgressMeter, Shares
 from engine.worker.store import ComponentStore
 from engine.worker.text import encode_prompt
 from engine.worker.video import VideoWriter
@@ -53,8 +53,11 @@ def run_job(
     report: Callable[[JobProgressed], None],
     cancelled: Callable[[], bool],
     clock: Callable[[], float] = time.monotonic,
+    shares: Shares | None = None,
 ) -> tuple[Manifest, Path]:
     """Make the job's video; its manifest and where that lies.
+
+    `shares` is what each stage took of the last such job; None where there was none.
 
     Whatever is raised is a new error made of text, holding no frame and no tensor.
 
@@ -66,7 +69,7 @@ def run_job(
     failure: EngineError | None = None
     try:
         with torch.inference_mode():
-            return _Run(job, store, backend, report, cancelled, clock).run()
+            return _Run(job, store, backend, report, cancelled, clock, shares).run()
     except Exception as error:
         failure = as_engine_error(error, backend, f"running job {job.job_id}")
         forget(error)
@@ -88,6 +91,7 @@ class _Run:
         report: Callable[[JobProgressed], None],
         cancelled: Callable[[], bool],
         clock: Callable[[], float],
+        shares: Shares | None,
     ) -> None:
         self._job = job
         self._store = store
@@ -100,7 +104,8 @@ class _Run:
         stages: tuple[Stage, ...] = ("text", "image", "denoise", "decode", "write")
         if self._kind == "t2v":
             stages = tuple(stage for stage in stages if stage != "image")
-        self._meter = ProgressMeter(job.job_id, stages, clock=clock, report=report)
+        shares = TYPICAL[backend.kind] if shares is None else shares
+        self._meter = ProgressMeter(job.job_id, stages, clock=clock, report=report, shares=shares)
         spec = job.spec
         if spec.frames is None or spec.steps is None:
             raise InvalidRequest(f"job {job.job_id} reached the worker without its frames and steps")

@@ -1,24 +1,51 @@
 """A job's progress as one fraction and an estimate of the time left.
 
-The shares are what each part takes of a typical job on a warm machine; the estimate corrects
-them by the time that this job has really taken.
+The shares are what each part took of the last job of the same shape, or of a typical one; the
+estimate corrects them by the time that this job has really taken.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
+from typing import TypeAlias
 
-from engine.wire import Stage
+from engine.wire import Stage, StageRecord
 from engine.worker.channel import JobProgressed
 
-SHARES = MappingProxyType({"text": 0.06, "image": 0.08, "denoise": 0.60, "decode": 0.24, "write": 0.02})
+Shares: TypeAlias = Mapping[str, float]
+"""Stage to its part of the whole; they need not add up to 1."""
+
+TYPICAL: Mapping[str, Shares] = MappingProxyType(
+    {
+        "cuda": MappingProxyType(
+            {"text": 0.06, "image": 0.08, "denoise": 0.60, "decode": 0.24, "write": 0.02}
+        ),
+        # Convolutions are what a processor is slowest at: measured on the demo models.
+        "cpu": MappingProxyType(
+            {"text": 0.08, "image": 0.12, "denoise": 0.28, "decode": 0.50, "write": 0.02}
+        ),
+    }
+)
+"""By device kind."""
+LEAST_SHARE = 0.005
+"""Of a stage that took no time at all: its steps must still move the bar."""
 LOAD_SHARE = 0.25
 """Of each stage's own share: what loading its component takes of it when it is not resident."""
 TRUSTED = 0.05
 """Below this fraction an estimate would be a guess."""
 INTERVAL_S = 0.1
 """Between two messages about one load, whose chunks come by the hundred."""
+
+
+def shares_of(records: Iterable[StageRecord]) -> Shares:
+    """What each stage of a finished job took of it; lines such as `denoise dit.high` belong together."""
+    found: dict[str, float] = {}
+    for record in records:
+        stage = record.stage.split()[0]
+        found[stage] = found.get(stage, 0.0) + record.elapsed_s
+    whole = sum(found.values()) or 1.0
+    return {stage: seconds / whole for stage, seconds in found.items()}
 
 
 class ProgressMeter:
@@ -31,19 +58,21 @@ class ProgressMeter:
         *,
         clock: Callable[[], float],
         report: Callable[[JobProgressed], None],
+        shares: Shares,
     ) -> None:
         """`stages` are those of this job, in order; `load` belongs to the one that it precedes."""
         self._job_id = job_id
         self._clock = clock
         self._report = report
         self._began = clock()
-        total = sum(SHARES[stage] for stage in stages)
+        shares = {stage: max(LEAST_SHARE, shares.get(stage, 0.0)) for stage in stages}
+        total = sum(shares.values())
         self._begin: dict[Stage, float] = {}
         self._share: dict[Stage, float] = {}
         begin = 0.0
         for stage in stages:
             self._begin[stage] = begin
-            self._share[stage] = SHARES[stage] / total
+            self._share[stage] = shares[stage] / total
             begin += self._share[stage]
         self._fraction = 0.0
         self._peak_bytes: int | None = None
