@@ -55,10 +55,8 @@ MARGINS: Mapping[DeviceKind, DeviceMargins] = {
 class StageFootprint:
     """What one stage takes."""
 
-    needs: tuple[tuple[str, ...], ...]
-    """Sets of components that it uses, one set after the other: two experts are never needed at once."""
     weights_bytes: int
-    """Of the largest of these sets."""
+    """Of the largest component that it uses: it never needs two at once, not even both experts."""
     activation_bytes: int
     """Working memory at its peak, latents included."""
 
@@ -96,7 +94,6 @@ def estimate_footprint(
 
     def stage(*names: str, live_bytes: int, factor: float) -> StageFootprint:
         return StageFootprint(
-            needs=tuple((name,) for name in names),
             weights_bytes=max(sizes[name] for name in names),
             activation_bytes=round(live_bytes * factor) + margins.constant_bytes,
         )

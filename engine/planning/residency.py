@@ -1,4 +1,4 @@
-"""Which components to load and which to evict before a stage of work. A pure decision.
+"""Which components to evict before a stage of work. A pure decision.
 
 The worker asks before every stage. Components that are leased stay; of the others those of
 other models go first, then the least recently used, and only as many as are needed.
@@ -43,23 +43,15 @@ class Eviction:
     """One clause for the log: why this one."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ResidencyPlan:
-    """What to do, evictions first."""
-
-    evict: tuple[Eviction, ...]
-    load: tuple[Needed, ...]
-
-
-def plan_residency(
+def plan_evictions(
     residents: Iterable[Resident],
     needed: Sequence[Needed],
     *,
     stage: str,
     stage_bytes: int,
     budget_bytes: int,
-) -> ResidencyPlan:
-    """Make room for `needed` and `stage_bytes` of working memory within `budget_bytes`.
+) -> tuple[Eviction, ...]:
+    """What must go for `needed` and `stage_bytes` of working memory within `budget_bytes`, in order.
 
     Raises:
         DoesNotFit: it would not fit even if nothing else were resident.
@@ -67,7 +59,6 @@ def plan_residency(
     """
     wanted = {(item.model, item.component) for item in needed}
     here = list(residents)
-    present = {(item.model, item.component) for item in here}
     need_bytes = sum(item.bytes for item in needed) + stage_bytes
     names = " + ".join(f"{item.model}/{item.component}" for item in needed) or "its work"
     if need_bytes > budget_bytes:
@@ -102,5 +93,4 @@ def plan_residency(
             f"and lacks {size_text(excess)}: "
             f"{held} are in use; wait for that job to end"
         )
-    load = tuple(item for item in needed if (item.model, item.component) not in present)
-    return ResidencyPlan(evict=tuple(evict), load=load)
+    return tuple(evict)

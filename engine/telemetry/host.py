@@ -64,10 +64,6 @@ class HostProbe:
             available = min(available, max(0, headroom))
         return HostMemory(total_bytes=total, available_bytes=min(available, total), limited_by_cgroup=limited)
 
-    def read_rss(self, pid: int) -> int | None:
-        """Resident bytes of `pid`, or None when it is gone."""
-        return read_rss(pid, self._proc)
-
     def _read_meminfo(self) -> tuple[int, int]:
         fields: dict[bytes, int] = {}
         # MemTotal, MemFree and MemAvailable are the first three lines; the rest is not parsed.

@@ -76,10 +76,6 @@ class Recorder:
         while ring[0].taken_at < balance.taken_at - self._keep_s:
             ring.popleft()
 
-    def forget(self, device_id: str) -> None:
-        """Drop a device that is gone."""
-        self._rings.pop(device_id, None)
-
     def history(self, device_id: str, seconds: float, columns: int) -> tuple[Column, ...]:
         """The last `seconds` up to the newest sample in `columns` equal spans, oldest first.
 

@@ -100,10 +100,6 @@ class Model:
     def name(self) -> str:
         return self.files.name
 
-    @property
-    def bytes(self) -> int:
-        return sum(component.bytes for component in self.components.values())
-
 
 def open_model(files: ModelFiles, backend: Backend) -> Model:
     """Read a model's configurations and file headers and lay out its arenas; loads nothing.

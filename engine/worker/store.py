@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from torch import nn
 
 from engine.errors import NotFound, NotNow
-from engine.planning.residency import Needed, Resident, plan_residency
+from engine.planning.residency import Needed, Resident, plan_evictions
 from engine.wire import Receipt, ReceiptStep
 from engine.worker.backend import Backend
 from engine.worker.channel import ComponentChanged, ModelFiles
@@ -110,7 +110,7 @@ class ComponentStore:
         try:
             with self._lock:
                 wanted = [component_named(model, name) for name in names]
-                plan = plan_residency(
+                evictions = plan_evictions(
                     self._residents(),
                     [Needed(model=item.model, component=item.name, bytes=item.bytes) for item in wanted],
                     stage=stage,
@@ -120,7 +120,7 @@ class ComponentStore:
                 for component in wanted:
                     component.leases += 1
                     leased.append(component)
-                for eviction in plan.evict:
+                for eviction in evictions:
                     victim = self._find(eviction.model, eviction.component)
                     self._mover.unload(victim, reason=eviction.reason, job_id=job_id)
                 for component in wanted:

@@ -1,4 +1,4 @@
-"""What is evicted and loaded before a stage."""
+"""What is evicted before a stage."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import DoesNotFit, OutOfMemory
-from engine.planning.residency import Needed, ResidencyPlan, Resident, plan_residency
+from engine.planning.residency import Eviction, Needed, Resident, plan_evictions
 
 GIB = 2**30
 
@@ -22,25 +22,24 @@ def _needed(name: str, gib: int) -> Needed:
     return Needed(model=model, component=component, bytes=gib * GIB)
 
 
-def _plan(residents: list[Resident], needed: list[Needed], *, stage: int, budget: int) -> ResidencyPlan:
-    return plan_residency(
+def _plan(
+    residents: list[Resident], needed: list[Needed], *, stage: int, budget: int
+) -> tuple[Eviction, ...]:
+    return plan_evictions(
         residents, needed, stage="denoise", stage_bytes=stage * GIB, budget_bytes=budget * GIB
     )
 
 
-def _evicted(plan: ResidencyPlan) -> list[str]:
-    return [f"{item.model}/{item.component}" for item in plan.evict]
+def _evicted(plan: tuple[Eviction, ...]) -> list[str]:
+    return [f"{item.model}/{item.component}" for item in plan]
 
 
 def test_what_fits_beside_the_rest_evicts_nothing() -> None:
-    plan = _plan([_resident("a/text", 10)], [_needed("a/dit", 26)], stage=3, budget=40)
-    assert plan.evict == ()
-    assert [item.component for item in plan.load] == ["dit"]
+    assert _plan([_resident("a/text", 10)], [_needed("a/dit", 26)], stage=3, budget=40) == ()
 
 
-def test_a_resident_component_is_not_loaded_again() -> None:
-    plan = _plan([_resident("a/dit", 26)], [_needed("a/dit", 26)], stage=3, budget=30)
-    assert plan == ResidencyPlan(evict=(), load=())
+def test_a_resident_component_is_not_counted_twice() -> None:
+    assert _plan([_resident("a/dit", 26)], [_needed("a/dit", 26)], stage=3, budget=30) == ()
 
 
 def test_other_models_go_first_then_the_least_recently_used() -> None:
@@ -53,7 +52,7 @@ def test_other_models_go_first_then_the_least_recently_used() -> None:
     plan = _plan(residents, [_needed("a/dit", 10)], stage=0, budget=14)
     assert _evicted(plan) == ["b/vae", "b/dit", "a/text", "a/vae"]
     assert _evicted(_plan(residents, [_needed("a/dit", 10)], stage=0, budget=25)) == ["b/vae"]
-    reasons = {item.component: item.reason for item in plan.evict if item.model == "a"}
+    reasons = {item.component: item.reason for item in plan if item.model == "a"}
     assert "of this model" in reasons["text"]
 
 
@@ -105,6 +104,5 @@ def test_a_plan_fits_keeps_leases_and_evicts_no_more_than_it_must(
     left = sum(gib for name, (gib, _, _) in residents.items() if name not in gone | needed)
     total = left + sum(sizes.values()) + stage
     assert total <= budget
-    if plan.evict:
-        assert total + plan.evict[-1].bytes // GIB > budget
-    assert {f"{item.model}/{item.component}" for item in plan.load} == needed - residents.keys()
+    if plan:
+        assert total + plan[-1].bytes // GIB > budget
