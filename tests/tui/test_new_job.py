@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from textual.widgets import TextArea
+from textual.widgets import Input, TextArea
 
 from engine.errors import InvalidRequest
 from engine.wire import JobSpec
 from turbotui.app import TurboApp
 from turbotui.client import scenes
 from turbotui.client.scripted import ScriptedClient
-from turbotui.draft import load_draft
+from turbotui.draft import Draft, load_draft
 
 from .conftest import NOW, SMALL, WIDE, live, screen_text, scripted, until
 
@@ -142,3 +143,45 @@ async def test_a_prompt_is_sent_as_it_was_pasted(console: Build, prompt: str) ->
         await pilot.press("enter")
         await until(pilot, lambda: bool(submitted(client)))
     assert submitted(client)[0].prompt == prompt
+
+
+async def test_a_path_of_nobody_and_a_folder_that_is_gone_are_lines_and_not_the_end(
+    console: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = scripted(scenes.cpu(NOW))
+    app = console(client)
+    app.draft = Draft(prompt="a fox", model="wan-demo-i2v", image="~nosuch/first.png")
+    async with app.run_test(size=WIDE) as pilot:
+        await open_editor(pilot)
+        await until(pilot, lambda: any(call[0] == "forecast" for call in client.asked))
+        forecasts = [call[1].image for call in client.asked if call[0] == "forecast"]
+        assert forecasts[0].startswith("/") and forecasts[0].endswith("/~nosuch/first.png")
+        gone = tmp_path / "gone"
+        gone.mkdir()
+        monkeypatch.chdir(gone)
+        gone.rmdir()
+        await pilot.press("enter")
+        await until(pilot, lambda: "! the path '~nosuch/first.png' cannot be made" in screen_text(app))
+        monkeypatch.chdir(tmp_path)
+        await pilot.press("enter")
+        await until(pilot, lambda: bool(submitted(client)))
+
+
+async def test_what_is_no_number_is_a_line_and_not_the_end(console: Build) -> None:
+    client = scripted(scenes.cpu(NOW))
+    app = console(client)
+    async with app.run_test(size=WIDE) as pilot:
+        await open_editor(pilot)
+        await pilot.press(*"fox")
+        for name in ("frames", "seed"):
+            app.screen.query_one(f"#{name}", Input).value = "²"
+            await until(pilot, lambda said=f"! {name} must be a whole number": said in screen_text(app))  # type: ignore[misc]
+            await pilot.press("enter")
+            app.screen.query_one(f"#{name}", Input).value = ""
+        assert submitted(client) == []
+
+
+def test_a_draft_whose_numbers_are_none_keeps_the_rest(tmp_path: Path) -> None:
+    path = tmp_path / "draft.json"
+    path.write_text(json.dumps({"prompt": "cat", "frames": "abc", "seed": "1e5", "steps": 3}))
+    assert load_draft(path) == Draft(prompt="cat", steps=3)

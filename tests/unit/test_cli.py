@@ -498,3 +498,20 @@ def test_a_terminal_without_unicode_gets_question_marks_and_json_stays_utf8(engi
     assert b"???" in text and errors == b""
     document, _ = run_cli(engine, "jobs --json", **plain).communicate()
     assert json.loads(document.decode("utf-8"))[0]["spec"]["prompt"].startswith("一只猫")
+
+
+def test_an_image_in_a_folder_that_is_gone_is_refused_before_anything_is_asked(
+    engine: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert main(["generate", "-m", "mover", "-p", "x", "--image", "a.png"]) == 2
+    assert "the path 'a.png' cannot be made absolute" in capsys.readouterr().err
+    assert engine.asked == []
+
+
+def test_an_image_of_nobody_is_left_to_the_engine_to_refuse(engine: StandIn) -> None:
+    assert main(["generate", "-m", "mover", "-p", "x", "--image", "~nosuch/a.png"]) == 0
+    assert engine.asked[0][2]["image"] == str(Path.cwd() / "~nosuch" / "a.png")

@@ -13,7 +13,8 @@ from textual.message import Message
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static, TextArea
 
-from turbotui.draft import Draft, save_draft
+from engine.errors import EngineError
+from turbotui.draft import DECIMAL, Draft, save_draft
 from turbotui.format import bytes_text
 from turbotui.text import t
 from turbotui.widgets.bottom import Notice
@@ -281,7 +282,8 @@ class NewJobScreen(ModalScreen[None]):
         if model is None:
             return
         text = self._input("frames").value
-        frames = int(text) if text else model.default_frames
+        # What is no number is said by the forecast.
+        frames = int(text) if text and DECIMAL.fullmatch(text) else model.default_frames
         remark = t("new.frames_remark", length=f"{frames / FPS:.1f}", most=model.max_frames)
         self.query_one("#frames_remark", Static).update(remark)
 
@@ -326,11 +328,15 @@ class NewJobScreen(ModalScreen[None]):
 
     def _ask(self) -> None:
         save_draft(self.turbo.draft_path, self.turbo.draft)
-        spec = self._spec()
-        # The forecast is about size: an empty prompt is said only when somebody submits it.
-        spec = replace(spec, prompt=spec.prompt if spec.prompt.strip() else "-")
         self._asked += 1
         number = self._asked
+        try:
+            spec = self._spec()
+        except EngineError as error:
+            self._told(number, None, str(error))
+            return
+        # The forecast is about size: an empty prompt is said only when somebody submits it.
+        spec = replace(spec, prompt=spec.prompt if spec.prompt.strip() else "-")
 
         def told(forecast: JobForecast) -> None:
             self._told(number, forecast, None)
@@ -362,8 +368,12 @@ class NewJobScreen(ModalScreen[None]):
     def _submit(self) -> None:
         if self._sending:
             return
+        try:
+            spec = self._spec()
+        except EngineError as error:
+            self._refused(str(error))
+            return
         self._sending = True
-        spec = self._spec()
         self.turbo.ask(
             t("doing.submit"), lambda client: client.submit(spec), then=self._queued, failed=self._refused
         )

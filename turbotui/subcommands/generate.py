@@ -13,6 +13,7 @@ import msgspec
 from engine.errors import EngineError, InvalidRequest, NotFound
 from engine.wire import Job, JobSpec, ModelKind, ModelStatus
 from turbotui.client.http import HttpClient
+from turbotui.draft import whole_path
 from turbotui.format import bytes_text, seconds
 from turbotui.subcommands.jobs import job_line
 from turbotui.subcommands.output import note
@@ -67,11 +68,12 @@ def generate(
             "no --model is given; `turbotui models` lists them, --demo takes a small one to try"
         )
     text = prompt if prompt is not None else _read_prompt(prompt_file or "-")
+    first_frame, folder = _absolute(image), _absolute(output_dir)
     client = session.client()
     spec = JobSpec(
         model=model or _demo_model(client, "i2v" if image else "t2v").name,
         prompt=text,
-        image=_absolute(image),
+        image=first_frame,
         resolution=resolution,
         aspect_ratio=aspect_ratio,
         frames=frames,
@@ -79,7 +81,7 @@ def generate(
         seed=seed,
         sigma_max=sigma_max,
         ode=ode,
-        output_dir=_absolute(output_dir),
+        output_dir=folder,
         priority=priority,
     )
     job = client.submit(spec)
@@ -129,8 +131,7 @@ def _read_prompt(name: str) -> str:
 
 
 def _absolute(path: str | None) -> str | None:
-    """The engine has a folder of its own, so a path is made whole here; links are left to it."""
-    return None if path is None else str(Path(path).expanduser().absolute())
+    return None if path is None else whole_path(path)
 
 
 def _read_manifest(job: Job) -> dict[str, Any]:
