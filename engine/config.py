@@ -73,10 +73,11 @@ class Config:
     console: ConsoleConfig = ConsoleConfig()
 
 
-def load_config(path: Path, environ: dict[str, str] | None = None) -> Config:
+def load_config(path: Path, environ: dict[str, str] | None = None, *, section: str | None = None) -> Config:
     """Settings from `path` (which may be missing) and the environment.
 
-    A variable names a setting as `TURBOTUI_ENGINE_DEVICE` names `engine.device`.
+    A variable names a setting as `TURBOTUI_ENGINE_DEVICE` names `engine.device`. With `section`
+    only that one is read: a mistake in the console's must not keep the engine from starting.
 
     Raises:
         InvalidRequest: the file is no TOML, or names an unknown or wrongly typed setting.
@@ -86,12 +87,14 @@ def load_config(path: Path, environ: dict[str, str] | None = None) -> Config:
         tables = tomllib.loads(path.read_text("utf-8")) if path.exists() else {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InvalidRequest(f"{path} cannot be read: {error}") from error
+    if section is not None:
+        tables = {name: table for name, table in tables.items() if name == section}
     _refuse_unknown(tables, Config, str(path), "")
     for name, value in env.items():
         if name.startswith(ENV_PREFIX) and name not in NOT_SETTINGS:
-            section, _, key = name.removeprefix(ENV_PREFIX).lower().partition("_")
-            if section in ("engine", "console"):
-                tables.setdefault(section, {})[key] = value
+            table, _, key = name.removeprefix(ENV_PREFIX).lower().partition("_")
+            if table in ("engine", "console") and section in (None, table):
+                tables.setdefault(table, {})[key] = value
     _refuse_unknown(tables, Config, "the environment", "")
     try:
         return msgspec.convert(tables, Config, strict=False)

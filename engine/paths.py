@@ -17,7 +17,7 @@ from pathlib import Path
 
 import platformdirs
 
-from engine.errors import StorageUnusable
+from engine.errors import InvalidRequest, StorageUnusable
 
 APP = "turbotui"
 SOCKET_PATH_LIMIT = 107
@@ -67,12 +67,18 @@ class Paths:
 def find_paths(environ: dict[str, str] | None = None) -> Paths:
     """The paths for this environment; creates nothing.
 
+    Raises:
+        InvalidRequest: `TURBOTUI_HOME` begins with a `~` that cannot be resolved.
+
     `HOME` may be read-only: then state and data move to a folder of ours below the temporary
     folder, so that the engine still runs; `turbotui status` shows where.
     """
     env = dict(os.environ) if environ is None else environ
     if home := env.get("TURBOTUI_HOME"):
-        root = Path(home).expanduser().absolute()
+        expanded = os.path.expanduser(home)
+        if expanded.startswith("~"):
+            raise InvalidRequest(f"TURBOTUI_HOME = {home!r} names nobody's home; give an absolute folder")
+        root = Path(expanded).absolute()
         return Paths(
             state=root / "state",
             data=root / "data",

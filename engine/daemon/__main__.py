@@ -25,13 +25,13 @@ from engine.wire import LockHolder
 
 
 def main() -> int:
-    paths = find_paths()
     try:
+        paths = find_paths()
         private_dir(paths.state)
         lock = EngineLock(paths.lock)
         lock.acquire()
         private_dir(paths.logs)
-        config = load_config(paths.config_file)
+        config = load_config(paths.config_file, section="engine")
         from engine.daemon.server import SocketServer, bind_socket
 
         listener = bind_socket(paths.socket)

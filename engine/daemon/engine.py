@@ -81,7 +81,7 @@ class Engine:
         self._stopping = asyncio.Event()
         self._state: str = "starting"
         self._unsettled = False
-        self.output_dir = Path(self._config.output_dir or paths.output).expanduser().absolute()
+        self.output_dir = Path(os.path.expanduser(self._config.output_dir or paths.output)).absolute()
         self.device = DeviceInUse(self._config.device, environ.get("CUDA_VISIBLE_DEVICES"))
         self.hub = EventHub()
         self.logbook = LogBook(paths.logs, max_bytes=self._config.log_bytes, on_line=self._logged)

@@ -51,6 +51,7 @@ ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     # Where pyarrow is installed, diffusers imports it, and its allocator starts a thread.
     "ARROW_DEFAULT_MEMORY_POOL": "system",
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
     "TOKENIZERS_PARALLELISM": "false",
     # Models are read from local folders; nothing may wait for a network at run time.
     "HF_HUB_OFFLINE": "1",

@@ -24,6 +24,7 @@ from engine.daemon.supervisor import Supervisor
 from engine.daemon.worker import WorkerProcess
 from engine.errors import DoesNotFit, EngineError, NotNow, StorageUnusable, WorkerDied, WorkerStopped
 from engine.jobs.breaker import ENGINE_ENDED
+from engine.jobs.files import manifest_path
 from engine.jobs.liveness import read_boot_id
 from engine.jobs.model import Owner
 from engine.jobs.store import JobStore
@@ -92,7 +93,10 @@ class QueueRunner:
         self._cancel = asyncio.Event()
         self.problem: str | None = None
         self.active_model: str | None = None
-        self.last_used: dict[str, float] = {}
+        # From the store, so that "the one before" still means something after a restart.
+        self.last_used: dict[str, float] = {
+            job.spec.model: job.finished_at for job in store.list_jobs() if job.finished_at is not None
+        }
 
     # ----------------------------------------------------------------- asked from outside
 
@@ -364,7 +368,7 @@ def choose_output(folder: Path, job_id: int, prompt: str) -> Path:
         words = words[:-1]
     stem = f"{job_id:06d}-{words}".rstrip("-_")
     path, again = folder / f"{stem}.mp4", 1
-    while path.exists() or path.with_suffix(".json").exists():
+    while path.exists() or Path(manifest_path(str(path))).exists():
         again += 1
         path = folder / f"{stem}-{again}.mp4"
     return path

@@ -47,5 +47,13 @@ def test_a_wrong_setting_is_refused_by_name(
         load(tmp_path, text, **environ)
 
 
+def test_the_engine_does_not_mind_a_mistake_in_the_consoles_section(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text("[engine]\nmax_queue = 5\n[console]\nthone = 1")
+    assert load_config(path, {}, section="engine").engine.max_queue == 5
+    with pytest.raises(InvalidRequest, match="thone"):
+        load_config(path, {})
+
+
 def test_a_home_of_ones_own_is_no_setting(tmp_path: Path) -> None:
     assert load(tmp_path, "", TURBOTUI_HOME="/x") == Config()

@@ -89,6 +89,7 @@ def _status_lines(status: Status) -> Iterable[str]:
     rows = [
         ["engine", f"{engine.state}, pid {engine.pid}, up {seconds(engine.uptime_s)}, build {engine.build}"],
         ["", f"home {engine.home}, socket {engine.socket}"],
+        ["videos", engine.output_dir],
         ["nursery", _nursery_text(engine.nursery)],
         ["queue", f"{engine.queue.waiting} waiting"],
     ]
