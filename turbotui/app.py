@@ -85,7 +85,8 @@ class TurboApp(App[None]):
     CommandPalette > Vertical { background: $panel; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("ctrl+c,ctrl+q", "leave", "leave", show=False, priority=False),
+        # With priority, since bindings of the app do not reach beyond a dialog otherwise.
+        Binding("ctrl+c,ctrl+q", "leave", "leave", show=False, priority=True),
     ]
 
     def __init__(
@@ -330,8 +331,8 @@ class TurboApp(App[None]):
             return t(f"why.{look}")
         return None
 
-    def act(self, name: str) -> None:
-        """Do an action of `turbotui.actions`, or say why not."""
+    def act(self, name: str, job_id: int | None = None) -> None:
+        """Do an action of `turbotui.actions`, on job `job_id` where one is given, or say why not."""
         from turbotui.commands import Commands
 
         if self._commands is None:
@@ -341,7 +342,7 @@ class TurboApp(App[None]):
         if reason is not None:
             self.say(reason, "wait")
             return
-        self._commands.do(name)
+        self._commands.do(name, job_id)
 
     def key_of(self, name: str) -> str:
         """The key to show for an action: the person's own, if there is one."""
@@ -351,7 +352,9 @@ class TurboApp(App[None]):
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """What the palette offers: every action, the themes and the languages."""
-        for action in ACTIONS:
+        # Over a dialog there are no actions: they would open another one above it.
+        actions = ACTIONS if screen is self.dashboard else ()
+        for action in actions:
             if action.in_palette:
                 title = f"{t(f'action.{action.id}')}  ({self.key_of(action.id)})"
                 yield SystemCommand(

@@ -22,8 +22,12 @@ class Commands:
     def __init__(self, app: TurboApp) -> None:
         self.app = app
 
-    def do(self, name: str) -> None:
-        getattr(self, name)()
+    def do(self, name: str, job_id: int | None = None) -> None:
+        """Do action `name`, to job `job_id` where one is given."""
+        if job_id is None:
+            getattr(self, name)()
+        else:
+            getattr(self, name)(job_id)
 
     def _at(self, panel_id: str) -> bool:
         return self.app.dashboard.focused_place() == panel_id
@@ -93,6 +97,8 @@ class Commands:
     def add(self) -> None:
         from turbotui.screens.new_job import NewJobScreen
 
+        if any(isinstance(screen, NewJobScreen) for screen in self.app.screen_stack):
+            return
         if not any(not model.problem for model in self.app.link.state.models):
             self.app.say(t("models.none_for_job"), "wait")
             return
@@ -104,12 +110,19 @@ class Commands:
             return None
         return self.app.link.state.job(panel.chosen_job)
 
-    def cancel(self) -> None:
-        job = self._chosen_job()
-        if job is None or job.status not in ("queued", "waiting_memory", "running"):
+    def _job(self, job_id: int | None) -> Job | None:
+        return self._chosen_job() if job_id is None else self.app.link.state.job(job_id)
+
+    def cancel(self, job_id: int | None = None) -> None:
+        job = self._job(job_id)
+        # Where a row is chosen, no other job than that row's is meant.
+        if job is None and job_id is None and not self._at("queue"):
             job = self.app.link.state.running
         if job is None:
             self.app.say(t("cancel.nothing"), "wait")
+            return
+        if job.status not in ("queued", "waiting_memory", "running"):
+            self.app.say(t("cancel.ended", id=job.id, status=t(f"status.{job.status}")), "wait")
             return
         job_id = job.id
         self.app.ask(
@@ -118,16 +131,18 @@ class Commands:
             then=lambda answer: self.app.say(t(f"did.cancel_{answer.status}", id=answer.id)),
         )
 
-    def retry(self) -> None:
-        self._on_job("retry", lambda client, job_id: client.retry(job_id))
+    def retry(self, job_id: int | None = None) -> None:
+        self._on_job("retry", lambda client, number: client.retry(number), self._job(job_id))
 
-    def duplicate(self) -> None:
-        self._on_job("duplicate", lambda client, job_id: client.duplicate(job_id))
+    def duplicate(self, job_id: int | None = None) -> None:
+        self._on_job("duplicate", lambda client, number: client.duplicate(number), self._job(job_id))
 
-    def hold(self) -> None:
-        job = self._chosen_job()
+    def hold(self, job_id: int | None = None) -> None:
+        job = self._job(job_id)
         held = job is not None and not job.held
-        self._on_job("hold" if held else "release", lambda client, job_id: client.hold(job_id, held=held))
+        self._on_job(
+            "hold" if held else "release", lambda client, number: client.hold(number, held=held), job
+        )
 
     def sooner(self) -> None:
         self._shift(-1)
@@ -140,11 +155,13 @@ class Commands:
         if job is None or job.position is None:
             self.app.say(t("jobs.not_waiting"), "wait")
             return
-        place = max(1, job.position + by)
-        self._on_job("move", lambda client, job_id: client.move(job_id, JobMove(position=place)))
+        place = job.position + by
+        if place < 1:
+            self.app.say(t("jobs.first_already", id=job.id), "wait")
+            return
+        self._on_job("move", lambda client, number: client.move(number, JobMove(position=place)), job)
 
-    def _on_job(self, verb: str, work: Callable[[Client, int], Job]) -> None:
-        job = self._chosen_job()
+    def _on_job(self, verb: str, work: Callable[[Client, int], Job], job: Job | None) -> None:
         if job is None:
             self.app.say(t("jobs.choose"), "wait")
             return

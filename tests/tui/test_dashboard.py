@@ -7,6 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from textual.events import Key as KeyEvent
+from textual.widgets import TextArea
 
 from engine.errors import EngineUnavailable, NotNow
 from engine.wire import (
@@ -26,6 +28,7 @@ from turbotui.client.scripted import ScriptedClient
 from turbotui.format import cell_width
 from turbotui.text import t
 from turbotui.widgets.lines import LinePanel
+from turbotui.widgets.log import LogPanel
 from turbotui.widgets.queue import QueuePanel
 
 from .conftest import NOW, SMALL, WIDE, Clock, live, panel_text, screen_text, scripted, until
@@ -525,3 +528,95 @@ async def test_the_running_job_stays_in_sight_wherever_the_queue_is_scrolled(con
         assert panel.view is not None
         rows = panel.body(panel.view, 70, 3)
         assert rows[0].plain().strip().startswith(f"{running.id} ")
+
+
+async def burst(pilot: Any, *keys: str) -> None:
+    """Keys in one write: the console sees the second before the first has had its effect."""
+    for key in keys:
+        character = key if len(key) == 1 else None
+        pilot.app.post_message(KeyEvent(key, character))
+    await pilot.pause(0.1)
+
+
+async def test_cancelling_a_row_never_means_another_job(console: Build) -> None:
+    client = scripted(scenes.busy(NOW))
+    app = console(client)
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        await pilot.press("G", "x")
+        assert "job 30 has ended (done); nothing to cancel" in screen_text(app)
+        assert [call[0] for call in client.asked] == ["hello", "history"]
+
+
+async def test_a_job_page_acts_on_its_own_job(console: Build) -> None:
+    client = scripted(scenes.busy(NOW))
+    app = console(client)
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        await pilot.press("j", "enter")
+        await pilot.pause()
+        app.dashboard.query_one(QueuePanel).move(1)
+        await pilot.press("d")
+        await until(pilot, lambda: ("duplicate", 42) in client.asked)
+
+
+async def test_keys_of_one_write_act_in_their_order(console: Build) -> None:
+    client = scripted(scenes.busy(NOW))
+    app = console(client)
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        await pilot.press("G", "3")
+        await burst(pilot, "4", "r")
+        await until(pilot, lambda: ("retry", 30) in client.asked)
+        await burst(pilot, "slash", "q", "x", "enter", "f")
+        assert app.dashboard.query_one(LogPanel).wanted == "qx"
+        await until(pilot, lambda: ("free",) in client.asked)
+
+
+async def test_what_is_typed_ahead_of_a_dialog_is_not_lost(console: Build) -> None:
+    client = scripted(scenes.busy(NOW))
+    app = console(client)
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        await burst(pilot, "m", *"1.3b")
+        await pilot.press("enter")
+        await until(pilot, lambda: ("switch", SwitchRequest(model="wan2.1-1.3b")) in client.asked)
+        await burst(pilot, "a", *"hello, x")
+        assert app.screen.query_one(TextArea).text == "hello, x"
+        assert app.focused is app.screen.query_one(TextArea)
+
+
+@pytest.mark.parametrize("key", ["a", "m", "E", "enter", "question_mark"])
+async def test_the_keys_that_leave_do_so_from_every_dialog(console: Build, key: str) -> None:
+    app = console([scenes.busy(NOW)], restart_engine=lambda: None)
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        await pilot.press(key)
+        await pilot.pause()
+        assert app.screen is not app.dashboard
+        await pilot.press("ctrl+c")
+        await pilot.pause()
+    assert app.leaving_line
+
+
+async def test_the_palette_over_a_dialog_opens_no_other(console: Build) -> None:
+    app = console([scenes.busy(NOW)])
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        await pilot.press("a")
+        await pilot.pause()
+        titles = [command.title for command in app.get_system_commands(app.screen)]
+        assert "Theme: light" in titles and not [title for title in titles if "Add a job" in title]
+        app.act("add")
+        await pilot.pause()
+        assert len(app.screen_stack) == 2
+
+
+async def test_the_first_waiting_job_goes_no_further(console: Build) -> None:
+    client = scripted(scenes.busy(NOW))
+    app = console(client)
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        await pilot.press("j", "+")
+        assert "job 42 is the first to wait already" in screen_text(app)
+        assert [call[0] for call in client.asked] == ["hello", "history"]

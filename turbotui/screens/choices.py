@@ -132,10 +132,9 @@ class ChoiceScreen(WindowScreen[object]):
             return
         event.stop()
         event.prevent_default()
-        if not self.painted:
-            return
         if event.key == "enter":
-            if (choice := panel.choice(panel.chosen)) is not None:
+            # Letters typed ahead narrow the list; choosing from it takes having seen it.
+            if self.painted and (choice := panel.choice(panel.chosen)) is not None:
                 self.dismiss(choice.outcome)
             return
         if event.key in ("down", "ctrl+n", "tab"):
@@ -146,8 +145,6 @@ class ChoiceScreen(WindowScreen[object]):
             panel.wanted = panel.wanted[:-1]
         elif event.key == "ctrl+u":
             panel.wanted = ""
-        elif event.key in ("ctrl+c", "ctrl+q"):
-            self.turbo.action_leave()
         elif event.is_printable and event.character:
             panel.wanted += event.character
         panel.redraw()

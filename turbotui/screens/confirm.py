@@ -69,7 +69,7 @@ class ConfirmScreen(WindowScreen[bool]):
             self.panel.redraw()
         elif event.key == "enter":
             self.dismiss(self.panel.agreed)
-        elif event.key in ("q", "n", "ctrl+c", "ctrl+q"):
+        elif event.key in ("q", "n"):
             self.dismiss(False)
 
 

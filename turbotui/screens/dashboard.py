@@ -72,9 +72,14 @@ class DashboardScreen(Screen[None]):
     CSS = """
     DashboardScreen { background: $background; overflow: hidden; }
     """
+    # With priority a key acts before the next one is looked at, so that what is typed in one go acts
+    # in its order; without it, it acts where a panel took the key for itself and then did not want it.
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding(bound_keys(action), f"act('{action.id}')", action.id, id=action.id, show=False)
+        Binding(
+            bound_keys(action), f"act('{action.id}')", action.id, id=action.id, show=False, priority=first
+        )
         for action in ACTIONS
+        for first in (True, False)
     ]
 
     def __init__(self) -> None:
@@ -116,7 +121,7 @@ class DashboardScreen(Screen[None]):
 
     def on_mount(self) -> None:
         self._apply_plan(self.app.size)
-        self.query_one("#queue").focus()
+        self.set_focus(self.query_one("#queue"))
         self.tick()
         self._set_timer()
 
@@ -131,7 +136,7 @@ class DashboardScreen(Screen[None]):
         if focused is None or not focused.display:
             fallback = self.tab if self.tab in places else "queue"
             if fallback in places:
-                self.query_one(f"#{fallback}").focus()
+                self.set_focus(self.query_one(f"#{fallback}"))
 
     def _panels(self) -> list[LinePanel]:
         if not self._found:
@@ -267,8 +272,13 @@ class DashboardScreen(Screen[None]):
             self.tab = self.query_one(Tabs).chosen = panel_id
         target = self.query_one(f"#{panel_id}", LinePanel)
         if target.display:
-            target.focus()
+            # Not `target.focus()`, which takes effect later than the next key.
+            self.set_focus(target)
         self.tick()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Letters are the filter's while it is being written."""
+        return not (action == "act" and self.query_one(LogPanel).editing)
 
     def action_act(self, name: str) -> None:
         """Every key of the dashboard arrives here."""

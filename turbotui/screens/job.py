@@ -177,6 +177,6 @@ class JobScreen(PageScreen):
             self.turbo.copy_text(job.output or job.spec.prompt)
 
     def action_on_job(self, verb: str) -> None:
-        """The queue's cursor is on this job still: close, so that the answer is seen, and act."""
+        """Act on this job, wherever the queue's cursor is by now; close, so that the answer is seen."""
         self.dismiss(None)
-        self.turbo.act(verb)
+        self.turbo.act(verb, self.panel.job_id)

@@ -172,6 +172,8 @@ class NewJobScreen(ModalScreen[None]):
     NewJobScreen .remark { width: 1fr; color: $muted; padding: 0 0 0 2; }
     NewJobScreen ForecastPanel { height: 3; width: 100%; margin: 1 0 0 0; }
     """
+    # The prompt has the focus once what was typed before is in it: see `_hand_over`.
+    AUTO_FOCUS = ""
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "close", show=False),
         Binding("up", "app.focus_previous", show=False),
@@ -230,10 +232,24 @@ class NewJobScreen(ModalScreen[None]):
         self._follow_model(draft)
         for field in self.query(Input):
             field.cursor_blink = False
-        self.query_one(PromptArea).focus()
+        self._hand_over()
         self._show()
         self.set_interval(0.5, self._show)
         self._ask_soon()
+
+    def on_key(self, event: KeyEvent) -> None:
+        """Keys typed before the prompt had the focus are the prompt's; Enter waits for the eye."""
+        if self.focused is None and event.key not in ("enter", "escape"):
+            event.stop()
+            event.prevent_default()
+            self.query_one(PromptArea).post_message(event)
+
+    def _hand_over(self) -> None:
+        """Focus the prompt when no key is left that came before it: they stay in their order."""
+        if self.message_queue_size:
+            self.call_later(self._hand_over)
+        else:
+            self.set_focus(self.query_one(PromptArea))
 
     def _models(self) -> list[ModelStatus]:
         return [model for model in self.turbo.link.state.models if not model.problem]

@@ -317,6 +317,8 @@ TEXTS: dict[str, str] = {
     "job.log": "log",
     "jobs.choose": "choose a job in the queue first (4)",
     "jobs.not_waiting": "only a waiting job can be moved",
+    "jobs.first_already": "job {id} is the first to wait already",
+    "cancel.ended": "job {id} has ended ({status}); nothing to cancel",
     "cancel.nothing": "nothing runs and no waiting job is chosen",
     # doing and done
     "doing.switch": "switching to {name}",

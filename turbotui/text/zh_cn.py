@@ -301,6 +301,8 @@ TEXTS: dict[str, str] = {
     "job.log": "日志",
     "jobs.choose": "请先在队列中选一个任务（4）",
     "jobs.not_waiting": "只有等待中的任务可以移动",
+    "jobs.first_already": "任务 {id} 已是第一个等待的",
+    "cancel.ended": "任务 {id} 已结束（{status}），无可取消",
     "cancel.nothing": "没有运行中的任务，也没有选中等待的任务",
     "doing.switch": "正在切换到 {name}",
     "doing.unload": "正在卸载 {name}",
