@@ -8,7 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Literal
+
+from textual.keys import _character_to_key
+
+from engine.errors import InvalidRequest
 
 Place = Literal["everywhere", "lists", "models", "queue", "history", "log"]
 Tier = Literal["look", "routine", "dangerous"]
@@ -120,14 +125,45 @@ def _spelled(key: str) -> str:
     return {",": "comma"}.get(key, key)
 
 
+ALWAYS_LEAVE = ("ctrl+c", "ctrl+q")
+"""These leave from everywhere, whatever the person's keys are."""
+
+
 def keymap(overrides: Mapping[str, str]) -> dict[str, str]:
-    """The person's keys by binding id; unknown ids are refused by name.
+    """The person's keys by binding id, in Textual's names.
 
     Raises:
-        ValueError: an id that is no action.
+        InvalidRequest: an id is no action, or a key is another action's in the same place too.
     """
-    known = ", ".join(sorted(BY_ID))
-    for name in overrides:
-        if name not in BY_ID:
-            raise ValueError(f"[console.keys] names {name}, which is no action; known: {known}")
-    return dict(overrides)
+    unknown = [name for name in overrides if name not in BY_ID]
+    if unknown:
+        known = ", ".join(sorted(BY_ID))
+        raise InvalidRequest(f"[console.keys] names {', '.join(unknown)}, which is no action; known: {known}")
+    own = {name: ",".join(map(_named, keys.split(","))) for name, keys in overrides.items()}
+    keys_of = {
+        action.id: set((own[action.id] if action.id in own else _default_keys(action)).split(","))
+        for action in ACTIONS
+    }
+    keys_of["leave"].update(ALWAYS_LEAVE)
+    for one, other in combinations(ACTIONS, 2):
+        both = keys_of[one.id] & keys_of[other.id] - {""}
+        if both and (one.id in own or other.id in own) and _meet(one.place, other.place):
+            raise InvalidRequest(
+                f"[console.keys] gives {', '.join(sorted(both))} to {one.id} and to {other.id}; "
+                "give one of them another key"
+            )
+    return own
+
+
+def _named(key: str) -> str:
+    key = key.strip()
+    return _character_to_key(key) if len(key) == 1 else key
+
+
+def _default_keys(action: Action) -> str:
+    return ",".join(map(_named, action.keys))
+
+
+def _meet(one: Place, other: Place) -> bool:
+    """Whether keys of both places do something at once: each panel is a list but has keys of its own."""
+    return one == other or "everywhere" in (one, other) or "lists" in (one, other)

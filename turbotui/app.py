@@ -106,6 +106,7 @@ class TurboApp(App[None]):
         wall: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._keymap_wanted = keymap(keys or {})
         use_language(choose_language(language))
         self._theme_files = theme_files(theme_folders(config_dir))
         self._paint_with(self._read_theme(theme))
@@ -142,10 +143,7 @@ class TurboApp(App[None]):
         return DashboardScreen()
 
     def on_mount(self) -> None:
-        try:
-            self.set_keymap(keymap(self.own_keys))
-        except ValueError as error:
-            self.say(str(error), "error")
+        self.set_keymap(self._keymap_wanted)
         if not self.is_headless:
             for number in (signal.SIGHUP, signal.SIGTERM):
                 signal.signal(number, self._on_signal)

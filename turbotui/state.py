@@ -88,6 +88,8 @@ class ConsoleState:
     """Finished ones oldest first, then the running, then the waiting in their order."""
     log: tuple[LogLine, ...] = ()
     receipt: Receipt | None = None
+    receipts: int = 0
+    """How many were issued while we listened; those of a snapshot are older news."""
     step: ActionProgressed | None = None
     """The newest step of an action that has no receipt yet."""
     marks: tuple[Mark, ...] = ()
@@ -138,7 +140,8 @@ def reduce(
             )
         case LinkLost(reason=reason, retry_at=retry_at):
             since = state.link_since if state.link == "lost" else wall
-            reason = state.goodbye or reason
+            # What broke first says more than what the attempts after it meet.
+            reason = state.lost_reason if state.link == "lost" else state.goodbye or reason
             return replace(
                 state, link="lost", link_since=since, lost_reason=reason, retry_at=retry_at, step=None
             )
@@ -172,7 +175,7 @@ def _reduce_wire(state: ConsoleState, event: Event, wall: float, monotonic: floa
             return replace(state, step=event)
         case wire.ReceiptIssued(receipt=receipt):
             marks = _marked(state.marks, _receipt_marks(receipt, wall))
-            return replace(state, receipt=receipt, step=None, marks=marks)
+            return replace(state, receipt=receipt, receipts=state.receipts + 1, step=None, marks=marks)
         case wire.Snapshot(status=status, jobs=jobs, log=log, receipt=receipt):
             found = [mark for job in jobs for mark in _job_marks(None, job)]
             if receipt is not None:

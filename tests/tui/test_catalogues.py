@@ -60,7 +60,7 @@ def test_full_width_twins_are_bound_with_their_keys() -> None:
 
 
 def test_a_key_for_an_unknown_action_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="swich"):
+    with pytest.raises(InvalidRequest, match="swich"):
         keymap({"swich": "s"})
 
 

@@ -10,7 +10,7 @@ import pytest
 from textual.events import Key as KeyEvent
 from textual.widgets import TextArea
 
-from engine.errors import EngineUnavailable, NotNow
+from engine.errors import EngineUnavailable, InvalidRequest, NotNow
 from engine.wire import (
     JobMove,
     Logged,
@@ -24,7 +24,7 @@ from engine.wire import (
 )
 from turbotui.app import TurboApp
 from turbotui.client import scenes
-from turbotui.client.scripted import ScriptedClient
+from turbotui.client.scripted import ScriptedClient, Step
 from turbotui.format import cell_width
 from turbotui.text import t
 from turbotui.widgets.lines import LinePanel
@@ -620,3 +620,87 @@ async def test_the_first_waiting_job_goes_no_further(console: Build) -> None:
         await pilot.press("j", "+")
         assert "job 42 is the first to wait already" in screen_text(app)
         assert [call[0] for call in client.asked] == ["hello", "history"]
+
+
+async def test_a_notice_outlives_the_snapshot_and_ends_with_a_receipt(console: Build, clock: Clock) -> None:
+    client = ScriptedClient([Step(event=scenes.busy(NOW), after_s=0.3)])
+    app = console(client, build="0.2.0")
+    async with app.run_test(size=WIDE) as pilot:
+        await until(pilot, lambda: "E restarts it" in panel_text(app, "receipt"))
+        await live(pilot)
+        assert "this console 0.2.0; E restarts it" in panel_text(app, "receipt")
+        receipt = Receipt(action="free", target="", ok=True, elapsed_s=0.1, proof="nvml-process")
+        client.push(ReceiptIssued(receipt=receipt))
+        await until(pilot, lambda: "✓ free" in panel_text(app, "receipt"))
+
+
+async def test_an_error_ends_with_the_link_or_with_time(console: Build, clock: Clock) -> None:
+    client = scripted(scenes.busy(NOW))
+    app = console(client)
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        app.say("it broke", "error")
+        clock.passed = 16.0
+        app.dashboard.tick()
+        assert "it broke" not in panel_text(app, "receipt")
+        app.say("it broke", "error")
+        client.end()
+        await until(pilot, lambda: "E restarts the engine" in panel_text(app, "receipt"))
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"fre": "b", "free": "b"}, "names fre, which is no action; known: add"),
+        ({"free": "x"}, "gives x to free and to cancel"),
+        ({"free": ":"}, "gives colon to free and to palette"),
+        ({"hold": "t", "sooner": "t"}, "gives t to hold and to sooner"),
+        ({"free": "ctrl+c", "leave": "Z"}, r"gives ctrl\+c to free and to leave"),
+    ],
+)
+def test_keys_that_cannot_be_meant_are_refused_by_name(
+    console: Build, keys: dict[str, str], said: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=said):
+        console([], keys=keys)
+
+
+async def test_keys_may_change_places(console: Build) -> None:
+    client = scripted(scenes.busy(NOW))
+    app = console(client, keys={"free": "x", "cancel": ";", "axis": "t", "hold": "t"})
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        await pilot.press("x")
+        await until(pilot, lambda: ("free",) in client.asked)
+        await pilot.press(";")
+        await until(pilot, lambda: ("cancel", 41) in client.asked)
+
+
+@pytest.mark.parametrize("size", [SMALL, WIDE])
+async def test_a_paused_picture_says_so_at_the_top(console: Build, size: tuple[int, int]) -> None:
+    app = console([scenes.busy(NOW)])
+    async with app.run_test(size=size) as pilot:
+        await live(pilot)
+        await pilot.press("p")
+        assert "PAUSED" in panel_text(app, "header")
+        await pilot.press("p")
+        assert "PAUSED" not in panel_text(app, "header")
+
+
+async def test_the_restart_dialog_tells_what_is_so_now(console: Build, clock: Clock) -> None:
+    client = scripted(scenes.busy(NOW))
+    app = console(client, restart_engine=lambda: None)
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        clock.passed = 2 * 3600.0
+        await pilot.press("E")
+        await pilot.pause()
+        assert "(3d06h)" in screen_text(app)
+        await pilot.press("escape")
+        client.end()
+        await until(pilot, lambda: app.link.state.link == "lost")
+        await pilot.press("E")
+        await pilot.pause()
+        text = screen_text(app)
+        assert "no engine answers; the last one was pid 70001" in text
+        assert "3d06h" not in text and "is interrupted" not in text

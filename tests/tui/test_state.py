@@ -134,6 +134,7 @@ def test_a_loss_keeps_the_picture_and_the_moment_of_the_first_failure() -> None:
     assert again.look(54.0) == "lost"
     assert again.link_since == NOW and again.retry_at == 55.0
     assert again.jobs == busy().jobs
+    assert again.lost_reason == "gone"
 
 
 def test_an_engine_that_says_goodbye_gives_the_reason_of_the_loss() -> None:

@@ -77,12 +77,21 @@ def restart_dialog(view: View, where: str | None) -> ConfirmScreen:
     """Before the engine is ended and started again."""
     state = view.state
     facts = [(t("restart.where"), where or (state.hello.host if state.hello else ""))]
-    if state.engine is not None:
+    lost = view.look == "lost"
+    if lost:
+        known = state.engine or state.hello
+        was = t("why.no_engine") if known is None else t("restart.was", pid=known.pid)
+        facts.append((t("restart.engine"), was))
+    elif state.engine is not None:
         engine = state.engine
         facts.append((t("restart.engine"), f"pid {engine.pid}  {engine.build}"))
-        facts.append((t("restart.since"), f"{clock(engine.started_at)}  ({seconds(engine.uptime_s)})"))
-    facts += [(t("restart.worker"), f"pid {worker.pid}  {worker.state}") for worker in state.workers]
-    if state.running is not None:
+        facts.append(
+            (t("restart.since"), f"{clock(engine.started_at)}  ({seconds(view.wall - engine.started_at)})")
+        )
+        facts += [(t("restart.worker"), f"pid {worker.pid}  {worker.state}") for worker in state.workers]
+    if lost:
+        loss = t("restart.loses_lost")
+    elif state.running is not None:
         loss = t("restart.loses_job", id=state.running.id, count=len(state.waiting))
     else:
         loss = t("restart.loses", count=len(state.waiting))

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 FULL_S = 0.1
 RESTING_S = 0.5
 NOTICE_S = 20.0
+ERROR_NOTICE_S = 15.0
 
 
 class PlannedLayout(Layout):
@@ -91,7 +92,8 @@ class DashboardScreen(Screen[None]):
         self._attentive = True
         self._frozen: tuple[ConsoleState, float, float] | None = None
         self._notice_at = 0.0
-        self._notice_receipt: object = None
+        self._notice_before: tuple[int, str] = (0, "")
+        """Receipts issued and the link's state as the notice was said."""
         self._found: list[LinePanel] = []
         self._receipt = ReceiptLine(id="receipt")
 
@@ -202,6 +204,7 @@ class DashboardScreen(Screen[None]):
         if self._frozen is not None:
             state, wall, monotonic = self._frozen
             history = self._history(state)
+            view = replace(view, paused_at=wall)
             picture = replace(
                 view, state=state, history=history, wall=wall, monotonic=monotonic, paused_at=wall
             )
@@ -230,13 +233,15 @@ class DashboardScreen(Screen[None]):
         """Show a sentence in the last line until something newer is to be said."""
         self._receipt.notice = notice
         self._notice_at = self.turbo.monotonic()
-        self._notice_receipt = self.turbo.link.state.receipt
+        state = self.turbo.link.state
+        self._notice_before = (state.receipts, state.link)
         self.tick()
 
     def _notice_is_over(self, notice: Notice, view: View) -> bool:
-        if view.state.receipt is not self._notice_receipt and view.state.receipt != self._notice_receipt:
+        if (view.state.receipts, view.state.link) != self._notice_before:
             return True
-        return notice.tone != "error" and view.monotonic - self._notice_at > NOTICE_S
+        limit = ERROR_NOTICE_S if notice.tone == "error" else NOTICE_S
+        return view.monotonic - self._notice_at > limit
 
     # ------------------------------------------------------------------ keys
 

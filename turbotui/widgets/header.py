@@ -51,6 +51,7 @@ class Header(LinePanel):
             state.workers,
             len(state.waiting),
             state.lost_reason,
+            view.paused_at,
             self._uptime(view).plain(),
             self._nursery(view).plain(),
         )
@@ -110,6 +111,8 @@ class Header(LinePanel):
     def _link(self, view: View) -> Row:
         paint, state = view.paint, view.state
         row = Row(60)
+        if view.paused_at is not None:
+            row.add(t("header.paused"), paint.chosen_tab).add("  ", paint.text)
         age = 0.0 if state.heard_at is None else view.monotonic - state.heard_at
         if view.look == "live":
             return (
