@@ -73,6 +73,7 @@ class TurboApp(App[None]):
         restart_engine: Called in a thread when the person asks for it: ends the engine, if it
             still runs, and starts another.
         draft_path: Where the unsent job is kept between runs; None keeps it in memory only.
+        making_demo: The demo models are about to be made by `start_engine`.
         build: This console's own build; an engine of another one is named and a restart offered.
     """
 
@@ -96,6 +97,7 @@ class TurboApp(App[None]):
         start_engine: Callable[[], None] | None = None,
         restart_engine: Callable[[], None] | None = None,
         read_only: bool = False,
+        making_demo: bool = False,
         theme: str = DEFAULT,
         language: str = "auto",
         keys: Mapping[str, str] | None = None,
@@ -131,6 +133,8 @@ class TurboApp(App[None]):
         self._call_ids = itertools.count(1)
         self._commands: Commands | None = None
         self.own_keys = dict(keys or {})
+        self.making_demo = making_demo
+        """Set and cleared by whoever has them made, from any thread."""
         self._signalled: int | None = None
         self.leaving_line = ""
         self._draft: Draft | None = None

@@ -88,9 +88,15 @@ class Commands:
 
     def demo(self) -> None:
         def made(models: list[ModelStatus]) -> None:
+            self.app.making_demo = False
             self.app.say(t("did.demo", count=len(models)))
 
-        self.app.ask(t("doing.demo"), lambda client: client.make_demo_models(), then=made)
+        def failed(error: str) -> None:
+            self.app.making_demo = False
+            self.app.say(error, "error")
+
+        self.app.making_demo = True
+        self.app.ask(t("doing.demo"), lambda client: client.make_demo_models(), then=made, failed=failed)
 
     # ------------------------------------------------------------------ jobs
 

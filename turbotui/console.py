@@ -53,7 +53,15 @@ def run_console(paths: Paths, config: ConsoleConfig, *, demo: bool) -> int:
 
         client = launch.connect(paths)
         if demo:
-            threading.Thread(target=_make_demo_models, args=(client,), name="demo", daemon=True).start()
+            threading.Thread(target=make_demo_models, args=(client,), name="demo", daemon=True).start()
+
+    def make_demo_models(client: HttpClient) -> None:
+        # A failure is in the engine's log, which the console shows.
+        try:
+            with contextlib.suppress(EngineError):
+                client.make_demo_models()
+        finally:
+            app.making_demo = False
 
     def restart() -> None:
         from turbotui.client import launch
@@ -67,6 +75,7 @@ def run_console(paths: Paths, config: ConsoleConfig, *, demo: bool) -> int:
         theme=config.theme,
         language=config.language,
         keys=config.keys,
+        making_demo=demo,
         config_dir=paths.config,
         draft_path=paths.state / "draft.json",
         build=build_id(),
@@ -75,9 +84,3 @@ def run_console(paths: Paths, config: ConsoleConfig, *, demo: bool) -> int:
     if app.leaving_line:
         print(app.leaving_line)
     return app.return_code or 0
-
-
-def _make_demo_models(client: HttpClient) -> None:
-    # A failure is in the engine's log, which the console shows.
-    with contextlib.suppress(EngineError):
-        client.make_demo_models()

@@ -104,6 +104,17 @@ def clip(text: str, cells: int) -> str:
     return kept + ELLIPSIS
 
 
+def clip_middle(text: str, cells: int) -> str:
+    """`text` in at most `cells` cells, cut in its middle: names differ in their beginnings and ends."""
+    if cell_width(text) <= cells:
+        return text
+    head = clip(text, cells // 2)[:-1]
+    tail = text
+    while tail and cell_width(head) + 1 + cell_width(tail) > cells:
+        tail = tail[1:]
+    return clip(head + ELLIPSIS + tail, cells)
+
+
 def pad(text: str, cells: int, align: Literal["left", "right"] = "left") -> str:
     """`text` in exactly `cells` cells: clipped, then filled with spaces after it (or before, `right`)."""
     kept = clip(text, cells)

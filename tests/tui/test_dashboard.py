@@ -377,7 +377,7 @@ async def test_the_axis_changes_by_key_and_not_by_the_data(console: Build) -> No
         after = panel_text(app, "history").split("\n")
         assert "▲ 126 GiB" in after[0] and "to 64 GiB" in before and "to 64 GiB" in after[0]
         await pilot.press("2", "z")
-        assert "to 160 GiB" in panel_text(app, "history")
+        assert "to 140 GiB of 140 GiB" in panel_text(app, "history")
 
 
 async def test_the_log_filters_and_letters_are_letters_meanwhile(console: Build) -> None:
@@ -704,3 +704,43 @@ async def test_the_restart_dialog_tells_what_is_so_now(console: Build, clock: Cl
         text = screen_text(app)
         assert "no engine answers; the last one was pid 70001" in text
         assert "3d06h" not in text and "is interrupted" not in text
+
+
+async def test_models_that_are_being_made_are_not_missing(console: Build) -> None:
+    app = console([scenes.first_run(NOW)], making_demo=True)
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        text = panel_text(app, "models")
+        assert "making the demo models…" in text and "No models" not in text
+        app.making_demo = False
+        app.dashboard.tick()
+        assert "No models" in panel_text(app, "models")
+
+
+async def test_models_whose_names_differ_at_their_ends_stay_apart(console: Build) -> None:
+    snapshot = scenes.busy(NOW)
+    names = ("TurboWan2.1-T2V-14B-480P", "TurboWan2.1-T2V-14B-720P")
+    models = tuple(replace(snapshot.status.models[1], name=name) for name in names)
+    jobs = tuple(
+        replace(job, spec=replace(job.spec, model=name))
+        for job, name in zip(snapshot.jobs, names, strict=False)
+    )
+    app = console([replace(snapshot, jobs=jobs, status=replace(snapshot.status, models=models))])
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        for panel in ("models", "queue"):
+            text = panel_text(app, panel)
+            assert "480P" in text and "720P" in text and "…" in text, panel
+
+
+async def test_one_of_something_is_said_as_one(console: Build) -> None:
+    snapshot = scenes.busy(NOW)
+    app = console([replace(snapshot, jobs=snapshot.jobs[3:4])], restart_engine=lambda: None)
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        await pilot.press("E")
+        await pilot.pause()
+        assert "1 waiting job stays" in screen_text(app)
+    assert t("new.cost", frames=17, length="1.1", steps=1).endswith("1 step")
+    assert t("job.sampling_text", steps="1", seed=0) == "1 step  seed 0"
+    assert t("receipt.safe", count=1) == "1 job is safe in the queue"

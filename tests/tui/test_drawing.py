@@ -12,7 +12,7 @@ from rich.segment import Segment
 from rich.style import Style
 
 from turbotui.client import scenes
-from turbotui.format import cell_width
+from turbotui.format import cell_width, clip_middle
 from turbotui.history import History, parts_of
 from turbotui.screens.plan import LEAST, plan
 from turbotui.theme import Paint, read_palette, theme_files, theme_folders
@@ -176,3 +176,23 @@ def test_below_the_least_size_nothing_but_the_sentence_is_placed(size: tuple[int
 def test_a_progress_bar_is_as_wide_as_asked(fraction: float, cells: int) -> None:
     done, open_ = progress_bar(fraction, cells)
     assert len(done) + len(open_) == cells
+
+
+@pytest.mark.parametrize(
+    ("cells", "shown"),
+    [
+        (24, "TurboWan2.1-T2V-14B-720P"),
+        (17, "TurboWa…-14B-720P"),
+        (14, "TurboW…4B-720P"),
+        (2, "…P"),
+        (1, "…"),
+        (0, ""),
+    ],
+)
+def test_a_long_name_is_cut_in_its_middle(cells: int, shown: str) -> None:
+    assert clip_middle("TurboWan2.1-T2V-14B-720P", cells) == shown
+
+
+def test_a_wide_name_cut_in_its_middle_fits() -> None:
+    for cells in range(12):
+        assert cell_width(clip_middle("一只猫在雪地里跑", cells)) <= cells

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from engine.errors import EngineUnavailable
+from engine.errors import EngineUnavailable, InvalidRequest
 from engine.paths import Paths, find_paths
 from engine.version import build_id
 from engine.wire import WIRE_VERSION, Hello, LockHolder
@@ -148,6 +148,26 @@ def test_an_engine_that_ends_as_it_starts_is_quoted(paths: Paths, monkeypatch: p
     monkeypatch.setattr(launch, "engine_command", lambda: command)
     with pytest.raises(EngineUnavailable, match=r"exit 1.*no such device.*engine\.log"):
         launch.connect(paths)
+
+
+def test_only_the_engine_that_ended_is_quoted(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths.logs.mkdir(parents=True)
+    (paths.logs / "engine.log").write_text("an older engine's trouble\n")
+    monkeypatch.setattr(launch, "engine_command", lambda: [sys.executable, "-I", "-c", "raise SystemExit(1)"])
+    with pytest.raises(EngineUnavailable, match=r"exit 1.*it printed nothing"):
+        launch.connect(paths)
+
+
+def test_a_restart_with_wrong_settings_leaves_the_engine_alone(
+    paths: Paths, stand_in: Callable[[float], None]
+) -> None:
+    stand_in(0.0)
+    pid = launch.connect(paths).hello().pid
+    paths.config_file.parent.mkdir(parents=True, exist_ok=True)
+    paths.config_file.write_text("[engine]\nlog_bytes = 1\n")
+    with pytest.raises(InvalidRequest, match="log_bytes"):
+        launch.restart_engine(paths)
+    assert launch.connect(paths, start=False).hello().pid == pid
 
 
 def test_a_race_that_is_lost_to_nobody_is_tried_again_but_not_for_ever(

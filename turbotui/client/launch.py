@@ -20,6 +20,7 @@ from pathlib import Path
 
 import msgspec
 
+from engine.config import load_config
 from engine.errors import EngineUnavailable, StorageUnusable
 from engine.paths import Paths, private_dir, user_name
 from engine.version import build_id
@@ -109,7 +110,7 @@ def connect(
     """
     deadline = time.monotonic() + timeout
     child: subprocess.Popen[bytes] | None = None
-    starts = 0
+    starts = printed = 0
     while True:
         # While ours starts, its own word is enough; asking for the lock could cost it the lock.
         holder = find_engine(paths) if child is None else _published(paths, child.pid)
@@ -122,14 +123,15 @@ def connect(
             raise EngineUnavailable("no engine runs; start one with `turbotui engine start`")
         elif child is None and not (starts and _is_held(paths)):
             if starts == MAX_STARTS:
-                raise _ended(paths, LOST_RACE_EXIT)
+                raise _ended(paths, LOST_RACE_EXIT, printed)
             if starts == 0 and on_start is not None:
                 on_start()
+            printed = _printed(paths)
             child = start_engine(paths)
             starts += 1
         if child is not None and (code := child.poll()) is not None:
             if code != LOST_RACE_EXIT:
-                raise _ended(paths, code)
+                raise _ended(paths, code, printed)
             child = None
         if time.monotonic() >= deadline:
             raise _silent(paths, holder, timeout)
@@ -156,8 +158,10 @@ def restart_engine(paths: Paths, *, after_job: bool = False) -> HttpClient:
     """End the engine, if one runs, and start one of this build.
 
     Raises:
+        InvalidRequest: the settings are wrong, so that no engine could start; the one that runs goes on.
         EngineUnavailable: as `stop_engine` and `connect`.
     """
+    load_config(paths.config_file)
     holder = find_engine(paths)
     if holder is not None:
         stop_engine(paths, holder, after_job=after_job)
@@ -205,11 +209,13 @@ def refuse_borrowed_home(paths: Paths) -> None:
         )
 
 
-def last_log_lines(paths: Paths, count: int = 3) -> str:
-    """The end of what the engine printed, on one line."""
+def last_log_lines(paths: Paths, since: int = 0, count: int = 3) -> str:
+    """The end of what the engine printed, on one line; `since` bytes are of engines before it."""
     try:
         with open(paths.logs / "engine.log", "rb") as log:
-            log.seek(max(0, log.seek(0, os.SEEK_END) - 8192))
+            size = log.seek(0, os.SEEK_END)
+            # A log that is shorter by now was turned over.
+            log.seek(max(since if since <= size else 0, size - 8192))
             lines = deque(
                 (line for line in log.read().decode("utf-8", "replace").splitlines() if line), count
             )
@@ -276,9 +282,18 @@ def _open_log(path: Path) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _ended(paths: Paths, code: int) -> EngineUnavailable:
+def _printed(paths: Paths) -> int:
+    """Bytes in the log that an engine started now would append to."""
+    try:
+        size = (paths.logs / "engine.log").stat().st_size
+    except OSError:
+        return 0
+    return size if size <= LOG_LIMIT_BYTES else 0
+
+
+def _ended(paths: Paths, code: int, since: int) -> EngineUnavailable:
     how = f"signal {-code}" if code < 0 else f"exit {code}"
-    said = last_log_lines(paths) or "it printed nothing"
+    said = last_log_lines(paths, since) or "it printed nothing"
     return EngineUnavailable(
         f"the engine ended as it started ({how}): {said}; see {paths.logs / 'engine.log'}"
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from turbotui.format import seconds, short_bytes
+from turbotui.format import clip_middle, seconds, short_bytes
 from turbotui.history import parts_of
 from turbotui.screens.window import WindowScreen
 from turbotui.text import t
@@ -98,7 +98,8 @@ class ChoicePanel(ListPanel):
         row = Row(width).add("> " if key == self.chosen else "  ", paint.key)
         figures = 10 * len(choice.figures)
         name_cells = max(10, min(30, width - 2 - figures - 24))
-        row.field(choice.name, name_cells, paint.bold if choice.strong else paint.text).add("  ", paint.text)
+        name_style = paint.bold if choice.strong else paint.text
+        row.field(clip_middle(choice.name, name_cells), name_cells, name_style).add("  ", paint.text)
         row.add(choice.about, paint.muted)
         if choice.note:
             row.add("  ", paint.text)

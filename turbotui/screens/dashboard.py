@@ -188,6 +188,7 @@ class DashboardScreen(Screen[None]):
             monotonic=app.monotonic(),
             look=state.look(app.monotonic()) if device or state.link != "connected" else "starting",
             read_only=app.read_only,
+            making_demo=app.making_demo,
             unwatched=not self._attentive,
         )
 

@@ -52,8 +52,10 @@ def language() -> str:
 
 
 def t(key: str, **values: object) -> str:
-    """The sentence `key` with its values filled in."""
+    """The sentence `key` with its values filled in; `key.one` where there is one and the count is 1."""
     if not _current.texts:
         use_language(_current.language)
     text = _current.texts[key]
+    if str(values.get("count", values.get("steps"))) == "1":
+        text = _current.texts.get(f"{key}.one", text)
     return text.format(**values) if values else text

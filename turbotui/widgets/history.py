@@ -142,7 +142,8 @@ class HistoryPanel(Panel):
         if highest > top:
             row.add(t("history.above", bytes=bytes_text(highest)) + "  ", view.paint.wait)
         unit, name = (GIB, "GiB") if top > 2 * GIB else (MIB, "MiB")
-        reach = f"{top // unit} {name}"
+        # The rows go in round steps and may reach beyond the device, of which there is no more to show.
+        reach = bytes_text(whole) if top >= whole else f"{top // unit} {name}"
         if self.mode == "ours":
             text = t("history.axis_ours", top=reach)
         else:

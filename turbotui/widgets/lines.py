@@ -43,6 +43,8 @@ class View:
     read_only: bool = False
     paused_at: float | None = None
     """Wall-clock time of the frozen picture, or None."""
+    making_demo: bool = False
+    """The demo models are being made."""
     unwatched: bool = False
     """Nobody looks: panels may let a change wait for their `unwatched_s`."""
 

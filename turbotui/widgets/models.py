@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from turbotui.format import UNKNOWN, seconds, short_bytes
+from turbotui.format import UNKNOWN, clip_middle, seconds, short_bytes
 from turbotui.text import t
 from turbotui.widgets.lines import Row, View
 from turbotui.widgets.panels import Key, ListPanel
@@ -57,6 +57,7 @@ class ModelsPanel(ListPanel):
             state.models,
             running and (running.id, running.spec.model),
             state.device and state.device.kind,
+            view.making_demo,
         )
 
     def title(self, view: View) -> str:
@@ -81,6 +82,8 @@ class ModelsPanel(ListPanel):
     def nothing(self, view: View, width: int) -> list[Row]:
         if view.look == "starting" and view.state.engine is None:
             return [Row(width).add(t("models.waiting"), view.paint.muted)]
+        if view.making_demo:
+            return [Row(width).add(t("models.making"), view.paint.wait)]
         return [
             Row(width).add(t("models.none"), view.paint.text),
             Row(width).add("D", view.paint.key).add(t("models.demo"), view.paint.text),
@@ -117,7 +120,8 @@ def _model_row(view: View, model: ModelStatus, width: int) -> Row:
     about = f"{model.kind} {short_dtype(model.dtype)}"
     room = width - 2 - BYTES_CELLS - BACK_CELLS
     name_cells = max(8, min(30, room - len(about) - 2))
-    row.field(model.name, name_cells, paint.bold if model.active or runs else paint.text)
+    name_style = paint.bold if model.active or runs else paint.text
+    row.field(clip_middle(model.name, name_cells), name_cells, name_style)
     row.add("  ", paint.text).add(about, paint.muted).to(2 + room, paint.text)
     if runs and running is not None:
         return row.field(t("models.runs", id=running.id), BYTES_CELLS + BACK_CELLS, paint.muted, right=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from turbotui.format import cell_width, percent, seconds, short_bytes
+from turbotui.format import cell_width, clip_middle, percent, seconds, short_bytes
 from turbotui.text import t
 from turbotui.widgets.lines import Row, View
 from turbotui.widgets.panels import Key, ListPanel
@@ -131,11 +131,12 @@ class QueuePanel(ListPanel):
         elif job.status in ("failed", "interrupted") and job.error_code != "out_of_memory":
             symbol_style = paint.error
         longest = max((cell_width(known.spec.model) for known in view.state.jobs), default=0)
-        name_cells = max(4, min(longest, 14 if width < 90 else 24))
+        name_cells = max(4, min(longest, 24 if width >= 90 else max(14, width // 4)))
         id_cells = max(len(str(known.id)) for known in view.state.jobs)
         row = Row(width).field(str(job.id), id_cells, paint.muted, right=True)
         row.add(f" {symbol_of(job)} ", symbol_style)
-        row.field(job.spec.model, name_cells, paint.muted if ended else paint.text).add(" ", paint.text)
+        name = clip_middle(job.spec.model, name_cells)
+        row.field(name, name_cells, paint.muted if ended else paint.text).add(" ", paint.text)
         row.field(size_of(job, view.state.models), 9, paint.muted, right=True).add(" ", paint.text)
         if running:
             running_text(view, job, row)
