@@ -384,6 +384,10 @@ class NewJobScreen(ModalScreen[None]):
     def _submit(self) -> None:
         if self._sending:
             return
+        # A forecast that is still to be asked would wipe away what the engine says to this.
+        if self._timer is not None:
+            self._timer.stop()
+        save_draft(self.turbo.draft_path, self.turbo.draft)
         try:
             spec = self._spec()
         except EngineError as error:
