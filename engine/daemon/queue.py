@@ -201,7 +201,7 @@ class QueueRunner:
                 plan = self.admit(job.spec)
                 if plan.footprint.peak_bytes > budget.empty_bytes:
                     raise DoesNotFit(never_fits(plan, budget))
-            except Exception as error:
+            except Exception as error:  # the job's edge, as in `_run`
                 # It was right when it was submitted: the model, the image or the settings changed since.
                 code, text = code_and_text(error)
                 self._end(self._store.finish(job.id, "failed", error=text, error_code=code))
@@ -240,8 +240,10 @@ class QueueRunner:
             settle = partial(self._finished, job, JobEnded(job_id=job.id, error_code=code, error=text))
         else:
             settle = partial(self._finished, job, ended)
-        job = await self._until_stored(settle)
-        self._running, self._progress = None, None
+        try:
+            job = await self._until_stored(settle)
+        finally:  # whatever storing it met, nothing runs any more
+            self._running, self._progress = None, None
         self.last_used[job.spec.model] = time.time()
         self._end(job)
 

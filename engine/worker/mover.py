@@ -125,7 +125,7 @@ class Mover:
             component.load(self.backend, count)
         except EngineError as error:
             failure = error
-        except Exception as error:
+        except Exception as error:  # an arena that cannot be filled must be dropped, whatever it was
             failure = as_engine_error(
                 error, self.backend, f"loading {component.label} ({size_text(component.bytes)})"
             )

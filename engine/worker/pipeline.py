@@ -70,7 +70,7 @@ def run_job(
     try:
         with torch.inference_mode():
             return _Run(job, store, backend, report, cancelled, clock, shares).run()
-    except Exception as error:
+    except Exception as error:  # the job's edge: it becomes text, and its frames go
         failure = as_engine_error(error, backend, f"running job {job.job_id}")
         forget(error)
     # Outside the except block, whose exception would ride along as the new one's context.
