@@ -1,4 +1,4 @@
-"""The headers of safetensors files: which tensor lies where, checked before anything maps a byte.
+"""Which tensor lies where in a component's files, checked before anything reads a weight.
 
 A safetensors file is 8 bytes of little-endian header length, a JSON header, then the tensors'
 bytes without a gap. The header is read here rather than through the safetensors library, since
@@ -11,9 +11,8 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import stat
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
@@ -21,53 +20,32 @@ import msgspec
 
 from engine.errors import ModelUnusable
 from engine.models.dtypes import DTYPES
+from engine.models.weight_file import (
+    FETCH_AGAIN,
+    HEADER_LIMIT,
+    FileIndex,
+    Span,
+    TensorEntry,
+    WeightFile,
+    open_weight_file,
+    unreadable,
+)
 
-HEADER_LIMIT = 100_000_000
-"""Bytes; the safetensors library refuses longer headers too."""
+__all__ = [
+    "FETCH_AGAIN",
+    "HEADER_LIMIT",
+    "ComponentIndex",
+    "FileIndex",
+    "TensorEntry",
+    "read_component_index",
+    "read_index",
+]
 
 SINGLE_FILES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
 """The names under which diffusers and transformers save an unsharded component."""
 
-FETCH_AGAIN = "fetch or convert the model again"
-
 SAMPLES = 16
 SAMPLE_BYTES = 4096
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TensorEntry:
-    """One tensor of a file."""
-
-    dtype: str
-    """As the header spells it, such as `BF16`."""
-    shape: tuple[int, ...]
-    begin: int
-    """Absolute offset in the file, not counted from the end of the header."""
-    end: int
-
-    @property
-    def bytes(self) -> int:
-        return self.end - self.begin
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FileIndex:
-    """One safetensors file whose header has been read and found right."""
-
-    path: Path
-    tensors: Mapping[str, TensorEntry]
-    """By name, in the order in which they lie in the file."""
-    metadata: Mapping[str, str]
-    bytes: int
-    """Length of the file."""
-    data_begin: int
-    """Absolute offset of the first tensor's first byte."""
-    header_sha256: str = field(repr=False)
-
-    @property
-    def weights_bytes(self) -> int:
-        """Bytes of all tensors: what they take when resident, without alignment."""
-        return self.bytes - self.data_begin
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,7 +60,7 @@ class ComponentIndex:
     file_of: Mapping[str, Path]
     """Tensor name to the file that it lies in."""
     bytes: int
-    """Bytes of all tensors."""
+    """Bytes of all tensors, tied ones once."""
     identity: str
     """`sha256:` of headers, lengths and samples of the weights. Equal for equal files wherever they
     lie; it tells two experts of one layout apart and never reads a whole file."""
@@ -105,40 +83,10 @@ def read_index(path: Path) -> FileIndex:
         ModelUnusable: the file is missing, unreadable, empty, truncated, too long, or its header
             does not describe it.
     """
-    try:
-        # A FIFO or a device under a weight file's name must not block whoever scans the folder.
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    except ValueError as error:
-        raise ModelUnusable(f"{str(path)!r} is no path of a weight file; {FETCH_AGAIN}") from error
-    try:
-        info = os.fstat(handle)
-        if not stat.S_ISREG(info.st_mode):
-            raise ModelUnusable(f"{path} is not a regular file; {FETCH_AGAIN}")
-        size = info.st_size
-        if size == 0:
+    with open_weight_file(path) as file:
+        if file.num_bytes == 0:
             raise ModelUnusable(f"{path} is empty; {FETCH_AGAIN}")
-        prefix = os.pread(handle, 9, 0)
-        if len(prefix) < 9:
-            raise ModelUnusable(
-                f"{path} is truncated: it has {size} bytes, which is no whole header; {FETCH_AGAIN}"
-            )
-        length = int.from_bytes(prefix[:8], "little")
-        if not 2 <= length <= HEADER_LIMIT or prefix[8:] != b"{":
-            raise ModelUnusable(
-                f"{path} is no safetensors file: it does not begin with a header; {FETCH_AGAIN}"
-            )
-        if 8 + length > size:
-            raise ModelUnusable(
-                f"{path} is truncated: it has {size} of at least {8 + length} bytes; {FETCH_AGAIN}"
-            )
-        header = _pread_all(handle, length, 8)
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    finally:
-        os.close(handle)
-    return _index_of(path, header, size)
+        return _read_safetensors(file)
 
 
 def read_component_index(folder: Path) -> ComponentIndex:
@@ -173,9 +121,22 @@ def read_component_index(folder: Path) -> ComponentIndex:
     )
 
 
-def _index_of(path: Path, header: bytes, size: int) -> FileIndex:
-    """Check `header` against a file of `size` bytes."""
-    data_begin = 8 + len(header)
+def _read_safetensors(file: WeightFile) -> FileIndex:
+    path, size = file.path, file.num_bytes
+    prefix = file.read(0, min(size, 9))
+    if len(prefix) < 9:
+        raise ModelUnusable(
+            f"{path} is truncated: it has {size} bytes, which is no whole header; {FETCH_AGAIN}"
+        )
+    length = int.from_bytes(prefix[:8], "little")
+    if not 2 <= length <= HEADER_LIMIT or prefix[8:] != b"{":
+        raise ModelUnusable(f"{path} is no safetensors file: it does not begin with a header; {FETCH_AGAIN}")
+    data_begin = 8 + length
+    if data_begin > size:
+        raise ModelUnusable(
+            f"{path} is truncated: it has {size} of at least {data_begin} bytes; {FETCH_AGAIN}"
+        )
+    header = file.read(8, length)
     metadata: dict[str, str] = {}
     tensors: dict[str, TensorEntry] = {}
     try:
@@ -225,7 +186,9 @@ def _index_of(path: Path, header: bytes, size: int) -> FileIndex:
         tensors=MappingProxyType(ordered),
         metadata=MappingProxyType(metadata),
         bytes=size,
-        data_begin=data_begin,
+        inode=file.inode,
+        mtime_ns=file.mtime_ns,
+        header=(Span(begin=8, end=data_begin),),
         header_sha256=hashlib.sha256(header).hexdigest(),
     )
 
@@ -242,7 +205,7 @@ def _weight_files(folder: Path) -> tuple[list[str], dict[str, str]]:
     try:
         weight_map = msgspec.json.decode(table.read_bytes(), type=_Shards).weight_map
     except OSError as error:
-        raise _unreadable(table, error) from error
+        raise unreadable(table, error) from error
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise ModelUnusable(f"{table} is damaged ({error}); {FETCH_AGAIN}") from error
     names = sorted(set(weight_map.values()))
@@ -260,29 +223,13 @@ def _identity(files: tuple[FileIndex, ...]) -> str:
     digest = hashlib.sha256()
     for file in files:
         digest.update(f"{file.path.name} {file.bytes} {file.header_sha256}\n".encode())
-        stride = max(1, file.weights_bytes // SAMPLES)
+        begin, end = file.data_begin, file.data_end
+        stride = max(1, (end - begin) // SAMPLES)
         try:
             with open(file.path, "rb", buffering=0) as handle:
-                for sample in range(SAMPLES):
-                    digest.update(os.pread(handle.fileno(), SAMPLE_BYTES, file.data_begin + sample * stride))
+                for sample in range(begin, begin + SAMPLES * stride, stride):
+                    length = max(0, min(SAMPLE_BYTES, end - sample))
+                    digest.update(os.pread(handle.fileno(), length, sample))
         except OSError as error:
-            raise _unreadable(file.path, error) from error
+            raise unreadable(file.path, error) from error
     return f"sha256:{digest.hexdigest()}"
-
-
-def _pread_all(handle: int, length: int, offset: int) -> bytes:
-    parts: list[bytes] = []
-    while length:
-        part = os.pread(handle, length, offset)
-        if not part:
-            break
-        parts.append(part)
-        length -= len(part)
-        offset += len(part)
-    return b"".join(parts)
-
-
-def _unreadable(path: Path, error: OSError) -> ModelUnusable:
-    if isinstance(error, FileNotFoundError):
-        return ModelUnusable(f"{path} is missing; {FETCH_AGAIN}")
-    return ModelUnusable(f"{path} cannot be read: {error.strerror}; check its permissions and its disk")

@@ -1,4 +1,4 @@
-"""Moves weights from safetensors files into an arena, in the files' order and in small chunks.
+"""Moves weights from their files into an arena, in the files' order and in small chunks.
 
 The files are read where they lie: no copy of a file is ever made in host memory. They are read
 by `preadv` and not through a mapping, since a file that is truncated while mapped kills the
@@ -165,7 +165,7 @@ def fill(
         sources: dict[Path, FileSource] = {}
         for file in index.files:
             source = stack.enter_context(FileSource(file.path, expected_bytes=file.bytes))
-            source.read_ahead(file.data_begin, file.weights_bytes)
+            source.read_ahead(file.data_begin, file.data_end - file.data_begin)
             sources[file.path] = source
         backend.copy(_chunks(slots, transfers, sources), moved)
 
