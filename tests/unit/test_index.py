@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import ModelUnusable
-from engine.models.index import TensorEntry, read_component_index, read_index
+from engine.models.index import TensorEntry, check_unchanged, read_component_index, read_index
 from tests.unit.model_folders import write_json, write_safetensors
 
 WEIGHTS = {"a": ("BF16", (3, 4)), "b": ("F32", (2,)), "scalar": ("F32", ())}
@@ -220,3 +221,72 @@ def test_the_identity_tells_weights_of_one_layout_apart_and_not_their_place(tmp_
     high, low, copy = (read_component_index(tmp_path / name).identity for name in ("high", "low", "copy"))
     assert high == copy
     assert high != low
+
+
+def _replace(file: Path) -> None:
+    copy = file.with_name("copy")
+    copy.write_bytes(file.read_bytes())
+    info = file.stat()
+    os.utime(copy, ns=(info.st_atime_ns, info.st_mtime_ns))
+    copy.replace(file)
+
+
+def _overwrite(file: Path, at: int) -> None:
+    info = file.stat()
+    content = bytearray(file.read_bytes())
+    content[at] ^= 1
+    with open(file, "r+b") as handle:
+        handle.write(content)
+    os.utime(file, ns=(info.st_atime_ns, info.st_mtime_ns))
+
+
+def _lengthen(file: Path) -> None:
+    info = file.stat()
+    with open(file, "ab") as handle:
+        handle.write(b"more")
+    os.utime(file, ns=(info.st_atime_ns, info.st_mtime_ns))
+
+
+def _move_time(file: Path) -> None:
+    info = file.stat()
+    os.utime(file, ns=(info.st_atime_ns, info.st_mtime_ns + 1))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda file: file.unlink(), "is missing; fetch or convert"),
+        (_replace, "opened: it is another file under the same name; the model is read anew"),
+        (_lengthen, r"opened: it has \d+ bytes and had \d+; the model is read anew"),
+        (_move_time, "opened: it was written to; the model is read anew"),
+        (lambda file: _overwrite(file, 20), "has another header .*; fetch or convert"),
+    ],
+    ids=["gone", "inode", "length", "time", "header"],
+)
+def test_a_file_that_is_no_longer_the_one_that_was_indexed_is_refused(
+    file: Path, change: Callable[[Path], None], words: str
+) -> None:
+    index = read_index(file)
+    info = file.stat()
+    assert (index.inode, index.mtime_ns, index.bytes) == (info.st_ino, info.st_mtime_ns, info.st_size)
+    check_unchanged(index)
+    change(file)
+    with pytest.raises(ModelUnusable, match=words) as error:
+        check_unchanged(index)
+    assert str(file) in str(error.value)
+
+
+def test_all_that_changed_is_named_at_once(file: Path) -> None:
+    index = read_index(file)
+    file.with_name("copy").write_bytes(b"other")
+    file.with_name("copy").replace(file)
+    os.utime(file, ns=(0, 0))
+    words = rf"another file under the same name, it has 5 bytes and had {index.bytes}, it was written to; "
+    with pytest.raises(ModelUnusable, match=words):
+        check_unchanged(index)
+
+
+def test_looking_for_change_reads_no_weight(file: Path) -> None:
+    index = read_index(file)
+    _overwrite(file, index.data_begin)
+    check_unchanged(index)
