@@ -3,7 +3,7 @@
 A safetensors file is 8 bytes of little-endian header length, a JSON header, then the tensors'
 bytes without a gap. The header is read here rather than through the safetensors library, since
 the daemon wants one sentence about a damaged file and no framework, and the worker wants
-absolute file offsets to copy from.
+absolute file offsets to copy from. Checkpoints of torch.save are read by `pth`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import msgspec
 
 from engine.errors import ModelUnusable
 from engine.models.dtypes import DTYPES
+from engine.models.pth import PTH_ENDINGS, read_pth
 from engine.models.weight_file import (
     FETCH_AGAIN,
     HEADER_LIMIT,
@@ -44,6 +45,13 @@ __all__ = [
 
 SINGLE_FILES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
 """The names under which diffusers and transformers save an unsharded component."""
+SINGLE_PTH_FILES = tuple(
+    name + ending for name in ("diffusion_pytorch_model", "pytorch_model") for ending in (".bin", ".pth")
+)
+"""The names of one in torch's own format; looked for where there are no safetensors."""
+TABLES = ".safetensors.index.json"
+PTH_TABLES = ".bin.index.json"
+"""Endings of the tables of sharded components."""
 
 SAMPLES = 16
 SAMPLE_BYTES = 4096
@@ -78,16 +86,16 @@ class _Shards(msgspec.Struct, frozen=True):
 
 
 def read_index(path: Path) -> FileIndex:
-    """The tensors of the safetensors file at `path`; reads its header and nothing else.
+    """The tensors of the weight file at `path`, by its ending; reads what describes them and no weight.
 
     Raises:
         ModelUnusable: the file is missing, unreadable, empty, truncated, too long, or its header
-            does not describe it.
+            does not describe it; see also `read_pth`.
     """
     with open_weight_file(path) as file:
         if file.num_bytes == 0:
             raise ModelUnusable(f"{path} is empty; {FETCH_AGAIN}")
-        return _read_safetensors(file)
+        return read_pth(file) if path.suffix in PTH_ENDINGS else _read_safetensors(file)
 
 
 def read_component_index(folder: Path) -> ComponentIndex:
@@ -226,13 +234,20 @@ def _read_safetensors(file: WeightFile) -> FileIndex:
 
 def _weight_files(folder: Path) -> tuple[list[str], dict[str, str]]:
     """Names of the weight files in `folder`, and of a sharded one the tensor table."""
-    for name in SINGLE_FILES:
-        if os.path.lexists(folder / name):
-            return [name], {}
-    tables = sorted(folder.glob("*.safetensors.index.json"))
-    if not tables:
-        raise ModelUnusable(f"{folder} has no weights ({' or '.join(SINGLE_FILES)}); {FETCH_AGAIN}")
-    table = tables[0]
+    for singles, ending in ((SINGLE_FILES, TABLES), (SINGLE_PTH_FILES, PTH_TABLES)):
+        for name in singles:
+            if os.path.lexists(folder / name):
+                return [name], {}
+        tables = sorted(folder.glob(f"*{ending}"))
+        if tables:
+            return _read_table(tables[0])
+    raise ModelUnusable(
+        f"{folder} has no weights ({' or '.join((*SINGLE_FILES, *SINGLE_PTH_FILES))}); {FETCH_AGAIN}"
+    )
+
+
+def _read_table(table: Path) -> tuple[list[str], dict[str, str]]:
+    """Names of the shards that `table` lists, and its tensor table."""
     try:
         weight_map = msgspec.json.decode(table.read_bytes(), type=_Shards).weight_map
     except OSError as error:

@@ -34,7 +34,9 @@ def place(sizes: Iterable[int]) -> tuple[tuple[int, ...], int]:
 def main_dtype(index: ComponentIndex) -> str:
     """The floating dtype that holds most of the component's bytes, as the header spells it."""
     share: dict[str, int] = {}
-    for entry in index.tensors.values():
+    # Tied tensors of a checkpoint lie in one place and count once.
+    distinct = {(index.file_of[name], entry.begin, entry.end): entry for name, entry in index.tensors.items()}
+    for entry in distinct.values():
         if DTYPES[entry.dtype].floating:
             share[entry.dtype] = share.get(entry.dtype, 0) + entry.bytes
     return max(share, key=lambda dtype: share[dtype], default=FP32)

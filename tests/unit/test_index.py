@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -210,6 +211,31 @@ def test_shards_and_their_table_must_agree(tmp_path: Path) -> None:
         read_component_index(tmp_path)
 
 
+@pytest.mark.parametrize("stem", ["diffusion_pytorch_model", "pytorch_model"])
+@pytest.mark.parametrize("ending", [".bin", ".pth"])
+def test_a_component_may_be_a_checkpoint_unless_safetensors_are_there_too(
+    tmp_path: Path, stem: str, ending: str
+) -> None:
+    torch.save({"a": torch.ones(3)}, tmp_path / f"{stem}{ending}")
+    index = read_component_index(tmp_path)
+    assert (index.bytes, list(index.tensors), len(index.files)) == (12, ["a"], 1)
+    write_safetensors(tmp_path / "s.safetensors", WEIGHTS)
+    table = dict.fromkeys(WEIGHTS, "s.safetensors")
+    write_json(tmp_path / "w.safetensors.index.json", {"weight_map": table})
+    assert set(read_component_index(tmp_path).tensors) == set(WEIGHTS)
+
+
+def test_shards_may_be_checkpoints(tmp_path: Path) -> None:
+    tied = torch.ones(3)
+    torch.save({"a": tied, "b": tied}, tmp_path / "w-1.bin")
+    torch.save({"c": torch.ones(2)}, tmp_path / "w-2.bin")
+    table = {"a": "w-1.bin", "b": "w-1.bin", "c": "w-2.bin"}
+    write_json(tmp_path / "pytorch_model.bin.index.json", {"weight_map": table})
+    index = read_component_index(tmp_path)
+    assert {name: path.name for name, path in index.file_of.items()} == table
+    assert index.bytes == 12 + 8
+
+
 def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelUnusable, match="has no weights"):
         read_component_index(tmp_path)
@@ -221,6 +247,23 @@ def test_the_identity_tells_weights_of_one_layout_apart_and_not_their_place(tmp_
     high, low, copy = (read_component_index(tmp_path / name).identity for name in ("high", "low", "copy"))
     assert high == copy
     assert high != low
+
+
+def test_so_does_the_identity_of_checkpoints_and_it_sees_each_part(tmp_path: Path) -> None:
+    for name, value in (("high", 1), ("low", 2), ("copy", 1)):
+        (tmp_path / name).mkdir()
+        torch.save({"a": torch.full((50_000,), value)}, tmp_path / name / "pytorch_model.bin")
+    path = tmp_path / "copy" / "pytorch_model.bin"
+    path.write_bytes((tmp_path / "high" / path.name).read_bytes())
+    high, low, copy = (read_component_index(tmp_path / name).identity for name in ("high", "low", "copy"))
+    assert high == copy
+    assert high != low
+    index = read_component_index(path.parent).files[0]
+    for at in (index.data_begin, index.header[1].begin + 40):
+        content = bytearray((tmp_path / "high" / path.name).read_bytes())
+        content[at] ^= 1
+        path.write_bytes(content)
+        assert read_component_index(path.parent).identity != high
 
 
 def _replace(file: Path) -> None:
