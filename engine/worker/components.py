@@ -46,7 +46,7 @@ FOLDERS: Mapping[str, Mapping[str, str]] = MappingProxyType(
 
 Stamp: TypeAlias = tuple[tuple[str, int, int, int], ...]
 """Name, inode, length and time of change of each file that opening a component reads."""
-STAMPED = (".json", ".safetensors", ".model")
+STAMPED = (".json", ".safetensors", ".bin", ".pth", ".model")
 """Endings of such files: configurations, tables, weights, tokenizers."""
 
 
