@@ -39,6 +39,8 @@ class EngineConfig:
     max_queue: int = 1000
     log_bytes: int = 16 * 2**20
     """Each log file is turned over at this size; three are kept."""
+    embedding_cache_bytes: int = 512 * 2**20
+    """What the embeddings of earlier prompts may take on disk; 0 keeps none."""
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -46,6 +48,7 @@ class EngineConfig:
             ("max_prompt_chars", 1),
             ("max_queue", 1),
             ("log_bytes", 64 * 1024),
+            ("embedding_cache_bytes", 0),
             ("memory_budget_bytes", 1),
         ):
             value = getattr(self, name)

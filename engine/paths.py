@@ -1,4 +1,4 @@
-"""Where things live: state, data, config and the socket, for this user and host.
+"""Where things live: state, data, config, cache and the socket, for this user and host.
 
 `TURBOTUI_HOME` moves all of it below one folder. Everything here is pure path arithmetic but
 `private_dir`, which makes the folders that others must not enter. Home comes from the
@@ -34,6 +34,8 @@ class Paths:
     """`models/` below it."""
     config: Path
     """config.toml."""
+    cache: Path
+    """What can be made again; may be removed at any time."""
     runtime: Path
     """The socket's folder, 0700 and ours."""
     output: Path
@@ -56,6 +58,10 @@ class Paths:
         return self.data / "models"
 
     @property
+    def embeddings(self) -> Path:
+        return self.cache / "embeddings"
+
+    @property
     def config_file(self) -> Path:
         return self.config / "config.toml"
 
@@ -70,7 +76,7 @@ def find_paths(environ: dict[str, str] | None = None) -> Paths:
     Raises:
         InvalidRequest: `TURBOTUI_HOME` begins with a `~` that cannot be resolved.
 
-    `HOME` may be read-only: then state and data move to a folder of ours below the temporary
+    `HOME` may be read-only: then state, data and cache move to a folder of ours below the temporary
     folder, so that the engine still runs; `turbotui status` shows where.
     """
     env = dict(os.environ) if environ is None else environ
@@ -83,6 +89,7 @@ def find_paths(environ: dict[str, str] | None = None) -> Paths:
             state=root / "state",
             data=root / "data",
             config=root / "config",
+            cache=root / "cache",
             runtime=_short_enough(root / "run", root),
             output=root / "videos",
         )
@@ -96,14 +103,24 @@ def find_paths(environ: dict[str, str] | None = None) -> Paths:
     state = _xdg(env, "XDG_STATE_HOME", platformdirs.user_state_path(APP), home_dir, ".local/state")
     data = _xdg(env, "XDG_DATA_HOME", platformdirs.user_data_path(APP), home_dir, ".local/share")
     config = _xdg(env, "XDG_CONFIG_HOME", platformdirs.user_config_path(APP), home_dir, ".config")
+    cache = _xdg(env, "XDG_CACHE_HOME", platformdirs.user_cache_path(APP), home_dir, ".cache")
     if not _could_write(state):
         state = fallback / "state"
     if not _could_write(data):
         data = fallback / "data"
+    if not _could_write(cache):
+        cache = fallback / "cache"
     runtime_base = env.get("XDG_RUNTIME_DIR")
     runtime = Path(runtime_base) / APP if runtime_base and os.access(runtime_base, os.W_OK) else fallback
     output = home_dir / "Videos" / APP if (home_dir / "Videos").is_dir() else data / "videos"
-    return Paths(state=state, data=data, config=config, runtime=_short_enough(runtime, state), output=output)
+    return Paths(
+        state=state,
+        data=data,
+        config=config,
+        cache=cache,
+        runtime=_short_enough(runtime, state),
+        output=output,
+    )
 
 
 def private_dir(path: Path) -> Path:
@@ -113,8 +130,10 @@ def private_dir(path: Path) -> Path:
         StorageUnusable: it is a symlink, is not ours, is open to others and stays so, or
             cannot be made.
     """
-    if path.parent.name == f"{APP}-{os.getuid()}":
-        private_dir(path.parent)  # in a folder that everybody can write, the parent must be ours as well
+    for parent in path.parents:
+        if parent.name == f"{APP}-{os.getuid()}":
+            private_dir(parent)  # it lies in a folder that everybody can write, and must be ours as well
+            break
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         info = path.lstat()

@@ -25,6 +25,11 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
     assert (config.engine.device, config.engine.max_queue) == ("cpu", 7)
 
 
+def test_the_cache_of_embeddings_may_be_switched_off(tmp_path: Path) -> None:
+    assert load(tmp_path, "").engine.embedding_cache_bytes == 512 * 2**20
+    assert load(tmp_path, "[engine]\nembedding_cache_bytes = 0").engine.embedding_cache_bytes == 0
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -34,6 +39,7 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
         ("[engine]\nmax_queue = 'many'", "max_queue"),
         ("[engine]\nmemory_budget_bytes = -5", "memory_budget_bytes"),
         ("[engine]\nlog_bytes = 0", "log_bytes"),
+        ("[engine]\nembedding_cache_bytes = -1", "embedding_cache_bytes"),
         ("[engine]\noutput_dir = 'videos'", "output_dir"),
         ("[engine]\noutput_dir = '~nobody-there/x'", "output_dir"),
         ("[engine\n", "config.toml"),
