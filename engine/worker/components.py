@@ -6,6 +6,7 @@ that and from the headers of its files; no weight is read here.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -95,6 +96,8 @@ class Model:
     tokenizer: Tokenizer = field(repr=False)
     tokenizer_stamp: Stamp
     """Of its folder, from before anything in it was read."""
+    tokenizer_digest: str | None
+    """`sha256:` of the files that it was read from; None where they cannot be told for sure."""
 
     @property
     def name(self) -> str:
@@ -113,12 +116,17 @@ def open_model(files: ModelFiles, backend: Backend) -> Model:
             f"{files.name} is of kind {files.kind!r}; this build runs {' and '.join(FOLDERS)} models"
         )
     root = Path(files.path)
-    tokenizer_stamp = stamp_of(root / TOKENIZER)
-    tokenizer = open_tokenizer(root / TOKENIZER)
+    tokenizer, stamp, digest = _open_tokenizer(root / TOKENIZER)
     components = {
         name: open_component(files.name, name, root / folder, backend) for name, folder in folders.items()
     }
-    return Model(files=files, components=components, tokenizer=tokenizer, tokenizer_stamp=tokenizer_stamp)
+    return Model(
+        files=files,
+        components=components,
+        tokenizer=tokenizer,
+        tokenizer_stamp=stamp,
+        tokenizer_digest=digest,
+    )
 
 
 def reopen_changed(model: Model, backend: Backend) -> dict[str, Component]:
@@ -135,9 +143,8 @@ def reopen_changed(model: Model, backend: Backend) -> dict[str, Component]:
         for name, component in model.components.items()
         if stamp_of(component.index.folder) != component.stamp
     }
-    stamp = stamp_of(root / TOKENIZER)
-    if stamp != model.tokenizer_stamp:
-        model.tokenizer, model.tokenizer_stamp = open_tokenizer(root / TOKENIZER), stamp
+    if stamp_of(root / TOKENIZER) != model.tokenizer_stamp:
+        model.tokenizer, model.tokenizer_stamp, model.tokenizer_digest = _open_tokenizer(root / TOKENIZER)
     return changed
 
 
@@ -197,6 +204,33 @@ def stamp_of(folder: Path) -> Stamp:
                     info = os.stat(entry.path)
                     found.append((entry.name, info.st_ino, info.st_size, info.st_mtime_ns))
     return tuple(sorted(found))
+
+
+def digest_of(folder: Path) -> str | None:
+    """`sha256:` of the names and bytes of the files in `folder`; None where one cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        for path in sorted(folder.iterdir()):
+            if path.is_file():
+                with path.open("rb") as file:
+                    content = hashlib.file_digest(file, "sha256").hexdigest()
+                digest.update(f"{path.name!r} {content}\n".encode("utf-8", "surrogateescape"))
+    except OSError:
+        return None
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _open_tokenizer(folder: Path) -> tuple[Tokenizer, Stamp, str | None]:
+    """The tokenizer in `folder`, the stamp from before it was read, and the digest of its files.
+
+    Raises:
+        ModelUnusable: as `open_tokenizer`.
+    """
+    stamp = stamp_of(folder)
+    tokenizer = open_tokenizer(folder)
+    digest = digest_of(folder)
+    # Files that were replaced meanwhile are not those that it came from, or not all.
+    return tokenizer, stamp, digest if stamp_of(folder) == stamp else None
 
 
 def _build(name: str, config: dict[str, Any]) -> nn.Module:

@@ -20,6 +20,9 @@ from engine.planning.shapes import TEXT_TOKENS
 
 Tokenizer: TypeAlias = Any
 """A transformers tokenizer; that library is not typed."""
+CLEANING_VERSION = 1
+"""Raised whenever `clean_prompt` or `encode_prompt` makes something else of a prompt, so that no
+embedding from before is taken for its own."""
 
 
 def clean_prompt(prompt: str) -> str:

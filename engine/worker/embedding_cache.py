@@ -1,0 +1,94 @@
+"""The embeddings of prompts that were encoded before, as the tensors that the encoder gave.
+
+Turns tensors into what `engine.embeddings` keeps, and says what an embedding depends on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from engine.embeddings import EmbeddingStore, embedding_key
+from engine.models.dtypes import DTYPES
+from engine.models.layout import main_dtype
+from engine.planning.shapes import TEXT_TOKENS
+from engine.worker.backend import Backend
+from engine.worker.components import TEXT, Model
+from engine.worker.text import CLEANING_VERSION, clean_prompt
+
+ROWS = "rows"
+"""The one tensor of an entry: [n, D], the embedding up to its last row that is not zero."""
+
+
+class EmbeddingCache:
+    """Finds and keeps what `engine.worker.text.encode_prompt` gives. For one thread."""
+
+    def __init__(self, store: EmbeddingStore) -> None:
+        self._store = store
+
+    def find(self, model: Model, prompt: str, backend: Backend) -> Tensor | None:
+        """The embedding of `prompt` as it was kept, on the backend's device; None where it was not.
+
+        Bit for bit what encoding gave: dtype, [1, 512, D], and zeros beyond the prompt's tokens.
+        """
+        key = self._key(model, prompt, backend.kind)
+        data = None if key is None else self._store.get(key)
+        rows_ND = None if data is None else unpack(data)
+        if rows_ND is None:
+            return None
+        count, width = rows_ND.shape
+        embedding_BLD = torch.zeros((1, TEXT_TOKENS, width), dtype=rows_ND.dtype, device=backend.device)
+        embedding_BLD[0, :count].copy_(rows_ND)
+        return embedding_BLD
+
+    def keep(self, model: Model, prompt: str, tensor: Tensor) -> str | None:
+        """Keep `tensor`, the embedding of `prompt` by the text encoder of `model`.
+
+        Where nothing can be written, that is returned as one sentence, once.
+        """
+        key = self._key(model, prompt, tensor.device.type)
+        return None if key is None else self._store.put(key, pack(tensor))
+
+    def _key(self, model: Model, prompt: str, device_kind: str) -> str | None:
+        """None where the store is off, or nobody knows what the tokenizer was read from."""
+        if self._store.max_bytes == 0 or model.tokenizer_digest is None:
+            return None
+        text = model.components[TEXT]
+        # Kernels of another torch add in another order, and a manifest names the versions that made
+        # its video. The configuration counts as it was understood, which depends on transformers.
+        encoder: Any = text.module  # transformers is not typed
+        config = hashlib.sha256(encoder.config.to_json_string().encode("utf-8")).hexdigest()
+        return embedding_key(
+            encoder=f"{text.index.identity} config {config} torch {torch.__version__}",
+            tokenizer=model.tokenizer_digest,
+            cleaning=CLEANING_VERSION,
+            length=TEXT_TOKENS,
+            dtype=DTYPES[main_dtype(text.index)].name,
+            device_kind=device_kind,
+            # As the encoder sees it: spaces that cleaning takes away make no other embedding.
+            prompt=clean_prompt(prompt),
+        )
+
+
+def pack(embedding_BLD: Tensor) -> bytes:
+    """The rows of an embedding [1, 512, D] up to the last that is not zero, as safetensors."""
+    rows_LD = embedding_BLD.detach()[0].cpu().contiguous()
+    # Bytes, not values: a row of negative zeros is kept as it is.
+    written = rows_LD.view(torch.uint8).any(dim=1).nonzero()
+    count = int(written[-1]) + 1 if len(written) else 0
+    packed: bytes = save({ROWS: rows_LD[:count].contiguous()})
+    return packed
+
+
+def unpack(data: bytes) -> Tensor | None:
+    """The rows [n, D] in `data`, on the host; None where it is nothing that `pack` wrote."""
+    try:
+        rows: Tensor | None = load(data).get(ROWS)
+    except (SafetensorError, ValueError, KeyError):
+        return None
+    return rows if rows is not None and rows.dim() == 2 and len(rows) <= TEXT_TOKENS else None
