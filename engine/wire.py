@@ -512,6 +512,26 @@ class UnloadRequest(Wire):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class CacheStatus(Wire):
+    """The embeddings of earlier prompts, kept on disk."""
+
+    folder: str
+    entries: int
+    bytes: int
+    max_bytes: int
+    """The least recently used go beyond it; 0 where none are kept."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CacheCleared(Wire):
+    """What was removed of the embeddings of earlier prompts."""
+
+    folder: str
+    entries: int
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class StopRequest(Wire):
     """End the engine; the queue stays on disk."""
 

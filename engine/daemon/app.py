@@ -22,6 +22,8 @@ from engine.daemon.engine import Engine
 from engine.daemon.openapi import describe_api
 from engine.errors import EngineError, InvalidRequest, NotFound
 from engine.wire import (
+    CacheCleared,
+    CacheStatus,
     EngineStatus,
     ErrorBody,
     Hello,
@@ -84,6 +86,10 @@ def _add_reading_routes(app: FastAPI, engine: Engine) -> None:
         columns: Annotated[int, Query(ge=1, le=2000)] = 600,
     ) -> MemoryHistory:
         return engine.history(device_id, seconds, columns)
+
+    @app.get("/cache")
+    async def cache() -> CacheStatus:
+        return await engine.cache()
 
     @app.get("/logs")
     async def logs(
@@ -167,6 +173,10 @@ def _add_memory_routes(app: FastAPI, engine: Engine) -> None:
     @app.post("/free")
     async def free() -> Receipt:
         return await engine.free()
+
+    @app.post("/cache/clear")
+    async def clear_cache() -> CacheCleared:
+        return await engine.clear_cache()
 
 
 class Gate:

@@ -23,15 +23,19 @@ from engine.daemon.probe import Probe
 from engine.daemon.queue import QueueRunner, never_fits
 from engine.daemon.server import SocketServer
 from engine.daemon.supervisor import Supervisor
+from engine.embeddings import EmbeddingStore
 from engine.errors import DoesNotFit, NotFound, NotNow
 from engine.jobs.liveness import is_alive, read_start_time
 from engine.jobs.store import JobStore
 from engine.models.catalog import Catalog
 from engine.paths import Paths, user_name
 from engine.telemetry.samples import FromProbe
+from engine.units import size_text
 from engine.version import build_id
 from engine.wire import (
     WIRE_VERSION,
+    CacheCleared,
+    CacheStatus,
     DeviceStatus,
     EngineChanged,
     EngineStatus,
@@ -87,6 +91,7 @@ class Engine:
         self.logbook = LogBook(paths.logs, max_bytes=self._config.log_bytes, on_line=self._logged)
         self.store = JobStore(paths.jobs, max_waiting=self._config.max_queue)
         self.catalog = Catalog(paths.models)
+        self.embeddings = EmbeddingStore(paths.embeddings, self._config.embedding_cache_bytes)
         self.memory = MemoryView(self._config, on_status=self._sampled, label=self._label)
         self.nursery = Nursery(
             paths.state / "nursery.json", on_change=self._processes_changed, on_log=self.logbook.write
@@ -360,6 +365,26 @@ class Engine:
 
     async def free(self) -> Receipt:
         return await self.supervisor.free()
+
+    async def cache(self) -> CacheStatus:
+        # In a thread: the home of many is on a network, where looking at a thousand files takes seconds.
+        usage = await asyncio.to_thread(self.embeddings.usage)
+        return CacheStatus(
+            folder=str(self.embeddings.folder),
+            entries=usage.entries,
+            bytes=usage.bytes,
+            max_bytes=self.embeddings.max_bytes,
+        )
+
+    async def clear_cache(self) -> CacheCleared:
+        """Forget the embeddings of earlier prompts; a running job keeps the one it has."""
+        removed = await asyncio.to_thread(self.embeddings.clear)
+        folder = str(self.embeddings.folder)
+        self.logbook.write(
+            "cache",
+            f"cleared: {removed.entries} prompt embeddings, {size_text(removed.bytes)}, from {folder}",
+        )
+        return CacheCleared(folder=folder, entries=removed.entries, bytes=removed.bytes)
 
     async def make_demo_models(self) -> tuple[ModelStatus, ...]:
         """Make the demo models unless they are there; concurrent callers share one making."""

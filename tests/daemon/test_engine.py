@@ -12,6 +12,7 @@ import time
 import httpx
 import pytest
 
+from engine.embeddings import EmbeddingStore
 from engine.errors import EngineUnavailable
 from engine.wire import WIRE_VERSION, EventFrame, JobSpec, Snapshot
 from tests.daemon.live import LiveEngine, wait_for
@@ -129,6 +130,19 @@ def test_a_refusal_is_one_sentence_that_names_the_value(
     assert answer.status_code == status
     assert words in answer.json()["message"]
     assert set(answer.json()) == {"code", "message"}
+
+
+def test_the_embeddings_of_earlier_prompts_are_counted_and_cleared(live: LiveEngine) -> None:
+    live.client.clear_cache()
+    store = EmbeddingStore(live.paths.embeddings, 2**20)
+    assert store.put("a" * 64, bytes(1000)) is None
+    status = live.client.cache()
+    assert (status.folder, status.max_bytes) == (str(live.paths.embeddings), 512 * 2**20)
+    assert status.entries == 1 and status.bytes > 1000
+    cleared = live.client.clear_cache()
+    assert (cleared.entries, cleared.bytes) == (1, status.bytes)
+    assert live.client.cache().entries == 0 and store.get("a" * 64) is None
+    assert any(line.event == "cache" for line in live.client.logs(limit=5000))
 
 
 def test_a_body_beyond_the_limit_is_refused_before_it_is_read(live: LiveEngine) -> None:

@@ -23,6 +23,8 @@ from engine.errors import (
     NotFound,
 )
 from engine.wire import (
+    CacheCleared,
+    CacheStatus,
     EventFrame,
     Goodbye,
     Heartbeat,
@@ -42,6 +44,8 @@ from turbotui.client.http import HttpClient
 HELLO = Hello(wire=1, build="0.1.0", schema=1, pid=7, start_time=1.5, instance="i", host="h", user="u")
 JOB = Job(id=41, spec=JobSpec(model="wan", prompt="一只猫"), status="queued", created_at=1.0, position=1)
 RECEIPT = Receipt(action="switch", target="wan", ok=True, elapsed_s=0.1, proof="process-rss")
+CACHE = CacheStatus(folder="/c", entries=2, bytes=9, max_bytes=99)
+CLEARED = CacheCleared(folder="/c", entries=2, bytes=9)
 
 
 @pytest.fixture
@@ -68,6 +72,8 @@ def test_every_call_asks_its_route_and_gives_the_wire_model(serve: Any) -> None:
         "/switch": RECEIPT,
         "/unload": RECEIPT,
         "/free": RECEIPT,
+        "/cache": CACHE,
+        "/cache/clear": CLEARED,
         "/logs?after=3&limit=9": [{"seq": 4, "at": 1.0, "event": "job", "text": "x", "later": "unknown"}],
     }
 
@@ -91,6 +97,7 @@ def test_every_call_asks_its_route_and_gives_the_wire_model(serve: Any) -> None:
     assert client.switch(SwitchRequest(model="wan")) == RECEIPT
     assert client.unload(UnloadRequest()) == RECEIPT
     assert client.free() == RECEIPT
+    assert client.cache() == CACHE and client.clear_cache() == CLEARED
     assert [line.seq for line in client.logs(after=3, limit=9)] == [4]
     with pytest.raises(NotFound):
         client.stop(StopRequest(after_job=True))
@@ -113,6 +120,8 @@ def test_every_call_asks_its_route_and_gives_the_wire_model(serve: Any) -> None:
         ("POST", "/switch", {"model": "wan"}),
         ("POST", "/unload", {"model": None, "component": None}),
         ("POST", "/free", None),
+        ("GET", "/cache", None),
+        ("POST", "/cache/clear", None),
         ("GET", "/logs?after=3&limit=9", None),
         ("POST", "/engine/stop", {"after_job": True}),
     ]

@@ -19,6 +19,8 @@ from engine.errors import EngineError, EngineUnavailable, InvalidRequest, from_c
 from engine.wire import (
     EVENT_TYPES,
     HEARTBEAT_S,
+    CacheCleared,
+    CacheStatus,
     EngineStatus,
     ErrorBody,
     EventFrame,
@@ -106,6 +108,12 @@ class HttpClient:
 
     def free(self) -> Receipt:
         return self._post("/free", Receipt, timeout=LONG_TIMEOUT_S)
+
+    def cache(self) -> CacheStatus:
+        return self._get("/cache", CacheStatus)
+
+    def clear_cache(self) -> CacheCleared:
+        return self._post("/cache/clear", CacheCleared)
 
     def make_demo_models(self) -> list[ModelStatus]:
         return self._post("/models/demo", list[ModelStatus], timeout=LONG_TIMEOUT_S)

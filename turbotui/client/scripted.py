@@ -14,6 +14,8 @@ from typing import Any
 from engine.errors import EngineError, EngineUnavailable, NotFound
 from engine.wire import (
     WIRE_VERSION,
+    CacheCleared,
+    CacheStatus,
     Event,
     EventFrame,
     Hello,
@@ -222,6 +224,16 @@ class ScriptedClient:
     def free(self) -> Receipt:
         receipt = Receipt(action="free", target="", ok=True, elapsed_s=0.1, proof="nvml-process")
         answer: Receipt = self._answer("free", default=receipt)
+        return answer
+
+    def cache(self) -> CacheStatus:
+        nothing = CacheStatus(folder="/cache", entries=0, bytes=0, max_bytes=2**29)
+        answer: CacheStatus = self._answer("cache", default=nothing)
+        return answer
+
+    def clear_cache(self) -> CacheCleared:
+        nothing = CacheCleared(folder="/cache", entries=0, bytes=0)
+        answer: CacheCleared = self._answer("clear_cache", default=nothing)
         return answer
 
     def make_demo_models(self) -> list[ModelStatus]:
