@@ -12,7 +12,17 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from engine.wire import EngineStatus, ErrorBody, Job, Manifest, ModelStatus, Receipt, Status
+from engine.wire import (
+    CacheCleared,
+    CacheStatus,
+    EngineStatus,
+    ErrorBody,
+    Job,
+    Manifest,
+    ModelStatus,
+    Receipt,
+    Status,
+)
 from tests.daemon.live import LiveEngine, wait_for
 
 TURBOTUI = str(Path(sys.executable).with_name("turbotui"))
@@ -68,6 +78,8 @@ def test_what_the_commands_print_as_json_are_the_wire_models(live: LiveEngine, f
         "switch wan-demo-small": Receipt,
         "unload wan-demo-small/dit": Receipt,
         "free": Receipt,
+        "cache": CacheStatus,
+        "cache clear": CacheCleared,
         "engine status": EngineStatus,
     }
     for command, shape in shapes.items():

@@ -20,6 +20,8 @@ from engine.version import build_id
 from engine.wire import (
     Balance,
     BalancePart,
+    CacheCleared,
+    CacheStatus,
     ComponentStatus,
     DeviceStatus,
     EngineStatus,
@@ -98,6 +100,8 @@ STATUS = Status(
     models=tuple(MODELS),
 )  # fmt: skip
 
+CACHE = CacheStatus(folder="/c/embeddings", entries=3, bytes=3 * 2**20, max_bytes=2**29)
+
 
 class StandIn:
     """Answers as an engine would, from what a test puts here, and keeps what it was asked."""
@@ -125,6 +129,8 @@ class StandIn:
                 LogLine(seq=2, at=2.0, event="unload", text="went\x9b31m", memory=True),
             ],
             "/free": RECEIPT,
+            "/cache": CACHE,
+            "/cache/clear": CacheCleared(folder="/c/embeddings", entries=1, bytes=2**20),
             "/unload": RECEIPT,
             "/switch": RECEIPT,
         }
@@ -183,6 +189,8 @@ def printed(capsys: pytest.CaptureFixture[str]) -> Any:
         ("unload", ("POST", "/unload", {"model": None, "component": None}), "back 1.00 MiB"),
         ("unload small/dit", ("POST", "/unload", {"model": "small", "component": "dit"}), "back 1.00 MiB"),
         ("free", ("POST", "/free", None), "by the worker's memory"),
+        ("cache", ("GET", "/cache", None), "3 prompt embeddings, 3.00 MiB of 512 MiB, in /c/embeddings"),
+        ("cache clear", ("POST", "/cache/clear", None), "1 prompt embedding, 1.00 MiB, removed from /c"),
         ("status", ("GET", "/status", None), "no NVML"),
         ("queue resume", ("POST", "/queue/resume", None), "2 waiting"),
         ("logs", ("GET", "/logs?after=0&limit=5000", None), "begins"),
@@ -218,6 +226,35 @@ def test_nothing_that_a_terminal_acts_on_gets_through(
         output = capsys.readouterr().out
         assert not set(output) & set("\x1b\x07\x9b\u202e")
         assert "一只猫" in output or "31m" in output
+
+
+def test_the_cache_is_told_in_json_wherever_that_is_asked_for(
+    engine: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["cache", "--json"]) == 0
+    assert printed(capsys) == json.loads(msgspec.json.encode(CACHE))
+    for command in (["cache", "--json", "clear"], ["cache", "clear", "--json"]):
+        assert main(command) == 0
+        assert printed(capsys) == {"folder": "/c/embeddings", "entries": 1, "bytes": 2**20}
+    assert [request[:2] for request in engine.asked] == [
+        ("GET", "/cache"),
+        ("POST", "/cache/clear"),
+        ("POST", "/cache/clear"),
+    ]
+
+
+def test_a_cache_that_is_switched_off_says_so(engine: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
+    engine.answers["/cache"] = (200, CacheStatus(folder="/c", entries=0, bytes=0, max_bytes=0))
+    assert main(["cache"]) == 0
+    assert "embedding_cache_bytes is 0" in capsys.readouterr().out
+
+
+def test_a_cache_that_cannot_be_cleared_is_refused(
+    engine: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine.answers["/cache/clear"] = (507, {"code": "storage_unusable", "message": "read-only"})
+    assert main(["cache", "clear", "--json"]) == 4
+    assert printed(capsys)["code"] == "storage_unusable"
 
 
 @pytest.mark.parametrize("where", ["before", "after"])
@@ -304,6 +341,7 @@ def test_a_prompt_file_that_is_no_prompt_is_a_usage_error(
         "job show 0",
         "generate --frames x",
         "dance",
+        "cache dance",
         "jobs --colour",
         "job",
     ],

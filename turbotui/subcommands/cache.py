@@ -1,0 +1,45 @@
+"""The commands about the embeddings of earlier prompts, which the engine keeps on disk."""
+
+from __future__ import annotations
+
+import click
+
+from engine.wire import CacheCleared, CacheStatus
+from turbotui.format import bytes_text
+from turbotui.subcommands.session import json_option, open_session
+
+
+@click.group(invoke_without_command=True)
+@json_option
+@click.pass_context
+def cache(context: click.Context, json: bool) -> None:
+    """Show what the embeddings of earlier prompts take on disk, which spare the text encoder."""
+    if context.invoked_subcommand is None:
+        session = open_session(json=json)
+        status = session.client().cache()
+        session.show(status, lambda: [_status_line(status)])
+
+
+@cache.command()
+@json_option
+@click.pass_context
+def clear(context: click.Context, json: bool) -> None:
+    """Forget the embeddings of all earlier prompts."""
+    before_name = context.parent is not None and bool(context.parent.params["json"])
+    session = open_session(json=json or before_name)
+    cleared = session.client().clear_cache()
+    session.show(cleared, lambda: [_cleared_line(cleared)])
+
+
+def _status_line(status: CacheStatus) -> str:
+    limit = f" of {bytes_text(status.max_bytes)}" if status.max_bytes else ""
+    off = "" if status.max_bytes else "; no more are kept, as engine.embedding_cache_bytes is 0"
+    return f"{_count(status.entries)}, {bytes_text(status.bytes)}{limit}, in {status.folder}{off}"
+
+
+def _cleared_line(cleared: CacheCleared) -> str:
+    return f"{_count(cleared.entries)}, {bytes_text(cleared.bytes)}, removed from {cleared.folder}"
+
+
+def _count(entries: int) -> str:
+    return f"{entries} prompt embedding{'' if entries == 1 else 's'}"
