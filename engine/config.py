@@ -11,11 +11,12 @@ import os
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from engine.errors import InvalidRequest
+from engine.wire import Residency, VaePrecision
 
 ENV_PREFIX = "TURBOTUI_"
 NOT_SETTINGS = frozenset({"TURBOTUI_HOME"})
@@ -35,6 +36,18 @@ class EngineConfig:
     """The most that the worker may hold on its device; None takes what is free."""
     keep_free_bytes: int = 0
     """Left alone on the device for others."""
+    idle_unload_s: float = 0.0
+    """Seconds without a job or an action after which everything leaves the device, the worker's
+    context too; 0: never."""
+    residency: Residency = "auto"
+    """What a job keeps on the device beside what its running stage uses, where it does not say."""
+    warm_budget_bytes: int | None = None
+    """Host memory that weight files may hold registered; None: what the host can spare."""
+    stream: Literal["auto", "registered", "ring"] = "auto"
+    """How weights reach the device: from registered pages, through pinned buffers, or by measuring."""
+    allocator: str = "auto"
+    """Settings of the device's caching allocator: `auto`, `guide`, or as PYTORCH_ALLOC_CONF spells them."""
+    vae_precision: VaePrecision = "auto"
     max_prompt_chars: int = 8000
     max_queue: int = 1000
     log_bytes: int = 16 * 2**20
@@ -50,6 +63,8 @@ class EngineConfig:
             ("log_bytes", 64 * 1024),
             ("embedding_cache_bytes", 0),
             ("memory_budget_bytes", 1),
+            ("idle_unload_s", 0),
+            ("warm_budget_bytes", 0),
         ):
             value = getattr(self, name)
             if value is not None and value < least:

@@ -14,7 +14,8 @@ A message is one sentence that names the value and the way out. It reaches a per
     ├── EngineUnavailable   no engine answers, or it may not be used (exit 3)
     └── WorkFailed          accepted, then failed (exit 5)
         ├── WorkerDied
-        │   └── WorkerStopped       ended on purpose, with its engine
+        │   ├── WorkerStopped       ended on purpose, with its engine
+        │   └── WorkerReplaced      ended by a person's hard cleanup
         ├── DeviceFault         the device context is broken; the worker must be replaced
         ├── OutOfMemory
         ├── NotResident         a component was used while its weights were not loaded
@@ -106,6 +107,12 @@ class WorkerStopped(WorkerDied):
     """The worker was ended on purpose, with its engine; says nothing about its job."""
 
     code = "worker_stopped"
+
+
+class WorkerReplaced(WorkerDied):
+    """A person had the worker ended to get all of its memory back."""
+
+    code = "worker_replaced"
 
 
 class DeviceFault(WorkFailed):

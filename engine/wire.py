@@ -128,6 +128,16 @@ class WorkerStatus(Wire):
     """True when it came out of the nursery, False when it had to import everything itself."""
     job_id: int | None = None
     rss_bytes: int | None = None
+    allocator: str | None = None
+    """The allocator's settings as it tells them itself."""
+    allocator_reason: str | None = None
+    """Why these were asked for; a wish that did not come true is named."""
+    warm_bytes: int | None = None
+    """Of weight files registered in host memory."""
+    warm_rate: float | None = None
+    """Bytes a second at which they are registered; None before any were."""
+    warm_refusal: str | None = None
+    """Why none can be."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -278,6 +288,8 @@ class ComponentStatus(Wire):
 
 
 ModelKind: TypeAlias = Literal["t2v", "i2v"]
+VaePrecision: TypeAlias = Literal["auto", "bf16", "fp32"]
+"""In which a VAE computes; `auto` is that of its files."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -308,6 +320,12 @@ class ModelStatus(Wire):
 # --------------------------------------------------------------------------- jobs
 
 
+Residency: TypeAlias = Literal["auto", "dit_only", "keep_text", "keep_experts"]
+RESIDENCIES: tuple[Residency, ...] = ("auto", "dit_only", "keep_text", "keep_experts")
+"""What a job keeps on the device beside what its running stage uses: what fits and is needed later;
+nothing; the text encoder, or both experts, as long as that is possible at all."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobSpec(Wire):
     """What a person asks for. Checked whole when it is submitted."""
@@ -332,6 +350,8 @@ class JobSpec(Wire):
     """Absolute folder for the video; None takes the engine's."""
     priority: int = 0
     """Higher runs first; equal ones in the order of the queue."""
+    residency: Residency | None = None
+    """None takes the engine's setting."""
 
 
 JobState: TypeAlias = Literal[
@@ -455,11 +475,71 @@ class Manifest(Wire):
     versions: dict[str, str]
     created_at: float
     attempt: int = 1
+    first_step_at: float | None = None
+    """When the device began the first block of the first denoising step, wall clock."""
+    step_s: tuple[float, ...] = ()
+    """Seconds of each denoising step."""
+
+
+# --------------------------------------------------------------------------- plans
+
+
+PlanAction: TypeAlias = Literal[
+    "evict",
+    "load",
+    "ahead",  # loaded while the stage computes, for a later one
+    "swap",  # takes another expert's bytes under its last step
+    "adopt",  # takes over another model's component with the same weights: nothing moves
+]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlanStep(Wire):
+    """One move of weights in the plan of a job or a switch."""
+
+    stage: str
+    action: PlanAction
+    model: str
+    component: str
+    bytes: int
+    reason: str
+    held_bytes: int
+    """All weights on the device after it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Explanation(Wire):
+    """What would happen if a request were made now, and why."""
+
+    target: str
+    fits: bool
+    reason: str | None = None
+    """Why it does not fit, or None."""
+    budget_bytes: int
+    """What the engine may hold on the device, weights and work together."""
+    tenants: str
+    """Who holds the rest, in words."""
+    peak_bytes: int
+    """The most that weights and work take together."""
+    steps: tuple[PlanStep, ...]
 
 
 # --------------------------------------------------------------------------- actions
 
-Proof: TypeAlias = Literal["nvml-process", "device-delta", "allocator", "process-rss"]
+Proof: TypeAlias = Literal["nvml-process", "device-delta", "allocator", "process-rss", "page-cache"]
+
+
+ReceiptAction: TypeAlias = Literal[
+    "load",
+    "unload",
+    "switch",
+    "free",
+    "swap",  # one expert took the place of the other
+    "park",  # everything out, the worker and its context too
+    "cleanup",  # the worker was ended and replaced
+    "warm",  # weight files were registered in host memory
+    "drop_warm",  # and let go of
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -475,7 +555,7 @@ class ReceiptStep(Wire):
 class Receipt(Wire):
     """What an action that changes memory promised, and what it did."""
 
-    action: Literal["load", "unload", "switch", "free"]
+    action: ReceiptAction
     target: str
     ok: bool
     error: str | None = None
@@ -501,6 +581,22 @@ class SwitchRequest(Wire):
     """Make `model` the loaded one."""
 
     model: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CleanupRequest(Wire):
+    """End the worker, prove that all of it is gone, and put a fresh one in its place."""
+
+    reload: bool = True
+    """Load again what was resident."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WarmRequest(Wire):
+    """Weight files to keep in host memory, or to let go of: a component's, a model's or (None) all."""
+
+    model: str | None = None
+    component: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

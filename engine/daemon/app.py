@@ -24,8 +24,10 @@ from engine.errors import EngineError, InvalidRequest, NotFound
 from engine.wire import (
     CacheCleared,
     CacheStatus,
+    CleanupRequest,
     EngineStatus,
     ErrorBody,
+    Explanation,
     Hello,
     Job,
     JobForecast,
@@ -40,11 +42,12 @@ from engine.wire import (
     StopRequest,
     SwitchRequest,
     UnloadRequest,
+    WarmRequest,
 )
 
 MAX_BODY_BYTES = 1 << 20
 """No request of ours comes near it; a prompt of 100 kB is refused with its own sentence."""
-UNAUDITED = frozenset({"/jobs/forecast"})
+UNAUDITED = frozenset({"/jobs/forecast", "/explain/job", "/explain/switch"})
 """Posts that change nothing."""
 
 
@@ -173,6 +176,32 @@ def _add_memory_routes(app: FastAPI, engine: Engine) -> None:
     @app.post("/free")
     async def free() -> Receipt:
         return await engine.free()
+
+    @app.post("/park")
+    async def park() -> Receipt:
+        """Give everything back, the worker's context too."""
+        return await engine.park()
+
+    @app.post("/cleanup")
+    async def cleanup(request: CleanupRequest) -> Receipt:
+        """End the worker, whatever it does, and start a fresh one."""
+        return await engine.cleanup(request)
+
+    @app.post("/warm")
+    async def warm(request: WarmRequest) -> Receipt:
+        return await engine.warm(request)
+
+    @app.post("/warm/drop")
+    async def drop_warm(request: WarmRequest) -> Receipt:
+        return await engine.drop_warm(request)
+
+    @app.post("/explain/job")
+    async def explain(spec: JobSpec) -> Explanation:
+        return engine.explain(spec)
+
+    @app.post("/explain/switch")
+    async def explain_switch(request: SwitchRequest) -> Explanation:
+        return engine.explain_switch(request.model)
 
     @app.post("/cache/clear")
     async def clear_cache() -> CacheCleared:

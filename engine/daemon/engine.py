@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from engine.config import Config
+from engine.daemon.actions import Actions
 from engine.daemon.demo import make_demo_models
 from engine.daemon.devices import DeviceInUse
 from engine.daemon.events import EventHub
@@ -19,12 +20,13 @@ from engine.daemon.lock import EngineLock
 from engine.daemon.logbook import LogBook
 from engine.daemon.memory import MemoryView
 from engine.daemon.nursery import Nursery
+from engine.daemon.planner import Planner
 from engine.daemon.probe import Probe
 from engine.daemon.queue import QueueRunner, never_fits
 from engine.daemon.server import SocketServer
 from engine.daemon.supervisor import Supervisor
 from engine.embeddings import EmbeddingStore
-from engine.errors import DoesNotFit, NotFound, NotNow
+from engine.errors import DoesNotFit, InvalidRequest, NotFound, NotNow
 from engine.jobs.liveness import is_alive, read_start_time
 from engine.jobs.store import JobStore
 from engine.models.catalog import Catalog
@@ -36,10 +38,12 @@ from engine.wire import (
     WIRE_VERSION,
     CacheCleared,
     CacheStatus,
+    CleanupRequest,
     DeviceStatus,
     EngineChanged,
     EngineStatus,
     Event,
+    Explanation,
     Hello,
     HistoryColumn,
     Job,
@@ -59,8 +63,8 @@ from engine.wire import (
     Snapshot,
     Status,
     UnloadRequest,
+    WarmRequest,
 )
-from engine.worker.channel import ModelFiles
 
 SNAPSHOT_LOG_LINES = 500
 LOOK_S = 1.0
@@ -90,7 +94,7 @@ class Engine:
         self.hub = EventHub()
         self.logbook = LogBook(paths.logs, max_bytes=self._config.log_bytes, on_line=self._logged)
         self.store = JobStore(paths.jobs, max_waiting=self._config.max_queue)
-        self.catalog = Catalog(paths.models)
+        self.catalog = Catalog(paths.models, self._config.vae_precision)
         self.embeddings = EmbeddingStore(paths.embeddings, self._config.embedding_cache_bytes)
         self.memory = MemoryView(self._config, on_status=self._sampled, label=self._label)
         self.nursery = Nursery(
@@ -104,8 +108,9 @@ class Engine:
             on_start=self._processes_changed,
         )
         self.supervisor = Supervisor(
+            config=self._config,
+            embeddings=paths.embeddings,
             nursery=self.nursery,
-            probe=self.probe,
             memory=self.memory,
             logbook=self.logbook,
             worker_log=paths.logs / "worker.log",
@@ -126,7 +131,17 @@ class Engine:
             publish=self.hub.publish,
             on_queue=self._engine_changed,
         )
+        self.actions = Actions(
+            self.supervisor,
+            self.probe,
+            self.memory,
+            self.logbook,
+            find=self.catalog.get,
+            kept_file=paths.state / "warm.json",
+        )
+        self.planner = Planner(self.catalog, self.supervisor, self.memory, self._config)
         self._demo: asyncio.Task[None] | None = None
+        self._unasked: asyncio.Task[Receipt] | None = None
 
     # ----------------------------------------------------------------- its life
 
@@ -209,10 +224,28 @@ class Engine:
         if self._unsettled:
             self._recover()
         self.supervisor.look_after()
+        self._act_unasked()
         if self.store.count_waiting():
             self.queue.wake()
         if self._state == "stopping" and self.queue.running is None:
             self._stopping.set()
+
+    def _act_unasked(self) -> None:
+        """Give the device back to others where the settings say so: after long rest, or when it is full."""
+        supervisor = self.supervisor
+        if self._unasked is not None and not self._unasked.done():
+            return
+        if supervisor.worker is None or supervisor.device_lock.locked() or self.queue.running is not None:
+            return
+        rest = self._config.idle_unload_s
+        if rest and time.monotonic() - supervisor.used_at > rest:
+            self.logbook.write("park", f"nothing was asked for {rest:g} s: everything leaves the device")
+            self._unasked = asyncio.create_task(self.actions.park())
+        elif self.memory.others_press() and supervisor.residents.resident_bytes():
+            self.logbook.write("free", "others need what engine.keep_free_bytes keeps for them", memory=True)
+            self._unasked = asyncio.create_task(self.actions.free())
+        if self._unasked is not None:
+            self._unasked.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     def _choose_device(self) -> None:
         """Choose the device as soon as the probe has looked; again while there is a problem."""
@@ -265,6 +298,7 @@ class Engine:
                 model,
                 self.supervisor.residents.of_model(model.name),
                 rate=self.supervisor.residents.rate,
+                warm=self.supervisor.warm_of(model.name),
                 active=model.name == self.queue.active_model,
                 last_used_at=self.queue.last_used.get(model.name),
             )
@@ -343,8 +377,7 @@ class Engine:
             raise NotNow(f"{name} cannot be loaded: {model.problem}")
         if self.device.problem is not None:
             raise NotNow(self.device.problem)
-        files = ModelFiles(name=model.name, kind=model.kind, path=str(model.path))
-        receipt = await self.supervisor.switch(files)
+        receipt = await self.actions.switch(model, reserve_bytes=self.planner.reserve_bytes(model))
         if receipt.ok:
             self.queue.active_model = name
             self.queue.last_used[name] = time.time()
@@ -361,10 +394,36 @@ class Engine:
                 )
         elif request.component is not None:
             raise NotFound(f"a component needs its model: name both, as in MODEL/{request.component}")
-        return await self.supervisor.unload(request.model, request.component)
+        return await self.actions.unload(request.model, request.component)
 
     async def free(self) -> Receipt:
-        return await self.supervisor.free()
+        return await self.actions.free()
+
+    async def park(self) -> Receipt:
+        return await self.actions.park()
+
+    async def cleanup(self, request: CleanupRequest) -> Receipt:
+        return await self.actions.cleanup(reload=request.reload)
+
+    async def warm(self, request: WarmRequest) -> Receipt:
+        if request.model is None:
+            raise InvalidRequest("name the model whose files should stay in host memory")
+        model = self.catalog.get(request.model)
+        if model.problem is not None:
+            raise NotNow(f"{model.name} cannot be kept warm: {model.problem}")
+        return await self.actions.warm(model, request.component)
+
+    async def drop_warm(self, request: WarmRequest) -> Receipt:
+        models = None if request.model is None else [self.catalog.get(request.model)]
+        return await self.actions.drop_warm(models, request.component)
+
+    def explain(self, spec: JobSpec) -> Explanation:
+        """What a job would do with the weights if it ran now."""
+        return self.planner.explain_job(self.queue.admit(spec))
+
+    def explain_switch(self, name: str) -> Explanation:
+        """What a switch to the model would do if it were asked for now."""
+        return self.planner.explain_switch(self.catalog.get(name))
 
     async def cache(self) -> CacheStatus:
         # In a thread: the home of many is on a network, where looking at a thousand files takes seconds.

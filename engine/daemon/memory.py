@@ -176,6 +176,11 @@ class MemoryView:
         reading = self._readings.get(self.device_id or "")
         return None if reading is None else self._gpu_budget(reading)
 
+    def others_press(self) -> bool:
+        """Whether less is free on the GPU than the settings keep for others."""
+        reading = self._readings.get(self.device_id or "")
+        return reading is not None and reading.free_bytes < self._config.keep_free_bytes
+
     # ----------------------------------------------------------------- arithmetic
 
     def _cpu_budget(self) -> Budget | None:

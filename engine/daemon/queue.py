@@ -22,8 +22,16 @@ from engine.daemon.logbook import Level, LogBook
 from engine.daemon.memory import Budget, MemoryView
 from engine.daemon.supervisor import Supervisor
 from engine.daemon.worker import WorkerProcess
-from engine.errors import DoesNotFit, EngineError, NotNow, StorageUnusable, WorkerDied, WorkerStopped
-from engine.jobs.breaker import ENGINE_ENDED
+from engine.errors import (
+    DoesNotFit,
+    EngineError,
+    NotNow,
+    StorageUnusable,
+    WorkerDied,
+    WorkerReplaced,
+    WorkerStopped,
+)
+from engine.jobs.breaker import CLEANED_UP, ENGINE_ENDED
 from engine.jobs.files import manifest_path
 from engine.jobs.liveness import read_boot_id
 from engine.jobs.model import Owner
@@ -233,6 +241,10 @@ class QueueRunner:
             ended = await self._work(job, chosen.plan, output)
         except WorkerStopped:
             settle = partial(self._stopped, job)
+        except WorkerReplaced as error:
+            settle = partial(
+                self._store.interrupt, job.id, str(error), error_code=CLEANED_UP, counted=False, again=False
+            )
         except WorkerDied as error:
             settle = partial(self._store.interrupt, job.id, str(error))
         except Exception as error:  # the job's edge: whatever it was, the job ends and the queue goes on
@@ -273,7 +285,9 @@ class QueueRunner:
             RunJob(
                 job_id=job.id,
                 attempt=job.attempt,
-                spec=plan.admitted.spec,
+                spec=replace(
+                    plan.admitted.spec, residency=plan.admitted.spec.residency or self._config.residency
+                ),
                 model=ModelFiles(name=plan.model.name, kind=plan.model.kind, path=str(plan.model.path)),
                 width=plan.admitted.width,
                 height=plan.admitted.height,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from engine.telemetry.samples import Traced
 from engine.units import size_text
-from engine.wire import Proof, Receipt
+from engine.wire import Proof, Receipt, ReceiptAction
 
 
 def proved(receipt: Receipt, traced: Traced | None, *, held: int, expected: int, on_cpu: bool) -> Receipt:
@@ -48,10 +48,10 @@ def receipt_text(receipt: Receipt) -> str:
     return ", ".join(parts)
 
 
-def nothing_to_do(action: str, target: str) -> Receipt:
+def nothing_to_do(action: ReceiptAction, target: str) -> Receipt:
     """The receipt of an action that found nothing to do."""
     return Receipt(
-        action="unload" if action == "unload" else "free",
+        action=action,
         target=target,
         ok=True,
         returned_bytes=0,

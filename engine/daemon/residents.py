@@ -50,6 +50,10 @@ class Residents:
         """Present components of `model` by name."""
         return {component: state for (name, component), state in self._states.items() if name == model}
 
+    def present(self) -> list[tuple[str, str]]:
+        """(model, component) of all that is resident or on its way, in the order in which it came."""
+        return list(self._states)
+
     def resident_bytes(self, model: str | None = None, component: str | None = None) -> int:
         """Bytes that unloading this component, this model or (both None) everything would return now."""
         return sum(

@@ -1,8 +1,7 @@
-"""The worker's keeper: starts it when work asks for the device, carries its messages, proves its actions.
+"""The worker's keeper: starts it when work asks for the device and carries its messages.
 
-Jobs and switches need the device to themselves and take `device_lock` in the order they asked;
-unload and free may be asked at any time, also under a running job, which serves them between
-two steps. Event loop's thread only.
+Jobs and actions that need the device to themselves take `device_lock` in the order they asked.
+What a person may ask of it is in `engine.daemon.actions`. Event loop's thread only.
 """
 
 from __future__ import annotations
@@ -10,25 +9,28 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+from engine.config import EngineConfig
 from engine.daemon.logbook import LogBook
 from engine.daemon.memory import MemoryView
 from engine.daemon.nursery import Nursery
-from engine.daemon.probe import Probe
-from engine.daemon.receipts import nothing_to_do, proved, receipt_text
+from engine.daemon.receipts import receipt_text
 from engine.daemon.residents import Residents
 from engine.daemon.worker import STOP_GRACE_S, WorkerExit, WorkerProcess, start_worker
-from engine.errors import NotNow, WorkerDied, WorkerStopped
+from engine.errors import NotNow, WorkerDied, WorkerReplaced, WorkerStopped
+from engine.planning.allocator import choose_allocator, unfulfilled
 from engine.wire import (
     ActionProgressed,
     Event,
     JobProgress,
     Receipt,
+    ReceiptAction,
     ReceiptIssued,
+    ReceiptStep,
     WorkerState,
     WorkerStatus,
 )
@@ -38,31 +40,36 @@ from engine.worker.channel import (
     AllocatorSample,
     CancelJob,
     ComponentChanged,
-    Free,
     FromWorker,
     JobEnded,
     JobProgressed,
     MemoryMoved,
-    ModelFiles,
     RunJob,
-    SwitchTo,
-    Unload,
+    ToWorker,
+    Unloaded,
+    Wanted,
+    WarmChanged,
     WorkerLog,
     WorkerReady,
+    WorkerSettings,
 )
 
-PROOF_TIMEOUT_S = 2.0
-"""Memory that has not come back by then is residue, and said to be."""
-SWITCH_PROOF_TIMEOUT_S = 0.3
-"""A switch's unload was proved by the worker before it loaded; this only looks for a better proof."""
-LOOK_TIMEOUT_S = 0.2
-"""The probe reads a process at once; an answer that takes longer will not come."""
 CANCEL_AGAIN_S = 3.0
 """A second cancel before this is a person's double key, not a wish to end the worker."""
 SILENT_S = 10.0
 """A worker speaks 10 times a second; one that is silent for so long is stopped or hangs."""
-PROOF_SLACK = 0.03
-"""A process that is within this share of the expected bytes has given them back."""
+SLOW_ACTIONS = frozenset({"warm", "drop_warm"})
+"""These go at the disk's rate on a thread of their own."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Action:
+    """One that the worker was asked for and has not answered yet."""
+
+    action: ReceiptAction
+    target: str
+    answer: asyncio.Future[Receipt]
+    on_unloaded: Callable[[WorkerProcess, Unloaded], None] | None
 
 
 class Supervisor:
@@ -71,8 +78,9 @@ class Supervisor:
     def __init__(
         self,
         *,
+        config: EngineConfig,
+        embeddings: Path,
         nursery: Nursery,
-        probe: Probe,
         memory: MemoryView,
         logbook: LogBook,
         worker_log: Path,
@@ -84,8 +92,9 @@ class Supervisor:
         self.device_lock = asyncio.Lock()
         self.residents = Residents()
         self.last_receipt: Receipt | None = None
+        self._config = config
+        self._embeddings = embeddings
         self._nursery = nursery
-        self._probe = probe
         self._memory = memory
         self._logbook = logbook
         self._worker_log = worker_log
@@ -100,7 +109,14 @@ class Supervisor:
         self._state: WorkerState = "starting"
         self._last_error: str | None = None
         self._job: tuple[int, asyncio.Future[JobEnded]] | None = None
-        self._actions: dict[int, tuple[str, str, asyncio.Future[Receipt]]] = {}
+        self._actions: dict[int, _Action] = {}
+        self._replaced = False
+        self._preload: tuple[Wanted, ...] = ()
+        self._allocator = choose_allocator(config.allocator)
+        self._allocator_told: str | None = None
+        self.warm: WarmChanged | None = None
+        self.used_at = time.monotonic()
+        """When a job or an action last ended."""
         self._action_ids = count(1)
         self._context_measured_after_job = False
         self._heard_at = 0.0
@@ -126,11 +142,33 @@ class Supervisor:
                 forked=worker.forked,
                 job_id=self._job[0] if self._job else None,
                 rss_bytes=self._memory.rss_bytes(worker.pid),
+                allocator=self._allocator_told,
+                allocator_reason=self._allocator_reason(),
+                warm_bytes=sum(self.warm.warm.values()) if self.warm else None,
+                warm_rate=self.warm.rate if self.warm else None,
+                warm_refusal=self.warm.refusal if self.warm else None,
             ),
         )
 
-    async def ensure_worker(self) -> WorkerProcess:
+    def warm_of(self, model: str) -> dict[str, int] | None:
+        """Registered bytes by component of `model`; None where nothing can be known of it."""
+        if self.warm is None or self.warm.refusal is not None:
+            return None
+        found = ((*label.rpartition("/")[::2], size) for label, size in self.warm.warm.items())
+        return {component: size for name, component, size in found if name == model}
+
+    @property
+    def worker(self) -> WorkerProcess | None:
+        return self._worker
+
+    @property
+    def running_job(self) -> int | None:
+        return self._job[0] if self._job else None
+
+    async def ensure_worker(self, preload: tuple[Wanted, ...] = ()) -> WorkerProcess:
         """The worker, started first when there is none; concurrent callers share one start.
+
+        A worker that is started for this call loads `preload` while its libraries warm up.
 
         Raises:
             WorkerDied: it could not be started, or died before it was ready.
@@ -140,6 +178,7 @@ class Supervisor:
         if self._worker is not None and self._starting is None:
             return self._worker
         if self._starting is None:
+            self._preload = preload
             self._starting = asyncio.create_task(self._start())
             self._starting.add_done_callback(self._start_ended)
         starting = self._starting
@@ -168,11 +207,11 @@ class Supervisor:
             return
         if self._cancelled_at is not None:
             self._worker.kill(f"it was silent for {silent:.0f} s after a cancel")
-        for _, target, answer in self._actions.values():
-            if not answer.done():
-                answer.set_exception(
+        for action in self._actions.values():
+            if not action.answer.done() and action.action not in SLOW_ACTIONS:
+                action.answer.set_exception(
                     NotNow(
-                        f"{target}: the worker has said nothing for {silent:.0f} s; "
+                        f"{action.target}: the worker has said nothing for {silent:.0f} s; "
                         "cancel its job twice to end it, or restart the engine"
                     )
                 )
@@ -186,6 +225,16 @@ class Supervisor:
         worker = await start_worker(
             device_id,
             self._nursery,
+            WorkerSettings(
+                warm_budget_bytes=self._config.warm_budget_bytes,
+                stream=self._config.stream,
+                allocator=self._allocator.settings,
+                vae_precision=self._config.vae_precision,
+                embeddings=str(self._embeddings),
+                embeddings_bytes=self._config.embedding_cache_bytes,
+                preload=self._preload,
+            ),
+            needs_fresh_import=self._allocator.needs_fresh_import,
             log_path=self._worker_log,
             on_message=self._heard,
             on_exit=self._exited,
@@ -196,6 +245,7 @@ class Supervisor:
         self._set_state("starting")
         ready = await self._ready
         self._ready_s = round(time.monotonic() - worker.asked_at, 3)
+        self._allocator_told = ready.allocator
         self._memory.worker_ready(ready)
         self._memory.measure_context()
         self._set_state("idle")
@@ -213,7 +263,7 @@ class Supervisor:
     def _exited(self, worker: WorkerProcess, exit_: WorkerExit) -> None:
         if worker is not self._worker:
             return
-        expected = self._state == "stopping"
+        expected = self._state == "stopping" or self._replaced
         sentence = exit_.sentence()
         if self._nursery.pid is None and worker.forked and exit_.reason is None:
             sentence += ", with the nursery that it was forked from"
@@ -224,15 +274,28 @@ class Supervisor:
         self._memory.worker_gone()
         self._context_measured_after_job = False
         self.residents.clear()
-        died = WorkerStopped(sentence) if expected else WorkerDied(sentence)
+        self.warm = None
+        died: WorkerDied = WorkerStopped(sentence) if expected else WorkerDied(sentence)
+        if self._replaced:
+            died = WorkerReplaced(sentence)
         waiting: list[asyncio.Future[Any] | None] = [self._ready, self._job[1] if self._job else None]
-        waiting += [answer for _, _, answer in self._actions.values()]
+        waiting += [action.answer for action in self._actions.values()]
         for future in waiting:
             if future is not None and not future.done():
                 future.set_exception(died)
                 future.exception()  # marked as seen: nobody may be waiting any more
         self._on_models()
         self._on_change()
+
+    def _allocator_reason(self) -> str | None:
+        """Why the settings were asked for, and which of them did not come true."""
+        if self._allocator_told is None:
+            return None
+        missed = unfulfilled(self._allocator.settings, self._allocator_told)
+        if missed:
+            names = ", ".join(missed)
+            return f"asked for {self._allocator.settings}, but the allocator does not tell of {names}"
+        return f"{self._allocator.settings or 'its own defaults'}: {self._allocator.reason}"
 
     def _set_state(self, state: WorkerState) -> None:
         self._state = state
@@ -254,6 +317,7 @@ class Supervisor:
         try:
             ended = await answer
         finally:
+            self.used_at = time.monotonic()
             self._job, self._cancelled_at = None, None
             if self._worker is not None and self._state != "stopping":
                 self._set_state("idle")
@@ -277,106 +341,59 @@ class Supervisor:
 
     # ----------------------------------------------------------------- actions
 
-    async def switch(self, model: ModelFiles) -> Receipt:
-        """Make `model` the loaded one, after the running job.
+    async def ask(
+        self,
+        action: ReceiptAction,
+        target: str,
+        message: Callable[[int], ToWorker],
+        *,
+        on_unloaded: Callable[[WorkerProcess, Unloaded], None] | None = None,
+    ) -> Receipt:
+        """Send an action to the worker, started first if need be, and give its receipt as it wrote it.
+
+        `on_unloaded` runs when a switch has given back what it will; it sees to the Proceed.
 
         Raises:
-            EngineError: it cannot fit, or the worker died.
+            WorkerDied: the worker ended under it.
         """
-        async with self.device_lock:
-            await self.ensure_worker()
-            budget = self._memory.budget()
-            if budget is None:
-                raise NotNow("the device has not been read yet; try again in a second")
-            self._set_state("loading")
-            try:
-                return await self._act(
-                    "switch",
-                    model.name,
-                    lambda action_id: SwitchTo(
-                        action_id=action_id, model=model, budget_bytes=budget.now_bytes
-                    ),
-                    expected_bytes=0,
-                )
-            finally:
-                if self._worker is not None and self._state != "stopping":
-                    self._set_state("idle")
-
-    async def unload(self, model: str | None, component: str | None) -> Receipt:
-        """Give back what is resident and not in use; with no worker nothing is, and that is a receipt too."""
-        target = "everything" if model is None else model if component is None else f"{model}/{component}"
-        if self._worker is None:
-            return self._issue(nothing_to_do("unload", target))
-        return await self._act(
-            "unload",
-            target,
-            lambda action_id: Unload(action_id=action_id, model=model, component=component),
-            expected_bytes=self.residents.resident_bytes(model, component),
-        )
-
-    async def free(self) -> Receipt:
-        """Give back the allocator's cache and idle components."""
-        if self._worker is None:
-            return self._issue(nothing_to_do("free", "cache and idle components"))
-        return await self._act(
-            "free",
-            "cache and idle components",
-            lambda action_id: Free(action_id=action_id),
-            expected_bytes=self.residents.resident_bytes(),
-        )
-
-    async def _act(
-        self,
-        action: str,
-        target: str,
-        message: Callable[[int], SwitchTo | Unload | Free],
-        *,
-        expected_bytes: int,
-    ) -> Receipt:
         worker = await self.ensure_worker()
         action_id = next(self._action_ids)
         answer: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
-        self._actions[action_id] = (action, target, answer)
-        # Read now: the last reading may be from before the bytes came that this shall give back.
-        held = None if self._job else await self._held_by(worker)
+        self._actions[action_id] = _Action(
+            action=action, target=target, answer=answer, on_unloaded=on_unloaded
+        )
         worker.send(message(action_id))
         try:
-            receipt = await answer
+            return await answer
         finally:
             self._actions.pop(action_id, None)
-        if receipt.ok:
-            receipt = await self._prove(worker, receipt, held, expected_bytes)
-        return self._issue(receipt)
 
-    async def _prove(
-        self, worker: WorkerProcess, receipt: Receipt, held: int | None, expected_bytes: int
-    ) -> Receipt:
-        """Complete a receipt by what the probe sees of the process, where it sees it."""
-        if held is None:
-            why = "a job runs, whose memory moves meanwhile" if self._job else "the probe does not see it"
-            return replace(receipt, proof_reason=f"the worker's own count: {why}")
-        expected = max(receipt.expected_bytes, expected_bytes)
-        if expected == 0:
-            return receipt
-        slack = int(max(expected, receipt.loaded_bytes) * PROOF_SLACK)
-        traced = await self._probe.trace(
-            worker.pid,
-            worker.device_id,
-            until_bytes=held - expected + receipt.loaded_bytes + slack,
-            timeout_s=SWITCH_PROOF_TIMEOUT_S if receipt.loaded_bytes else PROOF_TIMEOUT_S,
-        )
-        if receipt.loaded_bytes and (traced is None or not traced.reached):
-            return receipt
-        return proved(receipt, traced, held=held, expected=expected, on_cpu=worker.device_id == "cpu")
+    async def replace(self, reason: str) -> None:
+        """End the worker at once, a running job and hung calls included; returns when it is gone."""
+        worker = self._worker
+        if worker is None:
+            return
+        self._replaced = True
+        try:
+            worker.kill(reason)
+            await worker.wait_gone()
+        finally:
+            self._replaced = False
 
-    async def _held_by(self, worker: WorkerProcess) -> int | None:
-        """What the worker's process holds on its device at this moment."""
-        seen = await self._probe.trace(
-            worker.pid, worker.device_id, until_bytes=2**62, timeout_s=LOOK_TIMEOUT_S
-        )
-        return seen.start_bytes if seen is not None else None
+    async def retire(self, reason: str) -> None:
+        """End the idle worker; returns when it is gone. The next work starts another."""
+        worker = self._worker
+        if worker is not None:
+            self._set_state("stopping")
+            await worker.stop(reason)
 
-    def _issue(self, receipt: Receipt) -> Receipt:
+    def busy(self, state: WorkerState) -> None:
+        """What the worker does now, for the viewers; `idle` unless it is ending."""
+        if self._worker is not None and self._state != "stopping":
+            self._set_state(state)
+
+    def issue(self, receipt: Receipt) -> Receipt:
+        """Make a receipt known: to the viewers, the log, and whoever asks for the newest."""
         receipt = replace(receipt, at=time.time())
         self.last_receipt = receipt
         self._publish(ReceiptIssued(receipt=receipt))
@@ -388,6 +405,10 @@ class Supervisor:
             memory=True,
         )
         return receipt
+
+    def stepped(self, action: str, target: str, step: ReceiptStep) -> None:
+        """Tell the viewers of a step of an action that the daemon itself takes."""
+        self._publish(ActionProgressed(action=action, target=target, step=step))
 
     # ----------------------------------------------------------------- what the worker says
 
@@ -414,17 +435,24 @@ class Supervisor:
                 self.residents.heard(message)
                 self._on_models()
             case MemoryMoved():
-                self._issue(message.receipt)
+                self.issue(message.receipt)
+            case WarmChanged():
+                self.warm = message
+                self._on_models()
+                self._on_change()
+            case Unloaded():
+                if (action := self._actions.get(message.action_id)) is not None and action.on_unloaded:
+                    action.on_unloaded(worker, message)
             case JobEnded():
                 if self._job is not None and self._job[0] == message.job_id and not self._job[1].done():
                     self._job[1].set_result(message)
             case ActionStepped():
                 if (action := self._actions.get(message.action_id)) is not None:
-                    self._publish(ActionProgressed(action=action[0], target=action[1], step=message.step))
+                    self.stepped(action.action, action.target, message.step)
             case ActionEnded():
                 action = self._actions.get(message.action_id)
-                if action is not None and not action[2].done():
-                    action[2].set_result(message.receipt)
+                if action is not None and not action.answer.done():
+                    action.answer.set_result(message.receipt)
             case WorkerReady():
                 if self._ready is not None and not self._ready.done():
                     self._ready.set_result(message)

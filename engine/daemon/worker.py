@@ -27,7 +27,7 @@ import msgspec
 from engine.daemon.nursery import Nursery
 from engine.errors import WorkerDied
 from engine.jobs.liveness import read_start_time
-from engine.worker.channel import Channel, FromWorker, Stop, ToWorker
+from engine.worker.channel import Channel, FromWorker, Stop, ToWorker, WorkerSettings
 from engine.worker.entry import run_forked
 
 NURSERY_PATIENCE_S = 180.0
@@ -126,6 +126,13 @@ class WorkerProcess:
             if self.exit is None:
                 self.kill(reason)
 
+    async def wait_gone(self, timeout_s: float = 5.0) -> bool:
+        """Until it has ended; False where it has not within `timeout_s`."""
+        end = time.monotonic() + timeout_s
+        while self.exit is None and time.monotonic() < end:
+            await asyncio.sleep(0.001)
+        return self.exit is not None
+
     def _listen(self) -> None:
         try:
             while True:
@@ -159,7 +166,9 @@ class WorkerProcess:
 async def start_worker(
     device_id: str,
     nursery: Nursery,
+    settings: WorkerSettings,
     *,
+    needs_fresh_import: bool = False,
     log_path: Path,
     on_message: Callable[[WorkerProcess, FromWorker], None],
     on_exit: Callable[[WorkerProcess, WorkerExit], None],
@@ -167,7 +176,8 @@ async def start_worker(
     """A worker for `device_id`: out of the nursery, or the slow way where there is none.
 
     While the nursery warms up this waits for it: its imports have a head start on any that a
-    worker of its own would have to begin now.
+    worker of its own would have to begin now. With `needs_fresh_import` it imports torch itself
+    all the same, since some of its settings are read only then.
 
     Raises:
         WorkerDied: it could not be started at all.
@@ -176,11 +186,12 @@ async def start_worker(
     ours, theirs = Pipe()
     channel: Channel[ToWorker, FromWorker] = Channel(ours, FromWorker)
     try:
-        if await nursery.wait_settled(NURSERY_PATIENCE_S) == "ready":
-            process = await nursery.fork(run_forked, theirs, nursery.pid, device_id, str(log_path))
+        told = msgspec.json.encode(settings).decode()
+        if not needs_fresh_import and await nursery.wait_settled(NURSERY_PATIENCE_S) == "ready":
+            process = await nursery.fork(run_forked, theirs, nursery.pid, device_id, str(log_path), told)
             pid, forked, wait = process.pid, True, lambda: _join(process)
         else:
-            child = _start_slowly(theirs.fileno(), device_id, log_path)
+            child = _start_slowly(theirs.fileno(), device_id, log_path, settings, told)
             pid, forked, wait = child.pid, False, child.wait
     except BaseException:
         ours.close()
@@ -205,16 +216,19 @@ def _join(process: Any) -> int:
     return int(process.exitcode)
 
 
-def _start_slowly(fd: int, device_id: str, log_path: Path) -> subprocess.Popen[bytes]:
+def _start_slowly(
+    fd: int, device_id: str, log_path: Path, settings: WorkerSettings, told: str
+) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-P", "-m", "engine.worker.entry"]
     command += ["--fd", str(fd), "--device", device_id, "--parent", str(os.getpid()), "--log", str(log_path)]
+    command += ["--settings", told]
     try:
         return subprocess.Popen(
             command,
             pass_fds=[fd],
             stdin=subprocess.DEVNULL,
             cwd=log_path.parent,
-            env={**os.environ, "PYTHONSAFEPATH": "1"},
+            env={**os.environ, "PYTHONSAFEPATH": "1", "PYTORCH_ALLOC_CONF": settings.allocator},
         )
     except OSError as error:
         raise WorkerDied(f"no worker can be started: {error}") from error

@@ -13,6 +13,8 @@ from engine.jobs.model import Outcome
 TRIP_AT = 3
 """Failures of one kind in a row that hold the queue."""
 
+CLEANED_UP = "cleaned_up"
+"""Error code of a job whose worker a person ended under it; never counts either."""
 ENGINE_ENDED = "engine_ended"
 """Error code of a job whose engine ended under it; says nothing about the job, so never counts."""
 
@@ -30,7 +32,7 @@ class Breaker:
         """The state after job `job_id` ended. A hold stays until `reset`."""
         if outcome == "done":
             return replace(self, kind=None, count=0)
-        if outcome == "cancelled" or error_code == ENGINE_ENDED:
+        if outcome == "cancelled" or error_code in (ENGINE_ENDED, CLEANED_UP):
             return self
         kind = error_code or outcome
         count = self.count + 1 if kind == self.kind else 1

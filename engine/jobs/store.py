@@ -352,13 +352,20 @@ class JobStore:
             return self._tables.job(job_id)
 
     def interrupt(
-        self, job_id: int, cause: str, *, error_code: str = "worker_died", counted: bool = True
+        self,
+        job_id: int,
+        cause: str,
+        *,
+        error_code: str = "worker_died",
+        counted: bool = True,
+        again: bool = True,
     ) -> Job:
         """A running job lost its worker: done if its files prove it, else queued once more, else interrupted.
 
         Queued again it goes to the front of its priority and keeps `cause` as its error. A job
         that somebody wanted cancelled ends as cancelled. Not `counted` is an interruption that
-        a person meant, such as stopping the engine: the job is queued again however often.
+        a person meant, such as stopping the engine: the job is queued again however often. Not
+        `again` leaves it interrupted: who ended its worker decides when it runs again.
 
         Raises:
             NotFound: no job has that id.
@@ -367,7 +374,7 @@ class JobStore:
         with self._tables.write():
             row = self._tables.row(job_id)
             require(job_id, row["state"], "interrupted", "end")
-            return self._tables.interrupt(row, cause, error_code, counted=counted)
+            return self._tables.interrupt(row, cause, error_code, counted=counted, again=again)
 
     def recover(self, instance: str, is_alive: Callable[[Owner], bool]) -> Recovery:
         """Settle what engines other than `instance` left running; called before any job starts.

@@ -129,7 +129,9 @@ class Tables:
             self.update(job_id, held=int(held))
             return self.job(job_id)
 
-    def interrupt(self, row: sqlite3.Row, cause: str, error_code: str, *, counted: bool = True) -> Job:
+    def interrupt(
+        self, row: sqlite3.Row, cause: str, error_code: str, *, counted: bool = True, again: bool = True
+    ) -> Job:
         job_id = row["id"]
         last = self.attempt(row)
         proof = find_proof(job_id=job_id, attempt=last.attempt, output=last.output, manifest=last.manifest)
@@ -141,7 +143,7 @@ class Tables:
             self.end(row, "cancelled", error=None, error_code="cancelled", cause=cause)
         else:
             self.end(row, "interrupted", error=cause, error_code=error_code)
-            if row["interruptions"] < REQUEUE_LIMIT or not counted:
+            if again and (row["interruptions"] < REQUEUE_LIMIT or not counted):
                 self.update(
                     job_id,
                     state="queued",

@@ -16,7 +16,7 @@ from typing import Protocol, TypeAlias
 from engine.errors import NotFound
 from engine.models.demo_files import DEMO_FOLDER, DEMO_MODELS, are_demo_models_complete, demo_folder
 from engine.models.model import Model, printable, read_model
-from engine.wire import ComponentState, ComponentStatus, ModelStatus
+from engine.wire import ComponentState, ComponentStatus, ModelStatus, VaePrecision
 
 SCAN_LIMIT = 4096
 """Entries of one folder that a scan looks at."""
@@ -44,8 +44,9 @@ class LoadRate(Protocol):
 class Catalog:
     """The models below one folder. Owned by one thread."""
 
-    def __init__(self, models_dir: Path) -> None:
+    def __init__(self, models_dir: Path, vae_precision: VaePrecision = "auto") -> None:
         self._dir = models_dir
+        self._vae_precision = vae_precision
         self._known: dict[Path, tuple[Fingerprint, Model]] = {}
         self._models: tuple[Model, ...] = ()
         self._scanned = False
@@ -57,7 +58,9 @@ class Catalog:
         for folder in self._folders():
             fingerprint = _fingerprint(folder)
             before = self._known.get(folder)
-            model = before[1] if before and before[0] == fingerprint else read_model(folder)
+            model = (
+                before[1] if before and before[0] == fingerprint else read_model(folder, self._vae_precision)
+            )
             known[folder] = (fingerprint, model)
             # The same name twice: the person's own model, which comes first, hides the demo.
             models.setdefault(model.name, model)
@@ -102,11 +105,15 @@ class Catalog:
         states: Mapping[str, ComponentPresence],
         *,
         rate: LoadRate | None,
+        warm: Mapping[str, int] | None = None,
         active: bool,
         last_used_at: float | None,
     ) -> ModelStatus:
-        """`model` as viewers see it; a component that `states` lacks is absent."""
-        return model_status(model, states, rate=rate, active=active, last_used_at=last_used_at)
+        """`model` as viewers see it; a component that `states` lacks is absent.
+
+        `warm` are registered bytes by component, where they are known.
+        """
+        return model_status(model, states, rate=rate, warm=warm, active=active, last_used_at=last_used_at)
 
     def _folders(self) -> list[Path]:
         own = [folder for folder in _subfolders(self._dir) if folder.name != DEMO_FOLDER]
@@ -120,6 +127,7 @@ def model_status(
     states: Mapping[str, ComponentPresence],
     *,
     rate: LoadRate | None,
+    warm: Mapping[str, int] | None = None,
     active: bool,
     last_used_at: float | None,
 ) -> ModelStatus:
@@ -134,6 +142,7 @@ def model_status(
                 bytes=num_bytes,
                 state=present.state if present else "absent",
                 leased=bool(present and present.leased),
+                warm_bytes=None if warm is None else min(num_bytes, warm.get(component.name, 0)),
                 back_in_s=rate.seconds(num_bytes) if rate else None,
             )
         )

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from engine.models.dtypes import DTYPES
 from engine.models.index import ComponentIndex
+from engine.wire import VaePrecision
 
 ALIGNMENT = 512
 """Bytes; what the caching allocator itself aligns to, so kernels meet the alignment they know."""
@@ -58,9 +59,16 @@ def resident_dtype(component: str, tensor: str, main: str) -> str:
     return FP32 if keep else main
 
 
-def resident_bytes(component: str, index: ComponentIndex) -> int:
+def kept_dtype(component: str, index: ComponentIndex, vae_precision: VaePrecision = "auto") -> str:
+    """The main dtype in which a component is kept: its file's, but for a VAE whose precision is set."""
+    if component == "vae" and vae_precision != "auto":
+        return {"bf16": "BF16", "fp32": FP32}[vae_precision]
+    return main_dtype(index)
+
+
+def resident_bytes(component: str, index: ComponentIndex, vae_precision: VaePrecision = "auto") -> int:
     """What the weights of `index` take when resident."""
-    main = main_dtype(index)
+    main = kept_dtype(component, index, vae_precision)
     sizes = []
     for name, entry in index.tensors.items():
         if TIED.get(name) in index.tensors:

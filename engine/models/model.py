@@ -23,10 +23,11 @@ from engine.models.configs import (
     read_text_config,
     read_vae_config,
 )
+from engine.models.content import content_of
 from engine.models.dtypes import DTYPES
 from engine.models.index import FETCH_AGAIN, read_component_index
-from engine.models.layout import main_dtype, resident_bytes
-from engine.wire import ModelKind
+from engine.models.layout import kept_dtype, resident_bytes
+from engine.wire import ModelKind, VaePrecision
 
 MODEL_INDEX = "model_index.json"
 TOKENIZER_FILES = ("tokenizer.json", "spiece.model")
@@ -43,7 +44,11 @@ class ModelComponent:
     """When resident."""
     identity: str
     dtype: str
-    """The one that holds most of its bytes, such as `bfloat16`."""
+    """The one that holds most of its bytes when resident, such as `bfloat16`."""
+    content: str = ""
+    """Equal for components whose weights are surely the same."""
+    files: tuple[Path, ...] = ()
+    """Of its weights."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,7 +84,7 @@ class Model:
         raise NotFound(f"{self.name} has no component {name!r}; it has {names}")
 
 
-def read_model(folder: Path) -> Model:
+def read_model(folder: Path, vae_precision: VaePrecision = "auto") -> Model:
     """The model in `folder`; what is wrong with it becomes its `problem`."""
     name = printable(folder.name)
     kind: ModelKind = "t2v"
@@ -101,7 +106,7 @@ def read_model(folder: Path) -> Model:
                 f"{folder / CARD_FILE} says {card.kind} of a model whose nets are {kind}; "
                 "correct it or remove it"
             )
-        configs, components = _read_components(folders)
+        configs, components = _read_components(folders, vae_precision)
         _check_tokenizer(folder / "tokenizer")
     except (ModelUnusable, OSError, ValueError) as error:
         problem = printable(str(error) or type(error).__name__)
@@ -169,7 +174,9 @@ def _component_folders(folder: Path, parts: Mapping[str, object]) -> dict[str, P
     return {"text": text, "dit": folder / "transformer", "vae": vae}
 
 
-def _read_components(folders: Mapping[str, Path]) -> tuple[Configs, tuple[ModelComponent, ...]]:
+def _read_components(
+    folders: Mapping[str, Path], vae_precision: VaePrecision
+) -> tuple[Configs, tuple[ModelComponent, ...]]:
     dits = {name: read_dit_config(folder) for name, folder in folders.items() if name.startswith("dit")}
     dit = next(iter(dits.values()))
     for name, other in dits.items():
@@ -202,13 +209,16 @@ def _read_components(folders: Mapping[str, Path]) -> tuple[Configs, tuple[ModelC
                     f"{folder} holds other weights than its config.json describes: {tensor} {found} "
                     f"instead of {list(shape)}; {FETCH_AGAIN}"
                 )
+        files = tuple(file.path for file in index.files)
         components.append(
             ModelComponent(
                 name=name,
                 folder=folder,
-                bytes=resident_bytes(name, index),
+                bytes=resident_bytes(name, index, vae_precision),
                 identity=index.identity,
-                dtype=DTYPES[main_dtype(index)].name,
+                dtype=DTYPES[kept_dtype(name, index, vae_precision)].name,
+                content=content_of(folder / "config.json", files),
+                files=files,
             )
         )
     return configs, tuple(components)

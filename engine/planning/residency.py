@@ -1,21 +1,24 @@
-"""Which components to evict before a stage of work. A pure decision.
+"""Which components to load, to evict and to load ahead for a stage of work. Pure decisions.
 
-The worker asks before every stage. Components that are leased stay; of the others those of
-other models go first, then the least recently used, and only as many as are needed.
+The worker asks before every stage; `explain_job` asks for a whole job what the worker would be
+answered, so that a person sees the same plan. Components that are leased stay. What goes first
+is what this job will not need again, other models before this one, the least recently used first,
+and only as many as are needed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from engine.errors import DoesNotFit, OutOfMemory
 from engine.units import size_text
+from engine.wire import PlanAction, PlanStep, Residency
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Resident:
-    """A component whose weights are loaded."""
+    """A component that has device memory."""
 
     model: str
     component: str
@@ -23,15 +26,27 @@ class Resident:
     leased: bool
     last_used: float
     """On any clock that grows."""
+    content: str = ""
+    """Equal for components whose weights are the same; empty where nobody looked."""
+
+    @property
+    def label(self) -> str:
+        return f"{self.model}/{self.component}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Needed:
-    """A component that the stage uses."""
+    """A component that a stage uses."""
 
     model: str
     component: str
     bytes: int
+    content: str = ""
+    """As a resident's."""
+
+    @property
+    def label(self) -> str:
+        return f"{self.model}/{self.component}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,55 +57,350 @@ class Eviction:
     reason: str
     """One clause for the log: why this one."""
 
+    @property
+    def label(self) -> str:
+        return f"{self.model}/{self.component}"
 
-def plan_evictions(
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Load:
+    """A component to bring in."""
+
+    needed: Needed
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StagePlan:
+    """What to do before a stage and under it."""
+
+    evictions: tuple[Eviction, ...]
+    """First, in this order."""
+    loads: tuple[Load, ...]
+    """What the stage itself lacks."""
+    ahead: tuple[Load, ...]
+    """What later stages need and fits beside this one: loaded while it computes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stage:
+    """One stage of a job, as it will ask."""
+
+    name: str
+    needed: tuple[Needed, ...]
+    working_bytes: int
+    """Memory beside the weights, at its peak."""
+
+
+def plan_stage(
     residents: Iterable[Resident],
     needed: Sequence[Needed],
     *,
     stage: str,
-    stage_bytes: int,
+    working_bytes: int,
     budget_bytes: int,
-) -> tuple[Eviction, ...]:
-    """What must go for `needed` and `stage_bytes` of working memory within `budget_bytes`, in order.
+    later: Sequence[Stage] = (),
+    mode: Residency = "auto",
+) -> StagePlan:
+    """What must go and what must come for `needed` and `working_bytes` within `budget_bytes`.
+
+    `later` are the job's later stages, the next one first. The budget is what this engine may hold
+    at all: other tenants' memory is not in it.
 
     Raises:
         DoesNotFit: it would not fit even if nothing else were resident.
         OutOfMemory: what is leased leaves too little.
     """
-    wanted = {(item.model, item.component) for item in needed}
     here = list(residents)
-    need_bytes = sum(item.bytes for item in needed) + stage_bytes
-    names = " + ".join(f"{item.model}/{item.component}" for item in needed) or "its work"
+    present = {item.label for item in here}
+    loads = tuple(
+        Load(needed=item, reason=f"{stage} needs it") for item in needed if item.label not in present
+    )
+    evictions = _evictions(here, needed, stage, working_bytes, budget_bytes, later, mode)
+    gone = {item.label for item in evictions}
+    held = {item.label: item.bytes for item in here if item.label not in gone}
+    held |= {load.needed.label: load.needed.bytes for load in loads}
+    now = Stage(name=stage, needed=tuple(needed), working_bytes=working_bytes)
+    return StagePlan(
+        evictions=evictions,
+        loads=loads,
+        ahead=() if mode == "dit_only" else _ahead(held, now, later, budget_bytes),
+    )
+
+
+def _ahead(held: dict[str, int], now: Stage, later: Sequence[Stage], budget_bytes: int) -> tuple[Load, ...]:
+    """What later stages lack and can have now: it must fit beside this stage and all until its own."""
+    ahead: list[Load] = []
+    for number, stage in enumerate(later):
+        for item in stage.needed:
+            if item.label in held:
+                continue
+            room = min(_room(held, between, budget_bytes) for between in (now, *later[:number])) - item.bytes
+            if room < 0:
+                continue
+            held[item.label] = item.bytes
+            reason = f"{stage.name} needs it, and {size_text(room)} stay free beside {now.name}"
+            ahead.append(Load(needed=item, reason=reason))
+    return tuple(ahead)
+
+
+def _room(held: dict[str, int], stage: Stage, budget_bytes: int) -> int:
+    """What `stage` leaves free when everything in `held` stays through it."""
+    together = held | {item.label: item.bytes for item in stage.needed}
+    return budget_bytes - sum(together.values()) - stage.working_bytes
+
+
+def _evictions(
+    here: Sequence[Resident],
+    needed: Sequence[Needed],
+    stage: str,
+    working_bytes: int,
+    budget_bytes: int,
+    later: Sequence[Stage],
+    mode: Residency,
+) -> tuple[Eviction, ...]:
+    wanted = {item.label for item in needed}
+    soon = {item.label for stage in later for item in stage.needed}
+    need_bytes = sum(item.bytes for item in needed) + working_bytes
     if need_bytes > budget_bytes:
+        names = " + ".join(item.label for item in needed) or "its work"
         raise DoesNotFit(
-            f"{stage} needs {size_text(need_bytes)} ({names} and {size_text(stage_bytes)} of working memory) "
-            f"and the budget is {size_text(budget_bytes)}; take fewer frames or a smaller resolution, "
-            "or raise the budget"
+            f"{stage} needs {size_text(need_bytes)} ({names} and {size_text(working_bytes)} of working "
+            f"memory) and the budget is {size_text(budget_bytes)}; take fewer frames or a smaller "
+            "resolution, or raise the budget"
         )
-    others = [item for item in here if (item.model, item.component) not in wanted]
+    others = [item for item in here if item.label not in wanted]
     excess = need_bytes + sum(item.bytes for item in others) - budget_bytes
     models = {item.model for item in needed}
     evict: list[Eviction] = []
-    for item in sorted(others, key=lambda item: (item.model in models, item.last_used)):
-        if excess <= 0:
-            break
+
+    def go(item: Resident, reason: str) -> None:
+        nonlocal excess
+        evict.append(Eviction(model=item.model, component=item.component, bytes=item.bytes, reason=reason))
+        excess -= item.bytes
+
+    def last_to_go(item: Resident) -> tuple[bool, bool, bool, float]:
+        return (_is_dear(item, mode, models), item.label in soon, item.model in models, item.last_used)
+
+    for item in sorted(others, key=last_to_go):
         if item.leased:
             continue
-        kinship = "of this model, used least recently" if item.model in models else "of another model"
-        evict.append(
-            Eviction(
-                model=item.model,
-                component=item.component,
-                bytes=item.bytes,
-                reason=f"{stage} lacks {size_text(excess)}; it is idle, {kinship}",
-            )
-        )
-        excess -= item.bytes
+        if mode == "dit_only":
+            go(item, f"dit_only keeps nothing beside {stage}")
+        elif excess > 0:
+            if item.label in soon:
+                why = "a later stage loads it again"
+            elif item.model in models:
+                why = "of this model, used least recently"
+            else:
+                why = "of another model"
+            go(item, f"{stage} lacks {size_text(excess)}; it is idle, {why}")
     if excess > 0:
-        held = ", ".join(f"{item.model}/{item.component}" for item in others if item.leased)
+        held = ", ".join(item.label for item in others if item.leased)
         raise OutOfMemory(
             f"{stage} needs {size_text(need_bytes)} of the budget of {size_text(budget_bytes)} "
             f"and lacks {size_text(excess)}: "
             f"{held} are in use; wait for that job to end"
         )
     return tuple(evict)
+
+
+def _is_dear(item: Resident, mode: Residency, models: set[str]) -> bool:
+    """Whether the person asked to keep it as long as that is possible."""
+    if item.model not in models:
+        return False
+    return (mode == "keep_text" and item.component == "text") or (
+        mode == "keep_experts" and item.component.startswith("dit.")
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SwitchPlan:
+    """What makes one model the loaded one."""
+
+    evictions: tuple[Eviction, ...]
+    loads: tuple[Load, ...]
+    """In the order of a job's need."""
+    left_out: tuple[Needed, ...]
+    """What does not fit beside the rest and a job loads when its stage comes."""
+
+
+def plan_switch(
+    residents: Iterable[Resident], components: Sequence[Needed], *, budget_bytes: int, reserve_bytes: int
+) -> SwitchPlan:
+    """What must go and come so that `components`, all of one model, are resident as far as they fit.
+
+    `reserve_bytes` stay free for the work of its largest stage.
+
+    Raises:
+        DoesNotFit: the largest one does not fit beside that work, so no job could run.
+    """
+    largest = max(components, key=lambda item: item.bytes)
+    if largest.bytes + reserve_bytes > budget_bytes:
+        raise DoesNotFit(
+            f"{largest.label} needs {size_text(largest.bytes)}, the work of its largest stage "
+            f"{size_text(reserve_bytes)}, and the budget is {size_text(budget_bytes)}; "
+            "raise the budget or take a smaller model"
+        )
+    chosen: list[Needed] = []
+    left = budget_bytes - reserve_bytes
+    for item in components:
+        if item.bytes <= left:
+            chosen.append(item)
+            left -= item.bytes
+    here = {item.label for item in residents}
+    wanted = {item.label for item in chosen}
+    target = components[0].model
+    evictions = tuple(
+        Eviction(
+            model=item.model,
+            component=item.component,
+            bytes=item.bytes,
+            reason=f"does not fit beside the rest of {target}"
+            if item.model == target
+            else f"{target} takes its place",
+        )
+        for item in residents
+        if item.label not in wanted
+    )
+    return SwitchPlan(
+        evictions=evictions,
+        loads=tuple(
+            Load(needed=item, reason=f"part of {target}") for item in chosen if item.label not in here
+        ),
+        left_out=tuple(item for item in components if item not in chosen),
+    )
+
+
+class _Ledger:
+    """Who is resident while a plan is told, and what was told."""
+
+    def __init__(self, residents: Iterable[Resident]) -> None:
+        self.here = {item.label: item for item in residents}
+        self.steps: list[PlanStep] = []
+        self.clock = max((item.last_used for item in self.here.values()), default=0.0)
+
+    def tell(self, stage: str, action: PlanAction, item: Needed | Eviction, reason: str) -> None:
+        self.steps.append(
+            PlanStep(
+                stage=stage,
+                action=action,
+                model=item.model,
+                component=item.component,
+                bytes=item.bytes,
+                reason=reason,
+                held_bytes=sum(held.bytes for held in self.here.values()),
+            )
+        )
+
+    def add(self, item: Needed) -> None:
+        self.here[item.label] = Resident(
+            model=item.model,
+            component=item.component,
+            bytes=item.bytes,
+            leased=False,
+            last_used=self.clock,
+            content=item.content,
+        )
+
+    def adopt(self, stage: str, wanted: Sequence[Needed]) -> None:
+        """Let `wanted` have the device memory of others with the same weights."""
+        for item in wanted:
+            twin = next(
+                (
+                    held
+                    for held in self.here.values()
+                    if item.content
+                    and (held.component, held.content) == (item.component, item.content)
+                    and not held.leased
+                ),
+                None,
+            )
+            if item.label not in self.here and twin is not None:
+                del self.here[twin.label]
+                self.add(item)
+                self.tell(stage, "adopt", item, f"the same weights as {twin.label}, which it takes over")
+
+
+def explain_switch(
+    residents: Iterable[Resident], components: Sequence[Needed], *, budget_bytes: int, reserve_bytes: int
+) -> tuple[PlanStep, ...]:
+    """Every move of weights that a switch would make, in order, each with its reason.
+
+    Raises:
+        DoesNotFit: as `plan_switch`.
+    """
+    ledger = _Ledger(residents)
+    ledger.adopt("switch", components)
+    plan = plan_switch(
+        list(ledger.here.values()), components, budget_bytes=budget_bytes, reserve_bytes=reserve_bytes
+    )
+    for gone in plan.evictions:
+        del ledger.here[gone.label]
+        ledger.tell("switch", "evict", gone, gone.reason)
+    for load in plan.loads:
+        ledger.add(load.needed)
+        ledger.tell("switch", "load", load.needed, load.reason)
+    return tuple(ledger.steps)
+
+
+def explain_job(
+    residents: Iterable[Resident], stages: Sequence[Stage], *, budget_bytes: int, mode: Residency = "auto"
+) -> tuple[PlanStep, ...]:
+    """Every move of weights of a whole job in order, each with its reason, as the worker would do it.
+
+    Raises:
+        DoesNotFit, OutOfMemory: as `plan_stage`, from the first stage that cannot run.
+    """
+    ledger = _Ledger(residents)
+    here = ledger.here
+    for number, stage in enumerate(stages):
+        ledger.clock += 1
+        ledger.adopt(stage.name, stage.needed)
+        if (swap := _swap_of(here, stages, number)) is not None:
+            outgoing, incoming = swap
+            del here[outgoing.label]
+            ledger.add(incoming)
+            reason = f"takes the bytes of {outgoing.component} block by block under its last step"
+            ledger.tell(stage.name, "swap", incoming, reason)
+        plan = plan_stage(
+            here.values(),
+            stage.needed,
+            stage=stage.name,
+            working_bytes=stage.working_bytes,
+            budget_bytes=budget_bytes,
+            later=stages[number + 1 :],
+            mode=mode,
+        )
+        for gone in plan.evictions:
+            del here[gone.label]
+            ledger.tell(stage.name, "evict", gone, gone.reason)
+        for load in plan.loads:
+            ledger.add(load.needed)
+            ledger.tell(stage.name, "load", load.needed, load.reason)
+        for item in stage.needed:
+            here[item.label] = replace(here[item.label], last_used=ledger.clock)
+        for load in plan.ahead:
+            ledger.add(load.needed)
+            ledger.tell(stage.name, "ahead", load.needed, load.reason)
+    return tuple(ledger.steps)
+
+
+def _swap_of(
+    here: dict[str, Resident], stages: Sequence[Stage], number: int
+) -> tuple[Resident, Needed] | None:
+    """The expert that leaves and the one that takes its place as this stage begins, if they swap."""
+    if number == 0:
+        return None
+    before, now = stages[number - 1].needed, stages[number].needed
+    if len(before) != 1 or len(now) != 1 or now[0].label in here or before[0].label not in here:
+        return None
+    outgoing, incoming = here[before[0].label], now[0]
+    if not swaps_in_place(outgoing.component, incoming.component) or outgoing.bytes != incoming.bytes:
+        return None
+    return outgoing, incoming
+
+
+def swaps_in_place(outgoing: str, incoming: str) -> bool:
+    """Whether two components are experts of one net, which can take each other's bytes."""
+    return outgoing != incoming and outgoing.startswith("dit.") and incoming.startswith("dit.")

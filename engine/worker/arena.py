@@ -1,15 +1,18 @@
 """A component's weights: views in one region of device memory, there or not there as a whole.
 
-Every parameter and persistent buffer of a module gets a place in one `DeviceMemory`, so a load
-is one allocation and an unload gives back every byte, whatever still refers to them. While the
-weights are absent each parameter is an empty tensor and every forward is refused in Python,
-since a kernel that reads a released region ends the device context.
+Every parameter and persistent buffer of a module gets a place in one region, so a load is one
+allocation and an unload gives back every byte, whatever still refers to them. While the weights
+are absent each parameter is an empty tensor and every forward is refused in Python, since a
+kernel that reads a released region ends the device context.
 
-Nothing outside this module keeps a tensor of weights.
+A region has a segment for each block of the net and one for all that lies outside them. They
+arrive one after the other; a forward waits for each where it needs it. Nothing outside this
+module keeps a tensor of weights.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -18,7 +21,11 @@ from torch import Tensor, nn
 
 from engine.errors import NotResident
 from engine.models.layout import place
-from engine.worker.backend import Backend
+from engine.worker.backend import Backend, Mark
+from engine.worker.region import Gate, Region
+
+BLOCK = re.compile(r"^(?:.*?\.)?\w*blocks?\.\d+(?=\.)")
+"""The block that a tensor's name lies in: `blocks.7`, `encoder.block.3`, `decoder.up_blocks.0`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,6 +34,7 @@ class Slot:
 
     names: tuple[str, ...]
     """In the module, the first one registered first."""
+    segment: int
     begin: int
     bytes: int
     shape: tuple[int, ...]
@@ -35,9 +43,14 @@ class Slot:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layout:
-    """Where each tensor of a module lies."""
+    """Where each tensor of a module lies. Equal layouts can take each other's place."""
 
     slots: tuple[Slot, ...]
+    segments: tuple[str, ...]
+    """Names of the module's blocks in the order in which a forward needs them; the first one, `""`,
+    is all that lies outside them."""
+    segment_bytes: tuple[int, ...]
+    """Boundaries included, so they add up to `bytes`."""
     bytes: int
 
 
@@ -50,11 +63,15 @@ class _Held:
     owners: list[tuple[nn.Module, str]] = field(default_factory=list)
 
 
-class Arena:
-    """Loads and unloads one module's weights as a whole.
+def _ignore_wait() -> None:
+    """Where nobody asks a wait to end."""
 
-    The module is built on the meta device and belongs to the arena from then on. Used by one
-    thread at a time; the store's lock sees to it.
+
+class Arena:
+    """One module's weights in a region, or none.
+
+    The module is built on the meta device and belongs to the arena from then on. Attached and
+    detached by one thread at a time; the store's lock sees to it.
 
     Raises:
         ValueError: a non-persistent buffer is on the meta device, so nobody computed it.
@@ -65,8 +82,11 @@ class Arena:
     ) -> None:
         """`dtypes` gives the dtype of a tensor by its first name; absent ones keep the module's."""
         self.label = label
+        self.module = module
+        self.poll: Callable[[], None] = _ignore_wait
+        """Runs while a forward waits for weights; what it raises ends the forward."""
         self._backend = backend
-        self._resident = False
+        self._region: Region | None = None
         held = list(_weights(module))
         self._outside = list(_outside(module, label))
         self.layout = _place(held, dtypes)
@@ -77,74 +97,147 @@ class Arena:
         self._buffers: list[tuple[int, nn.Module, str]] = []
         for number, item in enumerate(held):
             self._adopt(number, item)
-        self._memory = backend.new_memory(self.layout.bytes)
-        for part in module.modules():
-            if part is module or part._parameters or part._buffers:
-                part.register_forward_pre_hook(self._refuse_when_absent)
+        self._home = Region(backend, self.layout.bytes, len(self.layout.segments))
+        self._guard(module)
 
     @property
     def bytes(self) -> int:
-        """Of the region when resident."""
+        """Of the region when attached."""
         return self.layout.bytes
 
     @property
+    def held_bytes(self) -> int:
+        """Of the segments that are this component's, arrived or on their way."""
+        region = self._region
+        if region is None:
+            return 0
+        sizes = zip(region.holders, self.layout.segment_bytes, strict=True)
+        return sum(size for holder, size in sizes if holder == self.label)
+
+    @property
     def outside_bytes(self) -> int:
-        """Non-persistent buffers that lie on the device beside the region while resident."""
-        if not self._resident or self._backend.kind == "cpu":
+        """Non-persistent buffers that lie on the device beside the region while attached."""
+        if self._region is None or self._backend.kind == "cpu":
             return 0
         return sum(master.nbytes for _, _, master in self._outside)
 
     @property
-    def resident(self) -> bool:
-        return self._resident
+    def attached(self) -> bool:
+        """Whether a region belongs to it, whose weights are there or on their way."""
+        return self._region is not None
 
     @torch.inference_mode(False)
     @torch.no_grad()
-    def load(self, fill: Callable[[Mapping[str, Tensor]], None]) -> None:
-        """Allocate the region, let `fill` write it, and give the module its weights.
+    def attach(self) -> tuple[Mapping[str, Tensor], list[Gate]]:
+        """Allocate the region and give the module its views, whose weights are still to come.
 
-        `fill` gets the flat 1-D view of each slot by its first name. If it raises, not a byte
-        stays allocated and the module is as absent as before.
+        Returns the flat 1-D view of each slot by its first name, to be written, and the gate of
+        each segment, to be opened once that is done.
+
+        Raises:
+            what the device answers when it has no room; not a byte stays allocated then.
         """
-        if self._resident:
-            return
+        assert self._region is None, f"{self.label} is attached already"
+        region = self._home
         try:
-            region = self._memory.commit()
-            flat = {
-                slot.names[0]: region[slot.begin : slot.begin + slot.bytes].view(slot.dtype)
-                for slot in self.layout.slots
-            }
-            fill(flat)
-            views = [flat[slot.names[0]].view(slot.shape) for slot in self.layout.slots]
-            for number, parameter in self._parameters:
-                parameter.data = views[number]
-            for number, owner, name in self._buffers:
-                owner._buffers[name] = views[number]
-            for owner, name, master in self._outside:
-                owner._buffers[name] = master.to(self._backend.device)
+            flat = self._view(region)
         except BaseException:
-            self._drop()
+            self._region = region
+            self.detach()
             raise
-        self._resident = True
+        self._region = region
+        return flat, [region.expect(segment, self.label) for segment in range(len(self.layout.segments))]
 
     @torch.inference_mode(False)
     @torch.no_grad()
-    def unload(self) -> None:
-        """Give every byte back. Waits for the device to finish with them; harmless when absent."""
-        if self._resident:
-            self._backend.synchronize()
-            self._drop()
+    def attach_to(self, other: Arena) -> Mapping[str, Tensor]:
+        """Give the module views in the region of `other`, to take its segments one by one.
 
-    def _drop(self) -> None:
-        self._resident = False
+        Returns the flat view of each slot as `attach` does. Until `other.hand_over` ends it, both
+        are attached to the same bytes, and each refuses to compute with the other's segments.
+        """
+        assert self._region is None and other._region is not None, "one gives, one gets"
+        assert self.layout == other.layout, "only equals can take each other's place"
+        flat = self._view(other._region)
+        self._region = other._region
+        return flat
+
+    def take_segment(self, segment: int) -> Gate:
+        """The segment is this component's from now on; its gate."""
+        assert self._region is not None, "attach_to comes first"
+        return self._region.expect(segment, self.label)
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def hand_over(self, taker: Arena) -> None:
+        """Leave the region to `taker`, which is attached to it: this one is absent, no byte is freed."""
+        assert taker._region is self._region, "attach_to comes first"
+        self._home, taker._home = taker._home, self._home
+        self._forget_views()
+        self._region = None
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def detach(self) -> None:
+        """Give every byte back; harmless when absent. Nothing may be copying into it any more."""
+        region = self._region
+        if region is None:
+            return
+        self._forget_views()
+        self._region = None
+        region.release()
+        self._backend.free_cache()
+
+    def mark_compute(self) -> Mark:
+        """The end of what this thread has queued on the arena's device."""
+        return self._backend.mark_compute()
+
+    def load(self, fill: Callable[[Mapping[str, Tensor]], None]) -> None:
+        """Attach, let `fill` write all slots, and open all gates; for what need not stream.
+
+        If `fill` raises, not a byte stays allocated and the module is as absent as before.
+        """
+        if self.attached:
+            return
+        flat, gates = self.attach()
+        try:
+            with torch.no_grad():
+                fill(flat)
+        except BaseException:
+            self.detach()
+            raise
+        mark = self._backend.mark_copies()
+        for gate in gates:
+            gate.arrive(mark)
+
+    def unload(self) -> None:
+        """Give every byte back once the device has finished with them; harmless when absent."""
+        if self.attached:
+            self._backend.synchronize()
+            self.detach()
+
+    def _view(self, region: Region) -> Mapping[str, Tensor]:
+        memory = region.commit()
+        flat = {
+            slot.names[0]: memory[slot.begin : slot.begin + slot.bytes].view(slot.dtype)
+            for slot in self.layout.slots
+        }
+        views = [flat[slot.names[0]].view(slot.shape) for slot in self.layout.slots]
+        for number, parameter in self._parameters:
+            parameter.data = views[number]
+        for number, owner, name in self._buffers:
+            owner._buffers[name] = views[number]
+        for owner, name, master in self._outside:
+            owner._buffers[name] = master.to(self._backend.device)
+        return flat
+
+    def _forget_views(self) -> None:
         for number, parameter in self._parameters:
             parameter.data = self._empties[number]
         for number, owner, name in self._buffers:
             owner._buffers[name] = self._empties[number]
         for owner, name, master in self._outside:
             owner._buffers[name] = master
-        self._memory.release()
-        self._backend.free_cache()
 
     def _adopt(self, number: int, held: _Held) -> None:
         """Replace a meta tensor by one that can be emptied and filled, at every place it has."""
@@ -158,9 +251,31 @@ class Arena:
             self._buffers.append((number, owner, name))
             owner._buffers[name] = self._empties[number]
 
-    def _refuse_when_absent(self, module: nn.Module, args: object) -> None:
-        if not self._resident:
-            raise NotResident(f"{self.label} was used while it is not loaded; lease it first")
+    def _guard(self, module: nn.Module) -> None:
+        """Let every part that owns weights ask for its segment before it computes."""
+        numbers = {name: number for number, name in enumerate(self.layout.segments)}
+        for name, part in module.named_modules():
+            if part is module or part._parameters or part._buffers:
+                segment = numbers.get(block_of(f"{name}.") or "", 0)
+                part.register_forward_pre_hook(self._entering(segment))
+
+    def _entering(self, segment: int) -> Callable[[nn.Module, object], None]:
+        label = self.label
+
+        def enter(module: nn.Module, args: object) -> None:
+            region = self._region
+            if region is None:
+                raise NotResident(f"{label} was used while it is not loaded; lease it first")
+            if region.entered[segment] != label:
+                region.enter(segment, label, self.poll)
+
+        return enter
+
+
+def block_of(tensor: str) -> str | None:
+    """The block that a tensor of this name lies in, or None: `blocks.7.ffn.net.2.bias` -> `blocks.7`."""
+    found = BLOCK.match(tensor)
+    return found.group() if found else None
 
 
 def _weights(module: nn.Module) -> Iterator[_Held]:
@@ -196,8 +311,25 @@ def _place(held: list[_Held], dtypes: Mapping[str, torch.dtype]) -> Layout:
     kept = [dtypes.get(item.names[0], item.tensor.dtype) for item in held]
     sizes = [item.tensor.numel() * dtype.itemsize for item, dtype in zip(held, kept, strict=True)]
     begins, total = place(sizes)
+    # A tied tensor belongs to the outside if any of its names does: it may be needed first there.
+    blocks = [
+        "" if any(block_of(name) is None for name in item.names) else block_of(item.names[0]) or ""
+        for item in held
+    ]
+    segments = tuple(dict.fromkeys(["", *blocks]))
+    segment_bytes = [0] * len(segments)
+    for number, block in enumerate(blocks):
+        end = begins[number + 1] if number + 1 < len(begins) else total
+        segment_bytes[segments.index(block)] += end - begins[number]
     slots = tuple(
-        Slot(names=tuple(item.names), begin=begin, bytes=size, shape=tuple(item.tensor.shape), dtype=dtype)
-        for item, begin, size, dtype in zip(held, begins, sizes, kept, strict=True)
+        Slot(
+            names=tuple(item.names),
+            segment=segments.index(block),
+            begin=begin,
+            bytes=size,
+            shape=tuple(item.tensor.shape),
+            dtype=dtype,
+        )
+        for item, block, begin, size, dtype in zip(held, blocks, begins, sizes, kept, strict=True)
     )
-    return Layout(slots=slots, bytes=total)
+    return Layout(slots=slots, segments=segments, segment_bytes=tuple(segment_bytes), bytes=total)

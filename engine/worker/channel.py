@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from engine.wire import ComponentState, JobSpec, Manifest, Receipt, ReceiptStep, Stage
+from engine.wire import ComponentState, JobSpec, Manifest, Receipt, ReceiptStep, Stage, VaePrecision
 
 # --------------------------------------------------------------------------- daemon -> worker
 
@@ -23,6 +23,30 @@ class ModelFiles(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     kind: str
     path: str
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """A component that should be resident."""
+
+    model: ModelFiles
+    component: str
+
+
+class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker is told when it starts; it holds for its life."""
+
+    warm_budget_bytes: int | None = None
+    """Host memory that weight files may hold registered; None: what the host can spare."""
+    stream: str = "auto"
+    """How weights travel: `auto`, `registered` or `ring`."""
+    allocator: str = ""
+    """Settings of the device's caching allocator, as PYTORCH_ALLOC_CONF spells them."""
+    vae_precision: VaePrecision = "auto"
+    embeddings: str = ""
+    """Folder of the prompts' embeddings; empty: none are kept."""
+    embeddings_bytes: int = 0
+    preload: tuple[Wanted, ...] = ()
+    """Loaded while the libraries warm up."""
 
 
 class RunJob(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -50,11 +74,45 @@ class CancelJob(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class SwitchTo(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Unload what is not needed and load `model`; answered by ActionEnded."""
+    """Unload what is not needed and load `model`; Unloaded between the two, then ActionEnded."""
 
     action_id: int
     model: ModelFiles
     budget_bytes: int
+    reserve_bytes: int
+    """Of the budget, kept free for the work of the model's largest stage."""
+
+
+class Proceed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The answer to Unloaded: what was seen from outside; now load."""
+
+    action_id: int
+    returned_bytes: int | None
+    elapsed_s: float
+
+
+class Restore(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Make these components resident, beside what is there; answered by ActionEnded."""
+
+    action_id: int
+    wanted: tuple[Wanted, ...]
+
+
+class Warm(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Bring weight files into host memory and register them; answered by ActionEnded."""
+
+    action_id: int
+    wanted: tuple[Wanted, ...]
+    kept: tuple[Wanted, ...]
+    """All that a person wants warm, these included."""
+
+
+class DropWarm(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Let go of weight files in host memory, all that were opened (None) or these; ActionEnded."""
+
+    action_id: int
+    wanted: tuple[Wanted, ...] | None
+    kept: tuple[Wanted, ...] = ()
 
 
 class Unload(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -75,7 +133,7 @@ class Stop(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """End once nothing runs; the process exits 0."""
 
 
-ToWorker = RunJob | CancelJob | SwitchTo | Unload | Free | Stop
+ToWorker = RunJob | CancelJob | SwitchTo | Proceed | Restore | Warm | DropWarm | Unload | Free | Stop
 
 # --------------------------------------------------------------------------- worker -> daemon
 
@@ -89,6 +147,8 @@ class WorkerReady(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     baseline_rss_bytes: int
     """RSS of a fresh worker: Python and libraries."""
     versions: dict[str, str]
+    allocator: str | None = None
+    """The allocator's settings as it tells them itself; None where there is none."""
 
 
 class ComponentChanged(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -155,6 +215,24 @@ class ActionEnded(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     receipt: Receipt
 
 
+class Unloaded(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A switch has given back what it will; it loads once Proceed has come."""
+
+    action_id: int
+    expected_bytes: int
+
+
+class WarmChanged(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """What of the opened models' files is registered."""
+
+    warm: dict[str, int]
+    """`model/component` to bytes."""
+    rate: float | None
+    """Bytes a second at which pages are registered; None before any were."""
+    refusal: str | None
+    """Why this host registers nothing."""
+
+
 class MemoryMoved(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """A load or unload inside a job, for the log and the console's last receipt."""
 
@@ -177,6 +255,8 @@ FromWorker = (
     | JobEnded
     | ActionStepped
     | ActionEnded
+    | Unloaded
+    | WarmChanged
     | MemoryMoved
     | WorkerLog
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,13 +23,18 @@ from torch import Tensor, nn
 from transformers import UMT5Config, UMT5EncoderModel
 
 from engine.errors import ModelUnusable, NotFound
+from engine.models.content import content_of
 from engine.models.index import FETCH_AGAIN, ComponentIndex, read_component_index
-from engine.models.layout import main_dtype, resident_dtype
+from engine.models.layout import kept_dtype, resident_dtype
+from engine.wire import VaePrecision
 from engine.worker.arena import Arena
 from engine.worker.backend import Backend
 from engine.worker.channel import ModelFiles
-from engine.worker.stream import TORCH_DTYPES, Transfer, fill, plan_transfers
+from engine.worker.loading import Loading, Vacancy
+from engine.worker.region import Gate
+from engine.worker.stream import TORCH_DTYPES, Transfer, plan_transfers
 from engine.worker.text import Tokenizer, open_tokenizer
+from engine.worker.warm import WarmTier
 
 TOKENIZER = "tokenizer"
 TEXT, VAE, DIT, DIT_HIGH, DIT_LOW = "text", "vae", "dit", "dit.high", "dit.low"
@@ -45,6 +50,7 @@ FOLDERS: Mapping[str, Mapping[str, str]] = MappingProxyType(
 """Model kind to component to folder, in the order in which a job first needs them."""
 
 
+OnEnd: TypeAlias = Callable[[Loading], None]
 Stamp: TypeAlias = tuple[tuple[str, int, int, int], ...]
 """Name, inode, length and time of change of each file that opening a component reads."""
 STAMPED = (".json", ".safetensors", ".bin", ".pth", ".model")
@@ -63,8 +69,12 @@ class Component:
     transfers: tuple[Transfer, ...]
     stamp: Stamp
     """Of its folder, from before anything in it was read."""
+    content: str
+    """What its weights and configuration are, wherever they lie."""
     leases: int = 0
     last_used: float = 0.0
+    loading: Loading | None = None
+    """The load that filled the region, or does so now; None while it is absent."""
 
     @property
     def label(self) -> str:
@@ -74,17 +84,85 @@ class Component:
     def bytes(self) -> int:
         return self.arena.bytes
 
-    def load(self, backend: Backend, moved: Callable[[int], None]) -> None:
-        """Make the weights resident; `moved(bytes)` after each chunk may raise to give up.
+    @property
+    def resident(self) -> bool:
+        """Whether all its weights are there."""
+        return self.arena.attached and (self.loading is None or self.loading.ok)
+
+    @property
+    def broken(self) -> bool:
+        """Whether its load has failed, so that the region only takes room."""
+        return self.arena.attached and self.loading is not None and self.loading.failure is not None
+
+    def same_weights(self, other: Component) -> bool:
+        """Whether the other one's device memory would serve as this one's."""
+        return (
+            self.name == other.name
+            and self.content == other.content
+            and self.arena.layout == other.arena.layout
+        )
+
+    def adopt(self, twin: Component) -> None:
+        """Take over the device memory of `twin`, which has the same weights and is absent after."""
+        self.arena.attach_to(twin.arena)
+        mark = self.arena.mark_compute()
+        for segment in range(len(self.arena.layout.segments)):
+            self.arena.take_segment(segment).arrive(mark)
+        twin.arena.hand_over(self.arena)
+        twin.loading, self.loading = None, twin.loading
+        self.last_used = max(self.last_used, twin.last_used)
+
+    def begin_load(self, backend: Backend, warm: WarmTier | None, began: float, on_end: OnEnd) -> Loading:
+        """Attach the arena and make the load that fills it; `Loading.run` does the rest.
 
         Raises:
-            ModelUnusable: a file changed or cannot be read; nothing stays allocated.
+            what the device answers when it has no room; nothing stays allocated.
         """
+        slots, gates = self.arena.attach()
+        return self._loading(slots, gates, backend, warm, began, on_end)
 
-        def write(slots: Mapping[str, Tensor]) -> None:
-            fill(slots, self.transfers, self.index, backend, moved=moved)
+    def begin_load_into(
+        self,
+        other: Component,
+        vacancies: Sequence[Vacancy],
+        backend: Backend,
+        warm: WarmTier | None,
+        began: float,
+        on_end: OnEnd,
+    ) -> Loading:
+        """Attach to the region of `other` and make the load that takes it over, segment by segment."""
+        slots = self.arena.attach_to(other.arena)
+        return self._loading(slots, vacancies, backend, warm, began, on_end)
 
-        self.arena.load(write)
+    def _loading(
+        self,
+        slots: Mapping[str, Tensor],
+        gates: Sequence[Gate | Vacancy],
+        backend: Backend,
+        warm: WarmTier | None,
+        began: float,
+        on_end: OnEnd,
+    ) -> Loading:
+        self.loading = Loading(
+            self.label,
+            self.index,
+            self.transfers,
+            slots,
+            gates,
+            backend,
+            warm,
+            total_bytes=self.bytes,
+            began=began,
+            on_end=on_end,
+        )
+        return self.loading
+
+    def unload(self) -> None:
+        """Give every byte back, whatever still travels; harmless when absent."""
+        if self.loading is not None:
+            self.loading.cancel()
+        self.arena.unload()
+        self.loading = None
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
@@ -104,7 +182,7 @@ class Model:
         return self.files.name
 
 
-def open_model(files: ModelFiles, backend: Backend) -> Model:
+def open_model(files: ModelFiles, backend: Backend, vae_precision: VaePrecision = "auto") -> Model:
     """Read a model's configurations and file headers and lay out its arenas; loads nothing.
 
     Raises:
@@ -118,7 +196,8 @@ def open_model(files: ModelFiles, backend: Backend) -> Model:
     root = Path(files.path)
     tokenizer, stamp, digest = _open_tokenizer(root / TOKENIZER)
     components = {
-        name: open_component(files.name, name, root / folder, backend) for name, folder in folders.items()
+        name: open_component(files.name, name, root / folder, backend, vae_precision)
+        for name, folder in folders.items()
     }
     return Model(
         files=files,
@@ -129,7 +208,9 @@ def open_model(files: ModelFiles, backend: Backend) -> Model:
     )
 
 
-def reopen_changed(model: Model, backend: Backend) -> dict[str, Component]:
+def reopen_changed(
+    model: Model, backend: Backend, vae_precision: VaePrecision = "auto"
+) -> dict[str, Component]:
     """Components opened anew whose files are others than those of `model`'s, by name; also its tokenizer.
 
     `model` gets the new tokenizer; its components stay for the caller to replace.
@@ -139,7 +220,7 @@ def reopen_changed(model: Model, backend: Backend) -> dict[str, Component]:
     """
     root = Path(model.files.path)
     changed = {
-        name: open_component(model.name, name, component.index.folder, backend)
+        name: open_component(model.name, name, component.index.folder, backend, vae_precision)
         for name, component in model.components.items()
         if stamp_of(component.index.folder) != component.stamp
     }
@@ -149,7 +230,9 @@ def reopen_changed(model: Model, backend: Backend) -> dict[str, Component]:
 
 
 @torch.inference_mode(False)  # a parameter made in that mode can never be given its weights
-def open_component(model: str, name: str, folder: Path, backend: Backend) -> Component:
+def open_component(
+    model: str, name: str, folder: Path, backend: Backend, vae_precision: VaePrecision = "auto"
+) -> Component:
     """Build one component on the meta device and lay out its arena.
 
     Raises:
@@ -164,7 +247,13 @@ def open_component(model: str, name: str, folder: Path, backend: Backend) -> Com
         raise ModelUnusable(
             f"{folder / 'config.json'} describes no {name} that this build knows ({error}); {FETCH_AGAIN}"
         ) from error
-    arena = Arena(module, backend, label=f"{model}/{name}", dtypes=_dtypes(name, module, index))
+    try:
+        content = content_of(folder / "config.json", [file.path for file in index.files])
+    except OSError as error:
+        raise ModelUnusable(f"{folder} cannot be read: {error.strerror}; {FETCH_AGAIN}") from error
+    arena = Arena(
+        module, backend, label=f"{model}/{name}", dtypes=_dtypes(name, module, index, vae_precision)
+    )
     return Component(
         model=model,
         name=name,
@@ -173,6 +262,7 @@ def open_component(model: str, name: str, folder: Path, backend: Backend) -> Com
         arena=arena,
         transfers=plan_transfers(arena.layout, index),
         stamp=stamp,
+        content=content,
     )
 
 
@@ -252,9 +342,11 @@ def _build(name: str, config: dict[str, Any]) -> nn.Module:
     return built
 
 
-def _dtypes(component: str, module: nn.Module, index: ComponentIndex) -> dict[str, torch.dtype]:
+def _dtypes(
+    component: str, module: nn.Module, index: ComponentIndex, vae_precision: VaePrecision
+) -> dict[str, torch.dtype]:
     """The dtype in which each floating tensor is kept on the device."""
-    main = main_dtype(index)
+    main = kept_dtype(component, index, vae_precision)
     return {
         name: TORCH_DTYPES[resident_dtype(component, name, main)]
         for name, tensor in [*module.named_parameters(remove_duplicate=False), *module.named_buffers()]

@@ -47,10 +47,15 @@ def report_imports(connection: Connection[Any, Any]) -> None:
     connection.send_bytes(msgspec.json.encode(report))
 
 
-def run_forked(connection: Connection[Any, Any], nursery: int, device_id: str, log_path: str) -> None:
-    """Be a worker in a process that the nursery, whose pid is given, just forked."""
+def run_forked(
+    connection: Connection[Any, Any], nursery: int, device_id: str, log_path: str, settings: str
+) -> None:
+    """Be a worker in a process that the nursery, whose pid is given, just forked.
+
+    `settings` are `engine.worker.channel.WorkerSettings` as JSON.
+    """
     tether(nursery, "tt-worker")
-    _work(connection, device_id, log_path)
+    _work(connection, device_id, log_path, settings)
 
 
 def make_demo_models(connection: Connection[Any, Any], nursery: int, folder: str) -> None:
@@ -68,12 +73,13 @@ def main() -> None:
     parser.add_argument("--device", required=True)
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--log", required=True)
+    parser.add_argument("--settings", required=True)
     options = parser.parse_args()
     tether(options.parent, "tt-worker")
-    _work(Connection(options.fd), options.device, options.log)
+    _work(Connection(options.fd), options.device, options.log, options.settings)
 
 
-def _work(connection: Connection[Any, Any], device_id: str, log_path: str) -> None:
+def _work(connection: Connection[Any, Any], device_id: str, log_path: str, settings: str) -> None:
     offer_to_oom_killer()
     # Libraries print what they like; it belongs beside the engine's log, not into it.
     log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -82,9 +88,11 @@ def _work(connection: Connection[Any, Any], device_id: str, log_path: str) -> No
     os.close(log)
     # Before the first CUDA call, and by UUID: an index means another card to NVML than to CUDA.
     os.environ["CUDA_VISIBLE_DEVICES"] = "" if device_id == "cpu" else device_id
+    os.environ["TORCH_COMPILE_DEBUG"] = "0"  # it writes gigabytes and keeps graphs alive
+    from engine.worker.channel import WorkerSettings
     from engine.worker.loop import run_worker  # imports torch where the nursery has not
 
-    run_worker(connection, device_id)
+    run_worker(connection, device_id, msgspec.json.decode(settings, type=WorkerSettings))
 
 
 def _import_fault(name: str) -> str | None:

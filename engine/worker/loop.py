@@ -1,8 +1,9 @@
 """The worker's main loop: one thread does all device work, in the order it was asked.
 
-Three threads: this loop; a listener that sorts what arrives, since a cancel must be seen while a
-job runs; and a sampler that sends the allocator's counters. Unload and free are also served
-between two steps of a job. When the daemon goes, so does this process, at once.
+Beside it: a listener that sorts what arrives, since a cancel must be seen while a job runs; a
+sampler that sends the allocator's counters; the carrier and the registrar, which move weights; and
+a warmer for what may take as long as a disk does. Unload and free are also served between two
+steps of a job. When the daemon goes, so does this process, at once.
 """
 
 from __future__ import annotations
@@ -12,69 +13,117 @@ import queue
 import sys
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from engine.embeddings import EmbeddingStore
 from engine.errors import DeviceFault, EngineError
-from engine.wire import Receipt
+from engine.wire import Receipt, ReceiptAction
+from engine.worker.allocator import apply_allocator, read_allocator
 from engine.worker.backend import Backend, open_backend
 from engine.worker.channel import (
     ActionEnded,
     ActionStepped,
     CancelJob,
     Channel,
+    DropWarm,
     Free,
     FromWorker,
     JobEnded,
     MemoryMoved,
+    Proceed,
+    Restore,
     RunJob,
     Stop,
     SwitchTo,
     ToWorker,
     Unload,
+    Unloaded,
+    Warm,
+    WarmChanged,
     WorkerLog,
     WorkerReady,
+    WorkerSettings,
 )
+from engine.worker.embedding_cache import EmbeddingCache
 from engine.worker.pipeline import run_job, versions
 from engine.worker.progress import Shares, shares_of
 from engine.worker.store import ComponentStore
+from engine.worker.warm import open_warm_tier
+from engine.worker.warming import Warmer
 
 SAMPLE_S = 0.1
 SHAPES = 64
 """Shapes of jobs whose timing is remembered."""
+LOOK_S = 2.0
+"""How long a switch waits for what the daemon saw; then it goes by its own count."""
 
 
-def run_worker(connection: Connection[Any, Any], device_id: str) -> None:
+def run_worker(connection: Connection[Any, Any], device_id: str, settings: WorkerSettings) -> None:
     """Serve the daemon at the other end until it says stop or goes."""
     channel: Channel[FromWorker, ToWorker] = Channel(connection, ToWorker)
     try:
+        if device_id != "cpu":
+            apply_allocator(settings.allocator)
         backend = open_backend("cpu" if device_id == "cpu" else "cuda")
+        worker = Worker(channel, backend, settings)
+        worker.preload()
         backend.warm_up()
     except Exception as error:  # the process edge: said once, to the one who can tell a person
         text = str(error) if isinstance(error, EngineError) else f"{type(error).__name__}: {error}"
         channel.send(WorkerLog(level="error", event="worker", text=f"{device_id} cannot be used: {text}"))
         sys.exit(1)
-    Worker(channel, backend).run()
+    worker.run()
 
 
 class Worker:
     """Runs what the daemon asks for on one device."""
 
-    def __init__(self, channel: Channel[FromWorker, ToWorker], backend: Backend) -> None:
+    def __init__(
+        self, channel: Channel[FromWorker, ToWorker], backend: Backend, settings: WorkerSettings
+    ) -> None:
         self._channel = channel
         self._backend = backend
+        self._settings = settings
+        self._baseline_rss_bytes = _rss_bytes()
+        self._work: queue.SimpleQueue[RunJob | SwitchTo | Restore | Stop | None] = queue.SimpleQueue()
+        # Served also between two steps of a job; None in `_work` wakes the loop for them.
+        self._quick: queue.SimpleQueue[Unload | Free] = queue.SimpleQueue()
+        self._proceed: queue.SimpleQueue[Proceed] = queue.SimpleQueue()
+        self._cancelled: set[int] = set()
+        # What each stage took of the last job of a shape, for the next one's estimate.
+        self._shares: dict[tuple[object, ...], Shares] = {}
+        warm = open_warm_tier(
+            backend,
+            settings,
+            on_log=lambda text: channel.send(
+                WorkerLog(level="warning", event="warm", text=text, memory=True)
+            ),
+        )
         self._store = ComponentStore(
             backend,
             on_component=channel.send,
             on_moved=lambda receipt: channel.send(MemoryMoved(receipt=receipt)),
+            on_failed=lambda: self._work.put(None),
+            warm=warm,
+            vae_precision=settings.vae_precision,
         )
-        self._work: queue.SimpleQueue[RunJob | SwitchTo | Stop | None] = queue.SimpleQueue()
-        # Served also between two steps of a job; None in `_work` wakes the loop for them.
-        self._quick: queue.SimpleQueue[Unload | Free] = queue.SimpleQueue()
-        self._cancelled: set[int] = set()
-        # What each stage took of the last job of a shape, for the next one's estimate.
-        self._shares: dict[tuple[object, ...], Shares] = {}
+        self._warmer = Warmer(self._store, warm, on_ended=channel.send)
+        self._embeddings = EmbeddingCache(
+            EmbeddingStore(Path(settings.embeddings), settings.embeddings_bytes if settings.embeddings else 0)
+        )
+
+    def preload(self) -> None:
+        """Begin what should be resident from the start, while the libraries warm up."""
+        for wanted in self._settings.preload:
+            try:
+                self._store.begin(wanted.model, wanted.component)
+            except EngineError as error:
+                text = f"{wanted.model.name}/{wanted.component} did not come back: {error}"
+                self._channel.send(WorkerLog(level="warning", event="load", text=text, memory=True))
 
     def run(self) -> None:
         """Until told to stop."""
@@ -83,20 +132,24 @@ class Worker:
                 pid=os.getpid(),
                 device_name=self._backend.device_name,
                 total_bytes=self._backend.total_bytes,
-                baseline_rss_bytes=_rss_bytes(),
+                baseline_rss_bytes=self._baseline_rss_bytes,
                 versions=versions(),
+                allocator=read_allocator(self._backend.kind),
             )
         )
-        threading.Thread(target=self._listen, name="listener", daemon=True).start()
-        threading.Thread(target=self._sample, name="sampler", daemon=True).start()
+        for target, name in ((self._listen, "listener"), (self._sample, "sampler")):
+            threading.Thread(target=target, name=name, daemon=True).start()
         while True:
             message = self._work.get()
+            self._store.settle()
             self._serve_quick()
             match message:
                 case RunJob():
                     self._channel.send(self._run(message))
                 case SwitchTo():
                     self._switch(message)
+                case Restore():
+                    self._restore(message)
                 case Stop():
                     return
                 case None:
@@ -113,21 +166,28 @@ class Worker:
                     case Unload() | Free() as quick:
                         self._quick.put(quick)
                         self._work.put(None)
-                    case Stop() as stop:
-                        self._work.put(stop)
+                    case Warm() | DropWarm() as warming:
+                        self._warmer.ask(warming)
+                    case Proceed() as proceed:
+                        self._proceed.put(proceed)
                     case RunJob() as work:
                         # The pipe keeps order: a cancel from before this start meant an earlier one.
                         self._cancelled.discard(work.job_id)
                         self._work.put(work)
-                    case SwitchTo() as work:
+                    case SwitchTo() | Restore() | Stop() as work:
                         self._work.put(work)
         except (EOFError, OSError):
             os._exit(0)  # the daemon is gone: the kernel gives everything back, now
 
     def _sample(self) -> None:
+        told: WarmChanged | None = None
         while True:
             try:
                 self._channel.send(self._backend.sample(self._store.weights()))
+                warm = self._warmer.state()
+                if warm != told:
+                    self._channel.send(warm)
+                    told = warm
             except OSError:
                 return
             time.sleep(SAMPLE_S)
@@ -145,6 +205,10 @@ class Worker:
                 self._backend,
                 report=self._channel.send,
                 cancelled=lambda: self._between_steps(job_id),
+                embeddings=self._embeddings,
+                warn=lambda text: self._channel.send(
+                    WorkerLog(level="warning", event="cache", text=text, job_id=job_id)
+                ),
                 shares=self._shares.get(shape),
             )
         except EngineError as error:
@@ -175,40 +239,63 @@ class Worker:
                 message = self._quick.get_nowait()
             except queue.Empty:
                 return
-            started = time.monotonic()
-            try:
-                if isinstance(message, Unload):
-                    receipt = self._store.unload(message.model, message.component)
-                else:
-                    receipt = self._store.free()
-            except EngineError as error:
-                action = "unload" if isinstance(message, Unload) else "free"
-                target = getattr(message, "model", None) or "everything"
-                receipt = self._refusal(action, target, error, started)
-            self._channel.send(ActionEnded(action_id=message.action_id, receipt=receipt))
+            if isinstance(message, Unload):
+                unload = partial(self._store.unload, message.model, message.component)
+                self._answer(message.action_id, "unload", message.model or "everything", unload)
+            else:
+                self._answer(message.action_id, "free", "cache and idle components", self._store.free)
 
     def _switch(self, message: SwitchTo) -> None:
-        started = time.monotonic()
         action_id = message.action_id
-        try:
-            receipt = self._store.switch(
+
+        def unloaded(num_bytes: int) -> tuple[int | None, float]:
+            self._channel.send(Unloaded(action_id=action_id, expected_bytes=num_bytes))
+            deadline = time.monotonic() + LOOK_S
+            while True:
+                try:
+                    answer = self._proceed.get(timeout=max(0.001, deadline - time.monotonic()))
+                except queue.Empty:
+                    return None, LOOK_S
+                if answer.action_id == action_id:
+                    return answer.returned_bytes, answer.elapsed_s
+
+        self._answer(
+            action_id,
+            "switch",
+            message.model.name,
+            lambda: self._store.switch(
                 message.model,
                 message.budget_bytes,
+                reserve_bytes=message.reserve_bytes,
                 on_step=lambda step: self._channel.send(ActionStepped(action_id=action_id, step=step)),
-            )
-        except EngineError as error:
-            receipt = self._refusal("switch", message.model.name, error, started)
-        self._channel.send(ActionEnded(action_id=action_id, receipt=receipt))
-
-    def _refusal(self, action: str, target: str, error: EngineError, started: float) -> Receipt:
-        return Receipt(
-            action=action,  # type: ignore[arg-type]  # one of the three words given above
-            target=target,
-            ok=False,
-            error=str(error),
-            elapsed_s=round(time.monotonic() - started, 4),
-            proof=self._backend.proof,
+                unloaded=unloaded,
+            ),
         )
+
+    def _restore(self, message: Restore) -> None:
+        names = ", ".join(f"{item.model.name}/{item.component}" for item in message.wanted)
+        self._answer(
+            message.action_id,
+            "load",
+            names,
+            lambda: self._store.restore([(item.model, item.component) for item in message.wanted]),
+        )
+
+    def _answer(self, action_id: int, action: ReceiptAction, target: str, act: Callable[[], Receipt]) -> None:
+        """Answer an action with its receipt, or with one that says why there is none."""
+        started = time.monotonic()
+        try:
+            receipt = act()
+        except EngineError as error:
+            receipt = Receipt(
+                action=action,
+                target=target,
+                ok=False,
+                error=str(error),
+                elapsed_s=round(time.monotonic() - started, 4),
+                proof=self._backend.proof,
+            )
+        self._channel.send(ActionEnded(action_id=action_id, receipt=receipt))
 
 
 def _rss_bytes() -> int:

@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Literal, TypeAlias
 
-from engine.errors import EngineError, OutOfMemory
+from engine.errors import EngineError, JobCancelled, OutOfMemory
 from engine.units import size_text
-from engine.wire import ComponentState, Receipt, ReceiptStep
+from engine.wire import ComponentState, Receipt, ReceiptAction, ReceiptStep
 from engine.worker.backend import Backend
 from engine.worker.channel import ComponentChanged
 from engine.worker.components import Component
 from engine.worker.faults import as_engine_error, forget
+from engine.worker.loading import Carrier, Loading
+from engine.worker.warm import WarmTier
 
-ReceiptAction: TypeAlias = Literal["load", "unload", "switch", "free"]
 Moved: TypeAlias = Callable[[Component, int, int], None]
 """(component, bytes so far, bytes in all) while it loads; may raise to give up."""
 
@@ -41,10 +42,18 @@ class Mover:
         on_moved: Callable[[Receipt], None],
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
+        warm: WarmTier | None,
+        on_failed: Callable[[], None],
     ) -> None:
-        """`components()` are all that there are, resident or not."""
+        """`components()` are all that there are, resident or not.
+
+        `on_failed()` asks for a `drop_broken` soon: a load that nobody waited for has failed.
+        """
         self.backend = backend
         self.clock = clock
+        self.warm = warm
+        self.carrier = Carrier()
+        self._on_failed = on_failed
         self._components = components
         self._on_component = on_component
         self._on_moved = on_moved
@@ -56,8 +65,8 @@ class Mover:
         return self._weights
 
     def residents(self) -> list[Component]:
-        """All components whose weights are there."""
-        return [item for item in self._components() if item.arena.resident]
+        """All components that have device memory, their weights there or on their way."""
+        return [item for item in self._components() if item.arena.attached]
 
     def idle(self) -> list[Component]:
         """Those that nothing uses."""
@@ -74,70 +83,150 @@ class Mover:
         try:
             self.fill(component, moved)
         except EngineError as error:
-            self._on_moved(self.receipt("load", component.label, began, error=str(error), job_id=job_id))
+            self.tell("load", component.label, began, error=str(error), job_id=job_id)
             raise
-        elapsed = self.clock() - began
-        self._on_moved(
-            self.receipt(
-                "load",
-                component.label,
-                began,
-                loaded_bytes=component.bytes,
-                steps=(ReceiptStep(name="copy", bytes=component.bytes, elapsed_s=elapsed),),
-                job_id=job_id,
-            )
-        )
+        self._tell_loaded(component, began, "copy", job_id)
+
+    def begin(self, component: Component, *, job_id: int | None, keep: Collection[Component] = ()) -> None:
+        """Give it its memory and let its weights travel while others compute; tells of the end.
+
+        Raises:
+            OutOfMemory, DeviceFault: there is no memory for it; a receipt says so too.
+        """
+        began = self.clock()
+
+        def ended(loading: Loading) -> None:
+            if loading.failure is None:
+                self._tell_loaded(component, began, "copy under compute", job_id)
+                self.announce(component, load_s=self.clock() - began)
+            elif not isinstance(loading.failure, JobCancelled):
+                self.tell("load", component.label, began, error=str(loading.failure), job_id=job_id)
+                self._on_failed()
+
+        try:
+            loading = self._attach(component, began, ended, keep)
+        except EngineError as error:
+            self.tell("load", component.label, began, error=str(error), job_id=job_id)
+            raise
+        self.carrier.carry(loading)
 
     def fill(self, component: Component, moved: Moved, *, keep: Collection[Component] = ()) -> None:
-        """Load, and on a refusal of the device once more after everything idle is gone.
+        """Load on this thread; all weights are there on return.
 
-        What is in `keep` stays, idle or not.
+        Where the device refuses, once more after everything idle is gone; what is in `keep` stays,
+        idle or not.
 
         Raises:
             OutOfMemory, DeviceFault, ModelUnusable: as `load`.
         """
-        self.announce(component, state="loading")
         began = self.clock()
-        failure = self._try_fill(component, moved)
-        if isinstance(failure, OutOfMemory):
+        loading = self._attach(component, began, lambda _loading: None, keep)
+        loading.run(lambda _num_bytes: moved(component, loading.done_bytes, component.bytes))
+        if loading.failure is not None:
+            self.drop(component)
+            raise loading.failure
+        component.last_used = self.clock()
+        self.announce(component, load_s=component.last_used - began)
+
+    def adopt(self, component: Component) -> bool:
+        """Let it have the device memory of an idle component with the same weights, if there is one.
+
+        Models of one family share their text encoder and VAE: nothing has to travel for those.
+        """
+        if component.arena.attached:
+            return False
+        twin = next((item for item in self.idle() if item.resident and item.same_weights(component)), None)
+        if twin is None:
+            return False
+        component.adopt(twin)
+        self.recount()
+        self.announce(twin)
+        self.announce(component)
+        return True
+
+    def drop_broken(self) -> None:
+        """Give back the memory of loads that failed while nobody waited for them."""
+        for item in self.residents():
+            if item.broken and not item.leases:
+                self.drop(item)
+
+    def _attach(
+        self,
+        component: Component,
+        began: float,
+        on_end: Callable[[Loading], None],
+        keep: Collection[Component],
+    ) -> Loading:
+        self.announce(component, state="loading")
+        loading = self._try_attach(component, began, on_end)
+        if isinstance(loading, OutOfMemory):
             idle = [item for item in self.idle() if item not in keep]
             for item in idle:
                 self.unload(item, reason=f"the device had no room for {component.label}")
             if idle:
-                failure = self._try_fill(component, moved)
-        if failure is not None:
+                loading = self._try_attach(component, began, on_end)
+        if isinstance(loading, EngineError):
             self.announce(component)
-            raise failure
-        component.last_used = self.clock()
-        self._recount()
-        self.announce(component, load_s=component.last_used - began)
+            raise loading
+        self.recount()
+        return loading
 
-    def _try_fill(self, component: Component, moved: Moved) -> EngineError | None:
-        done = 0
-
-        def count(num_bytes: int) -> None:
-            nonlocal done
-            done += num_bytes
-            moved(component, done, component.bytes)
-
-        failure: EngineError | None = None
+    def _try_attach(
+        self, component: Component, began: float, on_end: Callable[[Loading], None]
+    ) -> Loading | EngineError:
+        failure: EngineError
         try:
-            component.load(self.backend, count)
-        except EngineError as error:
-            failure = error
-        except Exception as error:  # an arena that cannot be filled must be dropped, whatever it was
+            return component.begin_load(self.backend, self.warm, began, on_end)
+        except Exception as error:  # an arena that cannot be attached is absent, whatever it was
             failure = as_engine_error(
                 error, self.backend, f"loading {component.label} ({size_text(component.bytes)})"
             )
             forget(error)
         return failure
 
+    def _tell_loaded(self, component: Component, began: float, step: str, job_id: int | None) -> None:
+        took = self.clock() - began
+        self.tell(
+            "load",
+            component.label,
+            began,
+            loaded_bytes=component.bytes,
+            steps=((step, component.bytes, took),),
+            job_id=job_id,
+        )
+
+    def tell(
+        self,
+        action: ReceiptAction,
+        target: str,
+        began: float,
+        *,
+        error: str | None = None,
+        loaded_bytes: int = 0,
+        steps: tuple[tuple[str, int, float], ...] = (),
+        job_id: int | None = None,
+    ) -> None:
+        """Issue the receipt of a move inside a job; `steps` are (name, bytes, seconds)."""
+        self._on_moved(
+            self.receipt(
+                action,
+                target,
+                began,
+                error=error,
+                loaded_bytes=loaded_bytes,
+                steps=tuple(
+                    ReceiptStep(name=name, bytes=num_bytes, elapsed_s=took) for name, num_bytes, took in steps
+                ),
+                job_id=job_id,
+            )
+        )
+
     def drop(self, component: Component) -> int:
         """Unload, recount, announce; returns the bytes that it had."""
-        if not component.arena.resident:
+        if not component.arena.attached:
             return 0
-        component.arena.unload()
-        self._recount()
+        component.unload()
+        self.recount()
         self.announce(component)
         return component.bytes
 
@@ -194,10 +283,11 @@ class Mover:
             steps=tuple(steps),
         )
 
-    def _recount(self) -> None:
+    def recount(self) -> None:
+        """Bring `weights` up to date."""
         weights: dict[str, int] = {}
         for item in self.residents():
-            weights[item.label] = item.bytes
+            weights[item.label] = item.arena.held_bytes
             if item.arena.outside_bytes:
                 weights[f"{item.label}:tables"] = item.arena.outside_bytes
         self._weights = weights
@@ -211,7 +301,7 @@ class Mover:
                 model=component.model,
                 component=component.name,
                 bytes=component.bytes,
-                state=state or ("resident" if component.arena.resident else "absent"),
+                state=state or _state_of(component),
                 leased=component.leases > 0,
                 load_s=load_s,
             )
@@ -258,3 +348,9 @@ class Mover:
         if self.backend.kind == "cpu":
             return "there is no GPU: the worker's own memory as the kernel counts it"
         return "inside a job" if job_id is not None else "the worker's own allocator"
+
+
+def _state_of(component: Component) -> ComponentState:
+    if component.resident:
+        return "resident"
+    return "loading" if component.arena.attached and not component.broken else "absent"

@@ -1,8 +1,9 @@
 """Runs one job from its prompt to its video, leasing components stage by stage.
 
 text -> (image) -> denoise -> decode, with each pixel frame going to the encoder as it comes.
-Whatever happens, the leases close, no half-written file stays, and nothing that lives on after
-the job holds one of its tensors.
+Weights travel while others compute: a stage begins when its first blocks are there, and what the
+next one needs is loaded ahead where it fits. Whatever happens, the leases close, no half-written
+file stays, and nothing that lives on after the job holds one of its tensors.
 """
 
 from __future__ import annotations
@@ -10,16 +11,19 @@ from __future__ import annotations
 import gc
 import importlib.metadata
 import platform
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from engine.errors import DeviceFault, EngineError, InvalidRequest, JobCancelled
+from engine.planning.residency import Needed
+from engine.planning.residency import Stage as PlannedStage
 from engine.planning.shapes import (
     DEFAULT_SIGMA_MAX,
     FPS,
@@ -29,13 +33,14 @@ from engine.planning.shapes import (
     rcm_timesteps,
 )
 from engine.version import build_id
-from engine.wire import Manifest, ModelKind, Stage, StageRecord
+from engine.wire import Manifest, ModelKind, Residency, Stage, StageRecord
 from engine.worker.autoencoder import decode_frames
 from engine.worker.backend import Backend
 from engine.worker.channel import JobProgressed, RunJob
-from engine.worker.components import DIT, TEXT, VAE, Component, Model
+from engine.worker.components import DIT, TEXT, VAE, Component, Model, component_named
 from engine.worker.conditioning import fit_image, image_condition, read_image
 from engine.worker.denoise import DenoiseState, denoise, net_timestep, start
+from engine.worker.experts import NetByStep
 from engine.worker.faults import as_engine_error, forget
 from engine.worker.progress import TYPICAL, ProgressMeter, Shares
 from engine.worker.store import ComponentStore
@@ -45,6 +50,26 @@ from engine.worker.video import VideoWriter
 LIBRARIES = ("torch", "diffusers", "transformers")
 
 
+class Embeddings(Protocol):
+    """Prompts that were encoded before."""
+
+    def find(self, model: Model, prompt: str, backend: Backend) -> Tensor | None: ...
+    def keep(self, model: Model, prompt: str, tensor: Tensor) -> str | None: ...
+
+
+class _NoEmbeddings:
+    """Every prompt is new."""
+
+    def find(self, model: Model, prompt: str, backend: Backend) -> Tensor | None:
+        return None
+
+    def keep(self, model: Model, prompt: str, tensor: Tensor) -> str | None:
+        return None
+
+
+NO_EMBEDDINGS: Embeddings = _NoEmbeddings()
+
+
 def run_job(
     job: RunJob,
     store: ComponentStore,
@@ -52,11 +77,14 @@ def run_job(
     *,
     report: Callable[[JobProgressed], None],
     cancelled: Callable[[], bool],
+    embeddings: Embeddings = NO_EMBEDDINGS,
+    warn: Callable[[str], None] = lambda text: None,
     clock: Callable[[], float] = time.monotonic,
     shares: Shares | None = None,
 ) -> tuple[Manifest, Path]:
     """Make the job's video; its manifest and where that lies.
 
+    `embeddings` are those of earlier prompts; what is not in order but ends nothing goes to `warn`.
     `shares` is what each stage took of the last such job; None where there was none.
 
     Whatever is raised is a new error made of text, holding no frame and no tensor.
@@ -69,7 +97,7 @@ def run_job(
     failure: EngineError | None = None
     try:
         with torch.inference_mode():
-            return _Run(job, store, backend, report, cancelled, clock, shares).run()
+            return _Run(job, store, backend, report, cancelled, embeddings, warn, clock, shares).run()
     except Exception as error:  # the job's edge: it becomes text, and its frames go
         failure = as_engine_error(error, backend, f"running job {job.job_id}")
         forget(error)
@@ -90,6 +118,8 @@ class _Run:
         backend: Backend,
         report: Callable[[JobProgressed], None],
         cancelled: Callable[[], bool],
+        embeddings: Embeddings,
+        warn: Callable[[str], None],
         clock: Callable[[], float],
         shares: Shares | None,
     ) -> None:
@@ -97,6 +127,8 @@ class _Run:
         self._store = store
         self._backend = backend
         self._cancelled = cancelled
+        self._embeddings = embeddings
+        self._warn = warn
         self._clock = clock
         self._began = clock()
         self._records: list[StageRecord] = []
@@ -114,14 +146,23 @@ class _Run:
         sigma_max = DEFAULT_SIGMA_MAX[self._kind] if spec.sigma_max is None else spec.sigma_max
         self._timesteps = rcm_timesteps(spec.steps, sigma_max)
         self._shape = latent_shape(job.width, job.height, spec.frames)
+        self._mode: Residency = spec.residency or "auto"
+        self._stages: tuple[PlannedStage, ...] = ()
+        self._first_step_at: float | None = None
+        self._step_s: list[float] = []
 
     def run(self) -> tuple[Manifest, Path]:
         self._meter.started()
         model = self._store.open(self._job.model)
         nets = self._nets()
+        text_BLD = self._embeddings.find(model, self._job.spec.prompt, self._backend)
+        self._stages = self._planned(model, nets, with_text=text_BLD is None)
         image = self._read_image()
-        text_BLD = self._encode_text(model)
-        condition = None if image is None else self._encode_image(model, image)
+        if text_BLD is None:
+            text_BLD = self._encode_text(model, nets)
+            if reason := self._embeddings.keep(model, self._job.spec.prompt, text_BLD):
+                self._warn(reason)
+        condition = None if image is None else self._encode_image(model, image, nets)
         latents_BCTHW = self._denoise(model, nets, text_BLD, condition)
         del text_BLD, condition
         return self._decode(model, latents_BCTHW, nets)
@@ -134,6 +175,22 @@ class _Run:
             return (DIT,) * self._steps
         return tuple(f"{DIT}.{expert}" for expert in experts_for(self._timesteps))
 
+    def _planned(self, model: Model, nets: Sequence[str], *, with_text: bool) -> tuple[PlannedStage, ...]:
+        """The stages of this job in order, as the planner wants them."""
+        stages: list[tuple[Stage, str]] = [("text", TEXT)] if with_text else []
+        if self._kind == "i2v":
+            stages.append(("image", VAE))
+        stages += [("denoise", name) for name in dict.fromkeys(nets)]
+        stages.append(("decode", VAE))
+        return tuple(
+            PlannedStage(
+                name=stage,
+                needed=(Needed(model=model.name, component=name, bytes=component_named(model, name).bytes),),
+                working_bytes=self._job.stage_bytes.get(stage, 0),
+            )
+            for stage, name in stages
+        )
+
     def _read_image(self) -> Tensor | None:
         path = self._job.spec.image
         if self._kind == "t2v":
@@ -142,12 +199,13 @@ class _Run:
             raise InvalidRequest(f"{self._job.model.name} needs an image; give one with --image")
         return fit_image(read_image(Path(path)), self._job.width, self._job.height)
 
-    def _encode_text(self, model: Model) -> Tensor:
+    def _encode_text(self, model: Model, nets: Sequence[str]) -> Tensor:
         with self._stage(model, "text", (TEXT,)) as modules:
+            self._load_ahead(model, "text", TEXT, (nets[0], VAE) if self._kind == "i2v" else (nets[0],))
             self._meter.at("text", 0, 1)
             return encode_prompt(modules[TEXT], model.tokenizer, self._job.spec.prompt, self._backend.device)
 
-    def _encode_image(self, model: Model, image_CHW: Tensor) -> Tensor:
+    def _encode_image(self, model: Model, image_CHW: Tensor, nets: Sequence[str]) -> Tensor:
         count = latent_frames(self._frames)
 
         def check(latent_frame: int) -> None:
@@ -155,25 +213,43 @@ class _Run:
             self._meter.at("image", latent_frame, count)
 
         with self._stage(model, "image", (VAE,)) as modules:
+            self._load_ahead(model, "image", VAE, nets)
             return image_condition(modules[VAE], image_CHW, count, check)
 
     def _denoise(
         self, model: Model, nets: Sequence[str], text_BLD: Tensor, condition: Tensor | None
     ) -> Tensor:
         state = start(self._shape, self._timesteps, self._backend.generator(self._job.spec.seed))
+        began = self._clock()
 
         def before_step(step: int) -> None:
+            nonlocal began
             self._check()
             self._meter.at("denoise", step, self._steps)
+            began = self._clock()
 
         def after_step(state: DenoiseState) -> None:
+            self._step_s.append(round(self._clock() - began, 5))
             self._meter.saw_peak(self._backend.peak_bytes())
             self._meter.at("denoise", state.step, self._steps)
 
-        with _NetByStep(self, model, nets) as net_for:
+        def lease(name: str) -> AbstractContextManager[Any]:
+            line = "denoise" if name == DIT else f"denoise {name}"
+            return self._stage(model, "denoise", (name,), line=line)
+
+        with NetByStep(self._store, model, nets, lease, job_id=self._job.job_id) as net_by_step:
 
             def velocity(x_BCTHW: Tensor, step: int) -> Tensor:
-                return net_velocity(net_for(step), x_BCTHW, self._timesteps[step], text_BLD, condition)
+                def forward(net: Any) -> Tensor:
+                    if step == 0:
+                        self._note_first_step(net)
+                    ahead = nets if step == 0 else ()
+                    if step == self._steps - 1:
+                        ahead = (*ahead, VAE)
+                    self._load_ahead(model, "denoise", nets[step], ahead)
+                    return net_velocity(net, x_BCTHW, self._timesteps[step], text_BLD, condition)
+
+                return net_by_step.run(step, forward)
 
             return denoise(
                 state,
@@ -184,6 +260,22 @@ class _Run:
                 before_step=before_step,
                 after_step=after_step,
             )
+
+    def _note_first_step(self, net: Any) -> None:
+        """Write down when the device comes to the first block, whose weights may still travel."""
+
+        def reached(module: Any, args: Any) -> None:
+            hook.remove()
+            mark = self._backend.mark_compute()
+
+            def wait() -> None:
+                mark.wait()
+                self._first_step_at = time.time()
+
+            threading.Thread(target=wait, name="first-step", daemon=True).start()
+
+        # After the arena's own hook, which waits for the block.
+        hook = net.blocks[0].register_forward_pre_hook(reached)
 
     def _decode(self, model: Model, latents_BCTHW: Tensor, nets: Sequence[str]) -> tuple[Manifest, Path]:
         job = self._job
@@ -199,6 +291,7 @@ class _Run:
                 for frames_THWC in decode_frames(modules[VAE], latents_BCTHW, check):
                     writer.append(frames_THWC)
             del latents_BCTHW
+            self._bring_back(model, nets)
             self._meter.at("write", 0, 1)
             self._check()  # the last chance: from here on the video appears
             with self._measured("write"):
@@ -230,6 +323,8 @@ class _Run:
             versions=versions(),
             created_at=time.time(),
             attempt=job.attempt,
+            first_step_at=self._first_step_at,
+            step_s=tuple(self._step_s),
         )
 
     # ----------------------------------------------------------------- shared by the stages
@@ -246,8 +341,8 @@ class _Run:
     @contextmanager
     def _lease(self, model: Model, stage: Stage, names: Sequence[str]) -> Iterator[dict[str, Any]]:
         def moved(component: Component, done: int, total: int) -> None:
-            self._check()
             self._meter.loading(stage, done, total)
+            self._check()
 
         with self._store.lease(
             model,
@@ -255,10 +350,51 @@ class _Run:
             stage=stage,
             stage_bytes=self._job.stage_bytes.get(stage, 0),
             budget_bytes=self._job.budget_bytes,
+            later=self._after(stage, names[0]),
+            mode=self._mode,
+            under_compute=True,
             job_id=self._job.job_id,
             moved=moved,
         ) as modules:
             yield modules
+
+    def _load_ahead(self, model: Model, stage: Stage, component: str, names: Collection[str]) -> None:
+        """Let what later stages need travel under `stage`, which uses `component`, where it fits."""
+        if not names:
+            return
+        number = self._number(stage, component)
+        self._store.load_ahead(
+            model,
+            names,
+            now=self._stages[number],
+            later=self._stages[number + 1 :],
+            budget_bytes=self._job.budget_bytes,
+            mode=self._mode,
+            job_id=self._job.job_id,
+        )
+
+    def _bring_back(self, model: Model, nets: Sequence[str]) -> None:
+        """A DiT that went for the decoder returns, so that the next job like this one finds it."""
+        if DIT in nets:
+            self._store.load_ahead(
+                model,
+                (DIT,),
+                now=PlannedStage(name="rest", needed=(), working_bytes=0),
+                later=[stage for stage in self._stages if stage.name == "denoise"],
+                budget_bytes=self._job.budget_bytes,
+                mode=self._mode,
+                job_id=self._job.job_id,
+            )
+
+    def _after(self, stage: Stage, component: str) -> tuple[PlannedStage, ...]:
+        return self._stages[self._number(stage, component) + 1 :]
+
+    def _number(self, stage: Stage, component: str) -> int:
+        return next(
+            number
+            for number, planned in enumerate(self._stages)
+            if planned.name == stage and planned.needed[0].component == component
+        )
 
     @contextmanager
     def _measured(self, stage: str) -> Iterator[None]:
@@ -266,7 +402,8 @@ class _Run:
         before = self._backend.live_bytes()
         self._backend.start_peak()
         yield
-        self._backend.synchronize()
+        # Not the whole device: weights for the next stage may be travelling.
+        self._backend.mark_compute().wait()
         peak = max(before, self._backend.peak_bytes())
         self._meter.saw_peak(peak)
         self._records.append(
@@ -282,40 +419,6 @@ class _Run:
     def _check(self) -> None:
         if self._cancelled():
             raise JobCancelled(f"job {self._job.job_id} was cancelled")
-
-
-class _NetByStep:
-    """Leases the net of each step, one at a time: the low-noise expert takes the high one's place."""
-
-    def __init__(self, run: _Run, model: Model, nets: Sequence[str]) -> None:
-        self._run = run
-        self._model = model
-        self._nets = nets
-        self._leased: str | None = None
-        self._module: Any = None
-        self._stack = ExitStack()
-
-    def __call__(self, step: int) -> Any:
-        name = self._nets[step]
-        if name != self._leased:
-            self._close()
-            line = "denoise" if name == DIT else f"denoise {name}"
-            stage = self._run._stage(self._model, "denoise", (name,), line=line)
-            self._module = self._stack.enter_context(stage)[name]
-            self._leased = name
-        return self._module
-
-    def __enter__(self) -> _NetByStep:
-        return self
-
-    def __exit__(self, *raised: Any) -> None:
-        self._leased, self._module = None, None
-        self._stack.__exit__(*raised)
-
-    def _close(self) -> None:
-        self._leased, self._module = None, None
-        self._stack.close()
-        self._stack = ExitStack()
 
 
 def net_velocity(net: Any, x_BCTHW: Tensor, t: float, text_BLD: Tensor, condition: Tensor | None) -> Tensor:

@@ -1,31 +1,42 @@
 """The worker's weights: which components are resident, who leases them, and how they come and go.
 
 Every load and unload passes here, is planned by `engine.planning.residency` and leaves a
-receipt. One lock guards all of it and is held through a load, so a `free` from another thread
-waits for that load and then for nothing else.
+receipt. One lock guards what is there; it is held while a load is planned and begun, and through
+one that its caller waits for.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from torch import nn
 
-from engine.errors import NotFound, NotNow
-from engine.planning.residency import Needed, Resident, plan_evictions
-from engine.wire import Receipt, ReceiptStep
+from engine.errors import EngineError, NotFound, NotNow, from_code
+from engine.planning.residency import Needed, Resident, Stage, plan_stage, swaps_in_place
+from engine.wire import Receipt, ReceiptStep, Residency, VaePrecision
 from engine.worker.backend import Backend
 from engine.worker.channel import ComponentChanged, ModelFiles
 from engine.worker.components import Component, Model, component_named, open_model, reopen_changed
 from engine.worker.mover import Moved, Mover, ignore_moved
-from engine.worker.switching import Stepped, switch_to
+from engine.worker.swapping import Swap
+from engine.worker.switching import Stepped, Unloaded, look_at_nothing, switch_to
+from engine.worker.warm import WarmTier
 
 
 def _ignore_step(step: ReceiptStep) -> None:
     """Where nobody wants to know."""
+
+
+def _ignore_wait() -> None:
+    """Where no lease waits for weights."""
+
+
+def _needed(component: Component) -> Needed:
+    return Needed(model=component.model, component=component.name, bytes=component.bytes)
 
 
 class ComponentStore:
@@ -40,10 +51,15 @@ class ComponentStore:
         *,
         on_component: Callable[[ComponentChanged], None],
         on_moved: Callable[[Receipt], None],
+        on_failed: Callable[[], None] = lambda: None,
+        warm: WarmTier | None = None,
+        vae_precision: VaePrecision = "auto",
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
+        """`on_failed()` runs when a load that nobody waits for has failed: `settle` cleans up."""
         self._backend = backend
+        self._vae_precision = vae_precision
         self._clock = clock
         self._lock = threading.RLock()
         self._models: dict[tuple[str, str, str], Model] = {}
@@ -54,6 +70,8 @@ class ComponentStore:
             on_moved=on_moved,
             clock=clock,
             wall_clock=wall_clock,
+            warm=warm,
+            on_failed=on_failed,
         )
 
     # ----------------------------------------------------------------- looking
@@ -73,14 +91,58 @@ class ComponentStore:
             model = self._models.get(key)
             if model is None:
                 self._forget_namesakes(files)
-                model = self._models[key] = open_model(files, self._backend)
+                model = self._models[key] = open_model(files, self._backend, self._vae_precision)
             elif not any(item.leases for item in model.components.values()):
-                for name, component in reopen_changed(model, self._backend).items():
+                for name, component in reopen_changed(model, self._backend, self._vae_precision).items():
                     old = model.components[name]
-                    if old.arena.resident:
+                    if old.arena.attached:
                         self._mover.unload(old, reason="its files were replaced")
                     model.components[name] = component
             return model
+
+    def files(self) -> dict[str, list[Path]]:
+        """`model/component` to its weight files, of every opened model; never waits."""
+        return {item.label: [file.path for file in item.index.files] for item in self._components()}
+
+    def components(self) -> list[Component]:
+        """All of every opened model; never waits."""
+        return self._components()
+
+    def component(self, files: ModelFiles, name: str) -> Component:
+        """One component of a model, which is opened first.
+
+        Raises:
+            ModelUnusable, NotFound: its files are damaged; it has no component of that name.
+        """
+        return component_named(self.open(files), name)
+
+    def begin(self, files: ModelFiles, name: str) -> None:
+        """Let a component's weights travel; others may compute meanwhile.
+
+        Raises:
+            ModelUnusable, NotFound, OutOfMemory: it cannot be had.
+        """
+        with self._lock:
+            component = self.component(files, name)
+            if not component.arena.attached and not self._mover.adopt(component):
+                self._mover.begin(component, job_id=None)
+
+    def restore(self, wanted: Sequence[tuple[ModelFiles, str]]) -> Receipt:
+        """Make these components resident beside what is there; the receipt is not ok where one is not."""
+        began = self._clock()
+        errors: list[str] = []
+        loaded = 0
+        with self._lock:
+            for files, name in wanted:
+                try:
+                    component = self.component(files, name)
+                    self._bring(component, False, ignore_moved, None)
+                    loaded += component.bytes
+                except EngineError as error:
+                    errors.append(f"{files.name}/{name}: {error}")
+            self._mover.drop_broken()
+        names = ", ".join(f"{files.name}/{name}" for files, name in wanted)
+        return self._mover.receipt("load", names, began, error="; ".join(errors) or None, loaded_bytes=loaded)
 
     # ----------------------------------------------------------------- leases
 
@@ -93,13 +155,17 @@ class ComponentStore:
         stage: str,
         stage_bytes: int,
         budget_bytes: int,
+        later: Sequence[Stage] = (),
+        mode: Residency = "auto",
+        under_compute: bool = False,
         job_id: int | None = None,
         moved: Moved = ignore_moved,
     ) -> Iterator[dict[str, nn.Module]]:
         """The modules of `names`, resident and not evictable until the block ends, however it ends.
 
         Loads what is missing and evicts what must go for it and for `stage_bytes` of working
-        memory.
+        memory. With `under_compute` the weights still travel when the block begins; a forward
+        waits for each block of them, and `moved` is called meanwhile.
 
         Raises:
             DoesNotFit, OutOfMemory: no room within `budget_bytes`, or the device refused.
@@ -107,34 +173,126 @@ class ComponentStore:
             DeviceFault: the device context broke.
         """
         leased: list[Component] = []
+        whole = False
         try:
             with self._lock:
+                self._mover.drop_broken()
                 wanted = [component_named(model, name) for name in names]
-                evictions = plan_evictions(
+                for component in wanted:
+                    self._mover.adopt(component)
+                plan = plan_stage(
                     self._residents(),
-                    [Needed(model=item.model, component=item.name, bytes=item.bytes) for item in wanted],
+                    [_needed(item) for item in wanted],
                     stage=stage,
-                    stage_bytes=stage_bytes,
+                    working_bytes=stage_bytes,
                     budget_bytes=budget_bytes,
+                    later=later,
+                    mode=mode,
                 )
                 for component in wanted:
                     component.leases += 1
                     leased.append(component)
-                for eviction in evictions:
+                for eviction in plan.evictions:
                     victim = self._find(eviction.model, eviction.component)
                     self._mover.unload(victim, reason=eviction.reason, job_id=job_id)
                 for component in wanted:
-                    if not component.arena.resident:
-                        self._mover.load(component, moved=moved, job_id=job_id)
-                    else:
-                        self._mover.announce(component)
+                    self._bring(component, under_compute, moved, job_id)
             yield {component.name: component.module for component in wanted}
+            whole = True
         finally:
             with self._lock:
                 for component in leased:
                     component.leases -= 1
                     component.last_used = self._clock()
+                    component.arena.poll = _ignore_wait
+                    if component.broken or not (whole or component.resident):
+                        self._mover.drop(component)
                     self._mover.announce(component)
+
+    def _bring(self, component: Component, under_compute: bool, moved: Moved, job_id: int | None) -> None:
+        """See that its weights are there, or on their way where that will do."""
+        if not component.arena.attached:
+            if under_compute:
+                self._mover.begin(component, job_id=job_id)
+            else:
+                self._mover.load(component, moved=moved, job_id=job_id)
+        else:
+            self._mover.announce(component)
+        loading = component.loading
+        if loading is None or loading.ended:
+            return
+        component.arena.poll = lambda: moved(component, loading.done_bytes, component.bytes)
+        component.arena.poll()  # also where it will be there before anything waits for it
+        if not under_compute:
+            loading.wait(component.arena.poll)
+            if loading.failure is not None:
+                raise from_code(loading.failure.code, str(loading.failure))
+
+    def load_ahead(
+        self,
+        model: Model,
+        names: Collection[str],
+        *,
+        now: Stage,
+        later: Sequence[Stage],
+        budget_bytes: int,
+        mode: Residency = "auto",
+        job_id: int | None = None,
+    ) -> None:
+        """Begin to load those of `names` that later stages need and that fit beside the running one.
+
+        Never evicts anything, and never fails: what cannot be had now is loaded when its stage comes.
+        """
+        with self._lock, suppress(EngineError):
+            self._mover.drop_broken()
+            plan = plan_stage(
+                self._residents(),
+                now.needed,
+                stage=now.name,
+                working_bytes=now.working_bytes,
+                budget_bytes=budget_bytes,
+                later=later,
+                mode=mode,
+            )
+            for load in plan.ahead:
+                if load.needed.component in names:
+                    component = component_named(model, load.needed.component)
+                    self._mover.begin(component, job_id=job_id, keep=self._mover.residents())
+
+    def begin_swap(self, model: Model, outgoing: str, incoming: str, *, job_id: int | None) -> Swap | None:
+        """Let `incoming` take the bytes of `outgoing`, which is leased, under its next forward.
+
+        None where it has bytes of its own already or the two are laid out differently.
+        """
+        with self._lock:
+            self._mover.drop_broken()
+            first, second = component_named(model, outgoing), component_named(model, incoming)
+            if (
+                second.arena.attached
+                or not first.arena.attached
+                or not swaps_in_place(outgoing, incoming)
+                or first.arena.layout != second.arena.layout
+            ):
+                return None
+            return Swap(first, second, self._mover, job_id=job_id)
+
+    def end_swap(self, swap: Swap, *, finished: bool) -> None:
+        """The pass under which it ran has ended, or has failed so that both experts go."""
+        with self._lock:
+            if finished:
+                swap.finish()
+            else:
+                swap.abort()
+
+    def drop(self, model: Model, name: str) -> None:
+        """Give the component's bytes back, whatever state its load is in; leased or not."""
+        with self._lock:
+            self._mover.drop(component_named(model, name))
+
+    def settle(self) -> None:
+        """Give back the memory of loads that failed while nobody waited for them."""
+        with self._lock:
+            self._mover.drop_broken()
 
     # ----------------------------------------------------------------- actions a person asks for
 
@@ -151,7 +309,7 @@ class ComponentStore:
             if busy:
                 raise NotNow(f"{', '.join(busy)} is in use by the running job; cancel it or wait for its end")
             target = "/".join(part for part in (model, component) if part) or "all"
-            return self._mover.give_back("unload", target, [item for item in chosen if item.arena.resident])
+            return self._mover.give_back("unload", target, [item for item in chosen if item.arena.attached])
 
     def free(self) -> Receipt:
         """Give back the allocator's cache and every component that is not in use; also in a job."""
@@ -163,8 +321,10 @@ class ComponentStore:
         files: ModelFiles,
         budget_bytes: int,
         *,
+        reserve_bytes: int = 0,
         on_step: Stepped = _ignore_step,
         moved: Moved = ignore_moved,
+        unloaded: Unloaded = look_at_nothing,
     ) -> Receipt:
         """Make `files` the one loaded model, in the order in which a job needs its components.
 
@@ -176,12 +336,20 @@ class ComponentStore:
             NotNow: a component is in use; nothing was unloaded.
         """
         with self._lock:
-            return switch_to(self.open(files), self._mover, budget_bytes, on_step=on_step, moved=moved)
+            return switch_to(
+                self.open(files),
+                self._mover,
+                budget_bytes,
+                reserve_bytes=reserve_bytes,
+                on_step=on_step,
+                moved=moved,
+                unloaded=unloaded,
+            )
 
     # ----------------------------------------------------------------- bookkeeping, under the lock
 
     def _components(self) -> list[Component]:
-        return [component for model in self._models.values() for component in model.components.values()]
+        return [item for model in list(self._models.values()) for item in list(model.components.values())]
 
     def _residents(self) -> list[Resident]:
         return [
@@ -220,6 +388,6 @@ class ComponentStore:
                 if any(item.leases for item in model.components.values()):
                     raise NotNow(f"{files.name} is in use from {model.files.path}; wait for that job to end")
                 for item in model.components.values():
-                    if item.arena.resident:
+                    if item.arena.attached:
                         self._mover.unload(item, reason="its folder changed")
                 del self._models[key]

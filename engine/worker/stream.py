@@ -1,29 +1,28 @@
-"""Moves weights from their files into an arena, in the files' order and in small chunks.
+"""Which bytes of which file fill which slot of an arena, and the files, open for one load.
 
-The files are read where they lie: no copy of a file is ever made in host memory. They are read
-by `preadv` and not through a mapping, since a file that is truncated while mapped kills the
-process with SIGBUS where a short read is one sentence; on cpu the bytes go straight from the
-page cache into the arena.
+The files are read where they lie: no copy of a file is ever made in host memory. The host reads
+them by `preadv`, since a file that is truncated while mapped kills a process that touches the
+mapping, where a short read is one sentence; the device copies from registered pages by itself.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from engine.errors import ModelUnusable
 from engine.models.dtypes import DTYPES
-from engine.models.index import FETCH_AGAIN, ComponentIndex
+from engine.models.index import FETCH_AGAIN, ComponentIndex, FileIndex, check_unchanged
 from engine.worker.arena import Layout
-from engine.worker.backend import CHUNK_BYTES, Backend, Chunk
+from engine.worker.backend import Backend, Part, Source
+from engine.worker.warm import Mapped, WarmTier
 
 TORCH_DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
     {spelling: getattr(torch, dtype.name) for spelling, dtype in DTYPES.items()}
@@ -31,28 +30,16 @@ TORCH_DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
 """The header's spelling to torch's."""
 
 
-class Source(Protocol):
-    """Bytes of one file, readable from several threads at once."""
-
-    def read_into(self, offset: int, into: memoryview) -> None:
-        """Fill `into` with the file's bytes from `offset` on.
-
-        Raises:
-            ModelUnusable: the file ends before, or cannot be read.
-        """
-
-    def close(self) -> None: ...
-
-
 class FileSource:
-    """A weight file read through the page cache.
+    """A weight file, read through the page cache or copied from its registered pages.
 
     Raises:
         ModelUnusable: it is gone, cannot be opened, or has not the length that its index saw.
     """
 
-    def __init__(self, path: Path, *, expected_bytes: int) -> None:
+    def __init__(self, path: Path, *, expected_bytes: int, mapped: Mapped | None = None) -> None:
         self.path = path
+        self._mapped = mapped
         try:
             self._handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
@@ -77,9 +64,11 @@ class FileSource:
             into = into[count:]
             offset += count
 
-    def read_ahead(self, offset: int, num_bytes: int) -> None:
-        """Let the kernel fetch this part; returns at once."""
-        os.posix_fadvise(self._handle, offset, num_bytes, os.POSIX_FADV_WILLNEED)
+    def spans(self, offset: int, num_bytes: int) -> Iterator[tuple[int, Tensor | None]]:
+        if self._mapped is None:
+            yield num_bytes, None
+        else:
+            yield from self._mapped.spans(offset, num_bytes)
 
     def close(self) -> None:
         if self._handle >= 0:
@@ -101,6 +90,7 @@ class Transfer:
 
     slot: str
     """First name of the slot."""
+    segment: int
     path: Path
     begin: int
     bytes: int
@@ -109,7 +99,7 @@ class Transfer:
 
 
 def plan_transfers(layout: Layout, index: ComponentIndex) -> tuple[Transfer, ...]:
-    """Which bytes of which file fill each slot, in the order in which they lie there.
+    """Which bytes of which file fill each slot: by segment, and in each in the files' order.
 
     Raises:
         ModelUnusable: a tensor is missing, has another shape, or the module has no place for it.
@@ -131,6 +121,7 @@ def plan_transfers(layout: Layout, index: ComponentIndex) -> tuple[Transfer, ...
         transfers.append(
             Transfer(
                 slot=slot.names[0],
+                segment=slot.segment,
                 path=index.file_of[name],
                 begin=entry.begin,
                 bytes=entry.bytes,
@@ -143,7 +134,46 @@ def plan_transfers(layout: Layout, index: ComponentIndex) -> tuple[Transfer, ...
             f"{index.file_of[strangers[0]]} holds {strangers[0]!r} and {len(strangers) - 1} more tensors "
             "that this model has no place for; convert the model for this build"
         )
-    return tuple(sorted(transfers, key=lambda transfer: (str(transfer.path), transfer.begin)))
+    return tuple(sorted(transfers, key=lambda item: (item.segment, str(item.path), item.begin)))
+
+
+@contextmanager
+def open_sources(
+    files: Sequence[FileIndex], transfers: Iterable[Transfer], warm: WarmTier | None
+) -> Iterator[Mapping[Path, Source]]:
+    """The files of one component, open until the block ends, their pages being registered in the
+    order in which `transfers` need them.
+
+    Raises:
+        ModelUnusable: a file is gone or is not the one that was indexed.
+    """
+    with ExitStack() as stack:
+        for file in files:
+            check_unchanged(file)
+        mapped: Mapping[Path, Mapped] = {}
+        if warm is not None:
+            needed = [(item.path, item.begin, item.bytes) for item in transfers]
+            mapped = stack.enter_context(warm.in_use(files, needed))
+        yield {
+            file.path: stack.enter_context(
+                FileSource(file.path, expected_bytes=file.bytes, mapped=mapped.get(file.path))
+            )
+            for file in files
+        }
+
+
+def parts_of(
+    transfers: Iterable[Transfer], slots: Mapping[str, Tensor], sources: Mapping[Path, Source]
+) -> Iterator[Part]:
+    """What the backend copies."""
+    for transfer in transfers:
+        yield Part(
+            source=sources[transfer.path],
+            offset=transfer.begin,
+            bytes=transfer.bytes,
+            dtype=transfer.dtype,
+            target=slots[transfer.slot],
+        )
 
 
 def fill(
@@ -156,33 +186,11 @@ def fill(
 ) -> None:
     """Copy every transfer into its slot's flat view; the bytes have arrived on return.
 
-    `moved(bytes)` is called after each chunk; what it raises ends the copy.
+    `moved(bytes)` is called after each copy that was queued; what it raises ends them.
 
     Raises:
         ModelUnusable: a file changed or cannot be read.
     """
-    with ExitStack() as stack:
-        sources: dict[Path, FileSource] = {}
-        for file in index.files:
-            source = stack.enter_context(FileSource(file.path, expected_bytes=file.bytes))
-            source.read_ahead(file.data_begin, file.data_end - file.data_begin)
-            sources[file.path] = source
-        backend.copy(_chunks(slots, transfers, sources), moved)
-
-
-def _chunks(
-    slots: Mapping[str, Tensor], transfers: Iterable[Transfer], sources: Mapping[Path, Source]
-) -> Iterator[Chunk]:
-    for transfer in transfers:
-        flat = slots[transfer.slot]
-        width = transfer.dtype.itemsize
-        step = CHUNK_BYTES // width
-        for first in range(0, transfer.bytes // width, step):
-            count = min(step, transfer.bytes // width - first)
-            yield Chunk(
-                source=sources[transfer.path],
-                offset=transfer.begin + first * width,
-                bytes=count * width,
-                dtype=transfer.dtype,
-                target=flat[first : first + count],
-            )
+    with open_sources(index.files, (), None) as sources:
+        backend.copy(parts_of(transfers, slots, sources), moved)
+        backend.mark_copies().wait()

@@ -8,61 +8,80 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import TypeAlias
 
-from engine.errors import DoesNotFit, EngineError, NotNow
-from engine.units import size_text
+from engine.errors import EngineError, NotNow
+from engine.planning.residency import Needed, plan_switch
 from engine.wire import Receipt, ReceiptStep
 from engine.worker.components import Component, Model
 from engine.worker.mover import Moved, Mover, ignore_moved
 
 Stepped: TypeAlias = Callable[[ReceiptStep], None]
+Unloaded: TypeAlias = Callable[[int], tuple[int | None, float]]
+"""(bytes that went) to the bytes that are seen to be back from outside, or None, and the seconds
+that looking took. Nothing is loaded before it returns; it may raise to give up."""
 
 
-def switch_to(model: Model, mover: Mover, budget_bytes: int, *, on_step: Stepped, moved: Moved) -> Receipt:
+def look_at_nothing(_num_bytes: int) -> tuple[int | None, float]:
+    """Where nobody looks from outside."""
+    return None, 0.0
+
+
+def switch_to(
+    model: Model,
+    mover: Mover,
+    budget_bytes: int,
+    *,
+    reserve_bytes: int = 0,
+    on_step: Stepped,
+    moved: Moved,
+    unloaded: Unloaded = look_at_nothing,
+) -> Receipt:
     """Make `model` the one loaded model, in the order in which a job needs its components.
 
     Where the budget is too small for all of it, what fits is loaded and a job swaps the rest.
     A load that fails brings back what was there; the receipt then is not ok, says why, and counts
     only what is really gone and what really came. The caller holds the store's lock.
 
+    `reserve_bytes` of the budget stay free for the work of the model's largest stage.
+
     Raises:
         DoesNotFit: it can never be loaded; nothing was unloaded.
         NotNow: a component is in use; nothing was unloaded.
     """
-    return _Switch(mover, on_step).run(model, what_fits(model, budget_bytes), moved)
+    return _Switch(mover, on_step, unloaded).run(model, _what_fits(model, budget_bytes, reserve_bytes), moved)
 
 
-def what_fits(model: Model, budget_bytes: int) -> list[Component]:
-    """The components to keep loaded within `budget_bytes`, in the order of a job's need.
-
-    Raises:
-        DoesNotFit: the largest one alone is too large, so no job could run.
-    """
-    largest = max(model.components.values(), key=lambda item: item.bytes)
-    if largest.bytes > budget_bytes:
-        raise DoesNotFit(
-            f"{largest.label} needs {size_text(largest.bytes)} and the budget is {size_text(budget_bytes)}; "
-            "raise the budget or take a smaller model"
-        )
-    chosen: list[Component] = []
-    left = budget_bytes
-    for item in model.components.values():
-        if item.bytes <= left:
-            chosen.append(item)
-            left -= item.bytes
-    return chosen
+def _what_fits(model: Model, budget_bytes: int, reserve_bytes: int) -> list[Component]:
+    """The components to keep loaded within the budget, in the order of a job's need."""
+    plan = plan_switch(
+        (),
+        [
+            Needed(model=item.model, component=item.name, bytes=item.bytes)
+            for item in model.components.values()
+        ],
+        budget_bytes=budget_bytes,
+        reserve_bytes=reserve_bytes,
+    )
+    return [model.components[load.needed.component] for load in plan.loads]
 
 
 class _Switch:
     """One switch under way."""
 
-    def __init__(self, mover: Mover, on_step: Stepped) -> None:
+    def __init__(self, mover: Mover, on_step: Stepped, unloaded: Unloaded) -> None:
         self._mover = mover
         self._on_step = on_step
+        self._unloaded = unloaded
         self._began = mover.clock()
         self._steps: list[ReceiptStep] = []
 
     def run(self, model: Model, target: Sequence[Component], moved: Moved) -> Receipt:
         mover = self._mover
+        mover.drop_broken()
+        at_first = mover.residents()
+        for item in target:
+            since = mover.clock()
+            if mover.adopt(item):
+                self._stepped(f"keep {item.label}, the same weights", item.bytes, since)
         at_start = mover.residents()
         previous = [item for item in at_start if item not in target]
         absent = [item for item in target if item not in at_start]
@@ -79,13 +98,17 @@ class _Switch:
             self._stepped(f"unload {item.label}", item.bytes, since)
         since = mover.clock()
         returned = mover.returned_since(before)
+        if previous:
+            seen, _ = self._unloaded(sum(item.bytes for item in previous))
+            returned = returned if seen is None else seen
         self._stepped("verify", returned, since)
 
         failure = self._load("load", absent, moved, keep=target)
         if failure is not None:
             for item in absent:
                 mover.drop(item)
-            again = self._load("bring back", previous, ignore_moved, keep=at_start)
+            gone = [item for item in at_first if not item.arena.attached and not mover.adopt(item)]
+            again = self._load("bring back", gone, ignore_moved, keep=at_first)
             if again is not None:
                 failure = f"{failure}; and not all could be brought back: {again}"
             # What came back was not returned after all.
@@ -97,9 +120,9 @@ class _Switch:
             model.name,
             self._began,
             error=failure,
-            expected_bytes=sum(item.bytes for item in previous if not item.arena.resident),
+            expected_bytes=sum(item.bytes for item in previous if not item.arena.attached),
             returned_bytes=returned,
-            loaded_bytes=sum(item.bytes for item in absent if item.arena.resident),
+            loaded_bytes=sum(item.bytes for item in absent if item.resident),
             steps=tuple(self._steps),
         )
 

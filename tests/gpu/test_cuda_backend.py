@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from engine.errors import JobCancelled
 from engine.models.index import ComponentIndex, read_component_index
 from engine.worker.arena import Arena
-from engine.worker.backend import CHUNK_BYTES, CudaBackend
+from engine.worker.backend import CHUNK_BYTES
+from engine.worker.cuda import CudaBackend
 from engine.worker.stream import fill, plan_transfers
 
 MIB = 2**20
@@ -140,7 +141,7 @@ def test_the_sample_counts_what_moved(backend: CudaBackend) -> None:
 def test_a_broken_context_is_fatal() -> None:
     code = (
         "import torch\n"
-        "from engine.worker.backend import CudaBackend\n"
+        "from engine.worker.cuda import CudaBackend\n"
         "from engine.worker.faults import as_engine_error\n"
         "backend = CudaBackend()\n"
         "try:\n"

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -230,9 +231,9 @@ def test_demo_models_come_last_and_the_persons_own_hides_one_of_the_same_name(tm
 def test_a_rescan_reads_again_only_what_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
 
-    def counting(folder: Path) -> Model:
+    def counting(folder: Path, *settings: Any) -> Model:
         read.append(folder.name)
-        return read_model(folder)
+        return read_model(folder, *settings)
 
     monkeypatch.setattr(catalog_module, "read_model", counting)
     for name in ("a", "b"):

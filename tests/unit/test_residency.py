@@ -1,4 +1,4 @@
-"""What is evicted before a stage."""
+"""What is evicted and loaded for a stage, a job and a switch, and the reasons that are told."""
 
 from __future__ import annotations
 
@@ -7,7 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import DoesNotFit, OutOfMemory
-from engine.planning.residency import Eviction, Needed, Resident, plan_evictions
+from engine.planning.residency import (
+    Eviction,
+    Needed,
+    Resident,
+    Stage,
+    StagePlan,
+    explain_job,
+    explain_switch,
+    plan_stage,
+    plan_switch,
+)
+from engine.wire import RESIDENCIES, PlanStep, Residency
 
 GIB = 2**30
 
@@ -25,9 +36,31 @@ def _needed(name: str, gib: int) -> Needed:
 def _plan(
     residents: list[Resident], needed: list[Needed], *, stage: int, budget: int
 ) -> tuple[Eviction, ...]:
-    return plan_evictions(
-        residents, needed, stage="denoise", stage_bytes=stage * GIB, budget_bytes=budget * GIB
+    return _stage_plan(residents, needed, stage=stage, budget=budget).evictions
+
+
+def _stage_plan(
+    residents: list[Resident],
+    needed: list[Needed],
+    *,
+    stage: int,
+    budget: int,
+    later: list[Stage] | None = None,
+    mode: Residency = "auto",
+) -> StagePlan:
+    return plan_stage(
+        residents,
+        needed,
+        stage="denoise",
+        working_bytes=stage * GIB,
+        budget_bytes=budget * GIB,
+        later=later or [],
+        mode=mode,
     )
+
+
+def _stage(name: str, needed: list[Needed], gib: int) -> Stage:
+    return Stage(name=name, needed=tuple(needed), working_bytes=gib * GIB)
 
 
 def _evicted(plan: tuple[Eviction, ...]) -> list[str]:
@@ -106,3 +139,136 @@ def test_a_plan_fits_keeps_leases_and_evicts_no_more_than_it_must(
     assert total <= budget
     if plan:
         assert total + plan[-1].bytes // GIB > budget
+
+
+# --------------------------------------------------------------------------- loading ahead
+
+
+def test_what_the_next_stage_needs_is_loaded_ahead_where_it_fits() -> None:
+    later = [_stage("denoise", [_needed("a/dit", 26)], 4), _stage("decode", [_needed("a/vae", 1)], 6)]
+    plan = _stage_plan([], [_needed("a/text", 10)], stage=1, budget=60, later=later)
+    assert [load.needed.label for load in plan.loads] == ["a/text"]
+    assert [load.needed.label for load in plan.ahead] == ["a/dit", "a/vae"]
+    assert "denoise needs it" in plan.ahead[0].reason
+
+
+def test_nothing_is_loaded_ahead_that_a_stage_before_its_own_has_no_room_for() -> None:
+    later = [_stage("denoise", [_needed("a/dit", 26)], 10), _stage("decode", [_needed("a/vae", 3)], 1)]
+    # Beside the text encoder there is room for the VAE, beside the denoising there is not.
+    plan = _stage_plan([], [_needed("a/text", 10)], stage=1, budget=38, later=later)
+    assert [load.needed.label for load in plan.ahead] == ["a/dit"]
+    tight = _stage_plan([], [_needed("a/text", 10)], stage=1, budget=36, later=later)
+    assert tight.ahead == ()
+
+
+def test_dit_only_keeps_nothing_beside_the_stage_and_loads_nothing_ahead() -> None:
+    later = [_stage("decode", [_needed("a/vae", 1)], 1)]
+    plan = _stage_plan(
+        [_resident("a/text", 10)], [_needed("a/dit", 26)], stage=1, budget=90, later=later, mode="dit_only"
+    )
+    assert _evicted(plan.evictions) == ["a/text"]
+    assert plan.ahead == ()
+
+
+@pytest.mark.parametrize(("mode", "first"), [("auto", "a/text"), ("keep_text", "a/dit.high")])
+def test_a_wish_decides_who_goes_last(mode: Residency, first: str) -> None:
+    residents = [_resident("a/text", 10, last_used=1.0), _resident("a/dit.high", 14, last_used=2.0)]
+    plan = _stage_plan(residents, [_needed("a/vae", 1)], stage=8, budget=30, mode=mode)
+    assert _evicted(plan.evictions) == [first]
+
+
+@given(
+    budget=st.integers(5, 120),
+    mode=st.sampled_from(RESIDENCIES),
+    kind=st.sampled_from(["t2v", "i2v"]),
+    others=st.dictionaries(st.sampled_from(["b/dit", "b/text", "c/vae", "a/vae"]), st.integers(1, 30)),
+)
+def test_a_job_that_is_explained_never_holds_more_than_the_budget(
+    budget: int, mode: Residency, kind: str, others: dict[str, int]
+) -> None:
+    sizes = {"a/text": 10, "a/dit": 26, "a/vae": 1, "a/dit.high": 14, "a/dit.low": 14} | {
+        name: gib for name, gib in others.items() if name.startswith("a/")
+    }
+    needed = {name: [_needed(name, gib)] for name, gib in sizes.items()}
+    stages = [_stage("text", needed["a/text"], 1)]
+    if kind == "t2v":
+        stages.append(_stage("denoise", needed["a/dit"], 4))
+    else:
+        stages += [
+            _stage("image", needed["a/vae"], 3),
+            _stage("denoise high", needed["a/dit.high"], 4),
+            _stage("denoise low", needed["a/dit.low"], 4),
+        ]
+    stages.append(_stage("decode", needed["a/vae"], 5))
+    here = [_resident(name, gib) for name, gib in others.items()]
+    work = {stage.name: stage.working_bytes for stage in stages}
+    try:
+        steps = explain_job(here, stages, budget_bytes=budget * GIB, mode=mode)
+    except DoesNotFit:
+        assert any(sum(item.bytes for item in s.needed) + s.working_bytes > budget * GIB for s in stages)
+        return
+    assert steps == explain_job(here, stages, budget_bytes=budget * GIB, mode=mode)
+    held = {item.label: item.bytes for item in here}
+    for step in steps:
+        assert step.reason
+        label = f"{step.model}/{step.component}"
+        if step.action == "evict":
+            del held[label]
+        elif step.action == "swap":
+            held = {name: size for name, size in held.items() if not name.startswith("a/dit.")}
+            held[label] = step.bytes
+        else:
+            assert label not in held
+            held[label] = step.bytes
+        assert step.held_bytes == sum(held.values())
+    # After each stage's moves its own components are there and its work has room.
+    for stage in stages:
+        moves = [step for step in steps if step.stage == stage.name]
+        if moves:
+            assert moves[-1].held_bytes + work[stage.name] <= budget * GIB
+    if mode == "dit_only":
+        assert not any(step.action == "ahead" for step in steps)
+
+
+def test_two_experts_swap_where_only_one_fits() -> None:
+    stages = [
+        _stage("denoise high", [_needed("a/dit.high", 14)], 4),
+        _stage("denoise low", [_needed("a/dit.low", 14)], 4),
+    ]
+    actions = [step.action for step in explain_job([], stages, budget_bytes=24 * GIB)]
+    assert actions == ["load", "swap"]
+    assert [s.action for s in explain_job([], stages, budget_bytes=40 * GIB)] == ["load", "ahead"]
+
+
+# --------------------------------------------------------------------------- switches
+
+
+def _same(name: str, gib: int, content: str) -> Needed:
+    model, _, component = name.partition("/")
+    return Needed(model=model, component=component, bytes=gib * GIB, content=content)
+
+
+def test_a_switch_takes_over_what_is_the_same_and_moves_the_rest() -> None:
+    text = Resident(model="a", component="text", bytes=10 * GIB, leased=False, last_used=0.0, content="umt5")
+    steps = explain_switch(
+        [text, _resident("a/dit", 3)],
+        [_same("b/text", 10, "umt5"), _needed("b/dit", 26)],
+        budget_bytes=60 * GIB,
+        reserve_bytes=8 * GIB,
+    )
+    assert [(step.action, f"{step.model}/{step.component}") for step in steps] == [
+        ("adopt", "b/text"),
+        ("evict", "a/dit"),
+        ("load", "b/dit"),
+    ]
+    assert steps[-1].held_bytes == 36 * GIB
+
+
+def test_a_switch_leaves_room_for_work_and_says_what_it_leaves_out() -> None:
+    parts = [_needed("a/text", 10), _needed("a/dit.high", 14), _needed("a/dit.low", 14)]
+    plan = plan_switch([], parts, budget_bytes=35 * GIB, reserve_bytes=8 * GIB)
+    assert [load.needed.label for load in plan.loads] == ["a/text", "a/dit.high"]
+    assert [item.label for item in plan.left_out] == ["a/dit.low"]
+    with pytest.raises(DoesNotFit, match=r"a/dit.high needs 14\.00 GiB, the work of its largest stage 8"):
+        plan_switch([], parts, budget_bytes=21 * GIB, reserve_bytes=8 * GIB)
+    assert isinstance(explain_switch([], parts, budget_bytes=60 * GIB, reserve_bytes=0)[0], PlanStep)

@@ -14,8 +14,9 @@ import torch
 from engine.models.demo import make_demo_models
 from engine.models.demo_files import demo_folder
 from engine.wire import STAGES, JobSpec, Manifest, Receipt
-from engine.worker.backend import CpuBackend
 from engine.worker.channel import ComponentChanged, JobProgressed, ModelFiles, RunJob
+from engine.worker.components import Component
+from engine.worker.cpu import CpuBackend
 from engine.worker.store import ComponentStore
 
 SMALL, LARGE, I2V = "wan-demo-small", "wan-demo-large", "wan-demo-i2v"
@@ -108,6 +109,13 @@ def job(tmp_path: Path, files: Callable[[str], ModelFiles]) -> Callable[..., Run
         )
 
     return make
+
+
+def load(component: Component, backend: CpuBackend) -> None:
+    """Make it resident, outside any store."""
+    loading = component.begin_load(backend, None, 0.0, lambda _loading: None)
+    loading.run()
+    assert loading.failure is None, loading.failure
 
 
 def manifest_of(output: Path) -> Manifest:

@@ -15,9 +15,11 @@ from transformers import UMT5EncoderModel
 from engine.errors import JobCancelled, NotResident
 from engine.models.layout import ALIGNMENT
 from engine.worker.arena import Arena
-from engine.worker.backend import CpuBackend
 from engine.worker.channel import ModelFiles
 from engine.worker.components import Component, open_component, open_model
+from engine.worker.cpu import CpuBackend
+
+from .conftest import load
 
 MIB = 2**20
 
@@ -32,10 +34,6 @@ def _large(backend: CpuBackend) -> Arena:
 def _write_ones(slots: Mapping[str, Tensor]) -> None:
     for flat in slots.values():
         flat.fill_(1)
-
-
-def _ignore(num_bytes: int) -> None:
-    pass
 
 
 def _components(files: ModelFiles, backend: CpuBackend) -> dict[str, Component]:
@@ -86,10 +84,10 @@ def test_a_load_that_ends_half_way_leaves_nothing_behind(backend: CpuBackend, er
 
     with pytest.raises(type(error)):
         arena.load(write)
-    assert not arena.resident
+    assert not arena.attached
     assert backend.held_bytes() - before < MIB
     arena.load(_write_ones)
-    assert arena.resident
+    assert arena.attached
 
 
 @pytest.mark.parametrize("model", ["wan-demo-small", "wan-demo-i2v"])
@@ -97,10 +95,10 @@ def test_weights_come_back_bit_for_bit_with_their_ties_and_no_meta_tensor(
     files: Callable[[str], ModelFiles], backend: CpuBackend, model: str
 ) -> None:
     for component in _components(files(model), backend).values():
-        component.load(backend, _ignore)
+        load(component, backend)
         first = {name: tensor.clone() for name, tensor in component.module.state_dict().items()}
-        component.arena.unload()
-        component.load(backend, _ignore)
+        component.unload()
+        load(component, backend)
         again = component.module.state_dict()
         assert again.keys() == first.keys()
         assert all(torch.equal(again[name], tensor) for name, tensor in first.items())
@@ -109,7 +107,7 @@ def test_weights_come_back_bit_for_bit_with_their_ties_and_no_meta_tensor(
         if component.name == "text":
             module = component.module
             assert module.shared.weight is module.encoder.embed_tokens.weight
-        component.arena.unload()
+        component.unload()
 
 
 def test_every_tensor_lies_on_its_boundary_and_none_overlap(
@@ -122,10 +120,10 @@ def test_every_tensor_lies_on_its_boundary_and_none_overlap(
             assert slot.begin >= end
             end = slot.begin + slot.bytes
         assert end <= component.arena.bytes
-        component.load(backend, _ignore)
+        load(component, backend)
         storages = {part.untyped_storage().data_ptr() for part in component.module.parameters()}
         assert len(storages) == 1
-        component.arena.unload()
+        component.unload()
 
 
 def test_the_tied_embedding_has_one_place(files: Callable[[str], ModelFiles], backend: CpuBackend) -> None:
@@ -160,9 +158,9 @@ def test_a_load_and_unload_within_inference_mode_work_like_any_other(
         folder = Path(files("wan-demo-small").path) / "vae"
         vae = open_component("wan-demo-small", "vae", folder, backend)
         for _ in range(2):
-            vae.load(backend, _ignore)
-            vae.arena.unload()
-    assert not vae.arena.resident
+            load(vae, backend)
+            vae.unload()
+    assert not vae.arena.attached
 
 
 def test_a_buffer_that_nobody_computed_is_refused(backend: CpuBackend) -> None:
@@ -196,7 +194,7 @@ def test_loaded_nets_compute_what_the_libraries_own_loading_gives(
     torch.manual_seed(0)
     with torch.inference_mode():
         dit = components["dit"]
-        dit.load(backend, _ignore)
+        load(dit, backend)
         dtype = dit.module.patch_embedding.weight.dtype
         inputs = {
             "hidden_states": torch.randn(1, 16, 2, 4, 4, dtype=dtype),
@@ -207,14 +205,14 @@ def test_loaded_nets_compute_what_the_libraries_own_loading_gives(
         assert torch.equal(dit.module(**inputs).sample, theirs(**inputs).sample)
 
         vae = components["vae"]
-        vae.load(backend, _ignore)
+        load(vae, backend)
         dtype = next(vae.module.parameters()).dtype
         latents = torch.randn(1, 16, 2, 4, 4, dtype=dtype)
         their_vae = AutoencoderKLWan.from_pretrained(root / "vae", torch_dtype=dtype).eval()
         assert torch.equal(vae.module.decode(latents).sample, their_vae.decode(latents).sample)
 
         text = components["text"]
-        text.load(backend, _ignore)
+        load(text, backend)
         dtype = text.module.shared.weight.dtype
         tokens = torch.arange(6)[None]
         their_text = UMT5EncoderModel.from_pretrained(root / "text_encoder", dtype=dtype).eval()

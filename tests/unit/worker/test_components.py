@@ -11,11 +11,11 @@ from safetensors.torch import load_file
 
 from engine.models.index import check_unchanged
 from engine.models.model import read_model
-from engine.worker.backend import CpuBackend
 from engine.worker.channel import ModelFiles
 from engine.worker.components import TEXT, Component, open_component, open_model, reopen_changed
+from engine.worker.cpu import CpuBackend
 
-from .conftest import SMALL
+from .conftest import SMALL, load
 
 CHECKPOINT = "pytorch_model.bin"
 
@@ -34,7 +34,7 @@ def model(copy_of: Callable[[str], ModelFiles]) -> ModelFiles:
 
 def _loaded(folder: Path, backend: CpuBackend) -> Component:
     component = open_component(SMALL, TEXT, folder, backend)
-    component.load(backend, lambda num_bytes: None)
+    load(component, backend)
     return component
 
 

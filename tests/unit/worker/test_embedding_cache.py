@@ -14,9 +14,9 @@ from engine.embeddings import EmbeddingStore
 from engine.models.index import read_index
 from engine.planning.shapes import TEXT_TOKENS
 from engine.worker import embedding_cache
-from engine.worker.backend import CpuBackend
 from engine.worker.channel import ModelFiles
 from engine.worker.components import TEXT, Model, digest_of
+from engine.worker.cpu import CpuBackend
 from engine.worker.embedding_cache import EmbeddingCache, pack, unpack
 from engine.worker.store import ComponentStore
 from engine.worker.text import encode_prompt

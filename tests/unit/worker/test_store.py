@@ -15,9 +15,10 @@ import torch
 
 from engine.errors import DoesNotFit, JobCancelled, ModelUnusable, NotFound, NotNow, OutOfMemory
 from engine.wire import ReceiptStep
-from engine.worker.backend import CpuBackend
 from engine.worker.channel import ModelFiles
 from engine.worker.components import Component, Model
+from engine.worker.cpu import CpuBackend
+from engine.worker.loading import Loading
 from engine.worker.store import ComponentStore
 
 from .conftest import BUDGET, I2V, LARGE, SMALL, Seen
@@ -138,16 +139,16 @@ def test_a_device_without_room_is_asked_again_after_everything_idle_is_gone(
     large, small = store.open(files(LARGE)), store.open(files(SMALL))
     with _lease(store, large, "vae"):
         pass
-    real = Component.load
+    real = Component.begin_load
     asked: list[str] = []
 
-    def scarce(self: Component, backend: CpuBackend, moved: Callable[[int], None]) -> None:
+    def scarce(self: Component, *args: Any) -> Loading:
         asked.append(self.label)
         if len(asked) == 1:
             raise MemoryError
-        real(self, backend, moved)
+        return real(self, *args)
 
-    monkeypatch.setattr(Component, "load", scarce)
+    monkeypatch.setattr(Component, "begin_load", scarce)
     with _lease(store, small, "vae"):
         assert set(store.weights()) == {f"{SMALL}/vae"}
     assert asked == [f"{SMALL}/vae"] * 2
@@ -160,10 +161,10 @@ def test_a_device_that_stays_without_room_is_an_out_of_memory_error(
 ) -> None:
     small = store.open(files(SMALL))
 
-    def scarce(self: Component, backend: CpuBackend, moved: Callable[[int], None]) -> None:
+    def scarce(self: Component, *args: Any) -> Loading:
         raise MemoryError
 
-    monkeypatch.setattr(Component, "load", scarce)
+    monkeypatch.setattr(Component, "begin_load", scarce)
     with pytest.raises(OutOfMemory, match=f"loading {SMALL}/vae"), _lease(store, small, "vae"):
         pass
     assert store.weights() == {}
@@ -279,17 +280,17 @@ def test_a_switch_never_makes_room_by_what_it_has_just_loaded(
 ) -> None:
     with _lease(store, store.open(files(SMALL)), "text", "dit"):
         pass
-    real, asked = Component.load, 0
+    real, asked = Component.begin_load, 0
 
-    def scarce(self: Component, backend: CpuBackend, moved: Callable[[int], None]) -> None:
+    def scarce(self: Component, *args: Any) -> Loading:
         nonlocal asked
         if self.label == f"{LARGE}/vae":
             asked += 1
             if refused == "always" or asked == 1:
                 raise MemoryError
-        real(self, backend, moved)
+        return real(self, *args)
 
-    monkeypatch.setattr(Component, "load", scarce)
+    monkeypatch.setattr(Component, "begin_load", scarce)
     receipt = store.switch(files(LARGE), BUDGET)
     assert asked == 1
     assert not receipt.ok
@@ -307,14 +308,14 @@ def test_a_failed_switch_counts_what_it_put_back_as_neither_returned_nor_loaded(
         pass
     with _lease(store, store.open(files(LARGE)), "vae"):
         pass
-    real = Component.load
+    real = Component.begin_load
 
-    def broken(self: Component, backend: CpuBackend, moved: Callable[[int], None]) -> None:
+    def broken(self: Component, *args: Any) -> Loading:
         if self.label == f"{LARGE}/dit":
             raise ModelUnusable("its file is damaged")
-        real(self, backend, moved)
+        return real(self, *args)
 
-    monkeypatch.setattr(Component, "load", broken)
+    monkeypatch.setattr(Component, "begin_load", broken)
     receipt = store.switch(files(LARGE), BUDGET)
     assert receipt.error == "its file is damaged"
     assert set(store.weights()) == _labels(SMALL, "text", "dit") | _labels(LARGE, "vae")
@@ -329,14 +330,14 @@ def test_a_failed_switch_that_cannot_put_all_back_says_what_is_gone(
     small = store.open(files(SMALL))
     with _lease(store, small, "text", "dit"):
         pass
-    real = Component.load
+    real = Component.begin_load
 
-    def broken(self: Component, backend: CpuBackend, moved: Callable[[int], None]) -> None:
+    def broken(self: Component, *args: Any) -> Loading:
         if self.name == "dit":
             raise ModelUnusable(f"{self.label} is damaged")
-        real(self, backend, moved)
+        return real(self, *args)
 
-    monkeypatch.setattr(Component, "load", broken)
+    monkeypatch.setattr(Component, "begin_load", broken)
     receipt = store.switch(files(LARGE), BUDGET)
     assert receipt.error == (
         f"{LARGE}/dit is damaged; and not all could be brought back: {SMALL}/dit is damaged"

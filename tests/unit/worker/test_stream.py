@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from engine.errors import JobCancelled, ModelUnusable
 from engine.models.index import ComponentIndex, read_component_index
-from engine.worker import stream
+from engine.worker import cpu
 from engine.worker.arena import Arena
-from engine.worker.backend import CpuBackend
+from engine.worker.cpu import CpuBackend
 from engine.worker.stream import fill, plan_transfers
 
 NAME = "model.safetensors"
@@ -44,7 +44,7 @@ def _load(arena: Arena, index: ComponentIndex, backend: CpuBackend) -> list[int]
 def test_every_tensor_arrives_whole_whatever_the_size_of_a_chunk(
     tmp_path: Path, backend: CpuBackend, monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
-    monkeypatch.setattr(stream, "CHUNK_BYTES", chunk)
+    monkeypatch.setattr(cpu, "CHUNK_BYTES", chunk)
     save_file(_tensors(), tmp_path / NAME)
     module, arena = _arena(backend)
     index = read_component_index(tmp_path)
@@ -58,7 +58,7 @@ def test_every_tensor_arrives_whole_whatever_the_size_of_a_chunk(
 def test_another_dtype_in_the_file_is_cast(
     tmp_path: Path, backend: CpuBackend, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
 ) -> None:
-    monkeypatch.setattr(stream, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(cpu, "CHUNK_BYTES", 1000)
     stored = {name: tensor.to(dtype) for name, tensor in _tensors().items()}
     save_file(stored, tmp_path / NAME)
     module, arena = _arena(backend)
@@ -109,7 +109,7 @@ def test_a_file_cut_since_it_was_indexed_is_refused_and_nothing_stays(
     os.truncate(tmp_path / NAME, index.files[0].bytes - 8)
     with pytest.raises(ModelUnusable, match=r"has \d+ bytes and had \d+"):
         _load(arena, index, backend)
-    assert not arena.resident
+    assert not arena.attached
 
 
 def test_a_file_cut_while_it_is_read_ends_in_a_sentence_not_a_signal(
@@ -125,7 +125,7 @@ def test_a_file_cut_while_it_is_read_ends_in_a_sentence_not_a_signal(
 
     with pytest.raises(ModelUnusable, match="is truncated: it ends at byte"):
         arena.load(lambda slots: fill(slots, transfers, index, backend, moved=cut))
-    assert not arena.resident
+    assert not arena.attached
 
 
 def test_a_cancel_seen_between_chunks_ends_the_load(tmp_path: Path, backend: CpuBackend) -> None:
@@ -143,7 +143,7 @@ def test_a_cancel_seen_between_chunks_ends_the_load(tmp_path: Path, backend: Cpu
     with pytest.raises(JobCancelled):
         arena.load(lambda slots: fill(slots, transfers, index, backend, moved=cancel))
     assert len(moved) == 2
-    assert not arena.resident
+    assert not arena.attached
 
 
 def test_every_open_file_is_closed_again(tmp_path: Path, backend: CpuBackend) -> None:

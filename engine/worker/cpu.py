@@ -1,0 +1,163 @@
+"""The host's memory and cores as a device: the same engine where there is no GPU."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from engine.wire import Proof
+from engine.worker.backend import CHUNK_BYTES, DeviceMemory, Mark, Part, Passed, first_calls, host_view
+from engine.worker.channel import AllocatorSample
+
+
+class HostMemory:
+    """Anonymous private memory whose pages go back to the kernel on release.
+
+    The mapping itself stays as long as a tensor over it does, so using a leaked view reads
+    zeros where it would be a segmentation fault after munmap.
+    """
+
+    def __init__(self, num_bytes: int, moved: Callable[[], None]) -> None:
+        # A mapping of zero bytes is refused; shared anonymous memory would survive DONTNEED.
+        self._map = mmap.mmap(-1, max(1, num_bytes), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._bytes = num_bytes
+        self._moved = moved
+
+    def commit(self) -> Tensor:
+        self._moved()
+        return torch.frombuffer(self._map, dtype=torch.uint8, count=self._bytes)
+
+    def release(self) -> None:
+        self._moved()
+        self._map.madvise(mmap.MADV_DONTNEED)
+
+
+class CpuBackend:
+    """The host's memory and cores; what it holds is the process's resident set."""
+
+    kind: Literal["cpu"] = "cpu"
+    proof: Proof = "process-rss"
+    residue_name = "the process's own heap"
+    registrar = None
+
+    def __init__(self) -> None:
+        self.device = torch.device("cpu")
+        self._moves = 0
+        self._peak_resets = True
+        self._page = os.sysconf("SC_PAGE_SIZE")
+        self._libc = ctypes.CDLL(None)
+
+    @property
+    def device_name(self) -> str:
+        for line in _proc("cpuinfo").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+        return os.uname().machine
+
+    @property
+    def total_bytes(self) -> int:
+        return os.sysconf("SC_PHYS_PAGES") * self._page
+
+    def new_memory(self, num_bytes: int) -> DeviceMemory:
+        return HostMemory(num_bytes, self._count_move)
+
+    def copy(self, parts: Iterable[Part], moved: Callable[[int], None]) -> None:
+        staging: Tensor | None = None
+        for part in parts:
+            width = part.dtype.itemsize
+            step = CHUNK_BYTES // width
+            for first in range(0, part.bytes // width, step):
+                self._count_move()
+                target = part.target[first : first + step]
+                num_bytes, offset = target.numel() * width, part.offset + first * width
+                if target.dtype == part.dtype:
+                    part.source.read_into(offset, host_view(target))
+                else:
+                    if staging is None:
+                        staging = torch.empty(CHUNK_BYTES, dtype=torch.uint8)
+                    read = staging[:num_bytes]
+                    part.source.read_into(offset, host_view(read))
+                    target.copy_(read.view(part.dtype))
+                moved(num_bytes)
+
+    def ring_rate(self) -> float | None:
+        return None
+
+    def mark_copies(self) -> Mark:
+        return Passed()
+
+    def mark_compute(self) -> Mark:
+        return Passed()
+
+    def copies_wait(self, mark: Mark) -> None:
+        pass
+
+    def compute_waits(self, mark: Mark) -> None:
+        pass
+
+    def generator(self, seed: int) -> torch.Generator:
+        return torch.Generator(device=self.device).manual_seed(seed)
+
+    def synchronize(self) -> None:
+        pass
+
+    def free_cache(self) -> None:
+        # Without it glibc keeps the pages of freed activations and an unload looks smaller than it is.
+        trim = getattr(self._libc, "malloc_trim", None)
+        if trim is not None:
+            trim(0)
+
+    def held_bytes(self) -> int:
+        return int(_proc("self/statm").split()[1]) * self._page
+
+    def live_bytes(self) -> int:
+        return self.held_bytes()
+
+    def start_peak(self) -> None:
+        try:
+            with open("/proc/self/clear_refs", "w", encoding="ascii") as handle:
+                handle.write("5")  # resets VmHWM
+        except OSError:
+            self._peak_resets = False
+
+    def peak_bytes(self) -> int:
+        if self._peak_resets:
+            for line in _proc("self/status").splitlines():
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024
+        return self.held_bytes()
+
+    def sample(self, weights: Mapping[str, int]) -> AllocatorSample:
+        return AllocatorSample(taken_at=time.monotonic(), device_allocs=self._moves, weights=dict(weights))
+
+    def warm_up(self) -> None:
+        first_calls(self.device, (torch.float32, torch.bfloat16))
+
+    def is_oom(self, error: BaseException) -> bool:
+        if isinstance(error, OSError):
+            return error.errno == errno.ENOMEM
+        return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+            isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+        )
+
+    def is_fatal(self, error: BaseException) -> bool:
+        return False
+
+    def _count_move(self) -> None:
+        self._moves += 1
+
+
+def _proc(name: str) -> str:
+    try:
+        return Path("/proc", name).read_text("utf-8", "replace")
+    except OSError:
+        return ""

@@ -1,0 +1,186 @@
+"""One NVIDIA GPU, the only one visible to this process."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from engine.wire import Proof
+from engine.worker.backend import DeviceMemory, Mark, Part, first_calls
+from engine.worker.channel import AllocatorSample
+from engine.worker.registrar import HostRegistrar
+from engine.worker.ring import Ring
+
+
+class CudaMemory:
+    """One block of the caching allocator, resized to nothing on release."""
+
+    def __init__(self, num_bytes: int, device: torch.device) -> None:
+        self._bytes = num_bytes
+        self._device = device
+        self._tensor: Tensor | None = None
+
+    def commit(self) -> Tensor:
+        if self._tensor is None:
+            self._tensor = torch.empty(self._bytes, dtype=torch.uint8, device=self._device)
+        else:
+            # The same storage again: views kept from an earlier load become valid, not dangling.
+            self._tensor.untyped_storage().resize_(self._bytes)
+        return self._tensor
+
+    def release(self) -> None:
+        if self._tensor is not None:
+            self._tensor.untyped_storage().resize_(0)
+
+
+class CudaBackend:
+    """One GPU, the only one visible to this process."""
+
+    kind: Literal["cuda"] = "cuda"
+    proof: Proof = "allocator"
+    residue_name = "live tensors and cache that shares a segment with them"
+
+    def __init__(self) -> None:
+        self.device = torch.device("cuda", 0)
+        properties = torch.cuda.get_device_properties(self.device)
+        self.device_name: str = properties.name
+        self.total_bytes: int = properties.total_memory
+        # Same seed, same frames: cuDNN may otherwise pick kernels that add in any order.
+        torch.backends.cudnn.deterministic = True
+        self._copies = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        self._copying = threading.Lock()
+        self._ring: Ring | None = None
+        self.registrar = HostRegistrar()
+
+    def new_memory(self, num_bytes: int) -> DeviceMemory:
+        return CudaMemory(num_bytes, self.device)
+
+    def copy(self, parts: Iterable[Part], moved: Callable[[int], None]) -> None:
+        with self._copying, torch.no_grad():
+            try:
+                for part in parts:
+                    if part.dtype == part.target.dtype:
+                        self._copy_bytes(part, moved)
+                    else:
+                        self._through_ring().put(
+                            part.source, part.offset, part.bytes, part.dtype, part.target, moved
+                        )
+                if self._ring is not None:
+                    self._ring.flush()
+            except BaseException:
+                if self._ring is not None:
+                    self._ring.abandon()
+                self._copies.synchronize()
+                raise
+
+    def _copy_bytes(self, part: Part, moved: Callable[[int], None]) -> None:
+        target = part.target.view(torch.uint8)
+        done = 0
+        for length, host in part.source.spans(part.offset, part.bytes):
+            into = target[done : done + length]
+            if host is None:
+                self._through_ring().put(part.source, part.offset + done, length, torch.uint8, into, moved)
+            else:
+                with torch.cuda.stream(self._copies):
+                    into.copy_(host, non_blocking=True)
+                moved(length)
+            done += length
+
+    def _through_ring(self) -> Ring:
+        if self._ring is None:
+            self._ring = Ring(self.device, self._copies)
+        return self._ring
+
+    def ring_rate(self) -> float | None:
+        return None if self._ring is None else self._ring.rate
+
+    def mark_copies(self) -> Mark:
+        return _CudaMark(self._copies)
+
+    def mark_compute(self) -> Mark:
+        return _CudaMark(torch.cuda.current_stream(self.device))
+
+    def copies_wait(self, mark: Mark) -> None:
+        if isinstance(mark, _CudaMark):
+            self._copies.wait_event(mark.event)
+
+    def compute_waits(self, mark: Mark) -> None:
+        if isinstance(mark, _CudaMark):
+            torch.cuda.current_stream(self.device).wait_event(mark.event)
+
+    def generator(self, seed: int) -> torch.Generator:
+        return torch.Generator(device=self.device).manual_seed(seed)
+
+    def synchronize(self) -> None:
+        torch.cuda.synchronize(self.device)
+
+    def free_cache(self) -> None:
+        torch.cuda.empty_cache()
+
+    def held_bytes(self) -> int:
+        return torch.cuda.memory_reserved(self.device)
+
+    def live_bytes(self) -> int:
+        return torch.cuda.memory_allocated(self.device)
+
+    def start_peak(self) -> None:
+        torch.cuda.reset_peak_memory_stats(self.device)
+
+    def peak_bytes(self) -> int:
+        return torch.cuda.max_memory_allocated(self.device)
+
+    def sample(self, weights: Mapping[str, int]) -> AllocatorSample:
+        taken_at = time.monotonic()
+        stats = torch.cuda.memory_stats(self.device)
+        return AllocatorSample(
+            taken_at=taken_at,
+            device_allocs=stats.get("num_device_alloc", 0) + stats.get("num_device_free", 0),
+            weights=dict(weights),
+            allocated_bytes=stats.get("allocated_bytes.all.current", 0),
+            active_bytes=stats.get("active_bytes.all.current", 0),
+            reserved_bytes=stats.get("reserved_bytes.all.current", 0),
+            requested_bytes=stats.get("requested_bytes.all.current", 0),
+            inactive_split_bytes=stats.get("inactive_split_bytes.all.current", 0),
+            num_ooms=stats.get("num_ooms", 0),
+            num_alloc_retries=stats.get("num_alloc_retries", 0),
+        )
+
+    def warm_up(self) -> None:
+        first_calls(self.device, (torch.bfloat16, torch.float32))
+        # Not the whole device: weights may be travelling already.
+        self.mark_compute().wait()
+        self.free_cache()
+
+    def is_oom(self, error: BaseException) -> bool:
+        if isinstance(error, torch.OutOfMemoryError | MemoryError):
+            return True
+        text = str(error)
+        return isinstance(error, RuntimeError) and (
+            "out of memory" in text or "CUBLAS_STATUS_ALLOC_FAILED" in text
+        )
+
+    def is_fatal(self, error: BaseException) -> bool:
+        if self.is_oom(error):
+            return False
+        broken = getattr(torch, "AcceleratorError", ())
+        return isinstance(error, broken) or (isinstance(error, RuntimeError) and "CUDA error" in str(error))
+
+
+class _CudaMark:
+    """An event, recorded when it is made."""
+
+    def __init__(self, stream: torch.cuda.Stream) -> None:
+        # Blocking: a thread that waits must not take a core from those that read files.
+        self.event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+        self.event.record(stream)
+
+    def wait(self) -> None:
+        self.event.synchronize()
+
+    def passed(self) -> bool:
+        return bool(self.event.query())  # type: ignore[no-untyped-call]

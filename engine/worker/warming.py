@@ -1,0 +1,200 @@
+"""Weight files brought into host memory, and let go of, because a person asked for it.
+
+On a thread of its own: a file that is not in the page cache comes at the disk's rate. Where there
+is no driver that registers pages, warm means in the page cache, and the kernel's word is the proof.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from engine.errors import EngineError, ModelUnusable
+from engine.models import page_cache
+from engine.wire import Receipt, ReceiptAction, ReceiptStep
+from engine.worker.channel import ActionEnded, DropWarm, Wanted, Warm, WarmChanged
+from engine.worker.components import Component
+from engine.worker.store import ComponentStore
+from engine.worker.warm import WarmTier
+
+READ_BYTES = 16 * 2**20
+READ_THREADS = 8
+"""That read one file at once: what a fast disk wants, and no harm to a slow one."""
+
+
+class Warmer:
+    """Serves `Warm` and `DropWarm` one after the other."""
+
+    def __init__(
+        self, store: ComponentStore, tier: WarmTier | None, *, on_ended: Callable[[ActionEnded], None]
+    ) -> None:
+        self._store = store
+        self._tier = tier
+        self._on_ended = on_ended
+        self._asked: queue.SimpleQueue[Warm | DropWarm] = queue.SimpleQueue()
+        threading.Thread(target=self._run, name="warmer", daemon=True).start()
+
+    def ask(self, message: Warm | DropWarm) -> None:
+        self._asked.put(message)
+
+    def state(self) -> WarmChanged:
+        """What is registered now; never waits for a load."""
+        tier = self._tier
+        if tier is None:
+            return WarmChanged(warm={}, rate=None, refusal="there is no driver to register pages with")
+        files = self._store.files()
+        warm = {label: found for label, paths in files.items() if (found := tier.registered_bytes(paths))}
+        return WarmChanged(warm=warm, rate=tier.rate, refusal=tier.refusal)
+
+    def _run(self) -> None:
+        while True:
+            message = self._asked.get()
+            action: ReceiptAction = "warm" if isinstance(message, Warm) else "drop_warm"
+            began = time.monotonic()
+            try:
+                receipt = self._warm(message) if isinstance(message, Warm) else self._drop(message)
+            except EngineError as error:
+                receipt = self._receipt(action, "weight files", began, error=str(error))
+            self._on_ended(ActionEnded(action_id=message.action_id, receipt=receipt))
+
+    def _warm(self, message: Warm) -> Receipt:
+        began = time.monotonic()
+        components = self._components(message.wanted)
+        if self._tier is not None:
+            self._tier.keep(path for item in self._components(message.kept) for path in _paths([item]))
+        steps: list[ReceiptStep] = []
+        total = 0
+        short: list[str] = []
+        for item in components:
+            since = time.monotonic()
+            paths = _paths([item])
+            read_ahead(paths)
+            taken = self._tier is None or sum(map(self._tier.register, paths)) == len(paths)
+            warm = self._warm_bytes(paths)
+            total += warm or 0
+            if not taken:
+                short.append(item.label)
+            verb = "read" if self._tier is None else "register"
+            steps.append(
+                ReceiptStep(name=f"{verb} {item.label}", bytes=warm, elapsed_s=time.monotonic() - since)
+            )
+        error = None
+        if short:
+            why = (self._tier and self._tier.refusal) or "the budget for warm files is used up"
+            error = f"{', '.join(short)} could not be kept whole: {why}"
+        return self._receipt(
+            "warm", _names(components), began, error=error, loaded_bytes=total, steps=tuple(steps)
+        )
+
+    def _drop(self, message: DropWarm) -> Receipt:
+        began = time.monotonic()
+        if message.wanted is None:
+            components = self._store.components()
+        else:
+            components = self._components(message.wanted)
+        if self._tier is not None:
+            self._tier.keep(path for item in self._components(message.kept) for path in _paths([item]))
+        paths = sorted(set(_paths(components)))
+        before = page_cache.cached_bytes(paths)
+        unregistered = 0 if self._tier is None else self._tier.drop(paths)
+        unregistered_s = time.monotonic() - began
+        since = time.monotonic()
+        page_cache.drop(paths)
+        after = page_cache.cached_bytes(paths)
+        returned = None if before is None or after is None else before - after
+        held = self._tier is not None and self._tier.registered_bytes(paths)
+        return self._receipt(
+            "drop_warm",
+            "all weight files" if message.wanted is None else _names(components),
+            began,
+            expected_bytes=before or 0,
+            returned_bytes=returned,
+            residue=("pages that a load uses now",) if held else ("pages that others map or use",),
+            proof_reason=None if returned is not None else "the files are not ours: nobody tells us",
+            steps=(
+                ReceiptStep(name="unregister", bytes=unregistered, elapsed_s=unregistered_s),
+                ReceiptStep(name="leave the page cache", bytes=returned, elapsed_s=time.monotonic() - since),
+            ),
+        )
+
+    def _components(self, wanted: Iterable[Wanted]) -> list[Component]:
+        return [self._store.component(item.model, item.component) for item in wanted]
+
+    def _warm_bytes(self, paths: Sequence[Path]) -> int | None:
+        if self._tier is not None and self._tier.refusal is None:
+            return self._tier.registered_bytes(paths)
+        return page_cache.cached_bytes(paths)
+
+    def _receipt(
+        self,
+        action: ReceiptAction,
+        target: str,
+        began: float,
+        *,
+        error: str | None = None,
+        expected_bytes: int = 0,
+        returned_bytes: int | None = None,
+        residue: tuple[str, ...] = (),
+        loaded_bytes: int = 0,
+        proof_reason: str | None = None,
+        steps: tuple[ReceiptStep, ...] = (),
+    ) -> Receipt:
+        left = None if returned_bytes is None else max(0, expected_bytes - returned_bytes)
+        return Receipt(
+            action=action,
+            target=target,
+            ok=error is None,
+            error=error,
+            expected_bytes=expected_bytes,
+            returned_bytes=returned_bytes,
+            residue_bytes=left,
+            residue=residue if left else (),
+            loaded_bytes=loaded_bytes,
+            elapsed_s=time.monotonic() - began,
+            proof="page-cache",
+            proof_reason=proof_reason,
+            steps=steps,
+            at=time.time(),
+        )
+
+
+def read_ahead(paths: Iterable[Path]) -> None:
+    """Read these files into the page cache, with several threads at the disk's rate.
+
+    Raises:
+        ModelUnusable: one cannot be read.
+    """
+    with ThreadPoolExecutor(READ_THREADS, thread_name_prefix="read-ahead") as pool:
+        for path in paths:
+            try:
+                handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError as error:
+                raise ModelUnusable(f"{path} cannot be read: {error.strerror}; check its disk") from error
+            try:
+                size = os.fstat(handle).st_size
+                buffers = threading.local()
+
+                def read(begin: int, handle: int = handle, buffers: threading.local = buffers) -> None:
+                    if not hasattr(buffers, "bytes"):
+                        buffers.bytes = bytearray(READ_BYTES)
+                    os.preadv(handle, [buffers.bytes], begin)
+
+                for done in [pool.submit(read, begin) for begin in range(0, size, READ_BYTES)]:
+                    done.result()
+            except OSError as error:
+                raise ModelUnusable(f"{path} cannot be read: {error.strerror}; check its disk") from error
+            finally:
+                os.close(handle)
+
+
+def _paths(components: Iterable[Component]) -> list[Path]:
+    return [file.path for item in components for file in item.index.files]
+
+
+def _names(components: Sequence[Component]) -> str:
+    return ", ".join(item.label for item in components) or "nothing"
