@@ -14,6 +14,7 @@ import msgspec
 
 from engine.errors import ModelUnusable
 from engine.models.index import FETCH_AGAIN
+from engine.models.layout import INT8_BLOCK_SIZE
 from engine.planning.shapes import LATENT_CHANNELS
 
 Size = Annotated[int, msgspec.Meta(ge=1, le=2**31)]
@@ -21,6 +22,15 @@ Size = Annotated[int, msgspec.Meta(ge=1, le=2**31)]
 T2V_CHANNELS = LATENT_CHANNELS
 I2V_CHANNELS = 2 * LATENT_CHANNELS + 4
 """Noise, the mask of given frames, the image's latents."""
+INT8_BLOCK = "int8_block"
+"""The quantisation that this build runs: int8 in blocks of 128 x 128, one fp32 scale to each."""
+
+
+class QuantizationConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """How the linear layers inside a DiT's blocks are stored. Absent: as floating numbers."""
+
+    quant_method: str = "unnamed"
+    block_size: Size | None = None
 
 
 class DitConfig(msgspec.Struct, frozen=True, kw_only=True, rename={"class_name": "_class_name"}):
@@ -37,11 +47,17 @@ class DitConfig(msgspec.Struct, frozen=True, kw_only=True, rename={"class_name":
     patch_size: tuple[int, ...] = (1, 2, 2)
     image_dim: int | None = None
     added_kv_proj_dim: int | None = None
+    quantization_config: QuantizationConfig | None = None
 
     @property
     def width(self) -> int:
         """Hidden size D."""
         return self.num_attention_heads * self.attention_head_dim
+
+    @property
+    def int8(self) -> bool:
+        """Whether the linear layers of its blocks are int8 blocks."""
+        return self.quantization_config is not None
 
 
 class VaeConfig(msgspec.Struct, frozen=True, kw_only=True, rename={"class_name": "_class_name"}):
@@ -97,7 +113,8 @@ def read_json(path: Path, kind: type[Read]) -> Read:
 
 
 def read_dit_config(folder: Path) -> DitConfig:
-    """Raises: ModelUnusable: no DiT of the Wan text-to-video or two-expert image-to-video kind."""
+    """Raises: ModelUnusable: no DiT of the Wan text-to-video or two-expert image-to-video kind, or
+    one that is quantised in a way that this build does not know."""
     config = read_json(folder / "config.json", DitConfig)
     _require_class(folder, config.class_name, "WanTransformer3DModel")
     if config.image_dim is not None or config.added_kv_proj_dim is not None:
@@ -113,6 +130,14 @@ def read_dit_config(folder: Path) -> DitConfig:
     if config.patch_size != (1, 2, 2):
         raise ModelUnusable(
             f"{folder} has patches of {list(config.patch_size)}, this build runs [1, 2, 2]; use another model"
+        )
+    known = QuantizationConfig(quant_method=INT8_BLOCK, block_size=INT8_BLOCK_SIZE)
+    if config.quantization_config not in (None, known):
+        assert config.quantization_config is not None
+        raise ModelUnusable(
+            f"{folder} is quantised by {config.quantization_config.quant_method!r} in blocks of "
+            f"{config.quantization_config.block_size}, this build runs {INT8_BLOCK!r} in blocks of "
+            f"{INT8_BLOCK_SIZE}; use another model or update turbotui"
         )
     return config
 

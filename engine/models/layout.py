@@ -15,6 +15,11 @@ from engine.wire import VaePrecision
 ALIGNMENT = 512
 """Bytes; what the caching allocator itself aligns to, so kernels meet the alignment they know."""
 FP32 = "F32"
+INT8 = "I8"
+INT8_BLOCK_SIZE = 128
+"""Rows and columns of an int8 weight that share one scale."""
+SCALE = ".weight_scale"
+"""Ending of the name of an int8 weight's scales, which are fp32 in every model."""
 FP32_PARTS = frozenset({"rope", "time_embedder", "scale_shift_table", "norm1", "norm2", "norm3"})
 """Parts of a DiT's tensor names that stay fp32 beside 16-bit weights; the released files have
 them so too. Source: diffusers WanTransformer3DModel._keep_in_fp32_modules."""
@@ -32,11 +37,23 @@ def place(sizes: Iterable[int]) -> tuple[tuple[int, ...], int]:
     return tuple(begins), end
 
 
+def int8_scale_shape(rows: int, columns: int) -> tuple[int, int]:
+    """The shape of the scales of an int8 weight [`rows`, `columns`]: one to a block, also a cut one."""
+    return -(-rows // INT8_BLOCK_SIZE), -(-columns // INT8_BLOCK_SIZE)
+
+
 def main_dtype(index: ComponentIndex) -> str:
-    """The floating dtype that holds most of the component's bytes, as the header spells it."""
+    """The floating dtype that holds most of the component's bytes, as the header spells it.
+
+    What it computes in: integers are stored numbers, and the scales that belong to them no others.
+    """
     share: dict[str, int] = {}
     # Tied tensors of a checkpoint lie in one place and count once.
-    distinct = {(index.file_of[name], entry.begin, entry.end): entry for name, entry in index.tensors.items()}
+    distinct = {
+        (index.file_of[name], entry.begin, entry.end): entry
+        for name, entry in index.tensors.items()
+        if not name.endswith(SCALE)
+    }
     for entry in distinct.values():
         if DTYPES[entry.dtype].floating:
             share[entry.dtype] = share.get(entry.dtype, 0) + entry.bytes
@@ -52,8 +69,10 @@ def resident_dtype(component: str, tensor: str, main: str) -> str:
     """The dtype in which a floating tensor is kept, as headers spell it.
 
     That of most of the file's bytes, for all: a module of mixed dtypes cannot run. What a DiT's
-    class wants in fp32 beside 16-bit weights is widened to that.
+    class wants in fp32 beside 16-bit weights is widened to that, and scales of int8 blocks always.
     """
+    if tensor.endswith(SCALE):
+        return FP32
     # transformers applies its own such list to float16 alone.
     keep = DTYPES[main].bytes == 2 and component.startswith("dit") and stays_fp32(tensor)
     return FP32 if keep else main

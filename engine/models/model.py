@@ -26,7 +26,7 @@ from engine.models.configs import (
 from engine.models.content import content_of
 from engine.models.dtypes import DTYPES
 from engine.models.index import FETCH_AGAIN, read_component_index
-from engine.models.layout import kept_dtype, resident_bytes
+from engine.models.layout import INT8, SCALE, int8_scale_shape, kept_dtype, resident_bytes
 from engine.wire import ModelKind, VaePrecision
 
 MODEL_INDEX = "model_index.json"
@@ -44,7 +44,7 @@ class ModelComponent:
     """When resident."""
     identity: str
     dtype: str
-    """The one that holds most of its bytes when resident, such as `bfloat16`."""
+    """The floating one that holds most of its bytes when resident, such as `bfloat16`: what it computes in."""
     content: str = ""
     """Equal for components whose weights are surely the same."""
     files: tuple[Path, ...] = ()
@@ -71,6 +71,9 @@ class Model:
 
     @property
     def dtype(self) -> str:
+        """What most of the DiT is stored in."""
+        if self.configs is not None and self.configs.dit.int8:
+            return DTYPES[INT8].name
         return next(
             (component.dtype for component in self.components if component.name.startswith("dit")), "unknown"
         )
@@ -198,6 +201,9 @@ def _read_components(
         "vae": {"decoder.conv_in.weight": (widest, configs.vae.z_dim, 3, 3, 3)},
         "text": {"encoder.final_layer_norm.weight": (configs.text.d_model,)},
     }
+    if dit.int8:
+        scales = last.removesuffix(".weight") + SCALE
+        expected["dit"][scales] = int8_scale_shape(dit.width, dit.width)
     components = []
     for name, folder in folders.items():
         index = read_component_index(folder)
@@ -209,6 +215,11 @@ def _read_components(
                     f"{folder} holds other weights than its config.json describes: {tensor} {found} "
                     f"instead of {list(shape)}; {FETCH_AGAIN}"
                 )
+        if name in dits and (index.tensors[last].dtype == INT8) != dit.int8:
+            raise ModelUnusable(
+                f"{folder} holds {last} as {index.tensors[last].dtype}, and its config.json says "
+                f"{'int8 blocks' if dit.int8 else 'nothing of int8'}; {FETCH_AGAIN}"
+            )
         files = tuple(file.path for file in index.files)
         components.append(
             ModelComponent(

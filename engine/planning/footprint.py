@@ -43,11 +43,14 @@ class DeviceMargins:
     """The same for the VAE's convolutions."""
     constant_bytes: int
     """Workspaces and buffers that any stage takes."""
+    dequantise_bytes: int
+    """For each number of an int8 weight while it is dequantised: the 16-bit result, and on cpu the
+    fp32 copies of weight and product that torch makes on the way (10.03 measured)."""
 
 
 MARGINS: Mapping[DeviceKind, DeviceMargins] = {
-    "cuda": DeviceMargins(factor=1.15, vae_factor=1.4, constant_bytes=160 * MIB),
-    "cpu": DeviceMargins(factor=1.5, vae_factor=4.5, constant_bytes=96 * MIB),
+    "cuda": DeviceMargins(factor=1.15, vae_factor=1.4, constant_bytes=160 * MIB, dequantise_bytes=2),
+    "cpu": DeviceMargins(factor=1.5, vae_factor=4.5, constant_bytes=96 * MIB, dequantise_bytes=10),
 }
 
 
@@ -112,6 +115,9 @@ def estimate_footprint(
     tokens = dit_tokens(width, height, num_frames)
     # Float64 x and v, the next x, fresh noise; the net's input and output are smaller.
     dit_bytes = _dit_bytes(configs.dit, tokens, widths[experts[0]]) + 5 * latents_bytes
+    if configs.dit.int8:
+        # One layer's weight at a time, the feed-forward's being the largest.
+        dit_bytes += configs.dit.width * configs.dit.ffn_dim * margins.dequantise_bytes
     stages["denoise"] = stage(*experts, live_bytes=dit_bytes, factor=margins.factor)
     decoder = vae.decoder_base_dim or vae.base_dim
     stages["decode"] = stage(

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from transformers import UMT5Config, UMT5EncoderModel
 
 from engine.errors import ModelUnusable, NotFound
+from engine.models.configs import read_dit_config
 from engine.models.content import content_of
 from engine.models.index import FETCH_AGAIN, ComponentIndex, read_component_index
 from engine.models.layout import kept_dtype, resident_dtype
@@ -31,6 +32,7 @@ from engine.worker.arena import Arena
 from engine.worker.backend import Backend
 from engine.worker.channel import ModelFiles
 from engine.worker.loading import Loading, Vacancy
+from engine.worker.nets.int8 import replace_linears
 from engine.worker.region import Gate
 from engine.worker.stream import TORCH_DTYPES, Transfer, plan_transfers
 from engine.worker.text import Tokenizer, open_tokenizer
@@ -240,9 +242,10 @@ def open_component(
     """
     stamp = stamp_of(folder)
     config = _read_config(folder)
+    int8 = name.startswith(DIT) and read_dit_config(folder).int8
     index = read_component_index(folder)
     try:
-        module = _build(name, config)
+        module = _build(name, config, int8=int8)
     except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
         raise ModelUnusable(
             f"{folder / 'config.json'} describes no {name} that this build knows ({error}); {FETCH_AGAIN}"
@@ -323,7 +326,7 @@ def _open_tokenizer(folder: Path) -> tuple[Tokenizer, Stamp, str | None]:
     return tokenizer, stamp, digest if stamp_of(folder) == stamp else None
 
 
-def _build(name: str, config: dict[str, Any]) -> nn.Module:
+def _build(name: str, config: dict[str, Any], *, int8: bool) -> nn.Module:
     """The module on the meta device but for its computed buffers, in evaluation mode."""
     with torch.device("meta"):
         if name == TEXT:
@@ -333,7 +336,11 @@ def _build(name: str, config: dict[str, Any]) -> nn.Module:
         elif name == VAE:
             module = AutoencoderKLWan.from_config(config)
         else:
+            # The class has no such setting, and its library would look for a quantiser of that name.
+            config.pop("quantization_config", None)
             module = WanTransformer3DModel.from_config(config)
+            if int8:
+                replace_linears(module)
     for part in module.modules():
         if isinstance(part, WanRotaryPosEmbed):
             computed = WanRotaryPosEmbed(part.attention_head_dim, part.patch_size, part.max_seq_len)

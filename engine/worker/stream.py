@@ -118,6 +118,12 @@ def plan_transfers(layout: Layout, index: ComponentIndex) -> tuple[Transfer, ...
                 f"{index.file_of[name]} holds {name!r} as {entry.shape} where its configuration wants "
                 f"{slot.shape}; {FETCH_AGAIN}"
             )
+        if slot.dtype.is_floating_point != DTYPES[entry.dtype].floating:
+            # Converted they would be other numbers: an int8 weight means nothing without its scales.
+            raise ModelUnusable(
+                f"{index.file_of[name]} holds {name!r} as {entry.dtype} where its configuration wants "
+                f"{str(slot.dtype).removeprefix('torch.')}; {FETCH_AGAIN}"
+            )
         transfers.append(
             Transfer(
                 slot=slot.names[0],

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.models.card import inferred_card
-from engine.models.configs import Configs, DitConfig, TextConfig, VaeConfig
+from engine.models.configs import (
+    INT8_BLOCK,
+    Configs,
+    DitConfig,
+    QuantizationConfig,
+    TextConfig,
+    VaeConfig,
+)
 from engine.models.model import Model, ModelComponent
 from engine.planning.footprint import GIB, Footprint, estimate_footprint
 from engine.wire import ModelKind
@@ -96,6 +105,17 @@ def test_more_pixels_or_frames_never_take_less(across: int, down: int, fours: in
         assert footprint.activation_bytes <= wider.stages[stage].activation_bytes
         assert footprint.activation_bytes <= longer.stages[stage].activation_bytes
     assert small.peak_bytes == max(stage.bytes for stage in small.stages.values())
+
+
+def test_int8_blocks_add_one_dequantised_weight_and_leave_the_activations_as_wide() -> None:
+    wide = released(large=True)
+    assert wide.configs is not None
+    quantised = QuantizationConfig(quant_method=INT8_BLOCK, block_size=128)
+    dit = msgspec.structs.replace(wide.configs.dit, quantization_config=quantised)
+    int8 = dataclasses.replace(wide, configs=msgspec.structs.replace(wide.configs, dit=dit))
+    assert (wide.dtype, int8.dtype) == ("bfloat16", "int8")
+    before, after = (estimate(model).stages["denoise"].activation_bytes for model in (wide, int8))
+    assert after - before == pytest.approx(5120 * 13824 * 2 * 1.15, abs=2)
 
 
 def test_a_model_with_a_problem_has_no_footprint() -> None:
