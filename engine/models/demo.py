@@ -12,17 +12,13 @@ soft moving colours and a first frame that resembles the image. All other weight
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
-import json
 import math
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 import torch
@@ -30,7 +26,6 @@ from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from safetensors.torch import save_file
 from transformers import UMT5Config, UMT5EncoderModel
 
-from engine.models.card import CARD_FILE
 from engine.models.configs import I2V_CHANNELS
 from engine.models.demo_files import (
     DEMO_FORMAT,
@@ -43,6 +38,7 @@ from engine.models.demo_files import (
 )
 from engine.models.demo_tokenizer import make_tokenizer
 from engine.models.layout import stays_fp32
+from engine.models.making import hidden_folder, only_maker, write_card, write_model_index
 from engine.planning.shapes import LATENT_CHANNELS
 from engine.wire import ModelKind
 
@@ -88,13 +84,10 @@ def make_demo_models(models: Path, progress: Progress | None = None) -> None:
     say = progress or (lambda _text: None)
     root = demo_folder(models.absolute())
     models.mkdir(parents=True, exist_ok=True)
-    with _only_maker(root) as alone:
+    with only_maker(root.parent, root.name) as alone:
         if are_demo_models_complete(models):
             return
-        for orphan in root.parent.glob(f".{root.name}-making-*") if alone else ():
-            shutil.rmtree(orphan, ignore_errors=True)  # of a maker that was killed
-        making = Path(tempfile.mkdtemp(prefix=f".{root.name}-making-", dir=root.parent))
-        try:
+        with hidden_folder(root.parent, root.name, alone=alone) as making:
             made = making / root.name
             made.mkdir()
             with _one_thread():
@@ -103,34 +96,19 @@ def make_demo_models(models: Path, progress: Progress | None = None) -> None:
                     _make_model(made / name, name)
             _write_marker(made)
             _replace(root, made, making)
-        finally:
-            shutil.rmtree(making, ignore_errors=True)
     say("demo models ready")
 
 
 def _make_model(folder: Path, name: str) -> None:
     kind: ModelKind = "i2v" if name.endswith("i2v") else "t2v"
-    transformer_class = ["diffusers", "WanTransformer3DModel"]
-    parts: dict[str, Any] = {
-        "_class_name": "WanImageToVideoPipeline" if kind == "i2v" else "WanPipeline",
-        "text_encoder": ["transformers", "UMT5EncoderModel"],
-        "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
-        "transformer": transformer_class,
-        "vae": ["diffusers", "AutoencoderKLWan"],
-    }
-    if kind == "i2v":
-        parts |= {"transformer_2": transformer_class, "boundary_ratio": 0.9}
     folder.mkdir()
-    for part in ("transformer", "transformer_2"):
-        if part in parts:
-            _make_dit(folder / part, kind, SIZES[name], seed=f"{name}/{part}")
+    for part in ("transformer", "transformer_2") if kind == "i2v" else ("transformer",):
+        _make_dit(folder / part, kind, SIZES[name], seed=f"{name}/{part}")
     # Text encoder and VAE are the same in all three, as in the released family.
     _make_vae(folder / "vae")
     _make_text_encoder(folder / "text_encoder", make_tokenizer(folder / "tokenizer"))
-    _write_json(folder / "model_index.json", parts)
-    (folder / CARD_FILE).write_bytes(
-        msgspec.json.format(msgspec.json.encode(demo_card(name, kind)), indent=1)
-    )
+    write_model_index(folder, kind)
+    write_card(folder, demo_card(name, kind))
 
 
 # --------------------------------------------------------------------------- the three nets
@@ -324,10 +302,6 @@ def _save(folder: Path, file: str, tensors: Tensors) -> None:
     )
 
 
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=1, sort_keys=True), "utf-8")
-
-
 def _write_marker(made: Path) -> None:
     """Name every file with its bytes, once they are on the disk: the marker must not outlive them."""
     files: dict[str, int] = {}
@@ -348,21 +322,6 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextlib.contextmanager
-def _only_maker(root: Path) -> Iterator[bool]:
-    """Hold the makers' lock beside `root`; False where the file system has no locks."""
-    handle = os.open(root.parent / f".{root.name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            alone = True
-        except OSError:
-            alone = False
-        yield alone
-    finally:
-        os.close(handle)
 
 
 def _replace(root: Path, made: Path, making: Path) -> None:
