@@ -19,7 +19,13 @@ ROOT = Path(__file__).parents[2]
 BRIDGE = {"engine.wire", "engine.errors", "engine.config", "engine.paths", "engine.version"}
 """All of the engine that the console may know."""
 NETS = {"torch", "diffusers", "transformers", "torchvision", "accelerate"}
-NETS_ALLOWED = ("engine.worker", "engine.models.importers", "engine.models.demo")
+NETS_ALLOWED = (
+    "engine.worker",
+    "engine.models.importers",
+    "engine.models.demo",
+    "engine.models.random_models",
+    "engine.models.random_noise",
+)
 ONLY_IN_TELEMETRY = {"pynvml", "psutil"}
 CONSOLE_SIDE = {"turbotui", "textual"}
 
