@@ -62,7 +62,7 @@ for _command in (
         jobs.hold,
         jobs.release,
     ),
-    models.list_models,
+    models.models_group,
     models.switch,
     models.unload,
     models.free,

@@ -44,7 +44,7 @@ class ModelComponent:
     """When resident."""
     identity: str
     dtype: str
-    """The floating one that holds most of its bytes when resident, such as `bfloat16`: what it computes in."""
+    """The floating one that holds most of its resident bytes, such as `bfloat16`: what it computes in."""
     content: str = ""
     """Equal for components whose weights are surely the same."""
     files: tuple[Path, ...] = ()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fcntl
 import hashlib
 import json
 import os
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,6 +38,7 @@ from engine.worker.components import open_model
 from engine.worker.nets.int8 import dequantise
 from engine.worker.pipeline import run_job
 from engine.worker.store import ComponentStore
+from turbotui.subcommands.models import RANDOM_SIZES
 
 NAME = "wan2.1-t2v-1.3b"
 TINY = Sizes(
@@ -184,6 +188,10 @@ def test_the_sizes_are_those_of_the_released_models(name: str, bf16: int, int8: 
     text, vae = random_models._text_encoder(SIZES[name], pool), random_models._vae(SIZES[name], pool)
     assert text.bytes - len(text.files[0].header) == 11_361_820_672
     assert vae.bytes - len(vae.files[0].header) == 507_570_124
+
+
+def test_the_commands_names_are_the_maker_s() -> None:
+    assert tuple(SIZES) == RANDOM_SIZES
 
 
 def test_weights_have_the_spread_that_keeps_a_signal_its_size(made: Callable[..., Path]) -> None:
@@ -422,3 +430,41 @@ def test_parts_of_large_tensors_land_in_their_places(tmp_path: Path, monkeypatch
         plan = planned[int(name)]
         assert tensor.shape == plan.shape
         assert tensor.numpy().tobytes() == b"".join(plan.content.parts(0, plan.elements))
+
+
+# --------------------------------------------------------------------------- the command
+
+
+def run_command(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "turbotui", "models", *arguments],
+        env={**os.environ, "TURBOTUI_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+
+
+def test_the_command_passes_on_what_the_maker_says_and_how_it_ended(tmp_path: Path) -> None:
+    own = tmp_path / "data" / "models" / f"{NAME}-random-int8"
+    own.mkdir(parents=True)
+    run = run_command(tmp_path, "make-random", NAME, "--dtype", "int8", "--layers", "1")
+    assert run.returncode == StorageUnusable.exit_code
+    assert run.stderr == f"turbotui: {own} is there and is no random model; rename it, or take it away\n"
+    shutil.rmtree(own)
+    (own.parent / ".random.lock").unlink()
+    with contextlib.suppress(FileNotFoundError):
+        os.rmdir(own.parent)
+    (tmp_path / "data" / "models").write_text("no folder")
+    run = run_command(tmp_path, "make-random", NAME)
+    assert (run.returncode, run.stdout) == (StorageUnusable.exit_code, "")
+    assert "models cannot be made: File exists" in run.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [["make-random", "nope"], ["make-random", NAME, "--layers", "0"], ["nope"]]
+)
+def test_a_wrong_value_is_refused_before_any_process_starts(tmp_path: Path, arguments: list[str]) -> None:
+    assert run_command(tmp_path, *arguments).returncode == 2
+    assert os.listdir(tmp_path) == []

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterable
+from pathlib import Path
 
 import click
 
-from engine.errors import WorkFailed
+from engine.errors import InvalidRequest, StorageUnusable, WorkFailed
+from engine.paths import find_paths
 from engine.wire import ComponentStatus, ModelStatus, Receipt, SwitchRequest, UnloadRequest
 from turbotui.format import bytes_text, seconds
-from turbotui.subcommands.output import note, table
+from turbotui.subcommands.output import note, say, table
 from turbotui.subcommands.session import Session, demo_option, json_option, open_session
 
+RANDOM_SIZES = ("wan2.1-t2v-1.3b", "wan2.1-t2v-14b", "wan2.2-i2v-a14b")
+"""As the engine's maker knows them, which the CLI cannot import: it needs torch."""
 PROOFS = {
     "nvml-process": "by NVML",
     "device-delta": "by the device's total",
@@ -20,14 +27,71 @@ PROOFS = {
 }
 
 
-@click.command("models")
+@click.group("models", invoke_without_command=True)
 @json_option
 @demo_option
-def list_models(json: bool, demo: bool) -> None:
-    """List the models on this host and what of them is loaded."""
+@click.pass_context
+def models_group(context: click.Context, json: bool, demo: bool) -> None:
+    """List the models on this host and what of them is loaded, or make one."""
+    if context.invoked_subcommand is not None:
+        return
     session = open_session(json=json, demo=demo)
     models = [model for model in session.client().models() if model.demo or not session.demo]
     session.show(models, lambda: _model_lines(models))
+
+
+@models_group.command("make-random")
+@click.argument("name", type=click.Choice(RANDOM_SIZES))
+@click.option("--dtype", type=click.Choice(("bf16", "int8")), default="bf16", show_default=True)
+@click.option("--layers", type=click.IntRange(min=1), help="Leave out the deeper layers.")
+def make_random(name: str, dtype: str, layers: int | None) -> None:
+    """Make a model of a released one's size with random weights, to measure without a download.
+
+    It is called NAME-random, or NAME-random-int8, and takes the released one's room on disk.
+    """
+    options = ["--dtype", dtype, *(["--layers", str(layers)] if layers is not None else [])]
+    _run_maker(find_paths().models, [name, *options])
+
+
+def _run_maker(models: Path, arguments: list[str]) -> None:
+    """Run the maker in a process of its own, since it needs torch, and pass on what it says.
+
+    Raises:
+        StorageUnusable, InvalidRequest, WorkFailed: it refused or failed, in its own words.
+    """
+    try:
+        models.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageUnusable(f"{models} cannot be made: {error.strerror}") from error
+    command = [sys.executable, "-P", "-m", "engine.models.random_models", str(models), *arguments]
+    # A file and not a pipe: nobody reads it before the end.
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as complaints:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            cwd=models,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+        )
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                say(line.rstrip())
+            code = process.wait()
+        except BaseException:
+            # At Ctrl-C it got the signal as well, and takes away what it began.
+            process.terminate()
+            process.wait()
+            raise
+        if code == 0:
+            return
+        complaints.seek(0)
+        words = complaints.read().strip().splitlines()
+    kind = {StorageUnusable.exit_code: StorageUnusable, InvalidRequest.exit_code: InvalidRequest}
+    raise kind.get(code, WorkFailed)(words[-1] if words else f"the maker ended with exit code {code}")
 
 
 @click.command()
