@@ -32,9 +32,9 @@ from engine.models.random_noise import NoisePool, Recipe, position_of
 from engine.models.weight_writer import PART_BYTES, plan_file, write_files
 from engine.planning.shapes import TABLES
 from engine.wire import STAGES, JobSpec, ModelKind
-from engine.worker.backend import CpuBackend
 from engine.worker.channel import ModelFiles, RunJob
 from engine.worker.components import open_model
+from engine.worker.cpu import CpuBackend
 from engine.worker.nets.int8 import dequantise
 from engine.worker.pipeline import run_job
 from engine.worker.store import ComponentStore

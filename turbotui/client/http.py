@@ -21,9 +21,11 @@ from engine.wire import (
     HEARTBEAT_S,
     CacheCleared,
     CacheStatus,
+    CleanupRequest,
     EngineStatus,
     ErrorBody,
     EventFrame,
+    Explanation,
     Goodbye,
     Hello,
     Job,
@@ -39,6 +41,7 @@ from engine.wire import (
     StopRequest,
     SwitchRequest,
     UnloadRequest,
+    WarmRequest,
 )
 from turbotui.client.base import Stream
 from turbotui.client.sse import SseParser
@@ -108,6 +111,24 @@ class HttpClient:
 
     def free(self) -> Receipt:
         return self._post("/free", Receipt, timeout=LONG_TIMEOUT_S)
+
+    def park(self) -> Receipt:
+        return self._post("/park", Receipt, timeout=LONG_TIMEOUT_S)
+
+    def cleanup(self, request: CleanupRequest) -> Receipt:
+        return self._post("/cleanup", Receipt, request, timeout=LONG_TIMEOUT_S)
+
+    def warm(self, request: WarmRequest) -> Receipt:
+        return self._post("/warm", Receipt, request, timeout=LONG_TIMEOUT_S)
+
+    def drop_warm(self, request: WarmRequest) -> Receipt:
+        return self._post("/warm/drop", Receipt, request, timeout=LONG_TIMEOUT_S)
+
+    def explain(self, spec: JobSpec) -> Explanation:
+        return self._post("/explain/job", Explanation, spec)
+
+    def explain_switch(self, request: SwitchRequest) -> Explanation:
+        return self._post("/explain/switch", Explanation, request)
 
     def cache(self) -> CacheStatus:
         return self._get("/cache", CacheStatus)

@@ -16,8 +16,10 @@ from engine.wire import (
     WIRE_VERSION,
     CacheCleared,
     CacheStatus,
+    CleanupRequest,
     Event,
     EventFrame,
+    Explanation,
     Hello,
     Job,
     JobForecast,
@@ -32,6 +34,7 @@ from engine.wire import (
     StopRequest,
     SwitchRequest,
     UnloadRequest,
+    WarmRequest,
 )
 from turbotui.client.base import Stream
 
@@ -226,6 +229,40 @@ class ScriptedClient:
         answer: Receipt = self._answer("free", default=receipt)
         return answer
 
+    def park(self) -> Receipt:
+        receipt = Receipt(action="park", target="", ok=True, elapsed_s=0.1, proof="nvml-process")
+        answer: Receipt = self._answer("park", default=receipt)
+        return answer
+
+    def cleanup(self, request: CleanupRequest) -> Receipt:
+        receipt = Receipt(action="cleanup", target="", ok=True, elapsed_s=1.0, proof="nvml-process")
+        answer: Receipt = self._answer("cleanup", request, default=receipt)
+        return answer
+
+    def warm(self, request: WarmRequest) -> Receipt:
+        receipt = Receipt(
+            action="warm", target=request.model or "", ok=True, elapsed_s=1.0, proof="page-cache"
+        )
+        answer: Receipt = self._answer("warm", request, default=receipt)
+        return answer
+
+    def drop_warm(self, request: WarmRequest) -> Receipt:
+        receipt = Receipt(
+            action="drop_warm", target=request.model or "", ok=True, elapsed_s=1.0, proof="page-cache"
+        )
+        answer: Receipt = self._answer("drop_warm", request, default=receipt)
+        return answer
+
+    def explain(self, spec: JobSpec) -> Explanation:
+        answer: Explanation = self._answer("explain", spec, default=_no_plan(f"job: {spec.model}"))
+        return answer
+
+    def explain_switch(self, request: SwitchRequest) -> Explanation:
+        answer: Explanation = self._answer(
+            "explain_switch", request, default=_no_plan(f"switch: {request.model}")
+        )
+        return answer
+
     def cache(self) -> CacheStatus:
         nothing = CacheStatus(folder="/cache", entries=0, bytes=0, max_bytes=2**29)
         answer: CacheStatus = self._answer("cache", default=nothing)
@@ -274,3 +311,9 @@ def main() -> int:
 
 if __name__ == "__main__":
     raise SystemExit(main())
+
+
+def _no_plan(target: str) -> Explanation:
+    return Explanation(
+        target=target, fits=True, budget_bytes=2**37, tenants="nobody", peak_bytes=2**33, steps=()
+    )

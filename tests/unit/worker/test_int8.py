@@ -17,9 +17,9 @@ from engine.models.layout import int8_scale_shape
 from engine.models.model import read_model
 from engine.wire import Manifest
 from engine.worker import pipeline
-from engine.worker.backend import CpuBackend
 from engine.worker.channel import ModelFiles, RunJob
 from engine.worker.components import open_component
+from engine.worker.cpu import CpuBackend
 from engine.worker.nets.int8 import Int8BlockLinear, replace_linears
 from engine.worker.pipeline import run_job
 from engine.worker.store import ComponentStore
