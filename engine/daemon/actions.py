@@ -30,6 +30,7 @@ from engine.worker.channel import (
     DropWarm,
     Free,
     ModelFiles,
+    Preload,
     Proceed,
     Restore,
     SwitchTo,
@@ -48,6 +49,8 @@ LOOK_TIMEOUT_S = 0.2
 """The probe reads a process at once; an answer that takes longer will not come."""
 PROOF_SLACK = 0.03
 """A process that is within this share of the expected bytes has given them back."""
+CONTEXT_ROOM_BYTES = 2 * 2**30
+"""What a fresh worker takes before it loads anything, with some to spare."""
 RESIDUE_BOUND = 256 * 2**20
 """A switch that leaves more than this behind replaces the worker before it loads."""
 
@@ -99,7 +102,7 @@ class Actions:
 
     async def _switch(self, model: Model, budget_bytes: int, reserve_bytes: int, held: int | None) -> Receipt:
         looks: list[asyncio.Task[Traced | None]] = []
-        residue = 0
+        residue, replaced = 0, False
 
         def message(action_id: int) -> SwitchTo:
             return SwitchTo(
@@ -113,7 +116,7 @@ class Actions:
             looks.append(asyncio.create_task(look(worker, told)))
 
         async def look(worker: WorkerProcess, told: Unloaded) -> Traced | None:
-            nonlocal residue
+            nonlocal residue, replaced
             began = time.monotonic()
             traced = None
             if held is not None:
@@ -130,7 +133,10 @@ class Actions:
             if residue > RESIDUE_BOUND and worker.device_id != "cpu":
                 text = f"{size_text(residue)} did not come back; the worker is replaced before the load"
                 self._logbook.write("cleanup", text, level="warning", memory=True)
-                await self._supervisor.replace(text)
+                replaced = True
+                gone = self._supervisor.let_go(text)
+                if gone is not None:
+                    await gone.wait_gone()
             else:
                 worker.send(
                     Proceed(
@@ -144,6 +150,8 @@ class Actions:
         try:
             receipt = await self._supervisor.ask("switch", model.name, message, on_unloaded=unloaded)
         except WorkerReplaced:
+            if not replaced:
+                raise
             # Everything is gone now, the residue too: what was expected came back by the kernel.
             receipt = await self._supervisor.ask("switch", model.name, message)
             return replace(
@@ -220,7 +228,11 @@ class Actions:
         async with supervisor.device_lock:
             if supervisor.worker is None:
                 return supervisor.issue(nothing_to_do("park", "everything"))
-            receipt, _ = await self._end("park", lambda: supervisor.retire("everything leaves the device"))
+            worker = supervisor.worker
+            began = time.monotonic()
+            held = await self._held_by(worker)
+            await supervisor.retire("everything leaves the device")
+            receipt = await self._proved_gone("park", worker, held, began)
             return supervisor.issue(receipt)
 
     async def cleanup(self, *, reload: bool) -> Receipt:
@@ -237,50 +249,49 @@ class Actions:
                 await waiting
                 return supervisor.issue(nothing_to_do("cleanup", "worker"))
             wanted = self._resident_now() if reload else ()
-            receipt, steps = await self._end(
-                "cleanup", lambda: supervisor.replace("a hard cleanup was asked for")
-            )
+            held = await self._held_by(supervisor.worker)
+            began = time.monotonic()
+            worker = supervisor.let_go("a hard cleanup was asked for")
+            if worker is None:  # it ended by itself while the probe looked
+                await waiting
+                return supervisor.issue(nothing_to_do("cleanup", "worker"))
+            # The fresh one makes its context and warms its libraries while the old one dies.
+            starting = asyncio.ensure_future(self._start_beside(worker, wanted))
+            receipt = await self._proved_gone("cleanup", worker, held, began)
             await waiting
-            return supervisor.issue(await self._start_again(receipt, steps, wanted))
+            return supervisor.issue(await self._start_again(receipt, starting, wanted, began))
         finally:
             if waiting.done() and not waiting.cancelled():
                 supervisor.device_lock.release()
             else:
                 waiting.cancel()
 
-    async def _end(
-        self, action: ReceiptAction, end: Callable[[], object]
-    ) -> tuple[Receipt, list[ReceiptStep]]:
-        """End the worker by `end` and follow its bytes until they are gone."""
-        supervisor = self._supervisor
-        worker = supervisor.worker
-        assert worker is not None, "the caller looked"
-        began = time.monotonic()
-        held = await self._held_by(worker)
+    async def _start_beside(self, dying: WorkerProcess, wanted: tuple[Wanted, ...]) -> WorkerProcess:
+        """A fresh worker; at once where its context fits beside what the dying one still holds."""
+        if not self._memory.has_room(CONTEXT_ROOM_BYTES):
+            await dying.wait_gone()
+        return await self._supervisor.ensure_worker(opened=wanted)
+
+    async def _proved_gone(
+        self, action: ReceiptAction, worker: WorkerProcess, held: int | None, began: float
+    ) -> Receipt:
+        """The receipt of a worker's end, once its bytes are gone; `held` are those it had."""
         steps: list[ReceiptStep] = []
-
-        def step(name: str, num_bytes: int | None, since: float) -> None:
-            steps.append(ReceiptStep(name=name, bytes=num_bytes, elapsed_s=time.monotonic() - since))
-            supervisor.stepped(action, "worker", steps[-1])
-
-        since = time.monotonic()
-        ended = end()
-        assert asyncio.iscoroutine(ended)
-        await ended
-        step("worker ended", held, since)
+        gone = await worker.wait_gone()
+        self._step(action, steps, "worker ended", held, began)
         since = time.monotonic()
         traced = await self._probe.trace(
             worker.pid, worker.device_id, until_bytes=0, timeout_s=PROOF_TIMEOUT_S
         )
         left = None if traced is None else traced.end_bytes
         on_cpu = worker.device_id == "cpu"
-        step("gone from NVML" if not on_cpu else "gone", left, since)
+        self._step(action, steps, "gone" if on_cpu else "gone from NVML", left, since)
         proof: Proof = "process-rss" if on_cpu else "nvml-process"
-        receipt = Receipt(
+        return Receipt(
             action=action,
             target="worker and everything on it",
-            ok=worker.exit is not None,
-            error=None if worker.exit is not None else f"worker {worker.pid} would not die",
+            ok=gone,
+            error=None if gone else f"worker {worker.pid} would not die",
             expected_bytes=held or 0,
             returned_bytes=None if held is None or left is None else max(0, held - left),
             residue_bytes=left,
@@ -290,18 +301,22 @@ class Actions:
             proof_reason=None if held is not None else "the probe did not see the worker's bytes",
             steps=tuple(steps),
         )
-        return receipt, steps
 
     async def _start_again(
-        self, receipt: Receipt, steps: list[ReceiptStep], wanted: tuple[Wanted, ...]
+        self,
+        receipt: Receipt,
+        starting: asyncio.Future[WorkerProcess],
+        wanted: tuple[Wanted, ...],
+        began: float,
     ) -> Receipt:
+        """The fresh worker ready, and what was resident loaded again; only now is there surely room."""
         supervisor = self._supervisor
-        began = time.monotonic()
-        worker = await supervisor.ensure_worker(preload=wanted)
-        steps.append(
-            ReceiptStep(name=f"worker {worker.pid} ready", bytes=None, elapsed_s=time.monotonic() - began)
-        )
-        supervisor.stepped("cleanup", "worker", steps[-1])
+        steps = list(receipt.steps)
+        since = time.monotonic()
+        if wanted:
+            (await supervisor.forked()).send(Preload(wanted=wanted))
+        worker = await starting
+        self._step("cleanup", steps, f"worker {worker.pid} ready", None, since)
         loaded, error = 0, receipt.error
         if wanted:
             since = time.monotonic()
@@ -309,15 +324,21 @@ class Actions:
                 "load", "what was resident", lambda action_id: Restore(action_id=action_id, wanted=wanted)
             )
             loaded, error = back.loaded_bytes, error or back.error
-            steps.append(ReceiptStep(name="reload", bytes=loaded, elapsed_s=time.monotonic() - since))
+            self._step("cleanup", steps, "reload", loaded, since)
         return replace(
             receipt,
             ok=error is None,
             error=error,
             loaded_bytes=loaded,
-            elapsed_s=receipt.elapsed_s + time.monotonic() - began,
+            elapsed_s=time.monotonic() - began,
             steps=tuple(steps),
         )
+
+    def _step(
+        self, action: ReceiptAction, steps: list[ReceiptStep], name: str, num_bytes: int | None, since: float
+    ) -> None:
+        steps.append(ReceiptStep(name=name, bytes=num_bytes, elapsed_s=time.monotonic() - since))
+        self._supervisor.stepped(action, "worker", steps[-1])
 
     def _resident_now(self) -> tuple[Wanted, ...]:
         found = []

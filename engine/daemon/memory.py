@@ -176,6 +176,13 @@ class MemoryView:
         reading = self._readings.get(self.device_id or "")
         return None if reading is None else self._gpu_budget(reading)
 
+    def has_room(self, num_bytes: int) -> bool:
+        """Whether so much is free on the device just now, by the newest reading."""
+        if self.device_id == "cpu":
+            return self._host is not None and self._host.available_bytes >= num_bytes
+        reading = self._readings.get(self.device_id or "")
+        return reading is not None and reading.free_bytes >= num_bytes
+
     def others_press(self) -> bool:
         """Whether less is free on the GPU than the settings keep for others."""
         reading = self._readings.get(self.device_id or "")

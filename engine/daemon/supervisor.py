@@ -43,6 +43,7 @@ from engine.worker.channel import (
     FromWorker,
     JobEnded,
     JobProgressed,
+    LibrariesLoaded,
     MemoryMoved,
     RunJob,
     ToWorker,
@@ -110,8 +111,7 @@ class Supervisor:
         self._last_error: str | None = None
         self._job: tuple[int, asyncio.Future[JobEnded]] | None = None
         self._actions: dict[int, _Action] = {}
-        self._replaced = False
-        self._preload: tuple[Wanted, ...] = ()
+        self._opened: tuple[Wanted, ...] = ()
         self._allocator = choose_allocator(config.allocator)
         self._allocator_told: str | None = None
         self.warm: WarmChanged | None = None
@@ -165,10 +165,11 @@ class Supervisor:
     def running_job(self) -> int | None:
         return self._job[0] if self._job else None
 
-    async def ensure_worker(self, preload: tuple[Wanted, ...] = ()) -> WorkerProcess:
+    async def ensure_worker(self, opened: tuple[Wanted, ...] = ()) -> WorkerProcess:
         """The worker, started first when there is none; concurrent callers share one start.
 
-        A worker that is started for this call loads `preload` while its libraries warm up.
+        A worker that is started for this call looks at the files of `opened` while its libraries
+        warm up: what a `Preload` will ask for.
 
         Raises:
             WorkerDied: it could not be started, or died before it was ready.
@@ -178,7 +179,7 @@ class Supervisor:
         if self._worker is not None and self._starting is None:
             return self._worker
         if self._starting is None:
-            self._preload = preload
+            self._opened = opened
             self._starting = asyncio.create_task(self._start())
             self._starting.add_done_callback(self._start_ended)
         starting = self._starting
@@ -232,7 +233,7 @@ class Supervisor:
                 vae_precision=self._config.vae_precision,
                 embeddings=str(self._embeddings),
                 embeddings_bytes=self._config.embedding_cache_bytes,
-                preload=self._preload,
+                opened=self._opened,
             ),
             needs_fresh_import=self._allocator.needs_fresh_import,
             log_path=self._worker_log,
@@ -256,28 +257,32 @@ class Supervisor:
         return worker
 
     def _start_ended(self, task: asyncio.Task[WorkerProcess]) -> None:
-        self._starting = None
+        if self._starting is task:
+            self._starting = None
         if not task.cancelled():
             task.exception()  # every caller has its own copy; this one silences the loop's complaint
 
     def _exited(self, worker: WorkerProcess, exit_: WorkerExit) -> None:
         if worker is not self._worker:
+            self._logbook.write("worker", exit_.sentence(), memory=True)  # one that was let go
             return
-        expected = self._state == "stopping" or self._replaced
+        expected = self._state == "stopping"
         sentence = exit_.sentence()
         if self._nursery.pid is None and worker.forked and exit_.reason is None:
             sentence += ", with the nursery that it was forked from"
         elif self._last_error:
             sentence += f": {self._last_error}"
         self._logbook.write("worker", sentence, level="info" if expected else "error", memory=True)
+        died: WorkerDied = WorkerStopped(sentence) if expected else WorkerDied(sentence)
+        self._forget(died)
+
+    def _forget(self, died: WorkerDied) -> None:
+        """There is no worker any more: whoever waits for it learns that it `died`."""
         self._worker = None
         self._memory.worker_gone()
         self._context_measured_after_job = False
         self.residents.clear()
         self.warm = None
-        died: WorkerDied = WorkerStopped(sentence) if expected else WorkerDied(sentence)
-        if self._replaced:
-            died = WorkerReplaced(sentence)
         waiting: list[asyncio.Future[Any] | None] = [self._ready, self._job[1] if self._job else None]
         waiting += [action.answer for action in self._actions.values()]
         for future in waiting:
@@ -295,7 +300,7 @@ class Supervisor:
         if missed:
             names = ", ".join(missed)
             return f"asked for {self._allocator.settings}, but the allocator does not tell of {names}"
-        return f"{self._allocator.settings or 'its own defaults'}: {self._allocator.reason}"
+        return self._allocator.reason
 
     def _set_state(self, state: WorkerState) -> None:
         self._state = state
@@ -368,17 +373,29 @@ class Supervisor:
         finally:
             self._actions.pop(action_id, None)
 
-    async def replace(self, reason: str) -> None:
-        """End the worker at once, a running job and hung calls included; returns when it is gone."""
+    def let_go(self, reason: str) -> WorkerProcess | None:
+        """End the worker at once, a running job and hung calls included, and forget it.
+
+        Another one can be started while this one dies; `wait_gone` of what is returned tells when.
+        """
         worker = self._worker
-        if worker is None:
-            return
-        self._replaced = True
-        try:
+        if worker is not None:
             worker.kill(reason)
-            await worker.wait_gone()
-        finally:
-            self._replaced = False
+            self._starting = None
+            self._forget(WorkerReplaced(f"worker {worker.pid} was ended: {reason}"))
+        return worker
+
+    async def forked(self) -> WorkerProcess:
+        """The process of the worker that starts now, which cannot take work yet.
+
+        Raises:
+            WorkerDied: its start has failed.
+        """
+        while self._worker is None:
+            if self._starting is None:
+                raise WorkerDied(self._last_error or "no worker could be started")
+            await asyncio.sleep(0.001)
+        return self._worker
 
     async def retire(self, reason: str) -> None:
         """End the idle worker; returns when it is gone. The next work starts another."""
@@ -436,6 +453,8 @@ class Supervisor:
                 self._on_models()
             case MemoryMoved():
                 self.issue(message.receipt)
+            case LibrariesLoaded():
+                self._memory.measure_context()
             case WarmChanged():
                 self.warm = message
                 self._on_models()

@@ -11,6 +11,14 @@ import torch
 
 from engine.errors import InvalidRequest
 
+TOLD = (
+    "max_split_size",
+    "garbage_collection_threshold",
+    "expandable_segments",
+    "backend",
+)
+"""What of its many settings decides how memory comes back."""
+
 
 def apply_allocator(settings: str) -> None:
     """Apply `settings`, spelt as in PYTORCH_ALLOC_CONF; before the first allocation on the device.
@@ -21,7 +29,9 @@ def apply_allocator(settings: str) -> None:
     if not settings:
         return
     try:
-        torch.cuda.memory._set_allocator_settings(settings)
+        # The newer name says the same for every kind of device.
+        apply = getattr(torch._C, "_accelerator_setAllocatorSettings", None)
+        (apply or torch.cuda.memory._set_allocator_settings)(settings)
     except (RuntimeError, ValueError) as error:
         line = str(error).splitlines()[0]
         raise InvalidRequest(
@@ -34,4 +44,4 @@ def read_allocator(kind: Literal["cuda", "cpu"]) -> str | None:
     if kind == "cpu":
         return None
     told = torch.cuda.memory._snapshot()["allocator_settings"]
-    return ",".join(f"{name}:{value}" for name, value in sorted(told.items()))
+    return ",".join(f"{name}:{told[name]}" for name in TOLD if name in told)

@@ -78,16 +78,26 @@ class Arena:
     """
 
     def __init__(
-        self, module: nn.Module, backend: Backend, *, label: str, dtypes: Mapping[str, torch.dtype]
+        self,
+        module: nn.Module,
+        backend: Backend,
+        *,
+        label: str,
+        dtypes: Mapping[str, torch.dtype],
+        order: Mapping[str, int] | None = None,
     ) -> None:
-        """`dtypes` gives the dtype of a tensor by its first name; absent ones keep the module's."""
+        """`dtypes` gives the dtype of a tensor by its first name; absent ones keep the module's.
+
+        `order` ranks names as they lie in the component's files: tensors of a block that follow
+        each other there do so here, and travel in one copy.
+        """
         self.label = label
         self.module = module
         self.poll: Callable[[], None] = _ignore_wait
         """Runs while a forward waits for weights; what it raises ends the forward."""
         self._backend = backend
         self._region: Region | None = None
-        held = list(_weights(module))
+        held = _in_order(list(_weights(module)), order or {})
         self._outside = list(_outside(module, label))
         self.layout = _place(held, dtypes)
         self._empties = [
@@ -128,11 +138,11 @@ class Arena:
 
     @torch.inference_mode(False)
     @torch.no_grad()
-    def attach(self) -> tuple[Mapping[str, Tensor], list[Gate]]:
+    def attach(self) -> tuple[Tensor, list[Gate]]:
         """Allocate the region and give the module its views, whose weights are still to come.
 
-        Returns the flat 1-D view of each slot by its first name, to be written, and the gate of
-        each segment, to be opened once that is done.
+        Returns the region's bytes, to be written slot by slot, and the gate of each segment, to be
+        opened once that is done.
 
         Raises:
             what the device answers when it has no room; not a byte stays allocated then.
@@ -140,27 +150,27 @@ class Arena:
         assert self._region is None, f"{self.label} is attached already"
         region = self._home
         try:
-            flat = self._view(region)
+            memory = self._view(region)
         except BaseException:
             self._region = region
             self.detach()
             raise
         self._region = region
-        return flat, [region.expect(segment, self.label) for segment in range(len(self.layout.segments))]
+        return memory, [region.expect(segment, self.label) for segment in range(len(self.layout.segments))]
 
     @torch.inference_mode(False)
     @torch.no_grad()
-    def attach_to(self, other: Arena) -> Mapping[str, Tensor]:
+    def attach_to(self, other: Arena) -> Tensor:
         """Give the module views in the region of `other`, to take its segments one by one.
 
-        Returns the flat view of each slot as `attach` does. Until `other.hand_over` ends it, both
+        Returns the region's bytes as `attach` does. Until `other.hand_over` ends it, both
         are attached to the same bytes, and each refuses to compute with the other's segments.
         """
         assert self._region is None and other._region is not None, "one gives, one gets"
         assert self.layout == other.layout, "only equals can take each other's place"
-        flat = self._view(other._region)
+        memory = self._view(other._region)
         self._region = other._region
-        return flat
+        return memory
 
     def take_segment(self, segment: int) -> Gate:
         """The segment is this component's from now on; its gate."""
@@ -192,17 +202,17 @@ class Arena:
         """The end of what this thread has queued on the arena's device."""
         return self._backend.mark_compute()
 
-    def load(self, fill: Callable[[Mapping[str, Tensor]], None]) -> None:
-        """Attach, let `fill` write all slots, and open all gates; for what need not stream.
+    def load(self, fill: Callable[[Tensor], None]) -> None:
+        """Attach, let `fill` write the region's bytes, and open all gates; for what need not stream.
 
         If `fill` raises, not a byte stays allocated and the module is as absent as before.
         """
         if self.attached:
             return
-        flat, gates = self.attach()
+        memory, gates = self.attach()
         try:
             with torch.no_grad():
-                fill(flat)
+                fill(memory)
         except BaseException:
             self.detach()
             raise
@@ -216,20 +226,21 @@ class Arena:
             self._backend.synchronize()
             self.detach()
 
-    def _view(self, region: Region) -> Mapping[str, Tensor]:
+    def _view(self, region: Region) -> Tensor:
         memory = region.commit()
-        flat = {
-            slot.names[0]: memory[slot.begin : slot.begin + slot.bytes].view(slot.dtype)
-            for slot in self.layout.slots
-        }
-        views = [flat[slot.names[0]].view(slot.shape) for slot in self.layout.slots]
+        if not region.views:
+            region.views = [
+                memory[slot.begin : slot.begin + slot.bytes].view(slot.dtype).view(slot.shape)
+                for slot in self.layout.slots
+            ]
+        views = region.views
         for number, parameter in self._parameters:
             parameter.data = views[number]
         for number, owner, name in self._buffers:
             owner._buffers[name] = views[number]
         for owner, name, master in self._outside:
             owner._buffers[name] = master.to(self._backend.device)
-        return flat
+        return memory
 
     def _forget_views(self) -> None:
         for number, parameter in self._parameters:
@@ -307,24 +318,41 @@ def _outside(module: nn.Module, label: str) -> Iterator[tuple[nn.Module, str, Te
             yield owner, name, tensor
 
 
+def _block_of(held: _Held) -> str:
+    """The segment of a tensor; a tied one belongs to the outside if any of its names does."""
+    if any(block_of(name) is None for name in held.names):
+        return ""
+    return block_of(held.names[0]) or ""
+
+
+def _in_order(held: list[_Held], order: Mapping[str, int]) -> list[_Held]:
+    """By segment, as a forward needs them, and within each as the files have them."""
+    segments = list(dict.fromkeys(["", *map(_block_of, held)]))
+    rank = {segment: number for number, segment in enumerate(segments)}
+
+    def place_of(item: tuple[int, _Held]) -> tuple[int, int, int]:
+        number, tensor = item
+        in_file = min((order[name] for name in tensor.names if name in order), default=number)
+        return rank[_block_of(tensor)], in_file, number
+
+    return [tensor for _, tensor in sorted(enumerate(held), key=place_of)]
+
+
 def _place(held: list[_Held], dtypes: Mapping[str, torch.dtype]) -> Layout:
     kept = [dtypes.get(item.names[0], item.tensor.dtype) for item in held]
     sizes = [item.tensor.numel() * dtype.itemsize for item, dtype in zip(held, kept, strict=True)]
     begins, total = place(sizes)
-    # A tied tensor belongs to the outside if any of its names does: it may be needed first there.
-    blocks = [
-        "" if any(block_of(name) is None for name in item.names) else block_of(item.names[0]) or ""
-        for item in held
-    ]
+    blocks = [_block_of(item) for item in held]
     segments = tuple(dict.fromkeys(["", *blocks]))
+    numbers = {segment: number for number, segment in enumerate(segments)}
     segment_bytes = [0] * len(segments)
     for number, block in enumerate(blocks):
         end = begins[number + 1] if number + 1 < len(begins) else total
-        segment_bytes[segments.index(block)] += end - begins[number]
+        segment_bytes[numbers[block]] += end - begins[number]
     slots = tuple(
         Slot(
             names=tuple(item.names),
-            segment=segments.index(block),
+            segment=numbers[block],
             begin=begin,
             bytes=size,
             shape=tuple(item.tensor.shape),

@@ -169,6 +169,9 @@ class Backend(Protocol):
     def warm_up(self) -> None:
         """Load the libraries that the first matrix product and attention call would load."""
 
+    def warm_up_rest(self) -> Iterator[None]:
+        """Load what the first job would load beside those, in short steps; done while nothing is asked."""
+
     def is_oom(self, error: BaseException) -> bool: ...
 
     def is_fatal(self, error: BaseException) -> bool:
@@ -200,6 +203,30 @@ def first_calls(device: torch.device, dtypes: Iterable[torch.dtype]) -> None:
             F.scaled_dot_product_attention(a, a, a)
         del a
     gc.collect()
+
+
+def later_calls(device: torch.device) -> Iterator[None]:
+    """What else a job calls for the first time: convolutions, norms, attention of the VAE's kind."""
+    for dtype in (torch.bfloat16, torch.float32):
+        with torch.inference_mode():
+            video = torch.ones(1, 16, 4, 16, 16, device=device, dtype=dtype)
+            F.conv3d(video, torch.ones(32, 16, 3, 3, 3, device=device, dtype=dtype), padding=1)
+            F.conv3d(video, torch.ones(32, 16, 1, 2, 2, device=device, dtype=dtype), stride=(1, 2, 2))
+        yield
+        with torch.inference_mode():
+            F.conv2d(video[0], torch.ones(16, 4, 3, 3, device=device, dtype=dtype), padding=1)
+            F.interpolate(video[0].float(), scale_factor=2.0, mode="nearest-exact")
+            rows = torch.ones(1, 64, 256, device=device, dtype=dtype)
+            F.layer_norm(rows.float(), (256,)).to(dtype)
+            F.gelu(F.linear(rows, rows[0]), approximate="tanh")
+            F.silu(rows).softmax(-1)
+        yield
+        with torch.inference_mode():
+            wide = torch.ones(1, 1, 256, 384, device=device, dtype=dtype)
+            F.scaled_dot_product_attention(wide, wide, wide)
+            heads = torch.ones(1, 4, 512, 128, device=device, dtype=dtype)
+            F.scaled_dot_product_attention(heads, heads, heads)
+        yield
 
 
 def host_view(tensor: Tensor) -> memoryview:

@@ -45,8 +45,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     embeddings: str = ""
     """Folder of the prompts' embeddings; empty: none are kept."""
     embeddings_bytes: int = 0
-    preload: tuple[Wanted, ...] = ()
-    """Loaded while the libraries warm up."""
+    opened: tuple[Wanted, ...] = ()
+    """Whose files are looked at while the libraries warm up: a `Preload` of them will come."""
 
 
 class RunJob(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -98,6 +98,12 @@ class Restore(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     wanted: tuple[Wanted, ...]
 
 
+class Preload(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Begin to load these components now, whatever the worker does; `Restore` waits for them."""
+
+    wanted: tuple[Wanted, ...]
+
+
 class Warm(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Bring weight files into host memory and register them; answered by ActionEnded."""
 
@@ -133,7 +139,9 @@ class Stop(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """End once nothing runs; the process exits 0."""
 
 
-ToWorker = RunJob | CancelJob | SwitchTo | Proceed | Restore | Warm | DropWarm | Unload | Free | Stop
+ToWorker = (
+    RunJob | CancelJob | SwitchTo | Proceed | Restore | Preload | Warm | DropWarm | Unload | Free | Stop
+)
 
 # --------------------------------------------------------------------------- worker -> daemon
 
@@ -149,6 +157,10 @@ class WorkerReady(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     versions: dict[str, str]
     allocator: str | None = None
     """The allocator's settings as it tells them itself; None where there is none."""
+
+
+class LibrariesLoaded(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """What jobs call is in the device's memory: the context will not grow by it any more."""
 
 
 class ComponentChanged(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -249,6 +261,7 @@ class WorkerLog(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 FromWorker = (
     WorkerReady
+    | LibrariesLoaded
     | ComponentChanged
     | AllocatorSample
     | JobProgressed

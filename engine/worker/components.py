@@ -120,8 +120,8 @@ class Component:
         Raises:
             what the device answers when it has no room; nothing stays allocated.
         """
-        slots, gates = self.arena.attach()
-        return self._loading(slots, gates, backend, warm, began, on_end)
+        memory, gates = self.arena.attach()
+        return self._loading(memory, gates, backend, warm, began, on_end)
 
     def begin_load_into(
         self,
@@ -133,12 +133,12 @@ class Component:
         on_end: OnEnd,
     ) -> Loading:
         """Attach to the region of `other` and make the load that takes it over, segment by segment."""
-        slots = self.arena.attach_to(other.arena)
-        return self._loading(slots, vacancies, backend, warm, began, on_end)
+        memory = self.arena.attach_to(other.arena)
+        return self._loading(memory, vacancies, backend, warm, began, on_end)
 
     def _loading(
         self,
-        slots: Mapping[str, Tensor],
+        memory: Tensor,
         gates: Sequence[Gate | Vacancy],
         backend: Backend,
         warm: WarmTier | None,
@@ -149,7 +149,7 @@ class Component:
             self.label,
             self.index,
             self.transfers,
-            slots,
+            memory,
             gates,
             backend,
             warm,

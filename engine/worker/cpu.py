@@ -7,7 +7,7 @@ import errno
 import mmap
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -141,6 +141,9 @@ class CpuBackend:
 
     def warm_up(self) -> None:
         first_calls(self.device, (torch.float32, torch.bfloat16))
+
+    def warm_up_rest(self) -> Iterator[None]:
+        yield from ()  # its libraries are in memory, all of them
 
     def is_oom(self, error: BaseException) -> bool:
         if isinstance(error, OSError):

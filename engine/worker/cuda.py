@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from engine.wire import Proof
-from engine.worker.backend import DeviceMemory, Mark, Part, first_calls
+from engine.worker.backend import DeviceMemory, Mark, Part, first_calls, later_calls
+from engine.worker.casting import CastLane
 from engine.worker.channel import AllocatorSample
 from engine.worker.registrar import HostRegistrar
 from engine.worker.ring import Ring
@@ -28,8 +29,9 @@ class CudaMemory:
     def commit(self) -> Tensor:
         if self._tensor is None:
             self._tensor = torch.empty(self._bytes, dtype=torch.uint8, device=self._device)
-        else:
+        elif self._tensor.untyped_storage().nbytes() != self._bytes:
             # The same storage again: views kept from an earlier load become valid, not dangling.
+            # One that has its size already would be allocated anew and copied.
             self._tensor.untyped_storage().resize_(self._bytes)
         return self._tensor
 
@@ -55,6 +57,7 @@ class CudaBackend:
         self._copies = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         self._copying = threading.Lock()
         self._ring: Ring | None = None
+        self._casts: CastLane | None = None
         self.registrar = HostRegistrar()
 
     def new_memory(self, num_bytes: int) -> DeviceMemory:
@@ -67,9 +70,9 @@ class CudaBackend:
                     if part.dtype == part.target.dtype:
                         self._copy_bytes(part, moved)
                     else:
-                        self._through_ring().put(
-                            part.source, part.offset, part.bytes, part.dtype, part.target, moved
-                        )
+                        if self._casts is None:
+                            self._casts = CastLane(self.device, self._copies)
+                        self._casts.copy(part, moved)
                 if self._ring is not None:
                     self._ring.flush()
             except BaseException:
@@ -84,17 +87,14 @@ class CudaBackend:
         for length, host in part.source.spans(part.offset, part.bytes):
             into = target[done : done + length]
             if host is None:
-                self._through_ring().put(part.source, part.offset + done, length, torch.uint8, into, moved)
+                if self._ring is None:
+                    self._ring = Ring(self._copies)
+                self._ring.put(part.source, part.offset + done, into, moved)
             else:
                 with torch.cuda.stream(self._copies):
                     into.copy_(host, non_blocking=True)
                 moved(length)
             done += length
-
-    def _through_ring(self) -> Ring:
-        if self._ring is None:
-            self._ring = Ring(self.device, self._copies)
-        return self._ring
 
     def ring_rate(self) -> float | None:
         return None if self._ring is None else self._ring.rate
@@ -151,8 +151,13 @@ class CudaBackend:
         )
 
     def warm_up(self) -> None:
-        first_calls(self.device, (torch.bfloat16, torch.float32))
+        first_calls(self.device, (torch.bfloat16,))
         # Not the whole device: weights may be travelling already.
+        self.mark_compute().wait()
+        self.free_cache()
+
+    def warm_up_rest(self) -> Iterator[None]:
+        yield from later_calls(self.device)
         self.mark_compute().wait()
         self.free_cache()
 

@@ -68,7 +68,7 @@ class Loading:
         label: str,
         index: ComponentIndex,
         transfers: Sequence[Transfer],
-        slots: Mapping[str, Tensor],
+        memory: Tensor,
         gates: Sequence[Gate | Vacancy],
         backend: Backend,
         warm: WarmTier | None,
@@ -90,7 +90,7 @@ class Loading:
         self._by_segment: list[list[Transfer]] = [[] for _ in gates]
         for transfer in transfers:
             self._by_segment[transfer.segment].append(transfer)
-        self._slots = slots
+        self._memory: Tensor | None = memory
         self._gates = gates
         self._backend = backend
         self._warm = warm
@@ -130,8 +130,7 @@ class Loading:
 
         failure: EngineError | None = None
         try:
-            transfers = [transfer for segment in self._by_segment for transfer in segment]
-            with open_sources(self._index.files, transfers, self._warm) as sources:
+            with open_sources(self._index.files, self._warm) as sources:
                 self._backend.copies_wait(self._after)
                 self._copy(sources, count)
         except EngineError as error:
@@ -141,20 +140,21 @@ class Loading:
                 error, self._backend, f"loading {self.label} ({size_text(self.total_bytes)})"
             )
             forget(error)
-        self._slots = {}  # a load that is remembered must not keep a tensor of weights
+        self._memory = None  # a load that is remembered must not keep a tensor of weights
         if failure is not None:
             self._fail(failure)
         self._ended.set()
         self._on_end(self)
 
     def _copy(self, sources: Mapping[Path, Source], count: Callable[[int], None]) -> None:
-        queued: deque[Mark] = deque()
+        memory, queued = self._memory, deque[Mark]()
+        assert memory is not None, "a load runs once"
         for transfers, gate in zip(self._by_segment, self._gates, strict=True):
             if isinstance(gate, Vacancy):
                 left, gate = gate.wait(self._check)
                 self._backend.copies_wait(left)
             self._check()
-            self._backend.copy(parts_of(transfers, self._slots, sources), count)
+            self._backend.copy(parts_of(transfers, memory, sources), count)
             mark = self._backend.mark_copies()
             gate.arrive(mark)
             queued.append(mark)

@@ -13,7 +13,8 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -33,7 +34,9 @@ from engine.worker.channel import (
     Free,
     FromWorker,
     JobEnded,
+    LibrariesLoaded,
     MemoryMoved,
+    Preload,
     Proceed,
     Restore,
     RunJob,
@@ -70,7 +73,7 @@ def run_worker(connection: Connection[Any, Any], device_id: str, settings: Worke
             apply_allocator(settings.allocator)
         backend = open_backend("cpu" if device_id == "cpu" else "cuda")
         worker = Worker(channel, backend, settings)
-        worker.preload()
+        worker.listen()
         backend.warm_up()
     except Exception as error:  # the process edge: said once, to the one who can tell a person
         text = str(error) if isinstance(error, EngineError) else f"{type(error).__name__}: {error}"
@@ -96,7 +99,8 @@ class Worker:
         self._cancelled: set[int] = set()
         # What each stage took of the last job of a shape, for the next one's estimate.
         self._shares: dict[tuple[object, ...], Shares] = {}
-        warm = open_warm_tier(
+        self._libraries_loaded = False
+        self._warm = warm = open_warm_tier(
             backend,
             settings,
             on_log=lambda text: channel.send(
@@ -116,9 +120,22 @@ class Worker:
             EmbeddingStore(Path(settings.embeddings), settings.embeddings_bytes if settings.embeddings else 0)
         )
 
-    def preload(self) -> None:
-        """Begin what should be resident from the start, while the libraries warm up."""
-        for wanted in self._settings.preload:
+    def listen(self) -> None:
+        """Take messages from now on, and look at the files of what will be loaded first."""
+        threading.Thread(target=self._listen, name="listener", daemon=True).start()
+        if self._settings.opened:
+            # Its loads come while libraries are mapped, which registering would hold up.
+            if self._warm is not None:
+                self._warm.held = True
+            threading.Thread(target=self._open_ahead, name="opener", daemon=True).start()
+
+    def _open_ahead(self) -> None:
+        for wanted in self._settings.opened:
+            with suppress(EngineError):  # said when it is loaded
+                self._store.component(wanted.model, wanted.component)
+
+    def _preload(self, message: Preload) -> None:
+        for wanted in message.wanted:
             try:
                 self._store.begin(wanted.model, wanted.component)
             except EngineError as error:
@@ -137,10 +154,12 @@ class Worker:
                 allocator=read_allocator(self._backend.kind),
             )
         )
-        for target, name in ((self._listen, "listener"), (self._sample, "sampler")):
-            threading.Thread(target=target, name=name, daemon=True).start()
+        threading.Thread(target=self._sample, name="sampler", daemon=True).start()
+        if self._warm is not None:
+            self._warm.release_hold()
+        rest = self._backend.warm_up_rest()
         while True:
-            message = self._work.get()
+            message = self._next(rest)
             self._store.settle()
             self._serve_quick()
             match message:
@@ -154,6 +173,19 @@ class Worker:
                     return
                 case None:
                     pass
+
+    def _next(self, rest: Iterator[None]) -> RunJob | SwitchTo | Restore | Stop | None:
+        """The next message; until one comes, warm up what is left of that."""
+        while True:
+            try:
+                return self._work.get_nowait()
+            except queue.Empty:
+                pass
+            if self._libraries_loaded:
+                return self._work.get()
+            if next(rest, self) is self:
+                self._libraries_loaded = True
+                self._channel.send(LibrariesLoaded())
 
     # ----------------------------------------------------------------- threads beside the loop
 
@@ -170,6 +202,8 @@ class Worker:
                         self._warmer.ask(warming)
                     case Proceed() as proceed:
                         self._proceed.put(proceed)
+                    case Preload() as preload:
+                        self._preload(preload)
                     case RunJob() as work:
                         # The pipe keeps order: a cancel from before this start meant an earlier one.
                         self._cancelled.discard(work.job_id)

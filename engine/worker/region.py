@@ -64,6 +64,9 @@ class Region:
         self.bytes = num_bytes
         self._backend = backend
         self._memory = backend.new_memory(num_bytes)
+        self.views: list[Tensor] = []
+        """Of the layout's slots, made by the first arena that attaches: they outlive a release, when
+        they are of no bytes, and become valid with the next commit."""
         self.holders: list[str | None] = [None] * segments
         self._gates = [Gate() for _ in range(segments)]
         # Whose weights this thread has seen arrive; what forward looks at first.

@@ -1,7 +1,7 @@
 """Pinned buffers that threads fill from files while the copy engine empties them.
 
 The way for bytes that no registered page holds: files that are not in the page cache, and hosts
-that refuse to register them. A copy that casts goes this way too.
+that refuse to register them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -23,8 +23,6 @@ RING_THREADS = 12
 """Threads that read into the ring: the fastest count measured on a 16-core host."""
 TELLING_BYTES = 200 * 2**20
 """Shorter runs fit into the buffers and say nothing of the rate."""
-CAST_BYTES = 2**20
-"""Of the one device buffer that casts pass through; one such allocation shares a 2 MiB segment."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -33,17 +31,14 @@ class _Chunk:
 
     source: Source
     offset: int
-    bytes: int
-    dtype: torch.dtype
     target: Tensor
-    """1-D, as many elements as the chunk has."""
+    """uint8, 1-D."""
 
 
 class Ring:
     """Used by one thread at a time, the one that loads."""
 
-    def __init__(self, device: torch.device, stream: torch.cuda.Stream) -> None:
-        self._device = device
+    def __init__(self, stream: torch.cuda.Stream) -> None:
         self._stream = stream
         # Pinning costs 0.5 s a GiB: once for the process, never for each load.
         whole = torch.empty(RING_BUFFERS * CHUNK_BYTES, dtype=torch.uint8, pin_memory=True)
@@ -53,33 +48,26 @@ class Ring:
         self._waiting: deque[tuple[Future[None], int, _Chunk, Callable[[int], None]]] = deque()
         threads = min(RING_THREADS, max(2, os.cpu_count() or 2))
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="weights")
-        self._cast_buffer: Tensor | None = None
         self.rate: float | None = None
         """Bytes a second, of the latest run that was long enough to tell."""
         self._began = 0.0
         self._bytes = 0
 
-    def put(
-        self,
-        source: Source,
-        offset: int,
-        num_bytes: int,
-        dtype: torch.dtype,
-        target: Tensor,
-        moved: Callable[[int], None],
-    ) -> None:
-        """Begin to copy `num_bytes` of a file into `target`; `flush` says that all are queued."""
+    def put(self, source: Source, offset: int, target: Tensor, moved: Callable[[int], None]) -> None:
+        """Begin to fill `target`, uint8, from a file; `flush` says that all copies are queued."""
         if not self._bytes:
             self._began = time.monotonic()
-        self._bytes += num_bytes
-        for chunk in _cut(source, offset, num_bytes, dtype, target):
+        self._bytes += target.numel()
+        for first in range(0, target.numel(), CHUNK_BYTES):
+            part = target[first : first + CHUNK_BYTES]
             if len(self._waiting) == len(self._buffers):
                 self._send_oldest()
             slot = self._next
             self._next = (slot + 1) % len(self._buffers)
             self._emptied[slot].synchronize()
-            into = host_view(self._buffers[slot][: chunk.bytes])
-            read = self._pool.submit(chunk.source.read_into, chunk.offset, into)
+            into = host_view(self._buffers[slot][: part.numel()])
+            chunk = _Chunk(source=source, offset=offset + first, target=part)
+            read = self._pool.submit(source.read_into, chunk.offset, into)
             self._waiting.append((read, slot, chunk, moved))
 
     def flush(self) -> None:
@@ -103,33 +91,7 @@ class Ring:
     def _send_oldest(self) -> None:
         read, slot, chunk, moved = self._waiting.popleft()
         read.result()
-        buffer = self._buffers[slot][: chunk.bytes].view(chunk.dtype)
         with torch.cuda.stream(self._stream):
-            if chunk.dtype == chunk.target.dtype:
-                chunk.target.copy_(buffer, non_blocking=True)
-            else:
-                # Through a buffer of our own: one that torch takes for it would stay in its cache.
-                staged = self._cast_bytes()[: chunk.bytes].view(chunk.dtype)
-                staged.copy_(buffer, non_blocking=True)
-                chunk.target.copy_(staged)
+            chunk.target.copy_(self._buffers[slot][: chunk.target.numel()], non_blocking=True)
             self._emptied[slot].record(self._stream)
-        moved(chunk.bytes)
-
-    def _cast_bytes(self) -> Tensor:
-        if self._cast_buffer is None:
-            self._cast_buffer = torch.empty(CAST_BYTES, dtype=torch.uint8, device=self._device)
-        return self._cast_buffer
-
-
-def _cut(source: Source, offset: int, num_bytes: int, dtype: torch.dtype, target: Tensor) -> Iterator[_Chunk]:
-    width = dtype.itemsize
-    step = (CHUNK_BYTES if target.dtype == dtype else CAST_BYTES) // width
-    for first in range(0, num_bytes // width, step):
-        count = min(step, num_bytes // width - first)
-        yield _Chunk(
-            source=source,
-            offset=offset + first * width,
-            bytes=count * width,
-            dtype=dtype,
-            target=target[first : first + count],
-        )
+        moved(chunk.target.numel())

@@ -8,9 +8,9 @@ mapping, where a short read is one sentence; the device copies from registered p
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 
@@ -21,7 +21,7 @@ from engine.errors import ModelUnusable
 from engine.models.dtypes import DTYPES
 from engine.models.index import FETCH_AGAIN, ComponentIndex, FileIndex, check_unchanged
 from engine.worker.arena import Layout
-from engine.worker.backend import Backend, Part, Source
+from engine.worker.backend import Part, Source
 from engine.worker.warm import Mapped, WarmTier
 
 TORCH_DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
@@ -86,20 +86,28 @@ class FileSource:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Transfer:
-    """One tensor on its way from its file to its slot."""
+    """A run of bytes on its way from its file to the arena: one tensor, or several that lie alike in both."""
 
-    slot: str
-    """First name of the slot."""
     segment: int
     path: Path
     begin: int
     bytes: int
-    dtype: torch.dtype
     """In the file."""
+    target: int
+    """Where they begin in the arena."""
+    dtype: torch.dtype
+    kept: torch.dtype
+    """In the file and in the arena; both uint8 where nothing is converted."""
+
+
+def order_of(index: ComponentIndex) -> dict[str, int]:
+    """The rank of each tensor's name as the files have them."""
+    names = sorted(index.tensors, key=lambda name: (str(index.file_of[name]), index.tensors[name].begin))
+    return {name: rank for rank, name in enumerate(names)}
 
 
 def plan_transfers(layout: Layout, index: ComponentIndex) -> tuple[Transfer, ...]:
-    """Which bytes of which file fill each slot: by segment, and in each in the files' order.
+    """Which bytes of which file fill the arena: by segment, and in each in the files' order.
 
     Raises:
         ModelUnusable: a tensor is missing, has another shape, or the module has no place for it.
@@ -118,20 +126,23 @@ def plan_transfers(layout: Layout, index: ComponentIndex) -> tuple[Transfer, ...
                 f"{index.file_of[name]} holds {name!r} as {entry.shape} where its configuration wants "
                 f"{slot.shape}; {FETCH_AGAIN}"
             )
-        if slot.dtype.is_floating_point != DTYPES[entry.dtype].floating:
+        dtype = TORCH_DTYPES[entry.dtype]
+        if dtype.is_floating_point != slot.dtype.is_floating_point:
             # Converted they would be other numbers: an int8 weight means nothing without its scales.
             raise ModelUnusable(
                 f"{index.file_of[name]} holds {name!r} as {entry.dtype} where its configuration wants "
                 f"{str(slot.dtype).removeprefix('torch.')}; {FETCH_AGAIN}"
             )
+        same = dtype == slot.dtype
         transfers.append(
             Transfer(
-                slot=slot.names[0],
                 segment=slot.segment,
                 path=index.file_of[name],
                 begin=entry.begin,
                 bytes=entry.bytes,
-                dtype=TORCH_DTYPES[entry.dtype],
+                target=slot.begin,
+                dtype=torch.uint8 if same else dtype,
+                kept=torch.uint8 if same else slot.dtype,
             )
         )
     strangers = [name for name in index.tensors if name not in known]
@@ -140,15 +151,32 @@ def plan_transfers(layout: Layout, index: ComponentIndex) -> tuple[Transfer, ...
             f"{index.file_of[strangers[0]]} holds {strangers[0]!r} and {len(strangers) - 1} more tensors "
             "that this model has no place for; convert the model for this build"
         )
-    return tuple(sorted(transfers, key=lambda item: (item.segment, str(item.path), item.begin)))
+    transfers.sort(key=lambda item: (item.segment, str(item.path), item.begin))
+    return tuple(_runs(transfers))
+
+
+def _runs(transfers: Iterable[Transfer]) -> Iterator[Transfer]:
+    """Join what follows each other without a gap on both sides: few long copies instead of many short."""
+    run: Transfer | None = None
+    for item in transfers:
+        if (
+            run is not None
+            and (run.segment, run.path) == (item.segment, item.path)
+            and (run.begin + run.bytes, run.target + run.bytes) == (item.begin, item.target)
+            and run.dtype == item.dtype == torch.uint8
+        ):
+            run = replace(run, bytes=run.bytes + item.bytes)
+            continue
+        if run is not None:
+            yield run
+        run = item
+    if run is not None:
+        yield run
 
 
 @contextmanager
-def open_sources(
-    files: Sequence[FileIndex], transfers: Iterable[Transfer], warm: WarmTier | None
-) -> Iterator[Mapping[Path, Source]]:
-    """The files of one component, open until the block ends, their pages being registered in the
-    order in which `transfers` need them.
+def open_sources(files: Sequence[FileIndex], warm: WarmTier | None) -> Iterator[Mapping[Path, Source]]:
+    """The files of one component, open until the block ends.
 
     Raises:
         ModelUnusable: a file is gone or is not the one that was indexed.
@@ -158,8 +186,7 @@ def open_sources(
             check_unchanged(file)
         mapped: Mapping[Path, Mapped] = {}
         if warm is not None:
-            needed = [(item.path, item.begin, item.bytes) for item in transfers]
-            mapped = stack.enter_context(warm.in_use(files, needed))
+            mapped = stack.enter_context(warm.in_use(files))
         yield {
             file.path: stack.enter_context(
                 FileSource(file.path, expected_bytes=file.bytes, mapped=mapped.get(file.path))
@@ -168,35 +195,14 @@ def open_sources(
         }
 
 
-def parts_of(
-    transfers: Iterable[Transfer], slots: Mapping[str, Tensor], sources: Mapping[Path, Source]
-) -> Iterator[Part]:
-    """What the backend copies."""
+def parts_of(transfers: Iterable[Transfer], memory: Tensor, sources: Mapping[Path, Source]) -> Iterator[Part]:
+    """What the backend copies into an arena's bytes."""
     for transfer in transfers:
+        num_bytes = transfer.bytes // transfer.dtype.itemsize * transfer.kept.itemsize
         yield Part(
             source=sources[transfer.path],
             offset=transfer.begin,
             bytes=transfer.bytes,
             dtype=transfer.dtype,
-            target=slots[transfer.slot],
+            target=memory[transfer.target : transfer.target + num_bytes].view(transfer.kept),
         )
-
-
-def fill(
-    slots: Mapping[str, Tensor],
-    transfers: Iterable[Transfer],
-    index: ComponentIndex,
-    backend: Backend,
-    *,
-    moved: Callable[[int], None],
-) -> None:
-    """Copy every transfer into its slot's flat view; the bytes have arrived on return.
-
-    `moved(bytes)` is called after each copy that was queued; what it raises ends them.
-
-    Raises:
-        ModelUnusable: a file changed or cannot be read.
-    """
-    with open_sources(index.files, (), None) as sources:
-        backend.copy(parts_of(transfers, slots, sources), moved)
-        backend.mark_copies().wait()

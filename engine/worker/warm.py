@@ -1,9 +1,11 @@
 """Weight files whose pages the driver has registered: the warm tier, from which a load costs the bus.
 
 A registered page cannot leave memory and is copied by the device alone, at 55 GB/s and without a
-core of the host. Registering takes about as long as one copy, so it is done piece by piece ahead
-of the copies of a first load; a later one finds all pieces there. Pieces that are not in the page
-cache go through the ring, which reads them in many threads, and are registered afterwards.
+core of the host. Registering takes about as long as one copy, so a first load registers piece by
+piece on its own thread, while the piece before travels; a second thread that did it ahead would
+hold the driver's lock against the copies. A later load finds all pieces there. Pieces that are
+not in the page cache go through the ring, which reads them in many threads, and are registered
+afterwards.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -38,7 +40,7 @@ LEAST_SPARE = 4 * 2**30
 SPARE_SHARE = 10
 """What registering leaves to the host: this many bytes, and this part of its memory."""
 
-PieceState = Literal["absent", "queued", "registered", "cold", "refused"]
+PieceState = Literal["absent", "registered", "cold", "refused"]
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
@@ -46,15 +48,6 @@ class _Piece:
     begin: int
     bytes: int
     state: PieceState = "absent"
-    settled: threading.Event = field(default_factory=threading.Event)
-    """Set while the state is not `queued`."""
-
-    def set(self, state: PieceState) -> None:
-        self.state = state
-        if state == "queued":
-            self.settled.clear()
-        else:
-            self.settled.set()
 
 
 class Mapped:
@@ -64,8 +57,10 @@ class Mapped:
         OSError: it cannot be opened or mapped.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, register: Callable[[Mapped, _Piece], None]) -> None:
+        """`register` is asked for each piece that a load comes to and that is not registered."""
         self.path = path
+        self._register = register
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             self.stamp = _stamp(os.fstat(handle))
@@ -81,8 +76,6 @@ class Mapped:
         self.pieces = [
             _Piece(begin=begin, bytes=min(PIECE_BYTES, size - begin)) for begin in range(0, size, PIECE_BYTES)
         ]
-        for piece in self.pieces:
-            piece.settled.set()
         self.users = 0
         self.last_used = 0.0
 
@@ -90,15 +83,16 @@ class Mapped:
     def registered_bytes(self) -> int:
         return sum(piece.bytes for piece in self.pieces if piece.state == "registered")
 
-    def pieces_of(self, offset: int, num_bytes: int) -> list[_Piece]:
+    def _pieces_of(self, offset: int, num_bytes: int) -> list[_Piece]:
         """Those that a range touches."""
         return self.pieces[offset // PIECE_BYTES : (offset + num_bytes - 1) // PIECE_BYTES + 1]
 
     def spans(self, offset: int, num_bytes: int) -> Iterator[tuple[int, Tensor | None]]:
-        """As `Source.spans`; waits for a piece that is just being registered."""
+        """As `Source.spans`; registers what it comes to where that pays."""
         end = offset + num_bytes
-        for piece in self.pieces_of(offset, num_bytes):
-            piece.settled.wait()
+        for piece in self._pieces_of(offset, num_bytes):
+            if piece.state != "registered":
+                self._register(self, piece)
             length = min(end, piece.begin + piece.bytes) - offset
             yield length, self._bytes[offset : offset + length] if piece.state == "registered" else None
             offset += length
@@ -113,7 +107,8 @@ class Mapped:
 class WarmTier:
     """Registers the pieces of weight files within a budget, the least recently used going first.
 
-    Any thread may call it. One thread of its own talks to the driver.
+    Any thread may call it. One lock guards the table and another the driver, so that looking never
+    waits for a registration.
     """
 
     def __init__(
@@ -135,15 +130,16 @@ class WarmTier:
         self._ring_rate = ring_rate
         self._clock = clock
         self._changed = threading.Condition()
+        self._driver = threading.Lock()
         self._files: dict[Path, Mapped] = {}
-        self._ahead: deque[tuple[Mapped, _Piece]] = deque()
-        """What a load waits for, in its order."""
         self._later: deque[tuple[Mapped, _Piece]] = deque()
-        """What may be registered once nothing waits."""
+        """What is registered once no load runs."""
         self._kept: frozenset[Path] = frozenset()
         self._rate: float | None = None
         self.refusal: str | None = None
         """Why the host registers nothing, once it has refused."""
+        self.held = False
+        """Whether loads go without registering for now: it would hold up whatever maps memory."""
         threading.Thread(target=self._run, name="registrar", daemon=True).start()
 
     # ----------------------------------------------------------------- asked from outside
@@ -164,33 +160,31 @@ class WarmTier:
         with self._changed:
             self._kept = frozenset(paths)
 
-    @contextmanager
-    def in_use(
-        self, files: Iterable[FileIndex], needed: Iterable[tuple[Path, int, int]]
-    ) -> Iterator[Mapping[Path, Mapped]]:
-        """Map `files` for a load that needs ranges (path, offset, bytes) in that order.
+    def release_hold(self) -> None:
+        """From now on loads register, and what was left out follows."""
+        with self._changed:
+            self.held = False
+            self._changed.notify_all()
 
-        What is not registered yet is so ahead of the copies where that pays, and afterwards where
-        it does not. A file that cannot be mapped is left out.
+    @contextmanager
+    def in_use(self, files: Iterable[FileIndex]) -> Iterator[Mapping[Path, Mapped]]:
+        """Map `files` for a load; what it does not register itself is so afterwards.
+
+        A file that cannot be mapped is left out.
         """
         with self._changed:
             mapped = {file.path: found for file in files if (found := self._find(file.path)) is not None}
             for found in mapped.values():
                 found.users += 1
                 found.last_used = self._clock()
-            ahead = self._queue(mapped, needed)
         try:
             yield mapped
         finally:
             with self._changed:
-                for piece in ahead:
-                    if piece.state == "queued":  # the load ended before it came to this one
-                        piece.set("absent")
                 for found in mapped.values():
                     found.users -= 1
-                    self._later.extend(
-                        (found, piece) for piece in found.pieces if piece.state != "registered"
-                    )
+                    left = (piece for piece in found.pieces if piece.state != "registered")
+                    self._later.extend((found, piece) for piece in left)
                 self._changed.notify_all()
 
     def register(self, path: Path) -> bool:
@@ -199,34 +193,27 @@ class WarmTier:
             found = self._find(path)
             if found is None:
                 return False
+            found.users += 1
             found.last_used = self._clock()
-            wanted = [piece for piece in found.pieces if piece.state != "registered"]
-            for piece in wanted:
-                if piece.state != "queued":
-                    piece.set("queued")
-                    self._ahead.append((found, piece))
-            self._changed.notify_all()
-        for piece in wanted:
-            piece.settled.wait()
-        return all(piece.state == "registered" for piece in wanted)
+        try:
+            for piece in found.pieces:
+                self._register(found, piece, evict=True)
+            return all(piece.state == "registered" for piece in found.pieces)
+        finally:
+            with self._changed:
+                found.users -= 1
 
     def drop(self, paths: Iterable[Path]) -> int:
         """Let go of these files' pages; bytes that were registered. Those in use by a load stay."""
         gone = 0
-        with self._changed:
-            for path in paths:
+        for path in paths:
+            with self._driver, self._changed:
                 mapped = self._files.get(path)
-                if mapped is None or mapped.users:
-                    continue
-                self._forget_queued(mapped)
-                while any(piece.state == "queued" for piece in mapped.pieces):
-                    self._changed.wait()  # the one that is being registered just now
-                gone += self._unregister(mapped)
-                del self._files[path]
-                mapped.close()
+                if mapped is not None and not mapped.users:
+                    gone += self._forget(mapped)
         return gone
 
-    # ----------------------------------------------------------------- under the lock
+    # ----------------------------------------------------------------- under the table's lock
 
     def _find(self, path: Path) -> Mapped | None:
         """The mapping of the file that lies there now."""
@@ -234,46 +221,20 @@ class WarmTier:
         try:
             stamp = _stamp(os.stat(path))
             if found is not None and found.stamp != stamp and not found.users:
-                self._forget_queued(found)
-                self._unregister(found)
-                del self._files[path]
-                found.close()
+                self._forget(found)
                 found = None
             if found is None:
-                found = self._files[path] = Mapped(path)
+                found = self._files[path] = Mapped(path, self._register_for_load)
         except (OSError, ValueError):
             return None
         return found if found.stamp == stamp else None
 
-    def _queue(self, mapped: Mapping[Path, Mapped], needed: Iterable[tuple[Path, int, int]]) -> list[_Piece]:
-        if self.refusal is not None:
-            return []
-        ring = self._ring_rate()
-        if self._rate is not None and ring is not None and self._rate < WORTHWHILE * ring:
-            return []
-        ahead: list[_Piece] = []
-        for path, offset, num_bytes in needed:
-            if path not in mapped or not num_bytes:
-                continue
-            for piece in mapped[path].pieces_of(offset, num_bytes):
-                if piece.state in ("absent", "cold"):
-                    piece.set("queued")
-                    ahead.append(piece)
-                    self._ahead.append((mapped[path], piece))
-        if ahead and ring is None and len(ahead) > 3:
-            # The short measurement: one piece through the ring tells what it would be worth here.
-            ahead[2].set("absent")
-        self._changed.notify_all()
-        return ahead
-
-    def _forget_queued(self, mapped: Mapped) -> None:
-        for queue in (self._ahead, self._later):
-            kept = [item for item in queue if item[0] is not mapped]
-            for found, piece in queue:
-                if found is mapped and piece.state == "queued":
-                    piece.set("absent")
-            queue.clear()
-            queue.extend(kept)
+    def _forget(self, mapped: Mapped) -> int:
+        """Unregister and unmap a file that no load uses; bytes that were registered."""
+        gone = self._unregister(mapped)
+        del self._files[mapped.path]
+        mapped.close()
+        return gone
 
     def _unregister(self, mapped: Mapped) -> int:
         gone = 0
@@ -281,63 +242,67 @@ class WarmTier:
             if piece.state == "registered":
                 with suppress(OSError):
                     self._registrar.unregister(mapped.address + piece.begin)
-                piece.set("absent")
                 gone += piece.bytes
+            piece.state = "absent"
         return gone
 
-    def _make_room(self, num_bytes: int) -> bool:
+    def _make_room(self, num_bytes: int, *, evict: bool) -> bool:
         """Give up what was used longest ago, until so many bytes may be registered."""
         while self._room(sum(mapped.registered_bytes for mapped in self._files.values())) < num_bytes:
             idle = [mapped for mapped in self._files.values() if not mapped.users and mapped.registered_bytes]
             idle.sort(key=lambda mapped: (mapped.path in self._kept, mapped.last_used))
-            if not idle or idle[0].path in self._kept:
+            if not evict or not idle or idle[0].path in self._kept:
                 return False
             self._unregister(idle[0])
         return True
 
-    # ----------------------------------------------------------------- the thread
+    # ----------------------------------------------------------------- registering
+
+    def _register_for_load(self, mapped: Mapped, piece: _Piece) -> None:
+        ring = self._ring_rate()
+        pays = self._rate is None or ring is None or self._rate >= WORTHWHILE * ring
+        if pays and not self.held:
+            self._register(mapped, piece, evict=True)
+
+    def _register(self, mapped: Mapped, piece: _Piece, *, evict: bool) -> None:
+        """Register one piece, if the host lets us and there is room."""
+        with self._driver:
+            if piece.state == "registered" or self.refusal is not None:
+                return
+            with self._changed:
+                if self._files.get(mapped.path) is not mapped or not self._make_room(
+                    piece.bytes, evict=evict
+                ):
+                    return
+            address = mapped.address + piece.begin
+            if not mostly_cached(address, piece.bytes):
+                piece.state = "cold"
+                return
+            began = self._clock()
+            try:
+                self._registrar.register(address, piece.bytes)
+            except OSError as error:
+                piece.state = "refused"
+                self.refusal = str(error)
+                self._on_log(f"{mapped.path}: {error}; weights go through pinned buffers instead")
+                return
+            rate = piece.bytes / max(1e-9, self._clock() - began)
+            self._rate = rate if self._rate is None else self._rate + 0.2 * (rate - self._rate)
+            piece.state = "registered"
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not self._ahead and not self._later:
+                while self.held or not self._later:
                     self._changed.wait()
-                urgent = bool(self._ahead)
-                mapped, piece = self._ahead.popleft() if urgent else self._later.popleft()
-                if piece.state == "registered" or (urgent and piece.state != "queued"):
+                mapped, piece = self._later.popleft()
+                if self._files.get(mapped.path) is not mapped:
                     continue
-                if self.refusal is not None or self._files.get(mapped.path) is not mapped:
-                    piece.set("refused")
-                    continue
-                if not urgent:
-                    # Nobody waits for it, so nothing may go for it either.
-                    registered = sum(item.registered_bytes for item in self._files.values())
-                    if self._room(registered) < piece.bytes:
-                        continue
-                elif not self._make_room(piece.bytes):
-                    piece.set("absent")
-                    continue
-                piece.set("queued")
-            state = self._register(mapped, piece)
+                mapped.users += 1  # so that nobody unmaps it meanwhile
+            # Nobody waits for it, so nothing goes for it either.
+            self._register(mapped, piece, evict=False)
             with self._changed:
-                piece.set(state)
-                self._changed.notify_all()
-
-    def _register(self, mapped: Mapped, piece: _Piece) -> PieceState:
-        address = mapped.address + piece.begin
-        if not mostly_cached(address, piece.bytes):
-            return "cold"
-        began = self._clock()
-        try:
-            self._registrar.register(address, piece.bytes)
-        except OSError as error:
-            self.refusal = str(error)
-            self._on_log(f"{mapped.path}: {error}; weights go through pinned buffers instead")
-            return "refused"
-        took = max(1e-9, self._clock() - began)
-        rate = piece.bytes / took
-        self._rate = rate if self._rate is None else self._rate + 0.2 * (rate - self._rate)
-        return "registered"
+                mapped.users -= 1
 
 
 def _stamp(info: os.stat_result) -> tuple[int, int, int, int]:
@@ -360,5 +325,5 @@ def open_warm_tier(
         spare = memory.available_bytes - registered - max(LEAST_SPARE, memory.total_bytes // SPARE_SHARE)
         return spare if limit is None else min(spare, limit - registered)
 
-    ring_rate = (lambda: 0.0) if settings.stream == "registered" else backend.ring_rate
+    ring_rate = backend.ring_rate if settings.stream == "auto" else lambda: None
     return WarmTier(backend.registrar, room, on_log=on_log, ring_rate=ring_rate)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ from engine.models.index import ComponentIndex, read_component_index
 from engine.worker.arena import Arena
 from engine.worker.backend import CHUNK_BYTES
 from engine.worker.cuda import CudaBackend
-from engine.worker.stream import fill, plan_transfers
+from tests.unit.worker.conftest import load_arena
 
 MIB = 2**20
 ROUNDING = 2 * MIB
@@ -51,13 +51,6 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[ComponentIndex, di
     return read_component_index(folder), tensors
 
 
-def _loader(
-    arena: Arena, index: ComponentIndex, backend: CudaBackend, moved: Callable[[int], None]
-) -> Callable[[Mapping[str, Tensor]], None]:
-    transfers = plan_transfers(arena.layout, index)
-    return lambda slots: fill(slots, transfers, index, backend, moved=moved)
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_weights_arrive_whole_and_every_byte_goes_back(
     backend: CudaBackend, stored: tuple[ComponentIndex, dict[str, Tensor]], dtype: torch.dtype
@@ -65,11 +58,10 @@ def test_weights_arrive_whole_and_every_byte_goes_back(
     index, tensors = stored
     module = _module(dtype)
     arena = Arena(module, backend, label="test/mlp", dtypes={})
-    load = _loader(arena, index, backend, lambda num_bytes: None)
     backend.free_cache()
     empty = backend.held_bytes()
     for _ in range(3):
-        arena.load(load)
+        assert load_arena(arena, index, backend).ok
         assert 0 <= backend.held_bytes() - empty - arena.bytes < ROUNDING
         for name, tensor in module.state_dict().items():
             assert torch.equal(tensor.cpu(), tensors[name].to(dtype)), name
@@ -80,15 +72,15 @@ def test_weights_arrive_whole_and_every_byte_goes_back(
 def test_a_leaked_view_holds_nothing_back(
     backend: CudaBackend, stored: tuple[ComponentIndex, dict[str, Tensor]]
 ) -> None:
+    index = stored[0]
     module = _module(torch.float32)
     arena = Arena(module, backend, label="test/mlp", dtypes={})
-    load = _loader(arena, stored[0], backend, lambda num_bytes: None)
     empty = backend.held_bytes()
-    arena.load(load)
+    assert load_arena(arena, index, backend).ok
     leaked = next(module.parameters()).data
     arena.unload()
     assert backend.held_bytes() == empty
-    arena.load(load)
+    assert load_arena(arena, index, backend).ok
     assert torch.equal(leaked, next(module.parameters()))
     arena.unload()
 
@@ -107,10 +99,9 @@ def test_a_cancelled_load_leaves_no_byte_and_the_next_one_is_whole(
         if len(seen) == 5:
             raise JobCancelled("cancelled")
 
-    with pytest.raises(JobCancelled):
-        arena.load(_loader(arena, index, backend, cancel))
+    assert isinstance(load_arena(arena, index, backend, cancel).failure, JobCancelled)
     assert backend.held_bytes() == empty
-    arena.load(_loader(arena, index, backend, lambda num_bytes: None))
+    assert load_arena(arena, index, backend).ok
     assert all(torch.equal(t.cpu(), tensors[name]) for name, t in module.state_dict().items())
     arena.unload()
 

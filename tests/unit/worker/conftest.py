@@ -13,11 +13,16 @@ import torch
 
 from engine.models.demo import make_demo_models
 from engine.models.demo_files import demo_folder
+from engine.models.index import ComponentIndex
 from engine.wire import STAGES, JobSpec, Manifest, Receipt
+from engine.worker.arena import Arena
+from engine.worker.backend import Backend
 from engine.worker.channel import ComponentChanged, JobProgressed, ModelFiles, RunJob
 from engine.worker.components import Component
 from engine.worker.cpu import CpuBackend
+from engine.worker.loading import Loading
 from engine.worker.store import ComponentStore
+from engine.worker.stream import plan_transfers
 
 SMALL, LARGE, I2V = "wan-demo-small", "wan-demo-large", "wan-demo-i2v"
 BUDGET = 2 * 2**30
@@ -116,6 +121,29 @@ def load(component: Component, backend: CpuBackend) -> None:
     loading = component.begin_load(backend, None, 0.0, lambda _loading: None)
     loading.run()
     assert loading.failure is None, loading.failure
+
+
+def load_arena(
+    arena: Arena, index: ComponentIndex, backend: Backend, moved: Callable[[int], None] | None = None
+) -> Loading:
+    """Load an arena that belongs to no component; how it ended is in the loading."""
+    memory, gates = arena.attach()
+    loading = Loading(
+        arena.label,
+        index,
+        plan_transfers(arena.layout, index),
+        memory,
+        gates,
+        backend,
+        None,
+        total_bytes=arena.bytes,
+        began=0.0,
+        on_end=lambda _loading: None,
+    )
+    loading.run(moved)
+    if loading.failure is not None:
+        arena.detach()
+    return loading
 
 
 def manifest_of(output: Path) -> Manifest:

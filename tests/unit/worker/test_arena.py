@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,9 +31,8 @@ def _large(backend: CpuBackend) -> Arena:
     return Arena(module, backend, label="test/large", dtypes={})
 
 
-def _write_ones(slots: Mapping[str, Tensor]) -> None:
-    for flat in slots.values():
-        flat.fill_(1)
+def _write_ones(memory: Tensor) -> None:
+    memory.fill_(1)
 
 
 def _components(files: ModelFiles, backend: CpuBackend) -> dict[str, Component]:
@@ -62,9 +61,9 @@ def test_a_view_that_leaked_holds_no_byte_back_and_does_not_crash(backend: CpuBa
     arena = _large(backend)
     leaked: list[Tensor] = []
 
-    def write(slots: Mapping[str, Tensor]) -> None:
-        _write_ones(slots)
-        leaked.extend(slots.values())
+    def write(memory: Tensor) -> None:
+        _write_ones(memory)
+        leaked.append(memory)
 
     arena.load(write)
     resident = _settled_bytes(backend)
@@ -78,8 +77,8 @@ def test_a_load_that_ends_half_way_leaves_nothing_behind(backend: CpuBackend, er
     arena = _large(backend)
     before = backend.held_bytes()
 
-    def write(slots: Mapping[str, Tensor]) -> None:
-        next(iter(slots.values())).fill_(1)
+    def write(memory: Tensor) -> None:
+        memory[:1000].fill_(1)
         raise error
 
     with pytest.raises(type(error)):
@@ -180,7 +179,7 @@ def test_persistent_buffers_live_in_the_arena(backend: CpuBackend) -> None:
         "running_var",
         "num_batches_tracked",
     ]
-    arena.load(_write_ones)
+    arena.load(lambda memory: memory.view(torch.float32).fill_(1.0))
     assert module.running_mean.tolist() == [1.0, 1.0, 1.0]
     arena.unload()
     assert module.running_mean.numel() == 0

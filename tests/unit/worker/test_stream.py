@@ -16,7 +16,9 @@ from engine.models.index import ComponentIndex, read_component_index
 from engine.worker import cpu
 from engine.worker.arena import Arena
 from engine.worker.cpu import CpuBackend
-from engine.worker.stream import fill, plan_transfers
+from engine.worker.stream import plan_transfers
+
+from .conftest import load_arena
 
 NAME = "model.safetensors"
 
@@ -35,8 +37,9 @@ def _arena(backend: CpuBackend, dtype: torch.dtype = torch.float32) -> tuple[nn.
 
 def _load(arena: Arena, index: ComponentIndex, backend: CpuBackend) -> list[int]:
     moved: list[int] = []
-    transfers = plan_transfers(arena.layout, index)
-    arena.load(lambda slots: fill(slots, transfers, index, backend, moved=moved.append))
+    loading = load_arena(arena, index, backend, moved.append)
+    if loading.failure is not None:
+        raise loading.failure
     return moved
 
 
@@ -118,13 +121,13 @@ def test_a_file_cut_while_it_is_read_ends_in_a_sentence_not_a_signal(
     save_file(_tensors(), tmp_path / NAME)
     _, arena = _arena(backend)
     index = read_component_index(tmp_path)
-    transfers = plan_transfers(arena.layout, index)
 
     def cut(num_bytes: int) -> None:
         os.truncate(tmp_path / NAME, index.files[0].data_begin + 16)
 
+    loading = load_arena(arena, index, backend, cut)
     with pytest.raises(ModelUnusable, match="is truncated: it ends at byte"):
-        arena.load(lambda slots: fill(slots, transfers, index, backend, moved=cut))
+        raise loading.failure or AssertionError("it ended well")
     assert not arena.attached
 
 
@@ -132,7 +135,6 @@ def test_a_cancel_seen_between_chunks_ends_the_load(tmp_path: Path, backend: Cpu
     save_file(_tensors(), tmp_path / NAME)
     _, arena = _arena(backend)
     index = read_component_index(tmp_path)
-    transfers = plan_transfers(arena.layout, index)
     moved: list[int] = []
 
     def cancel(num_bytes: int) -> None:
@@ -140,8 +142,9 @@ def test_a_cancel_seen_between_chunks_ends_the_load(tmp_path: Path, backend: Cpu
         if len(moved) == 2:
             raise JobCancelled("cancelled")
 
+    loading = load_arena(arena, index, backend, cancel)
     with pytest.raises(JobCancelled):
-        arena.load(lambda slots: fill(slots, transfers, index, backend, moved=cancel))
+        raise loading.failure or AssertionError("it ended well")
     assert len(moved) == 2
     assert not arena.attached
 
