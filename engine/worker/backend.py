@@ -131,6 +131,9 @@ class Backend(Protocol):
         Whatever `moved` raises ends it, with no read of a file under way.
         """
 
+    def prepare_copies(self) -> None:
+        """Make the pinned buffers now that the first copies of uncached bytes would make."""
+
     def ring_rate(self) -> float | None:
         """Bytes a second that copies through pinned buffers reach here; None before any."""
 

@@ -89,6 +89,9 @@ class CpuBackend:
                     target.copy_(read.view(part.dtype))
                 moved(num_bytes)
 
+    def prepare_copies(self) -> None:
+        pass
+
     def ring_rate(self) -> float | None:
         return None
 

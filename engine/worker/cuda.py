@@ -87,14 +87,21 @@ class CudaBackend:
         for length, host in part.source.spans(part.offset, part.bytes):
             into = target[done : done + length]
             if host is None:
-                if self._ring is None:
-                    self._ring = Ring(self._copies)
-                self._ring.put(part.source, part.offset + done, into, moved)
+                self._open_ring().put(part.source, part.offset + done, into, moved)
             else:
                 with torch.cuda.stream(self._copies):
                     into.copy_(host, non_blocking=True)
                 moved(length)
             done += length
+
+    def prepare_copies(self) -> None:
+        with self._copying:
+            self._open_ring()
+
+    def _open_ring(self) -> Ring:
+        if self._ring is None:
+            self._ring = Ring(self._copies)
+        return self._ring
 
     def ring_rate(self) -> float | None:
         return None if self._ring is None else self._ring.rate

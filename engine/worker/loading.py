@@ -130,7 +130,8 @@ class Loading:
 
         failure: EngineError | None = None
         try:
-            with open_sources(self._index.files, self._warm) as sources:
+            transfers = [transfer for segment in self._by_segment for transfer in segment]
+            with open_sources(self._index.files, transfers, self._warm) as sources:
                 self._backend.copies_wait(self._after)
                 self._copy(sources, count)
         except EngineError as error:

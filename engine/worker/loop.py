@@ -61,6 +61,8 @@ from engine.worker.warming import Warmer
 SAMPLE_S = 0.1
 SHAPES = 64
 """Shapes of jobs whose timing is remembered."""
+REST_S = 1.0
+"""Without work for so long, what libraries are left is loaded: each step of it may take 0.7 s."""
 LOOK_S = 2.0
 """How long a switch waits for what the daemon saw; then it goes by its own count."""
 
@@ -130,6 +132,7 @@ class Worker:
             threading.Thread(target=self._open_ahead, name="opener", daemon=True).start()
 
     def _open_ahead(self) -> None:
+        self._backend.prepare_copies()
         for wanted in self._settings.opened:
             with suppress(EngineError):  # said when it is loaded
                 self._store.component(wanted.model, wanted.component)
@@ -178,11 +181,9 @@ class Worker:
         """The next message; until one comes, warm up what is left of that."""
         while True:
             try:
-                return self._work.get_nowait()
+                return self._work.get(timeout=None if self._libraries_loaded else REST_S)
             except queue.Empty:
                 pass
-            if self._libraries_loaded:
-                return self._work.get()
             if next(rest, self) is self:
                 self._libraries_loaded = True
                 self._channel.send(LibrariesLoaded())
@@ -203,7 +204,7 @@ class Worker:
                     case Proceed() as proceed:
                         self._proceed.put(proceed)
                     case Preload() as preload:
-                        self._preload(preload)
+                        threading.Thread(target=self._preload, args=(preload,), daemon=True).start()
                     case RunJob() as work:
                         # The pipe keeps order: a cancel from before this start meant an earlier one.
                         self._cancelled.discard(work.job_id)

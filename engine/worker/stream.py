@@ -175,8 +175,10 @@ def _runs(transfers: Iterable[Transfer]) -> Iterator[Transfer]:
 
 
 @contextmanager
-def open_sources(files: Sequence[FileIndex], warm: WarmTier | None) -> Iterator[Mapping[Path, Source]]:
-    """The files of one component, open until the block ends.
+def open_sources(
+    files: Sequence[FileIndex], transfers: Iterable[Transfer], warm: WarmTier | None
+) -> Iterator[Mapping[Path, Source]]:
+    """The files of one component, open until the block ends, for `transfers` in their order.
 
     Raises:
         ModelUnusable: a file is gone or is not the one that was indexed.
@@ -186,7 +188,8 @@ def open_sources(files: Sequence[FileIndex], warm: WarmTier | None) -> Iterator[
             check_unchanged(file)
         mapped: Mapping[Path, Mapped] = {}
         if warm is not None:
-            mapped = stack.enter_context(warm.in_use(files))
+            needed = [(item.path, item.begin, item.bytes) for item in transfers]
+            mapped = stack.enter_context(warm.in_use(files, needed))
         yield {
             file.path: stack.enter_context(
                 FileSource(file.path, expected_bytes=file.bytes, mapped=mapped.get(file.path))

@@ -17,6 +17,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,13 +27,15 @@ import torch
 from torch import Tensor
 
 from engine.models.index import FileIndex
-from engine.models.page_cache import mostly_cached
+from engine.models.page_cache import mostly_cached, populate
 from engine.telemetry.host import HostProbe
 from engine.worker.backend import Backend, Registrar
 from engine.worker.channel import WorkerSettings
 
 PIECE_BYTES = 256 * 2**20
 """Registered at once. Smaller ones cost more calls, larger ones make the first copy wait longer."""
+POPULATE_THREADS = 4
+"""That enter pages in the page tables ahead of a load that registers them."""
 WORTHWHILE = 0.7
 """Registering slower than this share of the ring's rate is left for after the load."""
 
@@ -48,6 +51,8 @@ class _Piece:
     begin: int
     bytes: int
     state: PieceState = "absent"
+    populated: Future[bool] | None = None
+    """Its pages are being entered in the page tables by another thread: whether they were cached."""
 
 
 class Mapped:
@@ -83,14 +88,14 @@ class Mapped:
     def registered_bytes(self) -> int:
         return sum(piece.bytes for piece in self.pieces if piece.state == "registered")
 
-    def _pieces_of(self, offset: int, num_bytes: int) -> list[_Piece]:
+    def pieces_of(self, offset: int, num_bytes: int) -> list[_Piece]:
         """Those that a range touches."""
         return self.pieces[offset // PIECE_BYTES : (offset + num_bytes - 1) // PIECE_BYTES + 1]
 
     def spans(self, offset: int, num_bytes: int) -> Iterator[tuple[int, Tensor | None]]:
         """As `Source.spans`; registers what it comes to where that pays."""
         end = offset + num_bytes
-        for piece in self._pieces_of(offset, num_bytes):
+        for piece in self.pieces_of(offset, num_bytes):
             if piece.state != "registered":
                 self._register(self, piece)
             length = min(end, piece.begin + piece.bytes) - offset
@@ -131,6 +136,7 @@ class WarmTier:
         self._clock = clock
         self._changed = threading.Condition()
         self._driver = threading.Lock()
+        self._populating = ThreadPoolExecutor(POPULATE_THREADS, thread_name_prefix="populate")
         self._files: dict[Path, Mapped] = {}
         self._later: deque[tuple[Mapped, _Piece]] = deque()
         """What is registered once no load runs."""
@@ -167,16 +173,19 @@ class WarmTier:
             self._changed.notify_all()
 
     @contextmanager
-    def in_use(self, files: Iterable[FileIndex]) -> Iterator[Mapping[Path, Mapped]]:
-        """Map `files` for a load; what it does not register itself is so afterwards.
+    def in_use(
+        self, files: Iterable[FileIndex], needed: Iterable[tuple[Path, int, int]]
+    ) -> Iterator[Mapping[Path, Mapped]]:
+        """Map `files` for a load that needs ranges (path, offset, bytes) in that order.
 
-        A file that cannot be mapped is left out.
+        What it does not register itself is so afterwards. A file that cannot be mapped is left out.
         """
         with self._changed:
             mapped = {file.path: found for file in files if (found := self._find(file.path)) is not None}
             for found in mapped.values():
                 found.users += 1
                 found.last_used = self._clock()
+        self._populate(mapped, needed)
         try:
             yield mapped
         finally:
@@ -258,6 +267,18 @@ class WarmTier:
 
     # ----------------------------------------------------------------- registering
 
+    def _populate(self, mapped: Mapping[Path, Mapped], needed: Iterable[tuple[Path, int, int]]) -> None:
+        """Let threads look up the pages that a load will register, in its order."""
+        if self.held or self.refusal is not None:
+            return
+        for path, offset, num_bytes in needed:
+            if path not in mapped or not num_bytes:
+                continue
+            for piece in mapped[path].pieces_of(offset, num_bytes):
+                if piece.state in ("absent", "cold") and piece.populated is None:
+                    address = mapped[path].address + piece.begin
+                    piece.populated = self._populating.submit(_populate_cached, address, piece.bytes)
+
     def _register_for_load(self, mapped: Mapped, piece: _Piece) -> None:
         ring = self._ring_rate()
         pays = self._rate is None or ring is None or self._rate >= WORTHWHILE * ring
@@ -275,7 +296,9 @@ class WarmTier:
                 ):
                     return
             address = mapped.address + piece.begin
-            if not mostly_cached(address, piece.bytes):
+            ahead, piece.populated = piece.populated, None
+            cached = ahead.result() if ahead is not None else _populate_cached(address, piece.bytes)
+            if not cached:
                 piece.state = "cold"
                 return
             began = self._clock()
@@ -303,6 +326,13 @@ class WarmTier:
             self._register(mapped, piece, evict=False)
             with self._changed:
                 mapped.users -= 1
+
+
+def _populate_cached(address: int, num_bytes: int) -> bool:
+    cached = mostly_cached(address, num_bytes)
+    if cached:
+        populate(address, num_bytes)
+    return cached
 
 
 def _stamp(info: os.stat_result) -> tuple[int, int, int, int]:
