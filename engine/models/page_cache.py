@@ -2,13 +2,17 @@
 
 `mincore` tells the truth to whoever owns the file or may write it, and claims everything for
 others; so it is asked by the owner only, and for others the answer is None.
+
+    python -P -m engine.models.page_cache FILE...      prints {"FILE": bytes or null, ...}
 """
 
 from __future__ import annotations
 
 import ctypes
+import json
 import mmap
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -124,3 +128,12 @@ def _present_pages(handle: int, begin: int, num_bytes: int) -> int | None:
         return sum(vector.raw[:pages].count(value) for value in range(1, 256, 2))
     finally:
         _libc.munmap(address, num_bytes)
+
+
+def main(arguments: list[str]) -> int:
+    print(json.dumps({name: cached_bytes([Path(name)]) for name in arguments}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
