@@ -14,13 +14,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from engine.errors import WorkFailed
 from engine.paths import Paths, find_paths
-from engine.wire import JobSpec, StopRequest
+from engine.wire import JobSpec
+from turbotui.bench.session import environment, stop
 from turbotui.bench.terminal import first_paint_s
 from turbotui.client.http import HttpClient
 from turbotui.client.launch import connect
@@ -56,13 +56,13 @@ def measure_start() -> Iterator[Measured]:
     with tempfile.TemporaryDirectory(prefix="turbotui-bench-") as folder:
         environ = {**os.environ, "TURBOTUI_HOME": folder}
         paths = find_paths(environ)
-        with _environment(environ):
+        with environment(environ):
             yield from _starts(paths, environ)
             client = connect(paths)
             try:
                 yield from _with_engine(paths, client, environ)
             finally:
-                _stop(client, paths)
+                stop(client)
 
 
 def _starts(paths: Paths, environ: dict[str, str]) -> Iterator[Measured]:
@@ -72,7 +72,7 @@ def _starts(paths: Paths, environ: dict[str, str]) -> Iterator[Measured]:
         began = time.perf_counter()
         client = connect(paths)
         answers.append(time.perf_counter() - began)
-        stops.append(_stop(client, paths))
+        stops.append(stop(client))
     yield _median("engine answers after its start", answers, limit=1.0)
     yield _median("engine and its children gone after a stop", stops, limit=2.0)
     paint = first_paint_s(CONSOLE, environ)
@@ -130,16 +130,6 @@ def _job_s(client: HttpClient) -> float:
     return time.perf_counter() - began
 
 
-def _stop(client: HttpClient, paths: Paths) -> float:
-    """Seconds until the engine's process has ended."""
-    pid = client.hello().pid
-    began = time.perf_counter()
-    client.stop(StopRequest())
-    while Path(f"/proc/{pid}").exists() and time.perf_counter() - began < 10:
-        time.sleep(0.005)
-    return time.perf_counter() - began
-
-
 def _run_s(command: list[str], environ: dict[str, str]) -> float:
     began = time.perf_counter()
     subprocess.run(command, env=environ, check=True, capture_output=True)
@@ -150,15 +140,3 @@ def _median(name: str, values: list[float] | list[float | None], *, limit: float
     known = [value for value in values if value is not None]
     value = statistics.median(known) if len(known) == len(values) else None
     return Measured(name=name, value=value, unit="s", limit=limit, runs=len(values))
-
-
-@contextmanager
-def _environment(environ: dict[str, str]) -> Iterator[None]:
-    """`connect` starts engines with our own environment, so that has to be the benchmark's."""
-    before = dict(os.environ)
-    os.environ.update(environ)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
