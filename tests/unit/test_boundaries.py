@@ -23,6 +23,7 @@ NETS_ALLOWED = (
     "engine.worker",
     "engine.models.importers",
     "engine.models.demo",
+    "engine.models.plain",
     "engine.models.random_models",
     "engine.models.random_noise",
 )
