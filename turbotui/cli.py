@@ -79,7 +79,7 @@ for _command in (
         lifecycle.status,
         lifecycle.run,
     ),
-    _group("bench", "Measure this host.", bench.start),
+    _group("bench", "Measure this host.", bench.start, bench.switch),
     lifecycle.version,
 ):
     app.add_command(_command)

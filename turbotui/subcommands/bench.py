@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import click
 
-from turbotui.subcommands.output import print_json, say
-from turbotui.subcommands.session import json_option
+from engine.errors import InvalidRequest
+from engine.paths import find_paths
+from turbotui.format import bytes_text, seconds
+from turbotui.subcommands.output import note, print_json, say
+from turbotui.subcommands.session import demo_option, json_option, open_session
+
+if TYPE_CHECKING:
+    from turbotui.bench.rows import Row
+
+MISSED_EXIT = 5
+MARKS = {True: "ok  ", False: "MISS", None: "    "}
 
 
 @click.command("start")
@@ -20,8 +32,91 @@ def start(json: bool) -> int:
         if not json:
             value = "could not be measured" if row.value is None else f"{row.value:.3g} {row.unit}".strip()
             limit = "" if row.limit is None else f"  (at most {row.limit:g})"
-            mark = {True: "ok  ", False: "MISS", None: "    "}[row.reached]
-            say(f"{mark} {row.name}: {value}{limit}")
+            say(f"{MARKS[row.reached]} {row.name}: {value}{limit}")
     if json:
         print_json(rows)
-    return 0 if all(row.reached is not False for row in rows) else 5
+    return 0 if all(row.reached is not False for row in rows) else MISSED_EXIT
+
+
+@click.command("switch")
+@json_option
+@demo_option
+@click.option("--baseline", is_flag=True, help="Measure plain diffusers beside it, run by run.")
+@click.option("--baseline-runs", type=click.IntRange(min=1), default=5, show_default=True)
+@click.option("--cycles", type=click.IntRange(min=1), default=5, show_default=True, help="Runs of each row.")
+@click.option("--quick", is_flag=True, help="One run of each row and ten random switches.")
+@click.option("--models", type=click.Path(path_type=Path), help="Where the random models lie.")
+@click.option("--dtype", type=click.Choice(("bf16", "int8")), default="bf16", show_default=True)
+@click.option("--only", multiple=True, metavar="ROW", help="A row or group of rows; may be repeated.")
+@click.option("--out", type=click.Path(path_type=Path), help="Put the rows into this file as well, by name.")
+def switch(
+    json: bool,
+    demo: bool,
+    baseline: bool,
+    baseline_runs: int,
+    cycles: int,
+    quick: bool,
+    models: Path | None,
+    dtype: str,
+    only: tuple[str, ...],
+    out: Path | None,
+) -> int:
+    """Measure what switching models costs and leaves behind, with an engine in a folder of its own.
+
+    Uses the models of `turbotui models make-random`, or with --demo small ones that it makes itself.
+    """
+    # Nothing of it belongs to a start of the CLI.
+    from turbotui.bench.rows import merged, read_rows, write_rows
+    from turbotui.bench.switch import Options, measure_switch
+
+    demo = open_session(json=json, demo=demo).demo
+    if demo and dtype != "bf16":
+        raise InvalidRequest("the demo models are bf16; leave --dtype out with --demo")
+    options = Options(
+        models=models if demo or models is not None else find_paths().models,
+        demo=demo,
+        dtype="int8" if dtype == "int8" else "bf16",
+        cycles=cycles,
+        quick=quick,
+        only=only,
+        baseline_runs=min(baseline_runs, cycles if not quick else 1) if baseline else 0,
+    )
+    earlier = [] if out is None else read_rows(out)
+    if out is not None:
+        write_rows(out, earlier)  # a file that cannot be written is better known now than in an hour
+    rows: list[Row] = []
+    if not json:
+        say(HEADER)
+    for row in measure_switch(options, say=note):
+        rows.append(row)
+        if out is not None:
+            write_rows(out, merged(earlier, rows))
+        if not json:
+            say(row_line(row))
+            if row.note:
+                say(f"       {row.note}")
+    if json:
+        print_json(merged([], rows))
+    return MISSED_EXIT if any(row.ok is False for row in rows) else 0
+
+
+def row_line(row: Row) -> str:
+    """A row as a line of the table."""
+    cells = [_figure(row, figure) for figure in (row.value, row.worst, row.target, row.baseline)]
+    return f"{MARKS[row.ok]} {row.title:<{TITLE_CELLS}}" + "".join(f"{cell:>11}" for cell in cells)
+
+
+def _figure(row: Row, value: float | None) -> str:
+    if value is None:
+        return "-"
+    if row.unit == "s":
+        return seconds(value) if value < 0.0995 else f"{value:.3g} s"
+    if row.unit == "B":
+        return bytes_text(round(value))
+    return f"{value:.3g} {row.unit}".strip()
+
+
+TITLE_CELLS = 62
+HEADER = f"     {'':<{TITLE_CELLS}}" + "".join(
+    f"{name:>11}" for name in ("median", "worst", "target", "usual way")
+)

@@ -1,0 +1,108 @@
+"""Plain diffusers beside ours, in children that hold nothing of ours: equally warm, run by run."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from engine.errors import WorkFailed
+from turbotui.bench.rows import Plain
+
+SECONDS = {
+    "unload": (("to_cpu",), '.to("cpu") and empty_cache of the DiT'),
+    "switch_small_large": (("switch_small_large",), '.to("cpu") of the small DiT, .to("cuda") of the large'),
+    "switch_large_small": (("switch_large_small",), '.to("cpu") of the large DiT, .to("cuda") of the small'),
+    "expert_swap": (("to_cpu", "to_cuda"), '.to("cpu") of a 14B DiT and .to("cuda") of another'),
+    "cleanup": (("ready",), "a new process: imports, from_pretrained, .to of the DiT"),
+}
+"""Row to what its baseline is made of: the children's figures, summed, and how that is called."""
+RATES = {
+    "load_registered": ("to_cuda", '.to("cuda") of the DiT in host memory'),
+    "load_page_cache": ("load", "from_pretrained and .to of the DiT, files in the page cache"),
+}
+"""The same for rows in GB/s."""
+
+
+class Baseline:
+    """Runs children until it has as many runs as were asked for, and keeps what they said."""
+
+    def __init__(self, large: Path, small: Path, *, runs: int, say: Callable[[str], None]) -> None:
+        """`large` and `small` are the models' folders."""
+        self._command = [
+            *(sys.executable, "-P", "-m", "engine.models.plain"),
+            *(str(large / "transformer"), str(small / "transformer")),
+        ]
+        self._left = runs
+        self._say = say
+        self._found: dict[str, list[tuple[float, int | None]]] = {}
+
+    @property
+    def due(self) -> bool:
+        return self._left > 0
+
+    def give_up(self) -> None:
+        """No more runs."""
+        self._left = 0
+
+    def run(self, device_id: str) -> None:
+        """One child on the engine's device, from which ours has been unloaded.
+
+        Raises:
+            WorkFailed: the child failed; its last words.
+        """
+        self._left -= 1
+        self._say(f"plain diffusers, {self._left} runs left after this")
+        cuda = device_id != "cpu"
+        environ = {**os.environ, "CUDA_VISIBLE_DEVICES": device_id if cuda else ""}
+        began = time.perf_counter()
+        # A file and not a pipe for what it complains of: nobody reads it before the end.
+        with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as complaints:
+            child = subprocess.Popen(
+                [*self._command, "cuda" if cuda else "cpu"],
+                env=environ,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=complaints,
+                text=True,
+            )
+            try:
+                self._listen(child, began)
+                code = child.wait()
+            except BaseException:
+                child.kill()
+                child.wait()
+                raise
+            complaints.seek(0)
+            words = complaints.read().strip().splitlines()
+        if code != 0:
+            raise WorkFailed(f"plain diffusers failed: {words[-1] if words else f'exit code {code}'}")
+
+    def _listen(self, child: subprocess.Popen[str], began: float) -> None:
+        assert child.stdout is not None
+        for line in child.stdout:
+            told: dict[str, Any] = json.loads(line)
+            self._found.setdefault(told["name"], []).append((told["seconds"], told["bytes"]))
+            if told["name"] == "load":
+                self._found.setdefault("ready", []).append((time.perf_counter() - began, None))
+
+    def of(self, row: str) -> Plain | None:
+        """The baseline of a row, or None where there is none."""
+        if row in RATES:
+            name, way = RATES[row]
+            rates = [size / taken / 1e9 for taken, size in self._found.get(name, ()) if size]
+            return Plain(value=statistics.median(rates), way=way) if rates else None
+        if row not in SECONDS:
+            return None
+        names, way = SECONDS[row]
+        if any(name not in self._found for name in names):
+            return None
+        value = sum(statistics.median(taken for taken, _ in self._found[name]) for name in names)
+        return Plain(value=value, way=way)
