@@ -87,11 +87,12 @@ class Baseline:
 
     def _listen(self, child: subprocess.Popen[str], began: float) -> None:
         assert child.stdout is not None
-        for line in child.stdout:
-            told: dict[str, Any] = json.loads(line)
-            self._found.setdefault(told["name"], []).append((told["seconds"], told["bytes"]))
-            if told["name"] == "load":
-                self._found.setdefault("ready", []).append((time.perf_counter() - began, None))
+        with child.stdout as lines:
+            for line in lines:
+                told: dict[str, Any] = json.loads(line)
+                self._found.setdefault(told["name"], []).append((told["seconds"], told["bytes"]))
+                if told["name"] == "load":
+                    self._found.setdefault("ready", []).append((time.perf_counter() - began, None))
 
     def of(self, row: str) -> Plain | None:
         """The baseline of a row, or None where there is none."""
