@@ -30,6 +30,8 @@ RATES = {
 }
 """The same for rows in GB/s."""
 
+LAZY = "; on cpu that maps the files and has read nothing of them yet"
+
 
 class Baseline:
     """Runs children until it has as many runs as were asked for, and keeps what they said."""
@@ -41,6 +43,7 @@ class Baseline:
             *(str(large / "transformer"), str(small / "transformer")),
         ]
         self._left = runs
+        self._lazy = False
         self._say = say
         self._found: dict[str, list[tuple[float, int | None]]] = {}
 
@@ -61,6 +64,7 @@ class Baseline:
         self._left -= 1
         self._say(f"plain diffusers, {self._left} runs left after this")
         cuda = device_id != "cpu"
+        self._lazy = not cuda
         environ = {**os.environ, "CUDA_VISIBLE_DEVICES": device_id if cuda else ""}
         began = time.perf_counter()
         # A file and not a pipe for what it complains of: nobody reads it before the end.
@@ -98,11 +102,13 @@ class Baseline:
         """The baseline of a row, or None where there is none."""
         if row in RATES:
             name, way = RATES[row]
+            way += LAZY if self._lazy else ""
             rates = [size / taken / 1e9 for taken, size in self._found.get(name, ()) if size]
             return Plain(value=statistics.median(rates), way=way) if rates else None
         if row not in SECONDS:
             return None
         names, way = SECONDS[row]
+        way += LAZY if self._lazy else ""
         if any(name not in self._found for name in names):
             return None
         value = sum(statistics.median(taken for taken, _ in self._found[name]) for name in names)

@@ -7,13 +7,16 @@ from collections.abc import Iterator
 
 from engine.wire import CleanupRequest, Receipt
 from turbotui.bench.drift import component_residency, residency
+from turbotui.bench.roles import Role
 from turbotui.bench.rows import Row, unmeasured
 from turbotui.bench.run import Run, Series, load_step, steps_text
 
 SETTLE_S = 60.0
 """Registering what was loaded goes on after the load: 28.6 GB at 10 GB/s and more."""
 ENOUGH = 0.98
-"""Of a component's bytes registered: the header and a rest of pages are not."""
+"""Of a component's bytes registered: the rest may be refused by the budget or be at the file's edges."""
+STILL = 10
+"""Looks, half a second apart, between which nothing more was registered."""
 DIT = "dit"
 
 
@@ -21,8 +24,7 @@ def measure_loads(run: Run) -> Iterator[Row]:
     """Unload of the large DiT, and its load back from registered pages, in turn."""
     name = run.cast.name("large")
     run.switch("large")
-    run.say("waiting until the large DiT is registered")
-    _settle(run)
+    _settle(run, "large")
     found = component_residency(run.engine.model(name), DIT)
     unload, load = Series(name="unload"), Series(name="load_registered")
     with run.drift() as drift:
@@ -72,8 +74,9 @@ def measure_switches(run: Run) -> Iterator[Row]:
     """Small to large and back; text encoder and VAE are the same files and stay where they are."""
     names = [run.cast.name("small"), run.cast.name("large")]
     run.switch("large")
+    _settle(run, "large")
     run.switch("small")
-    _settle(run)
+    _settle(run, "small")
     found = residency(*map(run.engine.model, names))
     there, back = Series(name="switch_small_large"), Series(name="switch_large_small")
     with run.drift() as drift:
@@ -94,7 +97,7 @@ def measure_both_experts(run: Run) -> Iterator[Row]:
     """Large to the model of two experts, both of which must be there afterwards."""
     model = run.engine.model(run.cast.name("two"))
     run.switch("two")
-    _settle(run)
+    _settle(run, "two")
     found = residency(run.engine.model(model.name))
     series = Series(name="switch_large_two")
     both = sum(part.bytes for part in model.components if part.name.startswith(DIT))
@@ -135,18 +138,22 @@ def measure_cleanup(run: Run) -> Iterator[Row]:
     yield series.row(run, drift=drift, residency=found)
 
 
-def _settle(run: Run) -> None:
-    """Wait until what is registered after a load has been, or does not grow any more."""
+def _settle(run: Run, role: Role) -> None:
+    """Wait until the model's DiTs are registered, or no more of them will be."""
     if not run.on_gpu:
         return
+    name = run.cast.name(role)
     deadline, last, still = time.monotonic() + SETTLE_S, -1, 0
-    while time.monotonic() < deadline and still < 4:
+    while time.monotonic() < deadline and still < STILL:
         workers = run.engine.client.status().workers
         if not workers or workers[0].warm_refusal is not None:
             return
-        worker = workers[0]
-        still = still + 1 if worker.warm_bytes == last else 0
-        last = worker.warm_bytes or 0
+        parts = [part for part in run.engine.model(name).components if part.name.startswith(DIT)]
+        if all((part.warm_bytes or 0) >= ENOUGH * part.bytes for part in parts):
+            return
+        warm_bytes = workers[0].warm_bytes or 0
+        still = still + 1 if warm_bytes == last else 0
+        last = warm_bytes
         time.sleep(0.5)
 
 

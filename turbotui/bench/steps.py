@@ -59,7 +59,7 @@ def measure_expert_swap(run: Run) -> Iterator[Row]:
     if any(
         part.state != "resident" for part in run.engine.model(spec.model).components if part.name[:3] == "dit"
     ):
-        notes.append("there was no room for both after all")
+        notes.append("with room for both, not both were still there after the decode")
     models, device = run.engine.paths.models.resolve(), run.device_id
     run.engine.close()  # a GPU has one engine at a time
     settings = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,6 +83,8 @@ def switch(
         only=only,
         baseline_runs=min(baseline_runs, cycles if not quick else 1) if baseline else 0,
     )
+    # The usual end of a command that took too long would leave an engine behind.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     earlier = [] if out is None else read_rows(out)
     if out is not None:
         write_rows(out, earlier)  # a file that cannot be written is better known now than in an hour
