@@ -1,7 +1,7 @@
 """The person's settings: `config.toml`, overridden by `TURBOTUI_*` variables.
 
 Read once at start by whoever needs it. Unknown keys are refused by name, since a setting that
-is silently ignored is worse than none.
+is silently ignored is worse than none. Whatever ends in `_bytes` may be written as `"8 GiB"`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, Literal
 import msgspec
 
 from engine.errors import InvalidRequest
+from engine.units import parse_size
 from engine.wire import Residency, VaePrecision
 
 ENV_PREFIX = "TURBOTUI_"
@@ -114,10 +115,22 @@ def load_config(path: Path, environ: dict[str, str] | None = None, *, section: s
             if table in ("engine", "console") and section in (None, table):
                 tables.setdefault(table, {})[key] = value
     _refuse_unknown(tables, Config, "the environment", "")
+    _read_sizes(tables)
     try:
         return msgspec.convert(tables, Config, strict=False)
     except (msgspec.ValidationError, ValueError) as error:
         raise InvalidRequest(f"a setting in {path} or the environment is wrong: {error}") from error
+
+
+def _read_sizes(tables: dict[str, Any]) -> None:
+    """Put bytes where a size stands in words."""
+    for section, table in tables.items():
+        for key, value in table.items():
+            if key.endswith("_bytes") and isinstance(value, str):
+                try:
+                    table[key] = parse_size(value)
+                except ValueError as error:
+                    raise InvalidRequest(f"{section}.{key} in the settings: {error}") from error
 
 
 def _refuse_unknown(table: Any, model: Any, source: str, prefix: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.config import Config, load_config
+from engine.config import Config, EngineConfig, load_config
 from engine.errors import InvalidRequest
 
 
@@ -30,9 +30,25 @@ def test_the_cache_of_embeddings_may_be_switched_off(tmp_path: Path) -> None:
     assert load(tmp_path, "[engine]\nembedding_cache_bytes = 0").engine.embedding_cache_bytes == 0
 
 
+def test_a_size_may_be_written_with_its_unit_in_the_file_and_in_the_environment(tmp_path: Path) -> None:
+    text = '[engine]\nkeep_free_bytes = "8 GiB"\nlog_bytes = "1 MiB"\nmemory_budget_bytes = 5'
+    engine = load(tmp_path, text, TURBOTUI_ENGINE_WARM_BUDGET_BYTES="500 MB").engine
+    assert (engine.keep_free_bytes, engine.log_bytes) == (8 * 2**30, 2**20)
+    assert (engine.memory_budget_bytes, engine.warm_budget_bytes) == (5, 500 * 10**6)
+
+
+def test_every_setting_in_bytes_takes_a_unit(tmp_path: Path) -> None:
+    names = [name for name in EngineConfig.__dataclass_fields__ if name.endswith("_bytes")]
+    config = load(tmp_path, "[engine]\n" + "\n".join(f'{name} = "2 GiB"' for name in names)).engine
+    assert len(names) >= 5 and {getattr(config, name) for name in names} == {2 * 2**30}
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("[engine]\nkeep_free_bytes = '8 G'", "engine.keep_free_bytes.*'8 G' is no size"),
+        ("[engine]\nkeep_free_bytes = '-1 GiB'", "keep_free_bytes must be at least 0"),
+        ("[engine]\nkeep_free_bytes = true", "keep_free_bytes"),
         ("[engine]\ndevise = 1", "engine.devise"),
         ("[motor]\nx = 1", "motor"),
         ("engine = 3", "engine"),
