@@ -12,7 +12,7 @@ import click
 
 from engine.errors import EngineError, InvalidRequest
 from engine.wire import ErrorBody
-from turbotui.subcommands import bench, cache, generate, jobs, lifecycle, models, watch
+from turbotui.subcommands import bench, cache, explain, generate, jobs, lifecycle, memory, models, watch
 from turbotui.subcommands.output import print_json, report
 from turbotui.subcommands.session import demo_option
 
@@ -66,6 +66,11 @@ for _command in (
     models.switch,
     models.unload,
     models.free,
+    memory.park,
+    memory.cleanup,
+    memory.warm,
+    memory.drop_warm,
+    explain.explain,
     cache.cache,
     watch.status,
     _group("queue", "The queue as a whole.", watch.resume_queue),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from engine.wire import (
     ComponentStatus,
     DeviceStatus,
     EngineStatus,
+    Explanation,
     Hello,
     Job,
     JobProgress,
@@ -33,8 +36,10 @@ from engine.wire import (
     LogLine,
     ModelStatus,
     NurseryStatus,
+    PlanStep,
     QueueStatus,
     Receipt,
+    ReceiptStep,
     Resolution,
     Snapshot,
     Status,
@@ -78,13 +83,42 @@ RECEIPT = Receipt(
     action="unload", target="small", ok=True, expected_bytes=2**20, returned_bytes=2**20,
     elapsed_s=0.024, proof="process-rss",
 )  # fmt: skip
+CLEANED = Receipt(
+    action="cleanup", target="worker", ok=True, expected_bytes=2**30, returned_bytes=2**30, residue_bytes=0,
+    loaded_bytes=2**20, elapsed_s=1.2, proof="nvml-process",
+    steps=(
+        ReceiptStep(name="worker ended", bytes=2**30, elapsed_s=0.12),
+        ReceiptStep(name="gone from NVML", bytes=0, elapsed_s=0.011),
+        ReceiptStep(name="worker 10 ready", elapsed_s=0.9),
+    ),
+)  # fmt: skip
+WARMED = Receipt(
+    action="drop_warm", target="small", ok=True, expected_bytes=2**20, returned_bytes=2**19,
+    residue_bytes=2**19, residue=("pages that others map or use",), elapsed_s=0.5, proof="page-cache",
+)  # fmt: skip
+PLAN = Explanation(
+    target="switch: small", fits=True, budget_bytes=100 * 2**30, tenants="liwei 90112 6.20 GiB",
+    peak_bytes=2**31,
+    steps=(
+        PlanStep(stage="switch", action="evict", model="large", component="dit", bytes=2**30,
+                 reason="small does not need it", held_bytes=0),
+        PlanStep(stage="switch", action="adopt", model="small", component="vae", bytes=2**20,
+                 reason="the same weights", held_bytes=2**20),
+    ),
+)  # fmt: skip
 STATUS = Status(
     engine=EngineStatus(
         state="ready", pid=7, instance="i", build="b", started_at=1.0, uptime_s=192.0, home="/h",
         socket="/s", output_dir="/o", log_path="/l", nursery=NurseryStatus(state="ready", elapsed_s=9.0),
         queue=QueueStatus(waiting=2, held_reason="three jobs failed"),
     ),
-    workers=(WorkerStatus(pid=9, device_id="cpu", state="idle", started_at=1.0, forked=True),),
+    workers=(
+        WorkerStatus(
+            pid=9, device_id="cpu", state="running", started_at=1.0, forked=True, job_id=41,
+            rss_bytes=3 * 2**20, allocator="expandable_segments:True", allocator_reason="auto: measured",
+            warm_bytes=2**30, warm_rate=45 * 2.0**30,
+        ),
+    ),
     devices=(
         DeviceStatus(
             id="cpu", kind="cpu", name="EPYC", total_bytes=24 * 2**30, in_use=True,
@@ -129,6 +163,12 @@ class StandIn:
                 LogLine(seq=2, at=2.0, event="unload", text="went\x9b31m", memory=True),
             ],
             "/free": RECEIPT,
+            "/park": CLEANED,
+            "/cleanup": CLEANED,
+            "/warm": WARMED,
+            "/warm/drop": WARMED,
+            "/explain/switch": PLAN,
+            "/explain/job": PLAN,
             "/cache": CACHE,
             "/cache/clear": CacheCleared(folder="/c/embeddings", entries=1, bytes=2**20),
             "/unload": RECEIPT,
@@ -189,9 +229,26 @@ def printed(capsys: pytest.CaptureFixture[str]) -> Any:
         ("unload", ("POST", "/unload", {"model": None, "component": None}), "back 1.00 MiB"),
         ("unload small/dit", ("POST", "/unload", {"model": "small", "component": "dit"}), "back 1.00 MiB"),
         ("free", ("POST", "/free", None), "by the worker's memory"),
+        ("park", ("POST", "/park", None), "cleanup worker  expected 1.00 GiB  back 1.00 GiB by NVML"),
+        ("warm small", ("POST", "/warm", {"model": "small", "component": None}), "small"),
+        ("warm small/dit", ("POST", "/warm", {"model": "small", "component": "dit"}), "small"),
+        ("drop-warm", ("POST", "/warm/drop", {"model": None, "component": None}), "by the page cache"),
+        (
+            "drop-warm small/dit",
+            ("POST", "/warm/drop", {"model": "small", "component": "dit"}),
+            "drop-warm small  expected 1.00 MiB  back 512 KiB by the page cache  "
+            "residue 512 KiB (pages that others map or use)",
+        ),
+        ("explain small", ("POST", "/explain/switch", {"model": "small"}), "switch: small"),
         ("cache", ("GET", "/cache", None), "3 prompt embeddings, 3.00 MiB of 512 MiB, in /c/embeddings"),
         ("cache clear", ("POST", "/cache/clear", None), "1 prompt embedding, 1.00 MiB, removed from /c"),
         ("status", ("GET", "/status", None), "no NVML"),
+        ("status", ("GET", "/status", None), "expandable_segments:True  (auto: measured)"),
+        (
+            "status",
+            ("GET", "/status", None),
+            "1.00 GiB of weight files in host memory, registered at 45.0 GiB/s",
+        ),
         ("queue resume", ("POST", "/queue/resume", None), "2 waiting"),
         ("logs", ("GET", "/logs?after=0&limit=5000", None), "begins"),
         ("engine status", ("GET", "/status", None), "up 3m12s"),
@@ -257,6 +314,97 @@ def test_a_cache_that_cannot_be_cleared_is_refused(
     assert printed(capsys)["code"] == "storage_unusable"
 
 
+def test_a_receipt_shows_its_steps_and_a_single_one_is_the_action_itself(
+    engine: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["park"]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "  worker ended     1.00 GiB  0.12 s",
+        "  gone from NVML        0 B  11 ms",
+        "  worker 10 ready            0.90 s",
+    ]
+    engine.answers["/park"] = (200, replace(CLEANED, steps=CLEANED.steps[:1]))
+    main(["park"])
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_an_explanation_is_a_table_with_its_reasons(
+    engine: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = (
+        "explain small -p cat --resolution 480p --frames 17 --steps 2 --residency dit_only --image /a.png"
+    )
+    assert main(command.split()) == 0
+    assert engine.asked[-1][:2] == ("POST", "/explain/job")
+    spec = engine.asked[-1][2]
+    assert {key: spec[key] for key in ("model", "prompt", "resolution", "frames", "steps", "image")} == {
+        "model": "small", "prompt": "cat", "resolution": "480p", "frames": 17, "steps": 2, "image": "/a.png",
+    }  # fmt: skip
+    assert spec["residency"] == "dit_only"
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [
+        "switch: small",
+        "fits: peak 2.00 GiB of 100 GiB",
+        "the rest of the device: liwei 90112 6.20 GiB",
+        "STAGE   ACTION  COMPONENT      SIZE  HELD AFTER  REASON",
+        "switch  evict   large/dit  1.00 GiB         0 B  small does not need it",
+        "switch  adopt   small/vae  1.00 MiB    1.00 MiB  the same weights",
+    ]
+
+
+def test_an_explanation_says_why_something_does_not_fit_and_that_nothing_moves(
+    engine: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    no = replace(PLAN, fits=False, reason="large/dit needs 20 GiB; free some", steps=())
+    engine.answers["/explain/switch"] = (200, no)
+    assert main(["explain", "small"]) == 0
+    text = capsys.readouterr().out
+    assert (
+        "does not fit: peak" in text and "needs 20 GiB; free some" in text and "no weights move" not in text
+    )
+    engine.answers["/explain/switch"] = (200, replace(PLAN, steps=()))
+    main(["explain", "small"])
+    assert "no weights move" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("options", "reload"), [([], True), (["--no-reload"], False)])
+def test_a_cleanup_tells_what_it_ends_before_it_does(
+    options: list[str], reload: bool, engine: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["cleanup", "--yes", "--json", *options]) == 0
+    output = capsys.readouterr()
+    assert "ends worker 9 on cpu: 3.00 MiB come back; job 41 is interrupted" in output.err
+    assert json.loads(output.out)["action"] == "cleanup"
+    assert [request[1:] for request in engine.asked] == [("/status", None), ("/cleanup", {"reload": reload})]
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "asked"), [("y\n", 0, True), ("\n", 130, False), ("", 130, False)]
+)
+def test_a_cleanup_asks_on_a_terminal_and_the_answer_counts(
+    answer: str, code: int, asked: bool, engine: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr("sys.stdin", Terminal(answer))
+    assert main(["cleanup"]) == code
+    assert (("POST", "/cleanup", {"reload": True}) in engine.asked) is asked
+
+
+def test_a_worker_that_keeps_nothing_warm_says_why(
+    engine: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    worker = replace(
+        STATUS.workers[0], warm_refusal="memlock is 64 KiB", allocator=None, allocator_reason=None
+    )
+    engine.answers["/status"] = (200, replace(STATUS, workers=(worker,)))
+    main(["status"])
+    text = capsys.readouterr().out
+    assert "no files are registered: memlock is 64 KiB" in text and "allocator" not in text
+
+
 @pytest.mark.parametrize("where", ["before", "after"])
 def test_demo_makes_the_models_and_shows_only_them(
     where: str, engine: StandIn, capsys: pytest.CaptureFixture[str]
@@ -281,7 +429,7 @@ def test_demo_chooses_the_smallest_model_of_the_kind_that_is_asked_for(
 def test_every_option_of_generate_reaches_the_engine(engine: StandIn, capsys: Any) -> None:
     options = (
         "generate --model m --resolution 480p --aspect-ratio 9:16 --frames 17 --steps 2 --seed 7 "
-        "--sigma-max 90 --ode --priority 3 --json --prompt"
+        "--sigma-max 90 --ode --priority 3 --residency keep_text --json --prompt"
     )
     assert main([*options.split(), "--frames"]) == 0
     assert printed(capsys)["id"] == 41
@@ -301,6 +449,7 @@ def test_every_option_of_generate_reaches_the_engine(engine: StandIn, capsys: An
                     sigma_max=90.0,
                     ode=True,
                     priority=3,
+                    residency="keep_text",
                 )
             )
         ),
@@ -340,6 +489,12 @@ def test_a_prompt_file_that_is_no_prompt_is_a_usage_error(
         "job show zero",
         "job show 0",
         "generate --frames x",
+        "generate --model m --prompt a --residency all",
+        "explain",
+        "explain small --frames 17",
+        "warm",
+        "cleanup",
+        "cleanup --no-reload",
         "dance",
         "cache dance",
         "jobs --colour",

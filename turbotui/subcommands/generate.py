@@ -11,10 +11,11 @@ import click
 import msgspec
 
 from engine.errors import EngineError, InvalidRequest, NotFound
-from engine.wire import Job, JobSpec, ModelKind, ModelStatus
+from engine.wire import Job, JobSpec, ModelKind, ModelStatus, Residency
 from turbotui.client.http import HttpClient
 from turbotui.draft import whole_path
 from turbotui.format import bytes_text, seconds
+from turbotui.subcommands.explain import residency_option
 from turbotui.subcommands.jobs import job_line
 from turbotui.subcommands.output import note
 from turbotui.subcommands.session import demo_option, json_option, one_of, open_session
@@ -37,6 +38,7 @@ INTERRUPTED_EXIT = 130
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed and device, same frames.")
 @click.option("--sigma-max", type=float, help="Where the noise starts; by default 80 for t2v, 200 for i2v.")
 @click.option("--ode", is_flag=True, help="Steps without fresh noise; image-to-video models only.")
+@residency_option
 @click.option("--output-dir", metavar="DIR", help="Where the video goes.")
 @click.option("--priority", type=int, default=0, show_default=True, help="Higher runs first.")
 @click.option("--wait", is_flag=True, help="Wait for the video and show its progress.")
@@ -54,6 +56,7 @@ def generate(
     seed: int,
     sigma_max: float | None,
     ode: bool,
+    residency: Residency | None,
     output_dir: str | None,
     priority: int,
     wait: bool,
@@ -83,6 +86,7 @@ def generate(
         ode=ode,
         output_dir=folder,
         priority=priority,
+        residency=residency,
     )
     job = client.submit(spec)
     if not wait:

@@ -129,6 +129,7 @@ def job_lines(job: Job) -> Iterable[str]:
         "steps": spec.steps,
         "seed": spec.seed,
         "priority": spec.priority or None,
+        "residency": spec.residency,
         "progress": _progress(job) if job.progress else None,
         "created": clock(job.created_at),
         "started": clock(job.started_at) if job.started_at else None,

@@ -12,19 +12,14 @@ import click
 
 from engine.errors import InvalidRequest, StorageUnusable, WorkFailed
 from engine.paths import find_paths
-from engine.wire import ComponentStatus, ModelStatus, Receipt, SwitchRequest, UnloadRequest
-from turbotui.format import bytes_text, seconds
-from turbotui.subcommands.output import note, say, table
-from turbotui.subcommands.session import Session, demo_option, json_option, open_session
+from engine.wire import ComponentStatus, ModelStatus, SwitchRequest, UnloadRequest
+from turbotui.format import bytes_text
+from turbotui.subcommands.output import say, table
+from turbotui.subcommands.receipts import show_receipt
+from turbotui.subcommands.session import demo_option, json_option, open_session
 
 RANDOM_SIZES = ("wan2.1-t2v-1.3b", "wan2.1-t2v-14b", "wan2.2-i2v-a14b")
 """As the engine's maker knows them, which the CLI cannot import: it needs torch."""
-PROOFS = {
-    "nvml-process": "by NVML",
-    "device-delta": "by the device's total",
-    "allocator": "by the allocator",
-    "process-rss": "by the worker's memory",
-}
 
 
 @click.group("models", invoke_without_command=True)
@@ -101,7 +96,7 @@ def _run_maker(models: Path, arguments: list[str]) -> None:
 def switch(model: str, json: bool, demo: bool) -> None:
     """Load a model and give back what it does not need."""
     session = open_session(json=json, demo=demo)
-    _show_receipt(session, session.client().switch(SwitchRequest(model=model)))
+    show_receipt(session, session.client().switch(SwitchRequest(model=model)))
 
 
 @click.command()
@@ -113,7 +108,7 @@ def unload(target: str, json: bool, demo: bool) -> None:
     session = open_session(json=json, demo=demo)
     model, _, component = target.partition("/")
     request = UnloadRequest(model=model or None, component=component or None)
-    _show_receipt(session, session.client().unload(request))
+    show_receipt(session, session.client().unload(request))
 
 
 @click.command()
@@ -121,29 +116,7 @@ def unload(target: str, json: bool, demo: bool) -> None:
 def free(json: bool) -> None:
     """Give back the allocator's cache and idle components, also while a job runs."""
     session = open_session(json=json)
-    _show_receipt(session, session.client().free())
-
-
-def receipt_line(receipt: Receipt) -> str:
-    """What an action promised and what it did, in one line."""
-    parts = [f"{receipt.action} {receipt.target}".strip()]
-    if receipt.expected_bytes or receipt.returned_bytes:
-        parts.append(f"expected {bytes_text(receipt.expected_bytes)}")
-        parts.append(f"back {bytes_text(receipt.returned_bytes)} {PROOFS[receipt.proof]}")
-    if receipt.residue_bytes:
-        names = f" ({', '.join(receipt.residue)})" if receipt.residue else ""
-        parts.append(f"residue {bytes_text(receipt.residue_bytes)}{names}")
-    if receipt.loaded_bytes:
-        parts.append(f"loaded {bytes_text(receipt.loaded_bytes)}")
-    parts.append(seconds(receipt.elapsed_s))
-    return "  ".join(parts)
-
-
-def _show_receipt(session: Session, receipt: Receipt) -> None:
-    session.show(receipt, lambda: [receipt_line(receipt)])
-    if not receipt.ok:
-        note(receipt.error or f"{receipt.action} {receipt.target} failed")
-        raise click.exceptions.Exit(WorkFailed.exit_code)
+    show_receipt(session, session.client().free())
 
 
 def _model_lines(models: list[ModelStatus]) -> Iterable[str]:

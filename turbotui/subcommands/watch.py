@@ -6,7 +6,17 @@ from collections.abc import Iterable
 
 import click
 
-from engine.wire import DeviceStatus, EventFrame, Goodbye, Logged, LogLine, NurseryStatus, Snapshot, Status
+from engine.wire import (
+    DeviceStatus,
+    EventFrame,
+    Goodbye,
+    Logged,
+    LogLine,
+    NurseryStatus,
+    Snapshot,
+    Status,
+    WorkerStatus,
+)
 from turbotui.format import bytes_text, clock, seconds
 from turbotui.subcommands.output import note, print_json_line, say, table
 from turbotui.subcommands.session import demo_option, json_option, open_session
@@ -100,6 +110,7 @@ def _status_lines(status: Status) -> Iterable[str]:
     for worker in status.workers:
         job = f" job {worker.job_id}" if worker.job_id is not None else ""
         rows.append(["worker", f"pid {worker.pid} {worker.state}{job} on {worker.device_id}"])
+        rows += _worker_rows(worker)
     for device in status.devices:
         rows += _device_rows(device)
     for model in status.models:
@@ -115,6 +126,20 @@ def _nursery_text(nursery: NurseryStatus) -> str:
     if nursery.elapsed_s is not None:
         parts.append(f"{'for' if nursery.state == 'warming' else 'in'} {seconds(nursery.elapsed_s)}")
     return " ".join(parts) + (f": {nursery.detail}" if nursery.detail else "")
+
+
+def _worker_rows(worker: WorkerStatus) -> list[list[str]]:
+    """How it allocates, as the allocator itself says, and what it keeps warm."""
+    rows = []
+    if worker.allocator is not None or worker.allocator_reason is not None:
+        why = f"  ({worker.allocator_reason})" if worker.allocator_reason else ""
+        rows.append(["allocator", f"{worker.allocator or 'tells nothing'}{why}"])
+    if worker.warm_refusal:
+        rows.append(["warm", f"no files are registered: {worker.warm_refusal}"])
+    elif worker.warm_bytes is not None:
+        rate = f", registered at {bytes_text(round(worker.warm_rate))}/s" if worker.warm_rate else ""
+        rows.append(["warm", f"{bytes_text(worker.warm_bytes)} of weight files in host memory{rate}"])
+    return rows
 
 
 def _device_rows(device: DeviceStatus) -> list[list[str]]:

@@ -1,0 +1,92 @@
+"""The command that tells ahead what a switch or a job would do with the weights, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import click
+
+from engine.errors import InvalidRequest
+from engine.wire import RESIDENCIES, Explanation, JobSpec, Residency, SwitchRequest
+from turbotui.draft import whole_path
+from turbotui.format import bytes_text
+from turbotui.subcommands.output import table
+from turbotui.subcommands.session import demo_option, json_option, open_session
+
+residency_option = click.option(
+    "--residency",
+    type=click.Choice(RESIDENCIES),
+    help="What stays on the device beside what a stage uses; by default the engine's setting.",
+)
+
+
+@click.command()
+@click.argument("model")
+@click.option("--prompt", "-p", help="Explain a job with this prompt; without it, a switch.")
+@click.option("--image", metavar="FILE", help="The job's first frame, for image-to-video models.")
+@click.option("--resolution", help="A name in the model's table, such as 480p.")
+@click.option("--aspect-ratio", help="Such as 16:9.")
+@click.option("--frames", type=int, help="4n + 1.")
+@click.option("--steps", type=int, help="Denoising steps, 1 to 4.")
+@residency_option
+@json_option
+@demo_option
+def explain(
+    model: str,
+    prompt: str | None,
+    image: str | None,
+    resolution: str | None,
+    aspect_ratio: str | None,
+    frames: int | None,
+    steps: int | None,
+    residency: Residency | None,
+    json: bool,
+    demo: bool,
+) -> None:
+    """Tell which weights would go, stay and come, and why. Nothing is moved."""
+    session = open_session(json=json, demo=demo)
+    if prompt is None:
+        given = (image, resolution, aspect_ratio, frames, steps, residency)
+        if any(value is not None for value in given):
+            raise InvalidRequest("these options are a job's; give its --prompt too, or none of them")
+        told = session.client().explain_switch(SwitchRequest(model=model))
+    else:
+        spec = JobSpec(
+            model=model,
+            prompt=prompt,
+            image=None if image is None else whole_path(image),
+            resolution=resolution,
+            aspect_ratio=aspect_ratio,
+            frames=frames,
+            steps=steps,
+            residency=residency,
+        )
+        told = session.client().explain(spec)
+    session.show(told, lambda: _lines(told))
+
+
+def _lines(told: Explanation) -> Iterable[str]:
+    yield told.target
+    verdict = "fits" if told.fits else "does not fit"
+    yield f"{verdict}: peak {bytes_text(told.peak_bytes)} of {bytes_text(told.budget_bytes)}"
+    if told.reason:
+        yield told.reason
+    if told.tenants:
+        yield f"the rest of the device: {told.tenants}"
+    if not told.steps:
+        if told.fits:
+            yield "no weights move"
+        return
+    rows = [["STAGE", "ACTION", "COMPONENT", "SIZE", "HELD AFTER", "REASON"]]
+    rows += [
+        [
+            step.stage,
+            step.action,
+            f"{step.model}/{step.component}",
+            bytes_text(step.bytes),
+            bytes_text(step.held_bytes),
+            step.reason,
+        ]
+        for step in told.steps
+    ]
+    yield from table(rows, right=frozenset({3, 4}))

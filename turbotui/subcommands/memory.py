@@ -1,0 +1,79 @@
+"""The commands that give back more than weights, and those about files kept warm in host memory."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from engine.errors import InvalidRequest
+from engine.wire import CleanupRequest, Status, WarmRequest
+from turbotui.format import bytes_text
+from turbotui.subcommands.output import note
+from turbotui.subcommands.receipts import show_receipt
+from turbotui.subcommands.session import demo_option, json_option, open_session
+from turbotui.workers import held_bytes
+
+
+@click.command()
+@json_option
+def park(json: bool) -> None:
+    """Take everything off the device, the worker and its driver context too; refused under a job."""
+    session = open_session(json=json)
+    show_receipt(session, session.client().park())
+
+
+@click.command()
+@click.option("--no-reload", is_flag=True, help="Leave the device empty; else what was resident is loaded.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask; needed where there is no terminal to ask on.")
+@json_option
+def cleanup(no_reload: bool, yes: bool, json: bool) -> None:
+    """End the worker, prove that all of it is gone, and start a fresh one.
+
+    Helps where the worker hangs too. A running job is interrupted and queued again.
+    """
+    session = open_session(json=json)
+    if not yes and not sys.stdin.isatty():
+        raise InvalidRequest("cleanup ends the worker and there is no terminal to ask on; add --yes")
+    client = session.client()
+    for line in _ended_by_cleanup(client.status()):
+        note(line)
+    if not yes:
+        click.confirm("End it?", abort=True, err=True)
+    show_receipt(session, client.cleanup(CleanupRequest(reload=not no_reload)))
+
+
+def _ended_by_cleanup(status: Status) -> list[str]:
+    """What a cleanup costs, a line for each worker."""
+    lines = []
+    for worker in status.workers:
+        back = held_bytes(worker, status.devices)
+        size = "bytes unknown" if back is None else f"{bytes_text(back)} come back"
+        job = f"; job {worker.job_id} is interrupted" if worker.job_id is not None else ""
+        lines.append(f"ends worker {worker.pid} on {worker.device_id}: {size}{job}")
+    return lines or ["no worker runs; there is nothing to end"]
+
+
+@click.command()
+@click.argument("target", metavar="MODEL[/COMPONENT]")
+@json_option
+@demo_option
+def warm(target: str, json: bool, demo: bool) -> None:
+    """Keep the files of a model or component in host memory, from where they load at the bus's rate."""
+    session = open_session(json=json, demo=demo)
+    show_receipt(session, session.client().warm(_request(target)))
+
+
+@click.command("drop-warm")
+@click.argument("target", metavar="[MODEL[/COMPONENT]]", default="")
+@json_option
+@demo_option
+def drop_warm(target: str, json: bool, demo: bool) -> None:
+    """Let go of weight files in host memory, and say what really went."""
+    session = open_session(json=json, demo=demo)
+    show_receipt(session, session.client().drop_warm(_request(target)))
+
+
+def _request(target: str) -> WarmRequest:
+    model, _, component = target.partition("/")
+    return WarmRequest(model=model or None, component=component or None)

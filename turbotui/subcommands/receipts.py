@@ -1,0 +1,60 @@
+"""Owns how the commands tell a receipt: its promise and its proof in one line, its steps below."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import click
+
+from engine.errors import WorkFailed
+from engine.wire import Receipt
+from turbotui.format import bytes_text, seconds
+from turbotui.subcommands.output import note, table
+from turbotui.subcommands.session import Session
+
+PROOFS = {
+    "nvml-process": "by NVML",
+    "device-delta": "by the device's total",
+    "allocator": "by the allocator",
+    "process-rss": "by the worker's memory",
+    "page-cache": "by the page cache",
+}
+
+
+def show_receipt(session: Session, receipt: Receipt) -> None:
+    """Print `receipt`; one of an action that failed ends the command with exit code 5."""
+    session.show(receipt, lambda: receipt_lines(receipt))
+    if not receipt.ok:
+        note(receipt.error or f"{receipt.action} {receipt.target} failed")
+        raise click.exceptions.Exit(WorkFailed.exit_code)
+
+
+def receipt_lines(receipt: Receipt) -> Iterable[str]:
+    """The whole of it. A single step is the action itself and not worth a line."""
+    yield _receipt_line(receipt)
+    if len(receipt.steps) > 1:
+        rows = [
+            [step.name, "" if step.bytes is None else bytes_text(step.bytes), seconds(step.elapsed_s)]
+            for step in receipt.steps
+        ]
+        yield from (f"  {line}" for line in table(rows, right=frozenset({1})))
+
+
+def _receipt_line(receipt: Receipt) -> str:
+    parts = [f"{receipt.action.replace('_', '-')} {receipt.target}".strip()]
+    proof = PROOFS.get(receipt.proof, f"by {receipt.proof}")
+    gives_back = bool(receipt.expected_bytes or receipt.returned_bytes)
+    if gives_back:
+        parts.append(f"expected {bytes_text(receipt.expected_bytes)}")
+        parts.append(f"back {bytes_text(receipt.returned_bytes)} {proof}")
+    if receipt.residue_bytes:
+        names = f" ({', '.join(receipt.residue)})" if receipt.residue else ""
+        parts.append(f"residue {bytes_text(receipt.residue_bytes)}{names}")
+    if receipt.loaded_bytes and receipt.action == "warm":
+        parts.append(f"warm {bytes_text(receipt.loaded_bytes)}{'' if gives_back else f' {proof}'}")
+    elif receipt.loaded_bytes:
+        parts.append(f"loaded {bytes_text(receipt.loaded_bytes)}")
+    parts.append(seconds(receipt.elapsed_s))
+    if receipt.proof_reason:
+        parts.append(f"({receipt.proof_reason})")
+    return "  ".join(parts)
