@@ -60,9 +60,11 @@ ACTIONS: tuple[Action, ...] = (
     Action(id="add", keys=("a",), tier="routine"),
     Action(id="unload", keys=("u",), tier="routine"),
     Action(id="free", keys=("f",), tier="routine"),
+    Action(id="park", keys=("P",), tier="routine"),
     Action(id="cancel", keys=("x",), tier="routine"),
     Action(id="resume_queue", keys=("o",), tier="routine"),
     Action(id="demo", keys=("D",), tier="routine"),
+    Action(id="hard_cleanup", keys=("C",), tier="dangerous"),
     Action(id="restart", keys=("E",), tier="dangerous", without_engine=True),
     Action(id="copy", keys=("y",)),
     Action(id="pause", keys=("p",)),
@@ -86,6 +88,7 @@ ACTIONS: tuple[Action, ...] = (
     Action(id="half_down", keys=("ctrl+d", "pagedown"), place="lists", in_palette=False),
     Action(id="half_up", keys=("ctrl+u", "pageup"), place="lists", in_palette=False),
     Action(id="open", keys=("enter",), place="lists", in_palette=False),
+    Action(id="warm", keys=("W",), place="models", tier="routine"),
     Action(id="retry", keys=("r",), place="queue", tier="routine"),
     Action(id="duplicate", keys=("d",), place="queue", tier="routine"),
     Action(id="hold", keys=("h",), place="queue", tier="routine"),
@@ -102,11 +105,11 @@ BY_ID: Mapping[str, Action] = {action.id: action for action in ACTIONS}
 KEY_LINE_HEAD = ("switch", "previous", "add", "unload", "free", "cancel")
 KEY_LINE_TAIL = ("palette", "help", "quit")
 KEY_LINE_HERE: Mapping[str, tuple[str, ...]] = {
-    "memory": ("pause",),
+    "memory": ("hard_cleanup", "park", "pause"),
     "history": ("axis", "pause"),
-    "models": ("open", "copy"),
+    "models": ("warm", "open", "copy"),
     "queue": ("open", "retry", "duplicate", "hold", "sooner", "later", "copy"),
-    "card": ("pause",),
+    "card": ("hard_cleanup", "park", "pause"),
     "log": ("filter", "all_lines", "follow", "open", "copy"),
 }
 """What the key line offers between head and tail, by the panel that has the focus; the last ones

@@ -402,7 +402,7 @@ class TurboApp(App[None]):
 
 def _preload() -> None:
     importlib.import_module("turbotui.commands")
-    importlib.import_module("turbotui.screens.choices")
+    importlib.import_module("turbotui.screens.switch")
     importlib.import_module("turbotui.screens.new_job")
 
 

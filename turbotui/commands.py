@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
-from engine.wire import Job, JobMove, ModelStatus, Receipt, SwitchRequest, UnloadRequest
+from engine.wire import (
+    CleanupRequest,
+    Job,
+    JobMove,
+    ModelStatus,
+    Receipt,
+    SwitchRequest,
+    UnloadRequest,
+    WarmRequest,
+    WorkerStatus,
+)
 from turbotui.text import t
 from turbotui.widgets.log import LogPanel
 from turbotui.widgets.models import ModelsPanel, previous_model
@@ -35,7 +46,7 @@ class Commands:
     # ------------------------------------------------------------------ models
 
     def switch(self, preferred: str | None = None) -> None:
-        from turbotui.screens.choices import switch_dialog
+        from turbotui.screens.switch import switch_dialog
 
         models = self.app.link.state.models
         if not models:
@@ -59,7 +70,7 @@ class Commands:
             )
 
     def unload(self) -> None:
-        from turbotui.screens.choices import unload_dialog
+        from turbotui.screens.unload import unload_dialog
 
         panel = self.app.dashboard.query_one(ModelsPanel)
         if self._at("models") and panel.chosen_model is not None:
@@ -80,6 +91,62 @@ class Commands:
 
     def free(self) -> None:
         self.app.ask(t("doing.free"), lambda client: client.free(), then=self._receipt)
+
+    def park(self) -> None:
+        self.app.ask(t("doing.park"), lambda client: client.park(), then=self._receipt)
+
+    def hard_cleanup(self) -> None:
+        from turbotui.screens.cleanup import cleanup_dialog
+
+        worker = next(iter(self.app.link.state.workers), None)
+        if worker is None:
+            self.app.say(t("cleanup.nothing"), "wait")
+            return
+        dialog = cleanup_dialog(self.app.dashboard.view_now(), worker, self.app.where)
+        self.app.push_screen(dialog, partial(self._clean_up, worker))
+
+    def _clean_up(self, worker: WorkerStatus, answer: object) -> None:
+        from turbotui.screens.cleanup import EMPTY, RELOAD
+
+        if answer not in (RELOAD, EMPTY):
+            return
+        here = [(now.pid, now.started_at) for now in self.app.link.state.workers]
+        if (worker.pid, worker.started_at) not in here:
+            # Agreed to for that one: its successor may hold another job.
+            self.app.say(t("cleanup.other", pid=worker.pid), "wait")
+            return
+        self.app.ask(
+            t("doing.cleanup", pid=worker.pid),
+            lambda client: client.cleanup(CleanupRequest(reload=answer == RELOAD)),
+            then=self._receipt,
+        )
+
+    def warm(self) -> None:
+        from turbotui.screens.warm import warm_change, warm_dialog
+
+        panel = self.app.dashboard.query_one(ModelsPanel)
+        models = self.app.link.state.models
+        if self._at("models") and panel.chosen_model is not None:
+            model = next(model for model in models if model.name == panel.chosen_model)
+            self._warm(warm_change(model, panel.chosen_component))
+        elif models:
+            self.app.push_screen(warm_dialog(self.app.dashboard.view_now()), self._warm)
+        else:
+            self.app.say(t("models.none_to_switch"), "wait")
+
+    def _warm(self, change: object) -> None:
+        from turbotui.screens.warm import WarmChange
+
+        if not isinstance(change, WarmChange):
+            return
+        request = WarmRequest(model=change.model, component=change.component)
+        name = f"{change.model}/{change.component}" if change.component else change.model
+        if change.drop:
+            label = t("doing.drop_warm", name=name or t("warm.all_name"))
+            self.app.ask(label, lambda client: client.drop_warm(request), then=self._receipt)
+        else:
+            label = t("doing.warm", name=name)
+            self.app.ask(label, lambda client: client.warm(request), then=self._receipt)
 
     def _receipt(self, receipt: Receipt) -> None:
         """Its line comes by the stream, as for every other console; only a failure is said here."""

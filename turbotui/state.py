@@ -29,6 +29,7 @@ STALE_AFTER_S = 3.0
 LOG_LINES = 2000
 FINISHED_JOBS = 200
 MARKS = 200
+STEPS = 20
 
 LinkState = Literal["starting", "connected", "lost"]
 Look = Literal["starting", "live", "stale", "lost"]
@@ -90,8 +91,8 @@ class ConsoleState:
     receipt: Receipt | None = None
     receipts: int = 0
     """How many were issued while we listened; those of a snapshot are older news."""
-    step: ActionProgressed | None = None
-    """The newest step of an action that has no receipt yet."""
+    steps: tuple[ActionProgressed, ...] = ()
+    """The steps so far of an action that has no receipt yet."""
     marks: tuple[Mark, ...] = ()
     goodbye: str | None = None
 
@@ -143,7 +144,7 @@ def reduce(
             # What broke first says more than what the attempts after it meet.
             reason = state.lost_reason if state.link == "lost" else state.goodbye or reason
             return replace(
-                state, link="lost", link_since=since, lost_reason=reason, retry_at=retry_at, step=None
+                state, link="lost", link_since=since, lost_reason=reason, retry_at=retry_at, steps=()
             )
     return _reduce_wire(replace(state, heard_at=monotonic), event, wall, monotonic)
 
@@ -172,10 +173,12 @@ def _reduce_wire(state: ConsoleState, event: Event, wall: float, monotonic: floa
             moved = [replace(job, position=places.get(job.id, job.position)) for job in state.jobs]
             return replace(state, jobs=_in_order(moved))
         case wire.ActionProgressed():
-            return replace(state, step=event)
+            # What a cleanup loads again belongs to it; anything else is another action.
+            goes_on = bool(state.steps) and event.action in (state.steps[0].action, "load")
+            return replace(state, steps=(*state.steps, event)[-STEPS:] if goes_on else (event,))
         case wire.ReceiptIssued(receipt=receipt):
             marks = _marked(state.marks, _receipt_marks(receipt, wall))
-            return replace(state, receipt=receipt, receipts=state.receipts + 1, step=None, marks=marks)
+            return replace(state, receipt=receipt, receipts=state.receipts + 1, steps=(), marks=marks)
         case wire.Snapshot(status=status, jobs=jobs, log=log, receipt=receipt):
             found = [mark for job in jobs for mark in _job_marks(None, job)]
             if receipt is not None:
@@ -190,7 +193,7 @@ def _reduce_wire(state: ConsoleState, event: Event, wall: float, monotonic: floa
                 jobs=_in_order(list(jobs)),
                 log=log[-LOG_LINES:],
                 receipt=receipt,
-                step=None,
+                steps=(),
                 marks=_marked(state.marks, found),
                 goodbye=None,
             )
@@ -237,8 +240,20 @@ def _job_marks(old: Job | None, job: Job) -> list[Mark]:
     return found
 
 
-_RECEIPT_SYMBOLS = {"load": "▲", "unload": "▽", "switch": "⇄", "free": "▽"}
+_RECEIPT_SYMBOLS = {
+    "load": "▲",
+    "unload": "▽",
+    "switch": "⇄",
+    "free": "▽",
+    "swap": "⇄",
+    "park": "▽",
+    "cleanup": "↻",
+    "warm": "◌",
+    "drop_warm": "◌",
+}
+OTHER_SYMBOL = "•"
+"""Of an action that a newer engine knows."""
 
 
 def _receipt_marks(receipt: Receipt, wall: float) -> list[Mark]:
-    return [Mark(at=receipt.at or wall, symbol=_RECEIPT_SYMBOLS[receipt.action])]
+    return [Mark(at=receipt.at or wall, symbol=_RECEIPT_SYMBOLS.get(receipt.action, OTHER_SYMBOL))]

@@ -48,7 +48,11 @@ def look(
     def check(scene: str, size: tuple[int, int], *keys: str, **settings: Any) -> None:
         events = last_minute(scene)
         app = TurboApp(
-            lambda: scripted(), where="me@gpubox01", wall=clock.wall, monotonic=clock.monotonic, **settings
+            lambda: scripted(explain_switch=scenes.switch_plan),
+            where="me@gpubox01",
+            wall=clock.wall,
+            monotonic=clock.monotonic,
+            **settings,
         )
         gap = range(31, 34) if scene == "gpu" else range(0)
 
@@ -68,6 +72,8 @@ def look(
                 await pilot.pause()
             if keys == ("a",):
                 await until(pilot, lambda: "fits now" in screen_text(app))
+            if keys == ("m",):
+                await until(pilot, lambda: "the same weights" in screen_text(app))
             app.dashboard.tick()
             await pilot.pause()
 
@@ -85,8 +91,8 @@ def test_the_dashboard(look: Callable[..., None], scene: str, size: tuple[int, i
 @pytest.mark.parametrize("size", [SMALL, WIDE], ids=["80x24", "120x36"])
 @pytest.mark.parametrize(
     "keys",
-    [("m",), ("u",), ("a",), ("enter",), ("question_mark",), ("E",)],
-    ids=["switch", "unload", "new-job", "job", "help", "restart"],
+    [("m",), ("u",), ("a",), ("enter",), ("question_mark",), ("E",), ("C",), ("W",)],
+    ids=["switch", "unload", "new-job", "job", "help", "restart", "cleanup", "warm"],
 )
 def test_a_dialog(look: Callable[..., None], keys: tuple[str, ...], size: tuple[int, int]) -> None:
     # At 80x24 the job's page is opened from the queue.

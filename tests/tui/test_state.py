@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any, get_args
+
+import pytest
 
 from engine.wire import (
     ActionProgressed,
@@ -17,10 +20,12 @@ from engine.wire import (
     MemorySampled,
     ModelsChanged,
     Receipt,
+    ReceiptAction,
     ReceiptIssued,
     ReceiptStep,
 )
 from turbotui.client import scenes
+from turbotui.format import cell_width
 from turbotui.state import (
     FINISHED_JOBS,
     LOG_LINES,
@@ -91,8 +96,25 @@ def test_starts_ends_and_receipts_leave_marks_once() -> None:
 def test_a_receipt_ends_the_steps_of_its_action() -> None:
     step = ActionProgressed(action="switch", target="x", step=ReceiptStep(name="load", elapsed_s=0.5))
     receipt = Receipt(action="switch", target="x", ok=True, elapsed_s=1.0, proof="allocator")
-    assert busy(step).step == step
-    assert busy(step, ReceiptIssued(receipt=receipt)).step is None
+    assert busy(step).steps == (step,)
+    assert busy(step, ReceiptIssued(receipt=receipt)).steps == ()
+
+
+def progressed(action: str, name: str) -> ActionProgressed:
+    return ActionProgressed(action=action, target="x", step=ReceiptStep(name=name, elapsed_s=0.5))
+
+
+def test_steps_add_up_and_another_action_begins_anew() -> None:
+    events = [progressed("cleanup", "ended"), progressed("cleanup", "gone"), progressed("load", "dit")]
+    assert [step.step.name for step in busy(*events).steps] == ["ended", "gone", "dit"]
+    assert [step.step.name for step in busy(*events, progressed("switch", "unload")).steps] == ["unload"]
+
+
+@pytest.mark.parametrize("action", [*get_args(ReceiptAction), "teleport"])
+def test_a_receipt_of_any_action_leaves_a_mark_of_one_cell(action: Any) -> None:
+    receipt = Receipt(action=action, target="x", ok=True, elapsed_s=1.0, proof="allocator", at=NOW + 4)
+    mark = busy(ReceiptIssued(receipt=receipt)).marks[-1]
+    assert mark.at == NOW + 4 and cell_width(mark.symbol) == 1
 
 
 def test_the_log_is_bounded_and_a_line_that_was_seen_is_not_taken_twice() -> None:

@@ -15,6 +15,7 @@ from engine.wire import (
     DeviceProcess,
     DeviceStatus,
     EngineStatus,
+    Explanation,
     Heartbeat,
     Job,
     JobChanged,
@@ -26,12 +27,15 @@ from engine.wire import (
     ModelKind,
     ModelStatus,
     NurseryStatus,
+    PlanAction,
+    PlanStep,
     QueueStatus,
     Receipt,
     ReceiptStep,
     Resolution,
     Snapshot,
     Status,
+    SwitchRequest,
     WorkerStatus,
 )
 from turbotui.client.scripted import Step
@@ -118,7 +122,7 @@ def gpu_models(now: float) -> tuple[ModelStatus, ...]:
             "wan2.2-a14b", "i2v", "int8",
             (
                 component("dit.high", 13.5, "absent", warm=1.0, back=0.31),
-                component("dit.low", 13.5, "resident", leased=True),
+                component("dit.low", 13.5, "resident", leased=True, warm=1.0),
                 component("text", 10.6, "absent", warm=1.0, back=0.21),
                 component("vae", 0.2, "resident", leased=True),
             ),
@@ -169,6 +173,28 @@ def gpu_jobs(now: float) -> tuple[Job, ...]:
     )  # fmt: skip
 
 
+def switch_plan(request: SwitchRequest) -> Explanation:
+    """What the engine would say of a switch on the busy GPU."""
+    large = request.model == "wan2.1-14b"
+    moves: tuple[tuple[PlanAction, str, str, float, float, str], ...] = (
+        ("adopt", request.model, "vae", 0.2, 13.7, "the same weights as wan2.2-a14b/vae"),
+        ("evict", "wan2.2-a14b", "dit.low", 13.5, 0.2, f"{request.model} does not use it"),
+        ("load", request.model, "dit", 26.6 if large else 2.6, 26.8 if large else 2.8, "it is its own"),
+        ("load", request.model, "text", 10.6, 37.4 if large else 13.4, "it fits beside the DiT"),
+    )
+    steps = tuple(
+        PlanStep(
+            stage="switch", action=action, model=model, component=component, bytes=gib(size),
+            held_bytes=gib(held), reason=reason,
+        )
+        for action, model, component, size, held, reason in moves
+    )  # fmt: skip
+    return Explanation(
+        target=f"switch: {request.model}", fits=True, budget_bytes=gib(118.9),
+        peak_bytes=steps[-1].held_bytes, tenants="liwei 90112 6.20 GiB", steps=steps,
+    )  # fmt: skip
+
+
 LOG = (
     (-40870, "foreign", "liwei 90112 python ComfyUI main.py appeared", None, True, "info"),
     (-40860, "unseen", "+14.0 GiB, no process we can see", None, True, "warning"),
@@ -211,7 +237,16 @@ def engine(now: float, *, uptime: float = 273600.0) -> EngineStatus:
 def busy(now: float) -> Snapshot:
     """A job denoises on an H200 that is shared."""
     worker = WorkerStatus(
-        pid=81223, device_id=GPU, state="running", started_at=now - 270000, forked=True, job_id=41
+        pid=81223,
+        device_id=GPU,
+        state="running",
+        started_at=now - 270000,
+        forked=True,
+        job_id=41,
+        allocator="expandable_segments:True",
+        allocator_reason="expandable_segments:True: measured best here",
+        warm_bytes=gib(57.4),
+        warm_rate=45.0 * GIB,
     )
     status = Status(engine=engine(now), workers=(worker,), devices=(gpu(now),), models=gpu_models(now))
     return Snapshot(status=status, jobs=gpu_jobs(now), log=log_lines(now), receipt=receipt(now))

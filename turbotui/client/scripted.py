@@ -301,7 +301,8 @@ def main() -> int:
     scene = sys.argv[1] if len(sys.argv) > 1 else "busy"
 
     def factory() -> ScriptedClient:
-        return ScriptedClient(scenes.script(scene, time.time()))
+        answers = {"explain_switch": scenes.switch_plan}
+        return ScriptedClient(scenes.script(scene, time.time()), answers=answers)
 
     app = TurboApp(factory, where="me@gpubox01")
     app.run()

@@ -1,4 +1,4 @@
-"""Owns choosing one of several: models to switch to, things to unload; typing narrows the list."""
+"""Owns choosing one of several in a list that typing narrows; what there is to choose is the caller's."""
 
 from __future__ import annotations
 
@@ -6,18 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from turbotui.format import clip_middle, seconds, short_bytes
-from turbotui.history import parts_of
+from turbotui.format import clip_middle
 from turbotui.screens.window import WindowScreen
 from turbotui.text import t
 from turbotui.widgets.lines import Row, View
-from turbotui.widgets.models import back_in_s, previous_model, resident_bytes, short_dtype
 from turbotui.widgets.panels import Key, ListPanel
 
 if TYPE_CHECKING:
     from textual.events import Key as KeyEvent
-
-    from engine.wire import DeviceStatus, ModelStatus
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +31,11 @@ class Choice:
 
 
 class ChoicePanel(ListPanel):
-    """The list with its filter; letters narrow it, arrows walk it."""
+    """The list with its filter; letters narrow it, arrows walk it.
+
+    Args:
+        foot: What is to be said of the chosen row, in at most `foot_rows` rows below the list.
+    """
 
     def __init__(
         self,
@@ -43,7 +43,8 @@ class ChoicePanel(ListPanel):
         title: str,
         heads: tuple[str, ...],
         choices: Callable[[View], list[Choice]],
-        foot: Callable[[View, Key | None], str],
+        foot: Callable[[View, Key | None, int], list[Row]],
+        foot_rows: int = 1,
         preferred: Key | None,
     ) -> None:
         super().__init__(id="choices")
@@ -51,6 +52,7 @@ class ChoicePanel(ListPanel):
         self._heads = heads
         self._choices = choices
         self._foot = foot
+        self.foot_rows = foot_rows
         self.chosen, self.walked = preferred, True
         self.wanted = ""
         self._current: list[Choice] = []
@@ -110,11 +112,10 @@ class ChoicePanel(ListPanel):
         return row
 
     def body(self, view: View, width: int, height: int) -> list[Row]:
-        rows = super().body(view, width, height - 2)
-        foot = self._foot(view, self.chosen)
-        while len(rows) < height - 1:
+        rows = super().body(view, width, height - 1 - self.foot_rows)
+        while len(rows) < height - self.foot_rows:
             rows.append(Row(width))
-        return [*rows, Row(width).add(foot, view.paint.muted)]
+        return [*rows, *self._foot(view, self.chosen, width)[: self.foot_rows]]
 
 
 class ChoiceScreen(WindowScreen[object]):
@@ -123,8 +124,8 @@ class ChoiceScreen(WindowScreen[object]):
     panel: ChoicePanel
 
     def wanted_size(self, width: int, height: int) -> tuple[int, int]:
-        # Frame, heading, a blank row and the sentence below stand around the choices.
-        rows = len(self.panel.offered(self.view())) + 5
+        # Frame, heading, a blank row and what is said below stand around the choices.
+        rows = len(self.panel.offered(self.view())) + 4 + self.panel.foot_rows
         return min(96, width - 4), min(max(9, rows), height - 4)
 
     def on_key(self, event: KeyEvent) -> None:
@@ -149,136 +150,7 @@ class ChoiceScreen(WindowScreen[object]):
         elif event.is_printable and event.character:
             panel.wanted += event.character
         panel.redraw()
+        self.moved()
 
-
-def device_room(device: DeviceStatus | None) -> int | None:
-    """Bytes that could be ours on the device: its total less what others, driver and context hold."""
-    if device is None or device.balance is None:
-        return None
-    parts = parts_of(device.balance)
-    return device.total_bytes - sum(
-        parts.get(name) or 0 for name in ("others", "driver", "unseen", "context")
-    )
-
-
-def switch_choices(view: View) -> list[Choice]:
-    """Every usable model, last used first; the active one last, since nobody switches to it."""
-    models = view.state.models
-    room = device_room(view.state.device)
-    previous = previous_model(models)
-
-    def rank(model: ModelStatus) -> tuple[bool, bool, float]:
-        return (bool(model.problem), model.active, -(model.last_used_at or 0.0))
-
-    found = []
-    for model in sorted(models, key=rank):
-        absent = model.bytes - resident_bytes(model)
-        too_big = room is not None and model.bytes > room
-        note = t("switch.active") if model.active else "'" if model is previous else ""
-        if model.problem:
-            note = model.problem
-        elif too_big:
-            note = t("switch.too_big", needs=short_bytes(model.bytes), room=short_bytes(room))
-        back = back_in_s(model)
-        found.append(
-            Choice(
-                key=model.name,
-                outcome=model.name,
-                name=model.name,
-                about=f"{model.kind} {short_dtype(model.dtype)}",
-                figures=(short_bytes(model.bytes), seconds(back) if absent else ""),
-                note=note,
-                warning=bool(model.problem) or too_big,
-                strong=model.active,
-            )
-        )
-    return found
-
-
-def switch_foot(view: View, key: Key | None) -> str:
-    """What Enter would do: out, in, time, and whether it fits."""
-    models = view.state.models
-    target = next((model for model in models if model.name == key), None)
-    if target is None:
-        return ""
-    if target.problem:
-        return target.problem
-    out = sum(resident_bytes(model) for model in models if model is not target)
-    into = target.bytes - resident_bytes(target)
-    if not into:
-        return t("switch.loaded", name=target.name)
-    room = device_room(view.state.device)
-    pieces = [t("switch.out_in", out=short_bytes(out), into=short_bytes(into))]
-    if (back := back_in_s(target)) is not None:
-        pieces.append(t("switch.takes", took=seconds(back)))
-    if room is not None:
-        fits = target.bytes <= room
-        pieces.append(t("switch.fits" if fits else "switch.not", room=short_bytes(room)))
-    if view.state.running is not None:
-        pieces.append(t("switch.after", id=view.state.running.id))
-    return " · ".join(pieces)
-
-
-def switch_dialog(view: View, preferred: str | None = None) -> ChoiceScreen:
-    """Which model to load. Enter at once means the one used before."""
-    panel = ChoicePanel(
-        title=t("switch.title"),
-        heads=("GiB", t("models.back_in")),
-        choices=switch_choices,
-        foot=switch_foot,
-        preferred=preferred,
-    )
-    return ChoiceScreen(panel)
-
-
-def unload_choices(view: View) -> list[Choice]:
-    """Everything that is resident: all of it, each model, each component."""
-    found: list[Choice] = []
-    total = 0
-    for model in view.state.models:
-        size = resident_bytes(model)
-        if not size:
-            continue
-        total += size
-        found.append(
-            Choice(
-                key=(model.name, None),
-                outcome=(model.name, None),
-                name=model.name,
-                about=model.kind,
-                figures=(short_bytes(size),),
-                strong=True,
-            )
-        )
-        found += [
-            Choice(
-                key=(model.name, part.name),
-                outcome=(model.name, part.name),
-                name=f"  {model.name}/{part.name}",
-                figures=(short_bytes(part.bytes),),
-                note=t("unload.leased") if part.leased else "",
-                warning=part.leased,
-            )
-            for part in model.components
-            if part.state == "resident"
-        ]
-    everything = Choice(
-        key=(None, None),
-        outcome=(None, None),
-        name=t("unload.everything"),
-        figures=(short_bytes(total),),
-        strong=True,
-    )
-    return [everything, *found]
-
-
-def unload_dialog(view: View) -> ChoiceScreen:
-    """What to give back."""
-    panel = ChoicePanel(
-        title=t("unload.title"),
-        heads=("GiB",),
-        choices=unload_choices,
-        foot=lambda _view, _key: t("unload.foot"),
-        preferred=None,
-    )
-    return ChoiceScreen(panel)
+    def moved(self) -> None:
+        """The cursor may be on another row."""

@@ -1,4 +1,7 @@
-"""Owns the dialog before a dangerous action: frozen on its target, with Cancel focused."""
+"""Owns the dialog before a dangerous action: frozen on its target, with Cancel focused.
+
+Each dialog is dismissed with the answer that was gone to and chosen; what is false cancels.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +16,45 @@ from turbotui.widgets.panels import Panel
 if TYPE_CHECKING:
     from textual.events import Key as KeyEvent
 
+NAME_CELLS = 14
+
 
 class ConfirmPanel(Panel):
-    """The facts, and two answers side by side."""
+    """The facts, and the answers side by side; the first one cancels.
 
-    def __init__(self, *, title: str, facts: tuple[tuple[str, str], ...], loss: str, yes: str) -> None:
+    Args:
+        answers: Label and outcome of each way to agree.
+    """
+
+    def __init__(
+        self,
+        *,
+        title: str,
+        facts: tuple[tuple[str, str], ...],
+        loss: str,
+        answers: tuple[tuple[str, object], ...],
+    ) -> None:
         super().__init__(id="confirm")
         self._title = title
         self.facts = facts
         self.loss = loss
-        self.yes = yes
-        self.agreed = False
+        self.answers = ((t("confirm.cancel"), False), *answers)
+        self.place = 0
+
+    @property
+    def answer(self) -> object:
+        """The outcome of the answer that the cursor is on."""
+        return self.answers[self.place][1]
+
+    def step(self, by: int) -> None:
+        self.place = (self.place + by) % len(self.answers)
+        self.redraw()
 
     def inputs(self, view: View) -> tuple[object, ...]:
-        return (self.agreed,)
+        return (self.place,)
+
+    def below(self, view: View) -> str:
+        return t("confirm.keys")
 
     def title(self, view: View) -> str:
         return self._title
@@ -35,20 +63,21 @@ class ConfirmPanel(Panel):
         paint = view.paint
         rows = [Row(width)]
         for name, value in self.facts:
-            rows.append(Row(width).field(name, 12, paint.muted).add(value, paint.text))
+            rows.append(Row(width).field(name, NAME_CELLS, paint.muted).add(value, paint.text))
         rows.append(Row(width))
         rows += [Row(width).add(line, paint.wait) for line in wrapped(self.loss, width)]
         while len(rows) < height - 1:
             rows.append(Row(width))
         buttons = Row(width)
-        for label, chosen in ((t("confirm.cancel"), not self.agreed), (self.yes, self.agreed)):
-            buttons.add(f"  {label}  ", paint.chosen_tab if chosen else paint.text).add("   ", paint.text)
+        for place, (label, _outcome) in enumerate(self.answers):
+            style = paint.chosen_tab if place == self.place else paint.text
+            buttons.add(f"  {label}  ", style).add("  ", paint.text)
         rows.append(buttons)
         return rows
 
 
-class ConfirmScreen(WindowScreen[bool]):
-    """Dismissed with True only after the other button was gone to and chosen."""
+class ConfirmScreen(WindowScreen[object]):
+    """Dismissed with an agreeing outcome only after its button was gone to and chosen."""
 
     panel: ConfirmPanel
 
@@ -64,11 +93,12 @@ class ConfirmScreen(WindowScreen[bool]):
         event.prevent_default()
         if not self.painted:
             return
-        if event.key in ("left", "right", "tab", "shift+tab", "h", "l"):
-            self.panel.agreed = not self.panel.agreed
-            self.panel.redraw()
+        if event.key in ("right", "tab", "l"):
+            self.panel.step(1)
+        elif event.key in ("left", "shift+tab", "h"):
+            self.panel.step(-1)
         elif event.key == "enter":
-            self.dismiss(self.panel.agreed)
+            self.dismiss(self.panel.answer)
         elif event.key in ("q", "n"):
             self.dismiss(False)
 
@@ -95,5 +125,7 @@ def restart_dialog(view: View, where: str | None) -> ConfirmScreen:
         loss = t("restart.loses_job", id=state.running.id, count=len(state.waiting))
     else:
         loss = t("restart.loses", count=len(state.waiting))
-    panel = ConfirmPanel(title=t("restart.title"), facts=tuple(facts), loss=loss, yes=t("restart.yes"))
-    return ConfirmScreen(panel)
+    answers = ((t("restart.yes"), True),)
+    return ConfirmScreen(
+        ConfirmPanel(title=t("restart.title"), facts=tuple(facts), loss=loss, answers=answers)
+    )

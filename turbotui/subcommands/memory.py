@@ -30,7 +30,7 @@ def park(json: bool) -> None:
 def cleanup(no_reload: bool, yes: bool, json: bool) -> None:
     """End the worker, prove that all of it is gone, and start a fresh one.
 
-    Helps where the worker hangs too. A running job is interrupted and queued again.
+    Helps where the worker hangs, too. A running job is interrupted; `turbotui job retry` runs it again.
     """
     session = open_session(json=json)
     if not yes and not sys.stdin.isatty():

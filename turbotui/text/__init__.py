@@ -51,6 +51,13 @@ def language() -> str:
     return _current.language
 
 
+def known(key: str, otherwise: str) -> str:
+    """The sentence `key`, or `otherwise` where there is none: names that an engine may have made up since."""
+    if not _current.texts:
+        use_language(_current.language)
+    return _current.texts.get(key, otherwise)
+
+
 def t(key: str, **values: object) -> str:
     """The sentence `key` with its values filled in; `key.one` where there is one and the count is 1."""
     if not _current.texts:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from textual.events import Click
 
 from turbotui.format import bytes_text, seconds
-from turbotui.text import t
+from turbotui.text import known, t
 from turbotui.widgets.lines import LinePanel, Row, View, width_of
 from turbotui.widgets.queue import one_line
 
@@ -20,8 +20,15 @@ if TYPE_CHECKING:
 TABS = ("memory", "history", "models", "queue", "card", "log")
 """Panels by number."""
 
-PROOFS = {"nvml-process": "NVML", "device-delta": "device", "allocator": "allocator", "process-rss": "RSS"}
-STRONG_PROOFS = frozenset({"nvml-process", "process-rss"})
+PROOFS = {
+    "nvml-process": "NVML",
+    "device-delta": "device",
+    "allocator": "allocator",
+    "process-rss": "RSS",
+    "page-cache": "page cache",
+}
+STRONG_PROOFS = frozenset({"nvml-process", "process-rss", "page-cache"})
+"""Those by which the kernel or the driver itself counts the bytes."""
 
 
 class Tabs(LinePanel):
@@ -112,7 +119,7 @@ class ReceiptLine(LinePanel):
     def inputs(self, view: View) -> tuple[object, ...]:
         elapsed = None if self.pending is None else int((view.monotonic - self.pending.since) * 5)
         state = view.state
-        return (state.receipt, state.step, self.notice, self.pending, elapsed, state.lost_reason, state.jobs)
+        return (state.receipt, state.steps, self.notice, self.pending, elapsed, state.lost_reason, state.jobs)
 
     def rows(self, view: View, width: int, height: int) -> list[Row]:
         paint = view.paint
@@ -138,36 +145,49 @@ class ReceiptLine(LinePanel):
         row.add("◌ ", paint.wait).add(pending.label, paint.text)
         if elapsed >= 0.2:
             row.add(f"  {elapsed:.1f} s", paint.muted)
-        if view.state.step is not None:
-            row.add("  " + _step_text(view.state.step), paint.muted)
-        return row
+        ticked = _ticked(view.state.steps, row.left - 2)
+        return row.add("  " + ticked, paint.muted) if ticked else row
 
 
-def _step_text(progressed: ActionProgressed) -> str:
-    step = progressed.step
-    size = "" if step.bytes is None else f" {bytes_text(step.bytes)}"
-    return f"{step.name}{size} {seconds(step.elapsed_s)}"
+def _ticked(steps: tuple[ActionProgressed, ...], cells: int) -> str:
+    """The steps that have ended, as many of the newest as fit."""
+    text = ""
+    for progressed in reversed(steps):
+        step = progressed.step
+        size = "" if step.bytes is None else f" {bytes_text(step.bytes)}"
+        one = f"✓ {step.name}{size} {seconds(step.elapsed_s)}"
+        longer = f"{one}  {text}" if text else one
+        if text and width_of(longer) > cells:
+            break
+        text = longer
+    return text
+
+
+def action_text(receipt: Receipt) -> str:
+    """What was done, in the person's language; an action of a newer engine goes by its own name."""
+    return known(f"receipt.did_{receipt.action}", receipt.action.replace("_", " "))
 
 
 def receipt_row(paint: Paint, receipt: Receipt, row: Row) -> Row:
     """A receipt in one row. Green stands only before what was proved by a process's own bytes."""
     if not receipt.ok:
-        row.add("! ", paint.error).add(f"{receipt.action} {receipt.target}", paint.bold)
+        row.add("! ", paint.error).add(f"{action_text(receipt)} {receipt.target}".rstrip(), paint.bold)
         return row.add(f"  {receipt.error or t('receipt.failed')}", paint.text)
-    proved = receipt.proof in STRONG_PROOFS and not receipt.residue_bytes
+    told = receipt.returned_bytes is not None or not receipt.expected_bytes
+    proved = told and receipt.proof in STRONG_PROOFS and not receipt.residue_bytes
     row.add("✓ ", paint.proof if proved else paint.text)
-    row.add(f"{receipt.action} {receipt.target}".rstrip(), paint.bold)
+    row.add(f"{action_text(receipt)} {receipt.target}".rstrip(), paint.bold)
 
     def put(name: str, value: str, *, warn: bool = False) -> None:
         row.add(f"  {t(f'receipt.{name}')} ", paint.muted).add(value, paint.wait if warn else paint.text)
 
     if receipt.loaded_bytes:
-        put("loaded", bytes_text(receipt.loaded_bytes))
+        put("warm" if receipt.action == "warm" else "loaded", bytes_text(receipt.loaded_bytes))
     if receipt.expected_bytes or receipt.returned_bytes:
         put("expected", bytes_text(receipt.expected_bytes))
         put("back", bytes_text(receipt.returned_bytes))
         if row.width >= 100 or not proved:
-            row.add(f" {t('receipt.by', proof=PROOFS[receipt.proof])}", paint.muted)
+            row.add(f" {t('receipt.by', proof=PROOFS.get(receipt.proof, receipt.proof))}", paint.muted)
         left = receipt.residue_bytes
         put("residue", "0" if left == 0 else bytes_text(left), warn=bool(left))
         if receipt.residue and left:

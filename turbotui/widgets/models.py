@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from turbotui.format import UNKNOWN, clip_middle, seconds, short_bytes
+from turbotui.format import UNKNOWN, bytes_text, clip, clip_middle, seconds, short_bytes
 from turbotui.text import t
-from turbotui.widgets.lines import Row, View
+from turbotui.widgets.lines import Row, View, width_of
 from turbotui.widgets.panels import Key, ListPanel
 
 if TYPE_CHECKING:
+    from rich.style import Style
+
     from engine.wire import ComponentStatus, ModelStatus
 
 BYTES_CELLS = 7
@@ -41,6 +44,22 @@ def back_in_s(model: ModelStatus) -> float | None:
     return sum(known) if absent and len(known) == len(absent) else None
 
 
+def is_warm(part: ComponentStatus) -> bool:
+    """Whether all of it is known to lie in host memory."""
+    return part.warm_bytes is not None and part.warm_bytes >= part.bytes
+
+
+def warm_share(parts: Sequence[ComponentStatus]) -> int | None:
+    """Percent of `parts` in host memory, 100 only for all of it; None when one's cannot be known."""
+    known = [min(part.warm_bytes, part.bytes) for part in parts if part.warm_bytes is not None]
+    if len(known) < len(parts):
+        return None
+    warm, whole = sum(known), sum(part.bytes for part in parts)
+    if warm in (0, whole):
+        return 100 if warm else 0
+    return min(99, max(1, round(100 * warm / whole)))
+
+
 def short_dtype(dtype: str) -> str:
     return dtype.removeprefix("torch.").replace("bfloat", "bf").replace("float", "fp")
 
@@ -58,6 +77,7 @@ class ModelsPanel(ListPanel):
             running and (running.id, running.spec.model),
             state.device and state.device.kind,
             view.making_demo,
+            [(worker.warm_bytes, worker.warm_refusal) for worker in state.workers],
         )
 
     def title(self, view: View) -> str:
@@ -68,6 +88,17 @@ class ModelsPanel(ListPanel):
             return None
         heads = Row(width).add("GiB", view.paint.muted)
         return heads.field(t("models.back_in"), BACK_CELLS, view.paint.muted, right=True)
+
+    def below(self, view: View) -> str:
+        """What is warm of all, or why nothing can be, where the list leaves the room."""
+        if more := super().below(view):
+            return more
+        worker = next(iter(view.state.workers), None)
+        if worker is not None and worker.warm_refusal:
+            return clip(t("models.not_warm", reason=worker.warm_refusal), max(0, self.size.width - 6))
+        if worker is not None and worker.warm_bytes:
+            return t("models.warm_all", bytes=bytes_text(worker.warm_bytes))
+        return ""
 
     def keys(self, view: View) -> list[Key]:
         keys: list[Key] = []
@@ -122,15 +153,27 @@ def _model_row(view: View, model: ModelStatus, width: int) -> Row:
     name_cells = max(8, min(30, room - len(about) - 2))
     name_style = paint.bold if model.active or runs else paint.text
     row.field(clip_middle(model.name, name_cells), name_cells, name_style)
-    row.add("  ", paint.text).add(about, paint.muted).to(2 + room, paint.text)
+    row.add("  ", paint.text).add(about, paint.muted)
+    share = warm_share(model.components)
+    if not model.active and not resident_bytes(model) and share:
+        _add_if_fits(row, 2 + room, (f"  ◌ {t('models.warm', share=share)}", f"  ◌ {share} %"), paint.text)
+    row.to(2 + room, paint.text)
     if runs and running is not None:
         return row.field(t("models.runs", id=running.id), BYTES_CELLS + BACK_CELLS, paint.muted, right=True)
     row.field(short_bytes(model.bytes), BYTES_CELLS, paint.text, right=True)
     if model.problem:
         return row.field(t("models.unusable"), BACK_CELLS, paint.wait, right=True)
-    absent = any(part.state == "absent" for part in model.components)
+    absent = [part for part in model.components if part.state == "absent"]
     back = seconds(back_in_s(model)) if absent else ""
     return row.field(back, BACK_CELLS, paint.text, right=True)
+
+
+def _add_if_fits(row: Row, column: int, texts: Sequence[str], style: Style) -> None:
+    """The first of `texts` that ends before `column`; nothing where none does."""
+    for text in texts:
+        if row.cells + width_of(text) <= column:
+            row.add(text, style)
+            return
 
 
 def _component_row(view: View, part: ComponentStatus, width: int) -> Row:
@@ -139,17 +182,21 @@ def _component_row(view: View, part: ComponentStatus, width: int) -> Row:
     room = width - 4 - BYTES_CELLS - BACK_CELLS
     name_cells = max(9, min(20, room - 13))
     row = Row(width).to(4, paint.text).field(part.name, name_cells, paint.text)
+    share = warm_share([part])
     if part.state == "resident":
         where = t("models.gpu") if device is None or device.kind == "cuda" else t("models.host")
         row.add("● ", paint.ours).add(where, paint.text)
+        # On a host without a GPU its memory is the device, and being in it twice is no use.
+        if share and (device is None or device.kind == "cuda"):
+            _add_if_fits(
+                row, 4 + room, (f"  ◌ {t('models.warm', share=share)}", f" ◌ {share} %"), paint.muted
+            )
     elif part.state == "loading":
-        row.add("◐ ", paint.wait).add(t("models.loading"), paint.wait)
-    elif part.warm_bytes is None:
-        row.add("· ", paint.muted).add(t("models.disk_or_warm"), paint.muted)
-    elif part.warm_bytes > 0:
-        share = round(100 * part.warm_bytes / max(1, part.bytes))
-        row.add("◌ ", paint.text).add(t("models.warm", share=min(100, share)), paint.text)
+        row.add("↻ ", paint.wait).add(t("models.loading"), paint.wait)
+    elif share:
+        row.add("◌ ", paint.text).add(t("models.warm", share=share), paint.text)
     else:
+        # Where it cannot be known nothing is claimed: that it lies on the disk is true either way.
         row.add("· ", paint.muted).add(t("models.disk"), paint.muted)
     row.to(4 + room, paint.text).field(short_bytes(part.bytes), BYTES_CELLS, paint.text, right=True)
     if part.leased:
