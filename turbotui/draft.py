@@ -34,6 +34,8 @@ class Draft:
     seed: str = ""
     image: str = ""
     ode: bool = False
+    residency: str = ""
+    """One of `engine.wire.RESIDENCIES`; empty leaves it to the engine."""
 
     def spec(self, *, image_to_video: bool) -> JobSpec:
         """The request that this draft means; fields left empty take the model's defaults.
@@ -41,7 +43,7 @@ class Draft:
         Raises:
             InvalidRequest: frames or seed is no number, or the image's path cannot be made whole.
         """
-        from engine.wire import JobSpec
+        from engine.wire import RESIDENCIES, JobSpec
 
         name, _space, ratio = self.resolution.partition(" ")
         return JobSpec(
@@ -54,6 +56,7 @@ class Draft:
             steps=self.steps or None,
             seed=_number("seed", self.seed) if self.seed else 0,
             ode=self.ode and image_to_video,
+            residency=next((known for known in RESIDENCIES if known == self.residency), None),
         )
 
 

@@ -188,3 +188,36 @@ def test_a_draft_whose_numbers_are_none_keeps_the_rest(tmp_path: Path) -> None:
     path = tmp_path / "draft.json"
     path.write_text(json.dumps({"prompt": "cat", "frames": "abc", "seed": "1e5", "steps": 3}))
     assert load_draft(path) == Draft(prompt="cat", steps=3)
+
+
+async def test_what_stays_resident_is_chosen_and_kept_in_the_draft(console: Build, tmp_path: Path) -> None:
+    client = scripted(scenes.busy(NOW))
+    path = tmp_path / "draft.json"
+    app = console(client, draft_path=path)
+    async with app.run_test(size=WIDE) as pilot:
+        await open_editor(pilot)
+        field = app.screen.query_one("#residency", new_job.ChoiceField)
+        assert field.values == ["auto", "DiT only", "keep text", "keep both experts"]
+        field.focus()
+        await pilot.press("left")
+        assert "both experts stay as long as possible" in screen_text(app)
+        # A model with one DiT has no two experts to keep.
+        app.screen.query_one("#model", new_job.ChoiceField).focus()
+        await pilot.press("right")
+        assert field.values == ["auto", "DiT only", "keep text"] and field.value == "auto"
+        field.focus()
+        await pilot.press("right")
+        app.screen.query_one(TextArea).focus()
+        await pilot.press("x", "enter")
+        await until(pilot, lambda: bool(submitted(client)))
+    assert submitted(client)[0].residency == "dit_only"
+    assert load_draft(path).residency == "dit_only"
+
+
+async def test_a_residency_of_another_build_is_none(console: Build) -> None:
+    app = console([scenes.cpu(NOW)])
+    app.draft = Draft(prompt="x", model="wan-demo-small", residency="keep_all")
+    assert app.draft.spec(image_to_video=False).residency is None
+    async with app.run_test(size=WIDE) as pilot:
+        await open_editor(pilot)
+        assert "‹ auto ›" in screen_text(app)

@@ -85,6 +85,8 @@ class JobPanel(PagePanel):
         put("sampling", self._sampling(job))
         if job.spec.image:
             put("image", job.spec.image)
+        if job.spec.residency is not None:
+            put("residency", t(f"new.residency_{job.spec.residency}"))
         if job.expected_peak_bytes is not None:
             put("expected_peak", bytes_text(job.expected_peak_bytes))
         put("times", self._times(view, job))

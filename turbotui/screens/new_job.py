@@ -14,6 +14,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, Static, TextArea
 
 from engine.errors import EngineError
+from engine.wire import RESIDENCIES
 from turbotui.draft import DECIMAL, Draft, save_draft
 from turbotui.format import bytes_text
 from turbotui.text import t
@@ -217,6 +218,7 @@ class NewJobScreen(ModalScreen[None]):
                 yield Static(t("new.image"), markup=False)
                 yield Input(id="image", compact=True, placeholder="/…/first.png", select_on_focus=False)
             yield ChoiceField(id="ode", label=t("new.ode"), remark=lambda _value: t("new.ode_remark"))
+            yield ChoiceField(id="residency", label=t("new.residency"), remark=self._about_residency)
             yield ForecastPanel(id="forecast")
 
     def on_mount(self) -> None:
@@ -280,6 +282,12 @@ class NewJobScreen(ModalScreen[None]):
         image_to_video = model.kind == "i2v"
         self.query_one("#image_row").display = image_to_video
         self._choice("ode").display = image_to_video
+        # One that this model or this build does not know becomes the first, auto.
+        names = self._residencies(model)
+        chosen = draft.residency if draft.residency in names else "auto"
+        self._choice("residency").offer(
+            [t(f"new.residency_{name}") for name in names], t(f"new.residency_{chosen}")
+        )
         self._tell_length()
 
     def _about_model(self, name: str) -> str:
@@ -292,6 +300,20 @@ class NewJobScreen(ModalScreen[None]):
             if f"{row.name} {row.aspect_ratio}" == value:
                 return f"{row.width}x{row.height}"
         return ""
+
+    def _residencies(self, model: ModelStatus) -> list[str]:
+        """What this model may keep: both experts only where there are two."""
+        experts = sum(part.name.startswith("dit.") for part in model.components)
+        return [name for name in RESIDENCIES if name != "keep_experts" or experts > 1]
+
+    def _residency(self) -> str:
+        """The chosen one as the engine calls it; empty leaves it to the engine."""
+        chosen = self._choice("residency").value
+        found = next((name for name in RESIDENCIES if t(f"new.residency_{name}") == chosen), "auto")
+        return "" if found == "auto" else found
+
+    def _about_residency(self, _value: str) -> str:
+        return t(f"new.residency_{self._residency() or 'auto'}_remark")
 
     def _tell_length(self) -> None:
         model = self._model()
@@ -314,6 +336,7 @@ class NewJobScreen(ModalScreen[None]):
             seed=self._input("seed").value,
             image=self._input("image").value,
             ode=self._choice("ode").value == t("new.yes"),
+            residency=self._residency(),
         )
 
     def _show(self) -> None:
