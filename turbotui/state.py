@@ -178,7 +178,10 @@ def _reduce_wire(state: ConsoleState, event: Event, wall: float, monotonic: floa
             return replace(state, steps=(*state.steps, event)[-STEPS:] if goes_on else (event,))
         case wire.ReceiptIssued(receipt=receipt):
             marks = _marked(state.marks, _receipt_marks(receipt, wall))
-            return replace(state, receipt=receipt, receipts=state.receipts + 1, steps=(), marks=marks)
+            # A load within an action has a receipt of its own and does not end the action.
+            ended = bool(state.steps) and receipt.action == state.steps[0].action
+            steps = () if ended else state.steps
+            return replace(state, receipt=receipt, receipts=state.receipts + 1, steps=steps, marks=marks)
         case wire.Snapshot(status=status, jobs=jobs, log=log, receipt=receipt):
             found = [mark for job in jobs for mark in _job_marks(None, job)]
             if receipt is not None:

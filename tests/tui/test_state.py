@@ -100,6 +100,13 @@ def test_a_receipt_ends_the_steps_of_its_action() -> None:
     assert busy(step, ReceiptIssued(receipt=receipt)).steps == ()
 
 
+def test_a_load_within_an_action_does_not_end_its_steps() -> None:
+    receipt = Receipt(action="load", target="x/dit", ok=True, elapsed_s=1.0, proof="allocator")
+    state = busy(progressed("cleanup", "ended"), ReceiptIssued(receipt=receipt))
+    assert [step.step.name for step in state.steps] == ["ended"] and state.receipt == receipt
+    assert busy(progressed("load", "dit"), ReceiptIssued(receipt=receipt)).steps == ()
+
+
 def progressed(action: str, name: str) -> ActionProgressed:
     return ActionProgressed(action=action, target="x", step=ReceiptStep(name=name, elapsed_s=0.5))
 

@@ -42,10 +42,9 @@ def cleanup_dialog(view: View, worker: WorkerStatus, where: str | None) -> Confi
         facts.append(("", t("list.more", count=len(resident) - RESIDENT_ROWS)))
     back = held_bytes(worker, state.devices)
     facts.append((t("cleanup.back"), t("cleanup.unknown") if back is None else f"{bytes_text(back):>9}"))
-    if worker.job_id is not None:
-        loss = t("cleanup.loses_job", id=worker.job_id, count=len(state.waiting))
-    else:
-        loss = t("cleanup.loses", count=len(state.waiting))
+    loss = t("cleanup.loses") if worker.job_id is None else t("cleanup.loses_job", id=worker.job_id)
+    if state.waiting:
+        loss += t("cleanup.waiting", count=len(state.waiting))
     answers: list[tuple[str, object]] = [(t("cleanup.yes"), EMPTY)]
     if resident:
         again = bytes_text(sum(map(resident_bytes, state.models)))

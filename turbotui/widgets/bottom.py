@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from textual.events import Click
 
-from turbotui.format import bytes_text, seconds
+from turbotui.format import bytes_text, clip, seconds
 from turbotui.text import known, t
 from turbotui.widgets.lines import LinePanel, Row, View, width_of
 from turbotui.widgets.queue import one_line
@@ -176,7 +176,9 @@ def receipt_row(paint: Paint, receipt: Receipt, row: Row) -> Row:
     told = receipt.returned_bytes is not None or not receipt.expected_bytes
     proved = told and receipt.proof in STRONG_PROOFS and not receipt.residue_bytes
     row.add("✓ ", paint.proof if proved else paint.text)
-    row.add(f"{action_text(receipt)} {receipt.target}".rstrip(), paint.bold)
+    # The proof matters more than all the names of what was moved.
+    target = clip(receipt.target, max(16, row.width // 4))
+    row.add(f"{action_text(receipt)} {target}".rstrip(), paint.bold)
 
     def put(name: str, value: str, *, warn: bool = False) -> None:
         row.add(f"  {t(f'receipt.{name}')} ", paint.muted).add(value, paint.wait if warn else paint.text)

@@ -93,6 +93,9 @@ class ModelsPanel(ListPanel):
         """What is warm of all, or why nothing can be, where the list leaves the room."""
         if more := super().below(view):
             return more
+        device = view.state.device
+        if device is None or device.kind == "cpu":
+            return ""
         worker = next(iter(view.state.workers), None)
         if worker is not None and worker.warm_refusal:
             return clip(t("models.not_warm", reason=worker.warm_refusal), max(0, self.size.width - 6))
