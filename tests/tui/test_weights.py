@@ -25,6 +25,7 @@ from engine.wire import (
 from turbotui.app import TurboApp
 from turbotui.client import scenes
 from turbotui.client.scripted import ScriptedClient
+from turbotui.screens import switch
 from turbotui.text import t, use_language
 
 from .conftest import NOW, SMALL, WIDE, live, panel_text, screen_text, scripted, until
@@ -217,9 +218,26 @@ async def test_the_switch_dialog_tells_what_goes_stays_and_comes(console: Build)
         for part in ("fits  peak 13.4 of 118.9 GiB", "wan2.2-a14b: dit.low 13.5", "after job 41"):
             assert part in text, part
         assert "in        13.2  wan2.1-1.3b: dit 2.6, text 10.6" in text
-        # Going over a row and letters typed in one go ask once, about where they end.
-        await pilot.press(*"2.1-14b")
+        assert plans_asked(client) == ["wan2.1-1.3b"]
+
+
+async def test_a_cursor_that_goes_over_rows_asks_once_where_it_rests(
+    console: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = scripted(scenes.busy(NOW), explain_switch=scenes.switch_plan)
+    app = console(client)
+    async with app.run_test(size=SMALL) as pilot:
+        await live(pilot)
+        await pilot.press("m")
+        await until(pilot, lambda: "the same weights" in screen_text(app))
+        monkeypatch.setattr(switch, "PLAN_AFTER_S", 0.7)
+        await pilot.press("down", "down", "up")
         await until(pilot, lambda: "wan2.1-14b: dit 26.6, text 10.6" in screen_text(app))
+        assert plans_asked(client) == ["wan2.1-1.3b", "wan2.1-14b"]
+        # What was told of these weights holds until they change.
+        await pilot.press("up")
+        assert "wan2.1-1.3b: dit 2.6, text 10.6" in screen_text(app)
+        await pilot.pause(1.0)
         assert plans_asked(client) == ["wan2.1-1.3b", "wan2.1-14b"]
 
 
@@ -245,6 +263,7 @@ async def test_a_switch_that_does_not_fit_or_is_refused_says_why_before_it_is_as
         assert "dit needs 26.6 GiB and the budget is 20 GiB" in screen_text(app)
         await pilot.press("down")
         await until(pilot, lambda: "the file of dit is cut short" in screen_text(app))
+        assert "cut short" not in panel_text(app, "receipt")
 
 
 async def test_a_plan_that_hangs_keeps_nobody_from_typing_and_one_of_other_weights_is_asked_again(

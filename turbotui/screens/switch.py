@@ -71,6 +71,8 @@ class SwitchScreen(ChoiceScreen):
         self._wanted = (chosen.name, models)
         if self._timer is not None:
             self._timer.stop()
+        if self._plans.get(chosen.name, models) is not None:
+            return
         name = chosen.name
         self._timer = self.set_timer(PLAN_AFTER_S, lambda: self._ask(name, models))
 
