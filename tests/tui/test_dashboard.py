@@ -209,7 +209,7 @@ KEYS_AND_QUESTIONS: list[tuple[list[str], tuple[Any, ...]]] = [
     (["C", "left", "enter"], ("cleanup", CleanupRequest(reload=False))),
     (["3", "W"], ("warm", WarmRequest(model="wan2.2-a14b"))),
     (["3", "j", "W"], ("drop_warm", WarmRequest(model="wan2.2-a14b", component="dit.high"))),
-    (["3", "j", "j", "W"], ("warm", WarmRequest(model="wan2.2-a14b", component="dit.low"))),
+    (["3", "j", "j", "j", "j", "W"], ("warm", WarmRequest(model="wan2.2-a14b", component="vae"))),
     (
         ["W", "1", "4", "b", "down", "down", "down", "down", "down", "enter"],
         ("warm", WarmRequest(model="wan2.1-14b")),
