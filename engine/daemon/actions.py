@@ -267,10 +267,20 @@ class Actions:
                 waiting.cancel()
 
     async def _start_beside(self, dying: WorkerProcess, wanted: tuple[Wanted, ...]) -> WorkerProcess:
-        """A fresh worker; at once where its context fits beside what the dying one still holds."""
+        """A fresh worker; at once where its context fits beside what the dying one still holds.
+
+        Where the weights fit as well they travel at once, too.
+        """
+        supervisor = self._supervisor
         if not self._memory.has_room(CONTEXT_ROOM_BYTES):
             await dying.wait_gone()
-        return await self._supervisor.ensure_worker(opened=wanted)
+        starting = asyncio.ensure_future(supervisor.ensure_worker(opened=wanted))
+        sizes = [self._find(item.model.name).component(item.component).bytes for item in wanted]
+        if not self._memory.has_room(CONTEXT_ROOM_BYTES + sum(sizes)):
+            await dying.wait_gone()
+        if wanted:
+            (await supervisor.forked()).send(Preload(wanted=wanted))
+        return await starting
 
     async def _proved_gone(
         self, action: ReceiptAction, worker: WorkerProcess, held: int | None, began: float
@@ -309,12 +319,10 @@ class Actions:
         wanted: tuple[Wanted, ...],
         began: float,
     ) -> Receipt:
-        """The fresh worker ready, and what was resident loaded again; only now is there surely room."""
+        """Wait for the fresh worker, and for what was resident to be loaded again."""
         supervisor = self._supervisor
         steps = list(receipt.steps)
         since = time.monotonic()
-        if wanted:
-            (await supervisor.forked()).send(Preload(wanted=wanted))
         worker = await starting
         self._step("cleanup", steps, f"worker {worker.pid} ready", None, since)
         loaded, error = 0, receipt.error

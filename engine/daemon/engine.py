@@ -114,6 +114,7 @@ class Engine:
             memory=self.memory,
             logbook=self.logbook,
             worker_log=paths.logs / "worker.log",
+            rates=paths.state / "rates.json",
             publish=self.hub.publish,
             on_change=self._processes_changed,
             on_models=self._models_changed,

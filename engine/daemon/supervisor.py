@@ -9,10 +9,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from engine.config import EngineConfig
 from engine.daemon.logbook import LogBook
@@ -63,6 +66,13 @@ SLOW_ACTIONS = frozenset({"warm", "drop_warm"})
 """These go at the disk's rate on a thread of their own."""
 
 
+def _read_rate(path: Path) -> float | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, float]).get("ring_rate")
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Action:
     """One that the worker was asked for and has not answered yet."""
@@ -85,6 +95,7 @@ class Supervisor:
         memory: MemoryView,
         logbook: LogBook,
         worker_log: Path,
+        rates: Path,
         publish: Callable[[Event], None],
         on_change: Callable[[], None],
         on_models: Callable[[], None],
@@ -115,6 +126,8 @@ class Supervisor:
         self._allocator = choose_allocator(config.allocator)
         self._allocator_told: str | None = None
         self.warm: WarmChanged | None = None
+        self._rates = rates
+        self._ring_rate = _read_rate(rates)
         self.used_at = time.monotonic()
         """When a job or an action last ended."""
         self._action_ids = count(1)
@@ -147,6 +160,7 @@ class Supervisor:
                 warm_bytes=sum(self.warm.warm.values()) if self.warm else None,
                 warm_rate=self.warm.rate if self.warm else None,
                 warm_refusal=self.warm.refusal if self.warm else None,
+                ring_rate=self._ring_rate,
             ),
         )
 
@@ -229,6 +243,7 @@ class Supervisor:
             WorkerSettings(
                 warm_budget_bytes=self._config.warm_budget_bytes,
                 stream=self._config.stream,
+                ring_rate=self._ring_rate,
                 allocator=self._allocator.settings,
                 vae_precision=self._config.vae_precision,
                 embeddings=str(self._embeddings),
@@ -301,6 +316,14 @@ class Supervisor:
             names = ", ".join(missed)
             return f"asked for {self._allocator.settings}, but the allocator does not tell of {names}"
         return self._allocator.reason
+
+    def _remember_ring_rate(self, rate: float | None) -> None:
+        """Keep what a worker measured once, for those after it."""
+        if rate is None or self._ring_rate is not None:
+            return
+        self._ring_rate = rate
+        with suppress(OSError):  # it is measured again, then
+            self._rates.write_bytes(msgspec.json.encode({"ring_rate": round(rate)}))
 
     def _set_state(self, state: WorkerState) -> None:
         self._state = state
@@ -457,6 +480,7 @@ class Supervisor:
                 self._memory.measure_context()
             case WarmChanged():
                 self.warm = message
+                self._remember_ring_rate(message.ring_rate)
                 self._on_models()
                 self._on_change()
             case Unloaded():

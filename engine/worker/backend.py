@@ -134,6 +134,9 @@ class Backend(Protocol):
     def prepare_copies(self) -> None:
         """Make the pinned buffers now that the first copies of uncached bytes would make."""
 
+    def measure_ring(self, source: Source, num_bytes: int) -> None:
+        """Find out `ring_rate` by reading so much of a cached file; copies nothing."""
+
     def ring_rate(self) -> float | None:
         """Bytes a second that copies through pinned buffers reach here; None before any."""
 

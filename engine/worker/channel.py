@@ -39,6 +39,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Host memory that weight files may hold registered; None: what the host can spare."""
     stream: str = "auto"
     """How weights travel: `auto`, `registered` or `ring`."""
+    ring_rate: float | None = None
+    """Bytes a second through pinned buffers, as a worker before this one measured it."""
     allocator: str = ""
     """Settings of the device's caching allocator, as PYTORCH_ALLOC_CONF spells them."""
     vae_precision: VaePrecision = "auto"
@@ -241,6 +243,8 @@ class WarmChanged(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """`model/component` to bytes."""
     rate: float | None
     """Bytes a second at which pages are registered; None before any were."""
+    ring_rate: float | None
+    """Bytes a second through pinned buffers; None before that was measured."""
     refusal: str | None
     """Why this host registers nothing."""
 

@@ -15,7 +15,16 @@ import torch
 from torch import Tensor
 
 from engine.wire import Proof
-from engine.worker.backend import CHUNK_BYTES, DeviceMemory, Mark, Part, Passed, first_calls, host_view
+from engine.worker.backend import (
+    CHUNK_BYTES,
+    DeviceMemory,
+    Mark,
+    Part,
+    Passed,
+    Source,
+    first_calls,
+    host_view,
+)
 from engine.worker.channel import AllocatorSample
 
 
@@ -90,6 +99,9 @@ class CpuBackend:
                 moved(num_bytes)
 
     def prepare_copies(self) -> None:
+        pass
+
+    def measure_ring(self, source: Source, num_bytes: int) -> None:
         pass
 
     def ring_rate(self) -> float | None:

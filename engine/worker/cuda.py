@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from engine.wire import Proof
-from engine.worker.backend import DeviceMemory, Mark, Part, first_calls, later_calls
+from engine.worker.backend import DeviceMemory, Mark, Part, Source, first_calls, later_calls
 from engine.worker.casting import CastLane
 from engine.worker.channel import AllocatorSample
 from engine.worker.registrar import HostRegistrar
@@ -102,6 +102,10 @@ class CudaBackend:
         if self._ring is None:
             self._ring = Ring(self._copies)
         return self._ring
+
+    def measure_ring(self, source: Source, num_bytes: int) -> None:
+        with self._copying:
+            self._open_ring().measure(source, num_bytes)
 
     def ring_rate(self) -> float | None:
         return None if self._ring is None else self._ring.rate

@@ -55,7 +55,8 @@ from engine.worker.embedding_cache import EmbeddingCache
 from engine.worker.pipeline import run_job, versions
 from engine.worker.progress import Shares, shares_of
 from engine.worker.store import ComponentStore
-from engine.worker.warm import open_warm_tier
+from engine.worker.stream import FileSource
+from engine.worker.warm import MEASURED_PIECES, PIECE_BYTES, open_warm_tier
 from engine.worker.warming import Warmer
 
 SAMPLE_S = 0.1
@@ -160,7 +161,7 @@ class Worker:
         threading.Thread(target=self._sample, name="sampler", daemon=True).start()
         if self._warm is not None:
             self._warm.release_hold()
-        rest = self._backend.warm_up_rest()
+        rest = self._rest()
         while True:
             message = self._next(rest)
             self._store.settle()
@@ -187,6 +188,20 @@ class Worker:
             if next(rest, self) is self:
                 self._libraries_loaded = True
                 self._channel.send(LibrariesLoaded())
+
+    def _rest(self) -> Iterator[None]:
+        """What is done once while nothing is asked: the other libraries, and the ring's measurement."""
+        yield from self._backend.warm_up_rest()
+        warm = self._warm
+        while warm is not None and warm.refusal is None and warm.ring_rate() is None:
+            if self._settings.stream != "auto":
+                return
+            path = warm.a_cached_file()
+            if path is not None:
+                with suppress(EngineError), FileSource(path, expected_bytes=path.stat().st_size) as source:
+                    self._backend.measure_ring(source, MEASURED_PIECES * PIECE_BYTES)
+                return
+            yield
 
     # ----------------------------------------------------------------- threads beside the loop
 

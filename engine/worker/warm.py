@@ -34,10 +34,10 @@ from engine.worker.channel import WorkerSettings
 
 PIECE_BYTES = 256 * 2**20
 """Registered at once. Smaller ones cost more calls, larger ones make the first copy wait longer."""
+MEASURED_PIECES = 4
+"""Read through pinned buffers once on a host, to know which way is the quicker."""
 POPULATE_THREADS = 4
 """That enter pages in the page tables ahead of a load that registers them."""
-WORTHWHILE = 0.7
-"""Registering slower than this share of the ring's rate is left for after the load."""
 
 LEAST_SPARE = 4 * 2**30
 SPARE_SHARE = 10
@@ -132,7 +132,7 @@ class WarmTier:
         self._registrar = registrar
         self._room = room
         self._on_log = on_log
-        self._ring_rate = ring_rate
+        self.ring_rate = ring_rate
         self._clock = clock
         self._changed = threading.Condition()
         self._driver = threading.Lock()
@@ -165,6 +165,16 @@ class WarmTier:
         """Files that a person wants warm: the last to be given up."""
         with self._changed:
             self._kept = frozenset(paths)
+
+    def a_cached_file(self) -> Path | None:
+        """One whose pages are surely in memory, for measuring; None before any was registered."""
+        with self._changed:
+            whole = (
+                mapped.path
+                for mapped in self._files.values()
+                if mapped.pieces[0].state == "registered" and len(mapped.pieces) > MEASURED_PIECES
+            )
+            return next(whole, None)
 
     def release_hold(self) -> None:
         """From now on loads register, and what was left out follows."""
@@ -268,8 +278,13 @@ class WarmTier:
     # ----------------------------------------------------------------- registering
 
     def _populate(self, mapped: Mapping[Path, Mapped], needed: Iterable[tuple[Path, int, int]]) -> None:
-        """Let threads look up the pages that a load will register, in its order."""
-        if self.held or self.refusal is not None:
+        """Let threads look up the pages that a load will register, in its order.
+
+        It registers none where pinned buffers are quicker here: then they follow afterwards.
+        """
+        ring = self.ring_rate()
+        slower = self._rate is not None and ring is not None and self._rate < ring
+        if self.held or slower or self.refusal is not None:
             return
         for path, offset, num_bytes in needed:
             if path not in mapped or not num_bytes:
@@ -280,9 +295,7 @@ class WarmTier:
                     piece.populated = self._populating.submit(_populate_cached, address, piece.bytes)
 
     def _register_for_load(self, mapped: Mapped, piece: _Piece) -> None:
-        ring = self._ring_rate()
-        pays = self._rate is None or ring is None or self._rate >= WORTHWHILE * ring
-        if pays and not self.held:
+        if piece.populated is not None:
             self._register(mapped, piece, evict=True)
 
     def _register(self, mapped: Mapped, piece: _Piece, *, evict: bool) -> None:
@@ -355,5 +368,7 @@ def open_warm_tier(
         spare = memory.available_bytes - registered - max(LEAST_SPARE, memory.total_bytes // SPARE_SHARE)
         return spare if limit is None else min(spare, limit - registered)
 
-    ring_rate = backend.ring_rate if settings.stream == "auto" else lambda: None
+    def ring_rate() -> float | None:
+        return None if settings.stream == "registered" else backend.ring_rate() or settings.ring_rate
+
     return WarmTier(backend.registrar, room, on_log=on_log, ring_rate=ring_rate)

@@ -46,10 +46,11 @@ class Warmer:
         """What is registered now; never waits for a load."""
         tier = self._tier
         if tier is None:
-            return WarmChanged(warm={}, rate=None, refusal="there is no driver to register pages with")
+            why = "there is no driver to register pages with"
+            return WarmChanged(warm={}, rate=None, ring_rate=None, refusal=why)
         files = self._store.files()
         warm = {label: found for label, paths in files.items() if (found := tier.registered_bytes(paths))}
-        return WarmChanged(warm=warm, rate=tier.rate, refusal=tier.refusal)
+        return WarmChanged(warm=warm, rate=tier.rate, ring_rate=tier.ring_rate(), refusal=tier.refusal)
 
     def _run(self) -> None:
         while True:
