@@ -279,7 +279,7 @@ class Actions:
         if not self._memory.has_room(CONTEXT_ROOM_BYTES + sum(sizes)):
             await dying.wait_gone()
         if wanted:
-            (await supervisor.forked()).send(Preload(wanted=wanted))
+            (await supervisor.forked(starting)).send(Preload(wanted=wanted))
         return await starting
 
     async def _proved_gone(

@@ -408,17 +408,15 @@ class Supervisor:
             self._forget(WorkerReplaced(f"worker {worker.pid} was ended: {reason}"))
         return worker
 
-    async def forked(self) -> WorkerProcess:
-        """The process of the worker that starts now, which cannot take work yet.
+    async def forked(self, starting: asyncio.Future[WorkerProcess]) -> WorkerProcess:
+        """The process of the worker that `starting` brings, which cannot take work yet.
 
         Raises:
             WorkerDied: its start has failed.
         """
-        while self._worker is None:
-            if self._starting is None:
-                raise WorkerDied(self._last_error or "no worker could be started")
+        while self._worker is None and not starting.done():
             await asyncio.sleep(0.001)
-        return self._worker
+        return self._worker or await starting
 
     async def retire(self, reason: str) -> None:
         """End the idle worker; returns when it is gone. The next work starts another."""
