@@ -129,7 +129,7 @@ class Worker:
         if self._settings.opened:
             # Its loads come while libraries are mapped, which registering would hold up.
             if self._warm is not None:
-                self._warm.held = True
+                self._warm.held = self._settings.stream == "auto"
             threading.Thread(target=self._open_ahead, name="opener", daemon=True).start()
 
     def _open_ahead(self) -> None:
