@@ -21,12 +21,13 @@ from engine.daemon.probe import Probe
 from engine.daemon.receipts import nothing_to_do, proved
 from engine.daemon.supervisor import Supervisor
 from engine.daemon.worker import WorkerProcess
-from engine.errors import NotFound, NotNow, WorkerReplaced
+from engine.errors import EngineError, NotFound, NotNow, WorkerReplaced
 from engine.models.model import Model
 from engine.telemetry.samples import Traced
 from engine.units import size_text
 from engine.wire import Proof, Receipt, ReceiptAction, ReceiptStep
 from engine.worker.channel import (
+    CACHE_STEP,
     DropWarm,
     Free,
     ModelFiles,
@@ -43,8 +44,9 @@ from engine.worker.channel import (
 
 PROOF_TIMEOUT_S = 2.0
 """Memory that has not come back by then is residue, and said to be."""
-SWITCH_PROOF_TIMEOUT_S = 0.3
-"""How long a switch looks for the bytes that it has given back before it loads."""
+SWITCH_PROOF_TIMEOUT_S = 0.05
+"""How long a switch looks for the bytes that it has given back before it loads: the driver has them
+already, so what is not seen at once is residue."""
 LOOK_TIMEOUT_S = 0.2
 """The probe reads a process at once; an answer that takes longer will not come."""
 PROOF_SLACK = 0.03
@@ -66,15 +68,21 @@ class Actions:
         logbook: LogBook,
         *,
         find: Callable[[str], Model],
+        running: Callable[[], int | None],
         kept_file: Path,
     ) -> None:
-        """`find` gives a model by its name; `kept_file` remembers what a person wants warm."""
+        """`find` gives a model by its name, `running` the job that has the device, started or not yet;
+        `kept_file` remembers what a person wants warm.
+        """
+        self._running = running
+        supervisor.on_ready = self.warm_again
         self._supervisor = supervisor
         self._probe = probe
         self._memory = memory
         self._logbook = logbook
         self._find = find
         self._kept_file = kept_file
+        self._cleaning: asyncio.Task[Receipt] | None = None
         self._kept = _read_kept(kept_file)
 
     # ----------------------------------------------------------------- weights on the device
@@ -123,12 +131,12 @@ class Actions:
                 traced = await self._probe.trace(
                     worker.pid,
                     worker.device_id,
-                    until_bytes=held - told.expected_bytes + _slack(told.expected_bytes),
+                    until_bytes=held - told.expected_bytes - told.cache_bytes + _slack(told.expected_bytes),
                     timeout_s=SWITCH_PROOF_TIMEOUT_S,
                 )
             returned = None
             if held is not None and traced is not None and traced.end_bytes is not None:
-                returned = max(0, held - traced.end_bytes)
+                returned = max(0, held - traced.end_bytes - told.cache_bytes)
                 residue = max(0, told.expected_bytes - returned)
             if residue > RESIDUE_BOUND and worker.device_id != "cpu":
                 text = f"{size_text(residue)} did not come back; the worker is replaced before the load"
@@ -152,6 +160,7 @@ class Actions:
         except WorkerReplaced:
             if not replaced:
                 raise
+            await looks[0]  # until the old one is gone: its memory may be needed
             # Everything is gone now, the residue too: what was expected came back by the kernel.
             receipt = await self._supervisor.ask("switch", model.name, message)
             return replace(
@@ -223,14 +232,16 @@ class Actions:
             NotNow: a job runs.
         """
         supervisor = self._supervisor
-        if supervisor.running_job is not None:
-            raise NotNow(f"job {supervisor.running_job} runs; cancel it, or wait for its end to park")
+        if (job := self._running()) is not None:
+            raise NotNow(f"job {job} runs; cancel it, or wait for its end to park")
         async with supervisor.device_lock:
-            if supervisor.worker is None:
-                return supervisor.issue(nothing_to_do("park", "everything"))
             worker = supervisor.worker
+            if worker is None:
+                return supervisor.issue(nothing_to_do("park", "everything"))
             began = time.monotonic()
             held = await self._held_by(worker)
+            if supervisor.worker is not worker:
+                raise NotNow(f"worker {worker.pid} was replaced meanwhile; park again")
             await supervisor.retire("everything leaves the device")
             receipt = await self._proved_gone("park", worker, held, began)
             return supervisor.issue(receipt)
@@ -239,14 +250,23 @@ class Actions:
         """End the worker, whatever it does, prove that its memory is back, and start a fresh one.
 
         Under a job, which ends as interrupted, and with a worker that hangs, as well. With `reload`
-        what was resident is loaded again while the fresh worker's libraries warm up.
+        what was resident is loaded again while the fresh worker's libraries warm up. Who asks while
+        another one is under way gets that one's receipt.
         """
+        if self._cleaning is None or self._cleaning.done():
+            self._cleaning = asyncio.create_task(self._cleanup(reload=reload))
+        return await asyncio.shield(self._cleaning)
+
+    async def _cleanup(self, *, reload: bool) -> Receipt:
         supervisor = self._supervisor
         waiting = asyncio.ensure_future(supervisor.device_lock.acquire())
         await asyncio.sleep(0)  # in the line before the queue, which a killed job lets go
         try:
-            if supervisor.worker is None:
+            if supervisor.worker is None and not supervisor.starting:
                 await waiting
+            while supervisor.starting and supervisor.worker is None:
+                await asyncio.sleep(0.01)  # one that starts for a job: it is ended as soon as it is there
+            if supervisor.worker is None:
                 return supervisor.issue(nothing_to_do("cleanup", "worker"))
             wanted = self._resident_now() if reload else ()
             held = await self._held_by(supervisor.worker)
@@ -259,7 +279,12 @@ class Actions:
             starting = asyncio.ensure_future(self._start_beside(worker, wanted))
             receipt = await self._proved_gone("cleanup", worker, held, began)
             await waiting
-            return supervisor.issue(await self._start_again(receipt, starting, wanted, began))
+            try:
+                receipt = await self._start_again(receipt, starting, wanted, began)
+            except EngineError as error:
+                # What is gone is gone, and proved; only the fresh one failed.
+                receipt = replace(receipt, ok=False, error=f"no fresh worker could be started: {error}")
+            return supervisor.issue(receipt)
         finally:
             if waiting.done() and not waiting.cancelled():
                 supervisor.device_lock.release()
@@ -351,7 +376,10 @@ class Actions:
     def _resident_now(self) -> tuple[Wanted, ...]:
         found = []
         for name, component in self._supervisor.residents.present():
-            with_model = self._find(name)
+            try:
+                with_model = self._find(name)
+            except NotFound:  # its folder went from the disk: it cannot come back
+                continue
             if with_model.problem is None:
                 found.append(Wanted(model=files_of(with_model), component=component))
         return tuple(found)
@@ -379,13 +407,25 @@ class Actions:
         else:
             wanted = tuple(item for model in models for item in wanted_of(model, component))
             self._keep(self._kept - {(item.model.name, item.component) for item in wanted})
-        await self._supervisor.ensure_worker()
+        if self._supervisor.worker is None:
+            return self._supervisor.issue(nothing_to_do("drop_warm", "weight files"))
         receipt = await self._supervisor.ask(
             "drop_warm",
             "weight files",
             lambda action_id: DropWarm(action_id=action_id, wanted=wanted, kept=self._all_kept()),
         )
         return self._supervisor.issue(receipt)
+
+    def warm_again(self) -> None:
+        """Tell a fresh worker what a person wants warm; it registers that beside everything else."""
+        kept = self._all_kept()
+        if kept:
+            task = asyncio.create_task(
+                self._supervisor.ask(
+                    "warm", "kept files", lambda action_id: Warm(action_id=action_id, wanted=kept, kept=kept)
+                )
+            )
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     def _keep(self, kept: set[tuple[str, str]]) -> None:
         self._kept = kept
@@ -418,6 +458,8 @@ class Actions:
         expected = max(receipt.expected_bytes, expected_bytes)
         if expected == 0:
             return receipt
+        # Cache that went first is not what the weights gave back.
+        held -= sum(step.bytes or 0 for step in receipt.steps if step.name == CACHE_STEP)
         traced = await self._probe.trace(
             worker.pid,
             worker.device_id,

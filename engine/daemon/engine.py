@@ -138,6 +138,7 @@ class Engine:
             self.memory,
             self.logbook,
             find=self.catalog.get,
+            running=lambda: self.queue.running.id if self.queue.running else None,
             kept_file=paths.state / "warm.json",
         )
         self.planner = Planner(self.catalog, self.supervisor, self.memory, self._config)
@@ -387,8 +388,9 @@ class Engine:
 
     async def unload(self, request: UnloadRequest) -> Receipt:
         if request.model is not None:
-            model = self.catalog.get(request.model)
-            names = [component.name for component in model.components]
+            present = self.supervisor.residents.of_model(request.model)
+            # One whose folder is gone may still be loaded.
+            names = list(present) or [item.name for item in self.catalog.get(request.model).components]
             if request.component is not None and request.component not in names:
                 raise NotFound(
                     f"{request.model} has no component {request.component!r}; it has {', '.join(names)}"

@@ -9,7 +9,7 @@ from engine.daemon.supervisor import Supervisor
 from engine.errors import EngineError, ModelUnusable, NotNow
 from engine.models.catalog import Catalog
 from engine.models.model import Model
-from engine.planning.footprint import DeviceKind, estimate_footprint
+from engine.planning.footprint import DeviceKind, Footprint, estimate_footprint
 from engine.planning.residency import Needed, Resident, Stage, explain_job, explain_switch
 from engine.planning.shapes import experts_for, rcm_timesteps
 from engine.wire import Explanation, PlanStep
@@ -31,8 +31,19 @@ class Planner:
         self._config = config
 
     def reserve_bytes(self, model: Model) -> int:
-        """What a switch leaves free: the largest stage's work at the model's own default size, and 1 GiB."""
-        return self._work_bytes(model) + (SWITCH_RESERVE_BYTES if self._device_kind == "cuda" else 0)
+        """What a switch leaves free: the largest stage's work at the model's own default size, and 1 GiB.
+
+        Where that is too much beside the largest component, what each stage takes beside its own
+        one decides: a DiT leaves for the decoder and comes back.
+        """
+        spare = SWITCH_RESERVE_BYTES if self._device_kind == "cuda" else 0
+        footprint = self._footprint(model)
+        work = max(stage.activation_bytes for stage in footprint.stages.values())
+        largest = max(component.bytes for component in model.components)
+        budget = self._memory.budget()
+        if budget is not None and largest + work + spare > budget.now_bytes:
+            work = max(0, footprint.peak_bytes - largest)
+        return work + spare
 
     def explain_job(self, plan: Plan) -> Explanation:
         """Every move of weights that the job would make if it ran now."""
@@ -103,17 +114,16 @@ class Planner:
             steps=steps,
         )
 
-    def _work_bytes(self, model: Model) -> int:
+    def _footprint(self, model: Model) -> Footprint:
         card = model.card
         row = next(
             row
             for row in card.table
             if (row.name, row.aspect_ratio) == (card.default_resolution, card.default_aspect_ratio)
         )
-        footprint = estimate_footprint(
+        return estimate_footprint(
             model, row.width, row.height, card.default_frames, device_kind=self._device_kind
         )
-        return max(stage.activation_bytes for stage in footprint.stages.values())
 
     def _needed(self, model: Model, component: str) -> Needed:
         found = model.component(component)

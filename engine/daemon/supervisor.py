@@ -128,6 +128,8 @@ class Supervisor:
         self.warm: WarmChanged | None = None
         self._rates = rates
         self._ring_rate = _read_rate(rates)
+        self.on_ready: Callable[[], None] = lambda: None
+        """Called when a fresh worker can take work."""
         self.used_at = time.monotonic()
         """When a job or an action last ended."""
         self._action_ids = count(1)
@@ -174,6 +176,11 @@ class Supervisor:
     @property
     def worker(self) -> WorkerProcess | None:
         return self._worker
+
+    @property
+    def starting(self) -> bool:
+        """Whether a worker is being started, which may not have a process yet."""
+        return self._starting is not None
 
     @property
     def running_job(self) -> int | None:
@@ -227,7 +234,7 @@ class Supervisor:
                 action.answer.set_exception(
                     NotNow(
                         f"{action.target}: the worker has said nothing for {silent:.0f} s; "
-                        "cancel its job twice to end it, or restart the engine"
+                        "`turbotui cleanup` ends it and starts another"
                     )
                 )
 
@@ -262,6 +269,7 @@ class Supervisor:
         ready = await self._ready
         self._ready_s = round(time.monotonic() - worker.asked_at, 3)
         self._allocator_told = ready.allocator
+        self.on_ready()
         self._memory.worker_ready(ready)
         self._memory.measure_context()
         self._set_state("idle")

@@ -43,5 +43,8 @@ def read_allocator(kind: Literal["cuda", "cpu"]) -> str | None:
     """The settings that are in force, as the allocator tells them: `name:value` by name."""
     if kind == "cpu":
         return None
-    told = torch.cuda.memory._snapshot()["allocator_settings"]
+    try:
+        told = torch.cuda.memory._snapshot()["allocator_settings"]
+    except RuntimeError:  # a backend that keeps no books
+        return f"backend:{torch.cuda.memory.get_allocator_backend()}"
     return ",".join(f"{name}:{told[name]}" for name in TOLD if name in told)

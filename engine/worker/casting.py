@@ -22,7 +22,9 @@ class CastLane:
 
     def __init__(self, device: torch.device, stream: torch.cuda.Stream) -> None:
         self._stream = stream
-        self._staged = torch.empty(BUFFER_BYTES, dtype=torch.uint8, device=device)
+        with torch.cuda.stream(stream):
+            # In the copies' own order: a block that computing has just freed may still be read.
+            self._staged = torch.empty(BUFFER_BYTES, dtype=torch.uint8, device=device)
         self._buffers = [
             torch.empty(BUFFER_BYTES, dtype=torch.uint8, pin_memory=True) for _ in range(BUFFERS)
         ]

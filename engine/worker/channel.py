@@ -17,6 +17,11 @@ from engine.wire import ComponentState, JobSpec, Manifest, Receipt, ReceiptStep,
 # --------------------------------------------------------------------------- daemon -> worker
 
 
+CACHE_STEP = "free the cache"
+"""Name of the step in which an unload gives back the allocator's cache, so that it is not counted as
+the weights'."""
+
+
 class ModelFiles(msgspec.Struct, frozen=True, kw_only=True):
     """A model as the catalog found it; enough to load it without looking again."""
 
@@ -234,6 +239,8 @@ class Unloaded(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
     action_id: int
     expected_bytes: int
+    cache_bytes: int
+    """Of the allocator's cache, which went before."""
 
 
 class WarmChanged(msgspec.Struct, frozen=True, kw_only=True, tag=True):

@@ -96,18 +96,19 @@ class Loading:
         self._warm = warm
         self._on_end = on_end
         self._cancelled = False
+        self._finished = False
         self._ended = threading.Event()
         # The region's bytes may have been freed by work that is still queued.
         self._after = backend.mark_compute()
 
     @property
     def ended(self) -> bool:
-        return self._ended.is_set()
+        return self._finished
 
     @property
     def ok(self) -> bool:
         """Whether all weights are there."""
-        return self._ended.is_set() and self.failure is None
+        return self._finished and self.failure is None
 
     def cancel(self) -> None:
         """Give up soon; returns once nothing of it is under way."""
@@ -144,25 +145,32 @@ class Loading:
         self._memory = None  # a load that is remembered must not keep a tensor of weights
         if failure is not None:
             self._fail(failure)
-        self._ended.set()
-        self._on_end(self)
+        self._finished = True
+        try:
+            self._on_end(self)
+        finally:
+            # Last: who waited to drop it must not be told afterwards that it is there.
+            self._ended.set()
 
     def _copy(self, sources: Mapping[Path, Source], count: Callable[[int], None]) -> None:
         memory, queued = self._memory, deque[Mark]()
         assert memory is not None, "a load runs once"
-        for transfers, gate in zip(self._by_segment, self._gates, strict=True):
-            if isinstance(gate, Vacancy):
-                left, gate = gate.wait(self._check)
-                self._backend.copies_wait(left)
-            self._check()
-            self._backend.copy(parts_of(transfers, memory, sources), count)
-            mark = self._backend.mark_copies()
-            gate.arrive(mark)
-            queued.append(mark)
-            if len(queued) > SEGMENTS_AHEAD:
-                queued.popleft().wait()
-        for mark in queued:
-            mark.wait()
+        try:
+            for transfers, gate in zip(self._by_segment, self._gates, strict=True):
+                if isinstance(gate, Vacancy):
+                    left, gate = gate.wait(self._check)
+                    self._backend.copies_wait(left)
+                self._check()
+                self._backend.copy(parts_of(transfers, memory, sources), count)
+                mark = self._backend.mark_copies()
+                gate.arrive(mark)
+                queued.append(mark)
+                if len(queued) > SEGMENTS_AHEAD:
+                    queued.popleft().wait()
+        finally:
+            # Also when it is given up: the files' pages must stay as long as the device reads them.
+            for mark in queued:
+                mark.wait()
 
     def _fail(self, failure: EngineError) -> None:
         self.failure = failure

@@ -185,7 +185,15 @@ class Worker:
                 return self._work.get(timeout=None if self._libraries_loaded else REST_S)
             except queue.Empty:
                 pass
-            if next(rest, self) is self:
+            try:
+                more = next(rest, self) is not self
+            except Exception as error:  # a job loads what this could not; only a broken device ends it
+                if self._backend.is_fatal(error):
+                    raise
+                text = f"libraries could not be loaded ahead: {type(error).__name__}: {error}"
+                self._channel.send(WorkerLog(level="info", event="worker", text=text))
+                more = False
+            if not more:
                 self._libraries_loaded = True
                 self._channel.send(LibrariesLoaded())
 
@@ -298,8 +306,10 @@ class Worker:
     def _switch(self, message: SwitchTo) -> None:
         action_id = message.action_id
 
-        def unloaded(num_bytes: int) -> tuple[int | None, float]:
-            self._channel.send(Unloaded(action_id=action_id, expected_bytes=num_bytes))
+        def unloaded(num_bytes: int, cache_bytes: int) -> tuple[int | None, float]:
+            self._channel.send(
+                Unloaded(action_id=action_id, expected_bytes=num_bytes, cache_bytes=cache_bytes)
+            )
             deadline = time.monotonic() + LOOK_S
             while True:
                 try:

@@ -13,7 +13,7 @@ from engine.errors import EngineError, JobCancelled, OutOfMemory
 from engine.units import size_text
 from engine.wire import ComponentState, Receipt, ReceiptAction, ReceiptStep
 from engine.worker.backend import Backend
-from engine.worker.channel import ComponentChanged
+from engine.worker.channel import CACHE_STEP, ComponentChanged
 from engine.worker.components import Component
 from engine.worker.faults import as_engine_error, forget
 from engine.worker.loading import Carrier, Loading
@@ -257,11 +257,16 @@ class Mover:
         self, action: Literal["unload", "free"], target: str, chosen: Sequence[Component]
     ) -> Receipt:
         began = self.clock()
+        steps: list[ReceiptStep] = []
+        before = self.backend.held_bytes()
         if action == "unload":
             self.backend.free_cache()  # or its bytes would count as the components'
-        before = self.backend.held_bytes()
+            cached, before = before, self.backend.held_bytes()
+            if cached > before:
+                steps.append(
+                    ReceiptStep(name=CACHE_STEP, bytes=cached - before, elapsed_s=self.clock() - began)
+                )
         expected = 0
-        steps = []
         for component in chosen:
             since = self.clock()
             expected += self.drop(component)

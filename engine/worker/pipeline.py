@@ -241,7 +241,7 @@ class _Run:
 
             def velocity(x_BCTHW: Tensor, step: int) -> Tensor:
                 def forward(net: Any) -> Tensor:
-                    if step == 0:
+                    if step == 0 and self._first_step_at is None:
                         self._note_first_step(net)
                     ahead = nets if step == 0 else ()
                     if step == self._steps - 1:

@@ -137,10 +137,13 @@ class ComponentStore:
                 try:
                     component = self.component(files, name)
                     self._bring(component, False, ignore_moved, None)
-                    loaded += component.bytes
                 except EngineError as error:
                     errors.append(f"{files.name}/{name}: {error}")
             self._mover.drop_broken()
+            for files, name in wanted:
+                with suppress(EngineError):
+                    component = self.component(files, name)
+                    loaded += component.bytes if component.resident else 0
         names = ", ".join(f"{files.name}/{name}" for files, name in wanted)
         return self._mover.receipt("load", names, began, error="; ".join(errors) or None, loaded_bytes=loaded)
 

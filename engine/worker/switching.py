@@ -15,12 +15,13 @@ from engine.worker.components import Component, Model
 from engine.worker.mover import Moved, Mover, ignore_moved
 
 Stepped: TypeAlias = Callable[[ReceiptStep], None]
-Unloaded: TypeAlias = Callable[[int], tuple[int | None, float]]
-"""(bytes that went) to the bytes that are seen to be back from outside, or None, and the seconds
-that looking took. Nothing is loaded before it returns; it may raise to give up."""
+Unloaded: TypeAlias = Callable[[int, int], tuple[int | None, float]]
+"""(bytes of weights that went, bytes of cache that went before) to the bytes that are seen to be back
+from outside, or None, and the seconds that looking took. Nothing is loaded before it returns; it may
+raise to give up."""
 
 
-def look_at_nothing(_num_bytes: int) -> tuple[int | None, float]:
+def look_at_nothing(_num_bytes: int, _cache_bytes: int) -> tuple[int | None, float]:
     """Where nobody looks from outside."""
     return None, 0.0
 
@@ -90,6 +91,7 @@ class _Switch:
             raise NotNow(f"{', '.join(busy)} is in use by the running job; cancel it or wait for its end")
         self._stepped("fits", sum(item.bytes for item in target), self._began)
 
+        at_start_bytes = mover.backend.held_bytes()
         mover.backend.free_cache()
         before = mover.backend.held_bytes()
         for item in previous:
@@ -99,7 +101,7 @@ class _Switch:
         since = mover.clock()
         returned = mover.returned_since(before)
         if previous:
-            seen, _ = self._unloaded(sum(item.bytes for item in previous))
+            seen, _ = self._unloaded(sum(item.bytes for item in previous), max(0, at_start_bytes - before))
             returned = returned if seen is None else seen
         self._stepped("verify", returned, since)
 

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from engine.models.index import FileIndex
-from engine.models.page_cache import mostly_cached, populate
+from engine.models.page_cache import may_know, mostly_cached, populate
 from engine.telemetry.host import HostProbe
 from engine.worker.backend import Backend, Registrar
 from engine.worker.channel import WorkerSettings
@@ -65,6 +65,8 @@ class Mapped:
     def __init__(self, path: Path, register: Callable[[Mapped, _Piece], None]) -> None:
         """`register` is asked for each piece that a load comes to and that is not registered."""
         self.path = path
+        self.truth = may_know(path)
+        """Whether the kernel tells us which of its pages are cached."""
         self._register = register
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -287,7 +289,7 @@ class WarmTier:
         if self.held or slower or self.refusal is not None:
             return
         for path, offset, num_bytes in needed:
-            if path not in mapped or not num_bytes:
+            if path not in mapped or not num_bytes or not mapped[path].truth:
                 continue
             for piece in mapped[path].pieces_of(offset, num_bytes):
                 if piece.state in ("absent", "cold") and piece.populated is None:
@@ -311,7 +313,7 @@ class WarmTier:
             address = mapped.address + piece.begin
             ahead, piece.populated = piece.populated, None
             cached = ahead.result() if ahead is not None else _populate_cached(address, piece.bytes)
-            if not cached:
+            if not cached or not mapped.truth:
                 piece.state = "cold"
                 return
             began = self._clock()

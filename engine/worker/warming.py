@@ -59,8 +59,9 @@ class Warmer:
             began = time.monotonic()
             try:
                 receipt = self._warm(message) if isinstance(message, Warm) else self._drop(message)
-            except EngineError as error:
-                receipt = self._receipt(action, "weight files", began, error=str(error))
+            except Exception as error:  # the thread's edge: the next request must be served, too
+                text = str(error) if isinstance(error, EngineError) else f"{type(error).__name__}: {error}"
+                receipt = self._receipt(action, "weight files", began, error=text)
             self._on_ended(ActionEnded(action_id=message.action_id, receipt=receipt))
 
     def _warm(self, message: Warm) -> Receipt:
