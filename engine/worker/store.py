@@ -222,7 +222,7 @@ class ComponentStore:
         else:
             self._mover.announce(component)
         loading = component.loading
-        if loading is None or loading.ended:
+        if loading is None or loading.ok:
             return
         component.arena.poll = lambda: moved(component, loading.done_bytes, component.bytes)
         component.arena.poll()  # also where it will be there before anything waits for it
