@@ -79,6 +79,9 @@ class _Switch:
         mover = self._mover
         mover.drop_broken()
         at_first = mover.residents()
+        busy = [item.label for item in at_first if item.leases and item not in target]
+        if busy:  # before anything is taken over
+            raise NotNow(f"{', '.join(busy)} is in use by the running job; cancel it or wait for its end")
         for item in target:
             since = mover.clock()
             if mover.adopt(item):
@@ -86,9 +89,6 @@ class _Switch:
         at_start = mover.residents()
         previous = [item for item in at_start if item not in target]
         absent = [item for item in target if item not in at_start]
-        busy = [item.label for item in previous if item.leases]
-        if busy:
-            raise NotNow(f"{', '.join(busy)} is in use by the running job; cancel it or wait for its end")
         self._stepped("fits", sum(item.bytes for item in target), self._began)
 
         at_start_bytes = mover.backend.held_bytes()
