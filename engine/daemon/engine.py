@@ -388,9 +388,12 @@ class Engine:
 
     async def unload(self, request: UnloadRequest) -> Receipt:
         if request.model is not None:
-            present = self.supervisor.residents.of_model(request.model)
-            # One whose folder is gone may still be loaded.
-            names = list(present) or [item.name for item in self.catalog.get(request.model).components]
+            names = list(self.supervisor.residents.of_model(request.model))
+            try:
+                names = [component.name for component in self.catalog.get(request.model).components]
+            except NotFound:
+                if not names:  # one whose folder is gone may still be loaded
+                    raise
             if request.component is not None and request.component not in names:
                 raise NotFound(
                     f"{request.model} has no component {request.component!r}; it has {', '.join(names)}"
