@@ -381,8 +381,10 @@ def explain_job(
         for item in stage.needed:
             here[item.label] = replace(here[item.label], last_used=ledger.clock)
         for load in plan.ahead:
-            ledger.add(load.needed)
-            ledger.tell(stage.name, "ahead", load.needed, load.reason)
+            ledger.adopt(stage.name, (load.needed,))
+            if load.needed.label not in here:
+                ledger.add(load.needed)
+                ledger.tell(stage.name, "ahead", load.needed, load.reason)
     return tuple(ledger.steps)
 
 

@@ -260,6 +260,8 @@ class ComponentStore:
             for load in plan.ahead:
                 if load.needed.component in names:
                     component = component_named(model, load.needed.component)
+                    if self._mover.adopt(component):
+                        continue
                     self._mover.begin(component, job_id=job_id, keep=self._mover.residents())
 
     def begin_swap(self, model: Model, outgoing: str, incoming: str, *, job_id: int | None) -> Swap | None:

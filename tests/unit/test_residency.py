@@ -272,3 +272,17 @@ def test_a_switch_leaves_room_for_work_and_says_what_it_leaves_out() -> None:
     with pytest.raises(DoesNotFit, match=r"a/dit.high needs 14\.00 GiB, the work of its largest stage 8"):
         plan_switch([], parts, budget_bytes=21 * GIB, reserve_bytes=8 * GIB)
     assert isinstance(explain_switch([], parts, budget_bytes=60 * GIB, reserve_bytes=0)[0], PlanStep)
+
+
+def test_what_a_later_stage_needs_is_taken_over_instead_of_loaded_ahead() -> None:
+    vae = Resident(model="a", component="vae", bytes=GIB, leased=False, last_used=0.0, content="wan")
+    stages = [
+        Stage(name="denoise", needed=(_same("b/dit", 10, "dit"),), working_bytes=0),
+        Stage(name="decode", needed=(_same("b/vae", 1, "wan"),), working_bytes=0),
+    ]
+    steps = explain_job([vae], stages, budget_bytes=20 * GIB)
+    assert [(step.stage, step.action, f"{step.model}/{step.component}") for step in steps] == [
+        ("denoise", "load", "b/dit"),
+        ("denoise", "adopt", "b/vae"),
+    ]
+    assert steps[-1].held_bytes == 11 * GIB
