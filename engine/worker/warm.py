@@ -84,6 +84,8 @@ class Mapped:
             _Piece(begin=begin, bytes=min(PIECE_BYTES, size - begin)) for begin in range(0, size, PIECE_BYTES)
         ]
         self.users = 0
+        self.registering = False
+        """Whether it is being registered while no load uses it."""
         self.last_used = 0.0
 
     @property
@@ -241,7 +243,7 @@ class WarmTier:
         found = self._files.get(path)
         try:
             stamp = _stamp(os.stat(path))
-            if found is not None and found.stamp != stamp and not found.users:
+            if found is not None and found.stamp != stamp and not (found.users or found.registering):
                 self._forget(found)
                 found = None
             if found is None:
@@ -336,11 +338,11 @@ class WarmTier:
                 mapped, piece = self._later.popleft()
                 if self._files.get(mapped.path) is not mapped:
                     continue
-                mapped.users += 1  # so that nobody unmaps it meanwhile
+                mapped.registering = True  # so that nobody unmaps it meanwhile
             # Nobody waits for it, so nothing goes for it either.
             self._register(mapped, piece, evict=False)
             with self._changed:
-                mapped.users -= 1
+                mapped.registering = False
 
 
 def _populate_cached(address: int, num_bytes: int) -> bool:

@@ -127,12 +127,10 @@ def test_a_range_within_a_file_touches_its_pieces_only_and_has_its_bytes(
     tier_of: Callable[..., WarmTier], file_of: Callable[[str], FileIndex], registrar: FakeRegistrar
 ) -> None:
     tier, file = tier_of(), file_of("a")
-    tier.held = True  # but for what the ranges touch: nothing follows in the background
     begin, num_bytes = PIECE - 10, PIECE + 30
-    with tier.in_use([file], []) as mapped:
-        tier.held = False
+    with tier.in_use([file], [(file.path, begin, num_bytes)]) as mapped:
         spans = list(mapped[file.path].spans(begin, num_bytes))
-        tier.held = True
+        tier.held = True  # nothing follows in the background
         assert [length for length, _ in spans] == [10, PIECE, 20]
         content = file.path.read_bytes()[begin : begin + num_bytes]
         assert b"".join(part.numpy().tobytes() for _, part in spans if part is not None) == content
@@ -279,7 +277,9 @@ def test_a_file_cut_short_under_its_mapping_is_sliced_and_never_read(
     tier_of: Callable[..., WarmTier], file_of: Callable[[str], FileIndex], registrar: FakeRegistrar
 ) -> None:
     tier, file = tier_of(), file_of("a")
-    with tier.in_use([file], []) as mapped:
+    with tier.in_use([file], [(file.path, 0, file.bytes)]) as mapped:
+        for piece in mapped[file.path].pieces:
+            assert piece.populated is not None and piece.populated.result()
         os.truncate(file.path, 100)
         # A touch of what is gone would end this process by SIGBUS.
         spans = list(mapped[file.path].spans(0, file.bytes))
