@@ -19,7 +19,9 @@ def file(tmp_path: Path) -> Path:
     """A file of which no page is cached."""
     path = tmp_path / "weights"
     path.write_bytes(os.urandom(NUM_BYTES))
-    drop([path])
+    with path.open("rb") as handle:
+        os.fdatasync(handle)
+        os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     if cached_bytes([path]):
         pytest.skip("this file system keeps its pages whatever it is told")
     return path
