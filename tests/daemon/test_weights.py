@@ -1,4 +1,4 @@
-"""Weights through a real engine: cleaned up, parked, explained, and never lost to two wishes at once."""
+"""Weights as the whole engine moves them: cleanup, park, switches, plans that come true, warm files."""
 
 from __future__ import annotations
 
@@ -6,48 +6,216 @@ import threading
 from pathlib import Path
 
 import msgspec
+import pytest
 
-from engine.errors import EngineError
+from engine.errors import NotNow
+from engine.models.page_cache import cached_bytes
 from engine.wire import (
     CleanupRequest,
     JobSpec,
     Manifest,
+    PlanStep,
     Receipt,
     SwitchRequest,
-    UnloadRequest,
     WarmRequest,
 )
-from tests.daemon.live import LiveEngine, stop_process, wait_for
+from tests.daemon.live import LiveEngine, is_gone, stop_process, wait_for
 
 SMALL, LARGE = "wan-demo-small", "wan-demo-large"
 
 
-def _resident(live: LiveEngine) -> set[str]:
+def resident(engine: LiveEngine) -> set[str]:
     return {
-        f"{model.name}/{part.name}"
-        for model in live.client.models()
-        for part in model.components
-        if part.state == "resident"
+        f"{model.name}/{item.name}"
+        for model in engine.client.models()
+        for item in model.components
+        if item.state == "resident"
     }
 
 
-def test_a_cleanup_replaces_the_worker_and_brings_back_what_was_there(live: LiveEngine) -> None:
-    assert live.client.switch(SwitchRequest(model=SMALL)).ok
-    before, pid = _resident(live), live.worker_pid()
+def all_of(engine: LiveEngine, name: str) -> set[str]:
+    (model,) = (model for model in engine.client.models() if model.name == name)
+    return {f"{name}/{item.name}" for item in model.components}
+
+
+def until_resident(engine: LiveEngine, wanted: set[str]) -> None:
+    wait_for(lambda: resident(engine) == wanted, 5, f"{wanted} being resident")
+
+
+def switch(engine: LiveEngine, model: str) -> Receipt:
+    return engine.client.switch(SwitchRequest(model=model))
+
+
+def moved(steps: tuple[PlanStep, ...], *actions: str) -> list[str]:
+    return [f"{step.model}/{step.component}" for step in steps if step.action in actions]
+
+
+def last_seq(engine: LiveEngine) -> int:
+    return max((line.seq for line in engine.client.logs()), default=0)
+
+
+def test_a_cleanup_brings_back_what_was_resident(live: LiveEngine) -> None:
+    assert switch(live, SMALL).ok
+    before = live.worker_pid()
     receipt = live.client.cleanup(CleanupRequest(reload=True))
-    assert (receipt.action, receipt.ok, receipt.error) == ("cleanup", True, None)
-    assert receipt.loaded_bytes > 0
-    assert [step.name.split()[0] for step in receipt.steps] == ["worker", "gone", "worker", "reload"]
-    assert live.worker_pid() not in (None, pid)
-    assert _resident(live) == before
-    empty = live.client.cleanup(CleanupRequest(reload=False))
-    assert (empty.ok, empty.loaded_bytes) == (True, 0)
-    assert _resident(live) == set()
+    assert receipt.ok, receipt.error
+    assert before is not None and is_gone(before)
+    after = live.worker_pid()
+    assert after not in (None, before)
+    names = [step.name for step in receipt.steps]
+    assert names == ["worker ended", "gone", f"worker {after} ready", "reload"]
+    (model,) = (model for model in live.client.models() if model.name == SMALL)
+    assert receipt.loaded_bytes == model.bytes
+    assert receipt.returned_bytes == receipt.expected_bytes > 0
+    until_resident(live, all_of(live, SMALL))
+
+    receipt = live.client.cleanup(CleanupRequest(reload=False))
+    assert receipt.ok and receipt.loaded_bytes == 0
+    assert resident(live) == set()
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_cleanup_under_a_job_leaves_it_interrupted_until_somebody_retries_it(
+    live: LiveEngine, long: JobSpec, stopped: bool
+) -> None:
+    job = live.client.submit(long)
+    live.until_running(job.id)
+    worker = live.worker_pid()
+    assert worker is not None
+    if stopped:
+        stop_process(worker)
+    receipt = live.client.cleanup(CleanupRequest(reload=False))
+    assert receipt.ok, receipt.error
+    assert is_gone(worker)
+    found = live.client.job(job.id)
+    assert found.status == "interrupted"
+    assert found.error is not None and "cleanup" in found.error
+    live.client.retry(job.id)
+    assert live.until_running(job.id).attempt == 2
+    with pytest.raises(NotNow, match=f"job {job.id} runs"):
+        live.client.park()
+    live.client.cancel(job.id)
+    assert live.settle(job.id).status == "cancelled"
+
+
+def test_park_ends_the_worker_and_the_next_job_starts_one(live: LiveEngine, short: JobSpec) -> None:
+    assert switch(live, SMALL).ok
+    worker = live.worker_pid()
+    receipt = live.client.park()
+    assert receipt.ok and receipt.action == "park"
+    assert worker is not None and is_gone(worker)
+    assert live.worker_pid() is None
+    assert resident(live) == set()
+    assert live.client.park().expected_bytes == 0
+    assert live.run(short).status == "done"
+    assert live.worker_pid() not in (None, worker)
+
+
+def test_two_switches_at_once_follow_each_other(live: LiveEngine) -> None:
+    targets = [SMALL, LARGE, SMALL, LARGE]
+    receipts: list[Receipt] = []
+    threads = [
+        threading.Thread(target=lambda name=name: receipts.append(switch(live, name))) for name in targets
+    ]
+    since = last_seq(live)
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(receipts) == len(targets)
+    assert all(receipt.ok for receipt in receipts), [receipt.error for receipt in receipts]
+    done = [line.text for line in live.client.logs(after=since) if line.event == "switch"]
+    last = LARGE if LARGE in done[-1] else SMALL
+    until_resident(live, all_of(live, last))
+
+
+def test_a_switch_does_what_was_explained(live: LiveEngine) -> None:
+    assert switch(live, SMALL).ok
+    told = live.client.explain_switch(SwitchRequest(model=LARGE))
+    assert told.fits, told.reason
+    receipt = switch(live, LARGE)
+    names = [step.name for step in receipt.steps]
+    assert [name.removeprefix("load ") for name in names if name.startswith("load ")] == moved(
+        told.steps, "load"
+    )
+    unloaded = {name.removeprefix("unload ") for name in names if name.startswith("unload ")}
+    assert unloaded == set(moved(told.steps, "evict"))
+    assert receipt.loaded_bytes == sum(step.bytes for step in told.steps if step.action == "load")
+    assert live.client.explain_switch(SwitchRequest(model=LARGE)).steps == ()
+
+
+def test_a_job_moves_what_was_explained_and_a_repeated_prompt_needs_no_encoder(
+    live: LiveEngine, short: JobSpec
+) -> None:
+    live.client.clear_cache()
+    assert switch(live, LARGE).ok
+    told = live.client.explain(short)
+    assert told.fits, told.reason
+    since = last_seq(live)
+    job = live.run(short)
+    assert job.status == "done"
+    lines = [line for line in live.client.logs(after=since) if line.job_id == job.id]
+    for event, actions in (("load", ("load", "ahead")), ("unload", ("evict",))):
+        happened = [line.text for line in lines if line.event == event]
+        expected = moved(told.steps, *actions)
+        assert len(happened) == len(expected), (happened, expected)
+        assert all(any(name in text for text in happened) for name in expected)
+
+    def stages(job_id: int) -> list[str]:
+        path = live.client.job(job_id).manifest
+        assert path is not None
+        manifest = msgspec.json.decode(Path(path).read_bytes(), type=Manifest)
+        return [record.stage for record in manifest.stages]
+
+    assert "text" in stages(job.id)
+    assert live.client.cache().entries == 1
+    again = live.run(short)
+    assert "text" not in stages(again.id)
+    live.client.clear_cache()
+
+
+def test_warm_files_are_in_the_page_cache_and_dropped_ones_are_not(live: LiveEngine, models: Path) -> None:
+    folder = next(models.rglob(f"{SMALL}/transformer"))
+    paths = sorted(folder.glob("*.safetensors"))
+    size = sum(path.stat().st_size for path in paths)
+    request = WarmRequest(model=SMALL, component="dit")
+    receipt = live.client.warm(request)
+    assert receipt.ok, receipt.error
+    assert (receipt.proof, receipt.loaded_bytes) == ("page-cache", size)
+    assert cached_bytes(paths) == size
+    receipt = live.client.drop_warm(request)
+    assert receipt.ok and receipt.expected_bytes == size
+    left = cached_bytes(paths)
+    assert left is not None
+    assert receipt.returned_bytes == size - left
+    if left:
+        pytest.skip("this file system keeps its pages whatever it is told")
+    assert receipt.residue_bytes == 0
+    assert live.client.warm(request).loaded_bytes == size
+
+
+def test_an_engine_at_rest_parks_by_itself_where_its_settings_say_so(spare: LiveEngine) -> None:
+    spare.environ["TURBOTUI_ENGINE_IDLE_UNLOAD_S"] = "1"
+    spare.start()
+    wait_for(
+        lambda: any(line.event == "device" for line in spare.client.logs()), 10, "the choice of a device"
+    )
+    assert switch(spare, SMALL).ok
+    worker = spare.worker_pid()
+    wait_for(lambda: spare.worker_pid() is None, 8, "the end of the worker")
+    assert worker is not None and is_gone(worker)
+    reason, receipt = wait_for(
+        lambda: len(lines := [line for line in spare.client.logs() if line.event == "park"]) == 2 and lines,
+        5,
+        "the receipt of the park",
+    )
+    assert "nothing was asked for 1 s" in reason.text
+    assert receipt.level == "info" and "worker and everything on it" in receipt.text
 
 
 def test_two_cleanups_at_once_are_one(live: LiveEngine) -> None:
     assert live.client.switch(SwitchRequest(model=SMALL)).ok
-    before = _resident(live)
+    before = resident(live)
     receipts: list[Receipt] = []
     asking = [
         threading.Thread(target=lambda: receipts.append(live.client.cleanup(CleanupRequest())))
@@ -58,97 +226,13 @@ def test_two_cleanups_at_once_are_one(live: LiveEngine) -> None:
     for thread in asking:
         thread.join(30)
     assert [receipt.ok for receipt in receipts] == [True, True]
-    assert _resident(live) == before
+    assert resident(live) == before
 
 
-def test_two_switches_at_once_come_one_after_the_other(live: LiveEngine) -> None:
-    receipts: dict[str, Receipt] = {}
-
-    def switch(name: str) -> None:
-        receipts[name] = live.client.switch(SwitchRequest(model=name))
-
-    asking = [threading.Thread(target=switch, args=(name,)) for name in (SMALL, LARGE)]
-    for thread in asking:
-        thread.start()
-    for thread in asking:
-        thread.join(30)
-    assert all(receipts[name].ok for name in (SMALL, LARGE))
-    models = {label.split("/")[0] for label in _resident(live)}
-    assert len(models) == 1
-
-
-def test_a_cleanup_under_a_job_interrupts_it_even_where_the_worker_hangs(
-    live: LiveEngine, long: JobSpec, short: JobSpec
-) -> None:
-    job = live.client.submit(long)
-    live.until_running(job.id)
-    pid = live.worker_pid()
-    assert pid is not None
-    stop_process(pid)
-    assert live.client.cleanup(CleanupRequest(reload=False)).ok
-    ended = live.settle(job.id)
-    assert (ended.status, ended.error_code) == ("interrupted", "cleaned_up")
-    assert live.run(short).status == "done"
-    again = live.client.retry(job.id)
-    assert again.status in ("queued", "running")
-    live.client.cancel(job.id)
-    live.settle(job.id)
-
-
-def test_park_ends_the_worker_and_the_next_work_starts_one(live: LiveEngine, long: JobSpec) -> None:
-    assert live.client.switch(SwitchRequest(model=SMALL)).ok
-    receipt = live.client.park()
-    assert (receipt.action, receipt.ok, receipt.residue_bytes) == ("park", True, 0)
-    assert live.worker_pid() is None
+def test_a_park_under_a_job_is_refused(live: LiveEngine, long: JobSpec) -> None:
     job = live.client.submit(long)
     wait_for(lambda: live.client.job(job.id).status == "running", 20, "the job's start")
-    try:
+    with pytest.raises(NotNow, match="runs"):
         live.client.park()
-    except EngineError as error:
-        assert error.code == "not_now"
-    else:
-        raise AssertionError("a park under a job was not refused")
     live.client.cancel(job.id)
     live.settle(job.id)
-
-
-def test_what_is_explained_is_what_happens(live: LiveEngine) -> None:
-    live.client.unload(UnloadRequest())
-    plan = live.client.explain_switch(SwitchRequest(model=LARGE))
-    assert plan.fits
-    receipt = live.client.switch(SwitchRequest(model=LARGE))
-    loads = [step.component for step in plan.steps if step.action == "load"]
-    done = [step.name.rpartition("/")[2] for step in receipt.steps if step.name.startswith("load ")]
-    assert loads == done == ["text", "dit", "vae"]
-    assert all(step.reason for step in plan.steps)
-
-
-def test_a_prompt_that_was_seen_needs_no_text_encoder(live: LiveEngine, short: JobSpec) -> None:
-    first, again = live.run(short), live.run(short)
-    assert first.manifest is not None and again.manifest is not None
-    manifests = [
-        msgspec.json.decode(Path(path).read_bytes(), type=Manifest)
-        for path in (first.manifest, again.manifest)
-    ]
-    assert "text" not in [line.stage for line in manifests[1].stages]
-    assert manifests[0].frames_sha256 == manifests[1].frames_sha256
-    assert manifests[1].first_step_at is not None
-    assert len(manifests[1].step_s) == 1
-
-
-def test_warm_and_drop_tell_what_the_page_cache_holds(live: LiveEngine) -> None:
-    live.client.switch(SwitchRequest(model=SMALL))
-    warm = live.client.warm(WarmRequest(model=SMALL, component="dit"))
-    assert (warm.ok, warm.proof) == (True, "page-cache")
-    dropped = live.client.drop_warm(WarmRequest(model=SMALL, component="dit"))
-    assert dropped.ok
-    assert dropped.returned_bytes is None or dropped.returned_bytes <= dropped.expected_bytes
-
-
-def test_an_engine_that_rests_parks_by_itself(spare: LiveEngine) -> None:
-    spare.environ["TURBOTUI_ENGINE_IDLE_UNLOAD_S"] = "1"
-    spare.start()
-    wait_for(lambda: any(device.in_use for device in spare.status().devices), 10, "the first reading")
-    assert spare.client.switch(SwitchRequest(model=SMALL)).ok
-    wait_for(lambda: spare.worker_pid() is None, 15, "the park")
-    assert spare.client.jobs() == []
