@@ -5,15 +5,16 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import io
 import os
-import resource
 import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -264,13 +265,23 @@ def test_a_disk_that_cannot_be_read_is_a_miss(store: EmbeddingStore, monkeypatch
 # --------------------------------------------------------------------------- where nothing can be written
 
 
+class _ShortDisk(io.FileIO):
+    """A file on a disk that takes 4 KiB of it and no more."""
+
+    def write(self, data: Any, /) -> int:
+        if self.tell() + len(memoryview(data)) > 4096:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().write(data)
+
+
 @pytest.fixture
-def full_disk() -> Iterator[None]:
-    """No file may grow beyond 4 KiB, as on a disk that fills up while one is written."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not by a limit of this process: that would hold for what the test run itself prints into a file."""
+
+    def open_short(handle: int, mode: str) -> Any:
+        return io.BufferedWriter(_ShortDisk(handle, mode))
+
+    monkeypatch.setattr("engine.embeddings.open", open_short, raising=False)
 
 
 def test_a_full_disk_is_said_once_and_leaves_nothing_behind(store: EmbeddingStore, full_disk: None) -> None:
