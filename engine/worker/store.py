@@ -208,7 +208,8 @@ class ComponentStore:
                     component.leases -= 1
                     component.last_used = self._clock()
                     component.arena.poll = _ignore_wait
-                    if component.broken or not (whole or component.resident):
+                    useless = component.broken or not (whole or component.resident)
+                    if useless and not component.leases:
                         self._mover.drop(component)
                     self._mover.announce(component)
 

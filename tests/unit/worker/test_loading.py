@@ -290,3 +290,18 @@ def test_a_restore_does_not_count_what_failed_while_it_waited_for_the_rest(
     assert receipt.error is not None and "its disk is broken" in receipt.error
     assert receipt.loaded_bytes == vae.bytes
     assert set(store.weights()) == {f"{SMALL}/vae"}
+
+
+def test_a_lease_that_fails_takes_nothing_from_another_of_the_same_component(
+    store: ComponentStore, files: Files, backend: SteppedBackend, expected: Tensor
+) -> None:
+    model = store.open(files(SMALL))
+    go_on = threading.Event()
+    backend.before = lambda segment: go_on.wait(10) if segment else None  # type: ignore[assignment,return-value]
+    with _lease(store, model, under_compute=True) as modules:
+        with pytest.raises(JobCancelled), _lease(store, model, under_compute=True):
+            go_on.set()
+            backend.before = lambda segment: None
+            raise JobCancelled("cancelled")
+        assert set(store.weights()) == {f"{SMALL}/dit"}
+        assert torch.equal(_forward(modules["dit"]), expected)
