@@ -108,6 +108,17 @@ def _until(true: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
+def _rest(tier: WarmTier) -> None:
+    """Until the thread in the background has nothing left to do, and uses no file."""
+
+    def at_rest() -> bool:
+        with tier._changed:
+            files = tier._files.values()
+            return not tier._later and not any(mapped.users or mapped.registering for mapped in files)
+
+    _until(at_rest)
+
+
 def test_each_piece_is_registered_once_and_spans_cut_at_them(
     tier_of: Callable[..., WarmTier], file_of: Callable[[str], FileIndex], registrar: FakeRegistrar
 ) -> None:
@@ -162,6 +173,7 @@ def test_what_a_load_uses_is_never_given_up(
         assert [registered for _, registered in spans] == [True, False, False, False]
         assert tier.drop([a.path]) == 0
         assert tier.registered_bytes([a.path]) == a.bytes
+    _rest(tier)
     assert ("unregister", min(registrar.registered)) not in registrar.calls
     assert tier.drop([a.path, b.path]) == a.bytes + PIECE
     assert registrar.registered == {}
@@ -213,6 +225,7 @@ def test_a_file_that_was_replaced_is_mapped_anew(
         os.utime(file.path, ns=(1, 1))
         with tier.in_use([file], []) as mapped:  # the old one is in use: this load goes without
             assert mapped == {}
+    _rest(tier)
     assert tier.drop([file.path]) == file.bytes
 
 
@@ -239,7 +252,7 @@ def test_what_follows_in_the_background_gives_nothing_up(
     _use(tier, b)
     tier.release_hold()
     _until(lambda: tier.registered_bytes([b.path]) == PIECE)
-    _until(lambda: not tier._later)
+    _rest(tier)
     assert tier.registered_bytes([a.path]) == a.bytes
 
 
@@ -267,7 +280,7 @@ def test_cold_pieces_are_not_registered_under_a_load(
     cached = False
     monkeypatch.setattr(warm, "mostly_cached", lambda address, num_bytes: cached)
     assert not any(registered for _, registered in _use(tier, file)[file.path])
-    _until(lambda: not tier._later)
+    _rest(tier)
     assert registrar.calls == []
     cached = True
     assert all(registered for _, registered in _use(tier, file)[file.path])
@@ -289,7 +302,7 @@ def test_a_file_cut_short_under_its_mapping_is_sliced_and_never_read(
     assert tier.registered_bytes([file.path]) == file.bytes
     with tier.in_use([file], []) as mapped:  # another length: the old mapping goes
         assert len(mapped[file.path]._map) == 100
-    _until(lambda: not tier._later)
+    _rest(tier)
     assert cached_bytes([file.path]) is not None
 
 
@@ -320,6 +333,6 @@ def test_loads_of_several_threads_register_each_piece_once(
         thread.start()
     for thread in threads:
         thread.join()
-    _until(lambda: not tier._later)
+    _rest(tier)
     assert failed == []
     assert len(registrar.calls) == PIECES
