@@ -60,17 +60,12 @@ class Mark(Protocol):
     def wait(self) -> None:
         """Block this thread until it has passed; raises what the device answers when it broke."""
 
-    def passed(self) -> bool: ...
-
 
 class Passed:
     """The mark of a device whose work is done when the call returns."""
 
     def wait(self) -> None:
         pass
-
-    def passed(self) -> bool:
-        return True
 
 
 class DeviceMemory(Protocol):

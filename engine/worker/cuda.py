@@ -197,6 +197,3 @@ class _CudaMark:
 
     def wait(self) -> None:
         self.event.synchronize()
-
-    def passed(self) -> bool:
-        return bool(self.event.query())  # type: ignore[no-untyped-call]
