@@ -32,11 +32,14 @@ class Source(Protocol):
             ModelUnusable: the file ends before, or cannot be read.
         """
 
-    def spans(self, offset: int, num_bytes: int) -> Iterator[tuple[int, Tensor | None]]:
+    def spans(
+        self, offset: int, num_bytes: int, *, prefers_reading: Callable[[int], bool]
+    ) -> Iterator[tuple[int, Tensor | None]]:
         """Cut a range where its pages begin or end to be registered: (bytes, those bytes or None).
 
         What is registered comes as a uint8 host tensor from which the device copies by itself; it
-        is never read on the host, where a file cut short would end the process.
+        is never read on the host, where a file cut short would end the process. For bytes that
+        would be registered now, `prefers_reading(bytes)` says whether the caller would rather read.
         """
 
 
@@ -52,6 +55,15 @@ class Part:
     """In the file; where `target` has another one, the copy casts."""
     target: Tensor
     """1-D, contiguous, on the device."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Batch:
+    """Parts that are told of together, such as a block of a net."""
+
+    parts: Iterable[Part]
+    queued: Callable[[Mark], None]
+    """Called when their copies and all earlier ones are queued, with the mark of their end."""
 
 
 class Mark(Protocol):
@@ -98,6 +110,15 @@ class Registrar(Protocol):
 class Backend(Protocol):
     """A device as the worker needs it. Copies may be queued by any thread, one at a time."""
 
+    def connect(self) -> None:
+        """Make the device's context; before it models can be opened, and nothing else done.
+
+        Other threads run meanwhile. It takes 0.2 s, or until another process has ended there.
+
+        Raises:
+            RuntimeError: no usable device; the text is the driver's.
+        """
+
     @property
     def kind(self) -> Literal["cuda", "cpu"]: ...
     @property
@@ -120,14 +141,15 @@ class Backend(Protocol):
 
     def new_memory(self, num_bytes: int) -> DeviceMemory: ...
 
-    def copy(self, parts: Iterable[Part], moved: Callable[[int], None]) -> None:
-        """Queue the copies of `parts` in their order, calling `moved(bytes)` as they are queued.
+    def copy(self, batches: Iterable[Batch], moved: Callable[[int], None]) -> None:
+        """Queue the copies of `batches` in their order, calling `moved(bytes)` as they are queued.
 
-        Whatever `moved` raises ends it, with no read of a file under way.
+        Batches are taken while earlier ones are still being read, and all are queued on return.
+        Whatever a callback or `batches` raises ends it, with no read of a file under way.
         """
 
-    def prepare_copies(self) -> None:
-        """Make the pinned buffers now that the first copies of uncached bytes would make."""
+    def prepare_copies(self) -> str | None:
+        """Make the buffers now that the first copy would make; why they are not pinned, if so."""
 
     def measure_ring(self, source: Source, num_bytes: int) -> None:
         """Find out `ring_rate` by reading so much of a cached file; copies nothing."""
@@ -180,18 +202,13 @@ class Backend(Protocol):
 
 
 def open_backend(kind: Literal["cuda", "cpu"]) -> Backend:
-    """The backend of this process; on `cuda` this makes the context.
-
-    Raises:
-        RuntimeError: no usable GPU; the text is the driver's.
-    """
+    """The backend of this process, which still has to `connect`."""
     if kind == "cpu":
         from engine.worker.cpu import CpuBackend
 
         return CpuBackend()
     from engine.worker.cuda import CudaBackend
 
-    torch.cuda.init()  # type: ignore[no-untyped-call]
     return CudaBackend()
 
 

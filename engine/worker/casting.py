@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 
 from engine.worker.backend import Part, host_view
+from engine.worker.ring import pinned
 
 BUFFER_BYTES = 2**20
 """One such allocation on the device shares a 2 MiB segment with other small ones."""
@@ -25,9 +26,7 @@ class CastLane:
         with torch.cuda.stream(stream):
             # In the copies' own order: a block that computing has just freed may still be read.
             self._staged = torch.empty(BUFFER_BYTES, dtype=torch.uint8, device=device)
-        self._buffers = [
-            torch.empty(BUFFER_BYTES, dtype=torch.uint8, pin_memory=True) for _ in range(BUFFERS)
-        ]
+        self._buffers = [pinned(BUFFER_BYTES)[0] for _ in range(BUFFERS)]
         self._emptied = [torch.cuda.Event(blocking=True) for _ in self._buffers]  # type: ignore[no-untyped-call]
         self._next = 0
 

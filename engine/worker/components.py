@@ -139,7 +139,7 @@ class Component:
     def _loading(
         self,
         memory: Tensor,
-        gates: Sequence[Gate | Vacancy],
+        gates: Sequence[Gate] | Sequence[Vacancy],
         backend: Backend,
         warm: WarmTier | None,
         began: float,

@@ -17,6 +17,7 @@ from torch import Tensor
 from engine.wire import Proof
 from engine.worker.backend import (
     CHUNK_BYTES,
+    Batch,
     DeviceMemory,
     Mark,
     Part,
@@ -65,6 +66,9 @@ class CpuBackend:
         self._page = os.sysconf("SC_PAGE_SIZE")
         self._libc = ctypes.CDLL(None)
 
+    def connect(self) -> None:
+        pass
+
     @property
     def device_name(self) -> str:
         for line in _proc("cpuinfo").splitlines():
@@ -79,27 +83,30 @@ class CpuBackend:
     def new_memory(self, num_bytes: int) -> DeviceMemory:
         return HostMemory(num_bytes, self._count_move)
 
-    def copy(self, parts: Iterable[Part], moved: Callable[[int], None]) -> None:
-        staging: Tensor | None = None
-        for part in parts:
-            width = part.dtype.itemsize
-            step = CHUNK_BYTES // width
-            for first in range(0, part.bytes // width, step):
-                self._count_move()
-                target = part.target[first : first + step]
-                num_bytes, offset = target.numel() * width, part.offset + first * width
-                if target.dtype == part.dtype:
-                    part.source.read_into(offset, host_view(target))
-                else:
-                    if staging is None:
-                        staging = torch.empty(CHUNK_BYTES, dtype=torch.uint8)
-                    read = staging[:num_bytes]
-                    part.source.read_into(offset, host_view(read))
-                    target.copy_(read.view(part.dtype))
-                moved(num_bytes)
+    def copy(self, batches: Iterable[Batch], moved: Callable[[int], None]) -> None:
+        staging = torch.empty(CHUNK_BYTES, dtype=torch.uint8)
+        for batch in batches:
+            for part in batch.parts:
+                self._copy_part(part, staging, moved)
+            batch.queued(Passed())
 
-    def prepare_copies(self) -> None:
-        pass
+    def _copy_part(self, part: Part, staging: Tensor, moved: Callable[[int], None]) -> None:
+        width = part.dtype.itemsize
+        step = CHUNK_BYTES // width
+        for first in range(0, part.bytes // width, step):
+            self._count_move()
+            target = part.target[first : first + step]
+            num_bytes, offset = target.numel() * width, part.offset + first * width
+            if target.dtype == part.dtype:
+                part.source.read_into(offset, host_view(target))
+            else:
+                read = staging[:num_bytes]  # its pages are touched only where something is cast
+                part.source.read_into(offset, host_view(read))
+                target.copy_(read.view(part.dtype))
+            moved(num_bytes)
+
+    def prepare_copies(self) -> str | None:
+        return None
 
     def measure_ring(self, source: Source, num_bytes: int) -> None:
         pass

@@ -5,16 +5,17 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from engine.wire import Proof
-from engine.worker.backend import DeviceMemory, Mark, Part, Source, first_calls, later_calls
+from engine.worker.backend import Batch, DeviceMemory, Mark, Part, Source, first_calls, later_calls
 from engine.worker.casting import CastLane
 from engine.worker.channel import AllocatorSample
-from engine.worker.registrar import HostRegistrar
+from engine.worker.registrar import HostRegistrar, make_context
 from engine.worker.ring import Ring
 
 
@@ -49,54 +50,65 @@ class CudaBackend:
 
     def __init__(self) -> None:
         self.device = torch.device("cuda", 0)
-        properties = torch.cuda.get_device_properties(self.device)
-        self.device_name: str = properties.name
-        self.total_bytes: int = properties.total_memory
-        # Same seed, same frames: cuDNN may otherwise pick kernels that add in any order.
-        torch.backends.cudnn.deterministic = True
-        self._copies = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        self.device_name = ""
+        self.total_bytes = 0
+        self.registrar = HostRegistrar()
         self._copying = threading.Lock()
         self._ring: Ring | None = None
         self._casts: CastLane | None = None
-        self.registrar = HostRegistrar()
+
+    def connect(self) -> None:
+        make_context()
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+        properties = torch.cuda.get_device_properties(self.device)
+        self.device_name = properties.name
+        self.total_bytes = properties.total_memory
+        # Same seed, same frames: cuDNN may otherwise pick kernels that add in any order.
+        torch.backends.cudnn.deterministic = True
+        self._copies = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
 
     def new_memory(self, num_bytes: int) -> DeviceMemory:
         return CudaMemory(num_bytes, self.device)
 
-    def copy(self, parts: Iterable[Part], moved: Callable[[int], None]) -> None:
+    def copy(self, batches: Iterable[Batch], moved: Callable[[int], None]) -> None:
         with self._copying, torch.no_grad():
+            ring = self._open_ring()
             try:
-                for part in parts:
-                    if part.dtype == part.target.dtype:
-                        self._copy_bytes(part, moved)
-                    else:
-                        if self._casts is None:
-                            self._casts = CastLane(self.device, self._copies)
-                        self._casts.copy(part, moved)
-                if self._ring is not None:
-                    self._ring.flush()
+                for batch in batches:
+                    for part in batch.parts:
+                        if part.dtype == part.target.dtype:
+                            self._copy_bytes(part, ring, moved)
+                        else:
+                            if self._casts is None:
+                                self._casts = CastLane(self.device, self._copies)
+                            self._casts.copy(part, moved)
+                    ring.then(partial(self._tell_queued, batch.queued))
+                ring.flush()
             except BaseException:
-                if self._ring is not None:
-                    self._ring.abandon()
+                ring.abandon()
                 self._copies.synchronize()
                 raise
 
-    def _copy_bytes(self, part: Part, moved: Callable[[int], None]) -> None:
+    def _copy_bytes(self, part: Part, ring: Ring, moved: Callable[[int], None]) -> None:
         target = part.target.view(torch.uint8)
         done = 0
-        for length, host in part.source.spans(part.offset, part.bytes):
+        # While threads fill the ring this thread would wait: it registers the next pages meanwhile.
+        for length, host in part.source.spans(part.offset, part.bytes, prefers_reading=ring.has_room):
             into = target[done : done + length]
             if host is None:
-                self._open_ring().put(part.source, part.offset + done, into, moved)
+                ring.put(part.source, part.offset + done, into, moved)
             else:
                 with torch.cuda.stream(self._copies):
                     into.copy_(host, non_blocking=True)
                 moved(length)
             done += length
 
-    def prepare_copies(self) -> None:
+    def _tell_queued(self, queued: Callable[[Mark], None]) -> None:
+        queued(self.mark_copies())
+
+    def prepare_copies(self) -> str | None:
         with self._copying:
-            self._open_ring()
+            return self._open_ring().refusal
 
     def _open_ring(self) -> Ring:
         if self._ring is None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from engine.errors import EngineError, JobCancelled
 from engine.models.index import ComponentIndex
 from engine.units import size_text
-from engine.worker.backend import Backend, Mark, Source
+from engine.worker.backend import Backend, Batch, Mark, Source
 from engine.worker.faults import as_engine_error, forget
 from engine.worker.region import POLL_S, Gate
 from engine.worker.stream import Transfer, open_sources, parts_of
@@ -69,7 +69,7 @@ class Loading:
         index: ComponentIndex,
         transfers: Sequence[Transfer],
         memory: Tensor,
-        gates: Sequence[Gate | Vacancy],
+        gates: Sequence[Gate] | Sequence[Vacancy],
         backend: Backend,
         warm: WarmTier | None,
         *,
@@ -77,7 +77,7 @@ class Loading:
         began: float,
         on_end: Callable[[Loading], None],
     ) -> None:
-        """`gates` are those of the segments; a `Vacancy` for one that another still computes with.
+        """`gates` are those of the segments; vacancies where another still computes with them.
 
         `on_end` runs on the thread that ran it, when all weights are there or none will come.
         """
@@ -91,7 +91,8 @@ class Loading:
         for transfer in transfers:
             self._by_segment[transfer.segment].append(transfer)
         self._memory: Tensor | None = memory
-        self._gates = gates
+        self._gates = [gate for gate in gates if isinstance(gate, Gate)]
+        self._vacancies = [gate for gate in gates if isinstance(gate, Vacancy)]
         self._backend = backend
         self._warm = warm
         self._on_end = on_end
@@ -135,8 +136,6 @@ class Loading:
             with open_sources(self._index.files, transfers, self._warm) as sources:
                 self._backend.copies_wait(self._after)
                 self._copy(sources, count)
-        except EngineError as error:
-            failure = error
         except Exception as error:  # whatever it was, those who wait at the gates must be told
             failure = as_engine_error(
                 error, self._backend, f"loading {self.label} ({size_text(self.total_bytes)})"
@@ -155,18 +154,25 @@ class Loading:
     def _copy(self, sources: Mapping[Path, Source], count: Callable[[int], None]) -> None:
         memory, queued = self._memory, deque[Mark]()
         assert memory is not None, "a load runs once"
-        try:
-            for transfers, gate in zip(self._by_segment, self._gates, strict=True):
-                if isinstance(gate, Vacancy):
-                    left, gate = gate.wait(self._check)
-                    self._backend.copies_wait(left)
-                self._check()
-                self._backend.copy(parts_of(transfers, memory, sources), count)
-                mark = self._backend.mark_copies()
+
+        def batch(transfers: Sequence[Transfer], gate: Gate) -> Batch:
+            self._check()
+
+            def arrive(mark: Mark) -> None:
                 gate.arrive(mark)
                 queued.append(mark)
                 if len(queued) > SEGMENTS_AHEAD:
                     queued.popleft().wait()
+
+            return Batch(parts=parts_of(transfers, memory, sources), queued=arrive)
+
+        try:
+            if not self._vacancies:  # in one go: the next segment is read while this one is sent
+                self._backend.copy(map(batch, self._by_segment, self._gates), count)
+            for transfers, vacancy in zip(self._by_segment, self._vacancies, strict=False):
+                left, gate = vacancy.wait(self._check)
+                self._backend.copies_wait(left)
+                self._backend.copy([batch(transfers, gate)], count)
         finally:
             # Also when it is given up: the files' pages must stay as long as the device reads them.
             for mark in queued:
@@ -176,6 +182,8 @@ class Loading:
         self.failure = failure
         for gate in self._gates:
             gate.fail(failure)
+        for vacancy in self._vacancies:
+            vacancy.fail(failure)
 
     def _check(self) -> None:
         if self._cancelled:

@@ -52,11 +52,12 @@ from engine.worker.channel import (
     WorkerSettings,
 )
 from engine.worker.embedding_cache import EmbeddingCache
+from engine.worker.mapped import PIECE_BYTES
 from engine.worker.pipeline import run_job, versions
 from engine.worker.progress import Shares, shares_of
 from engine.worker.store import ComponentStore
 from engine.worker.stream import FileSource
-from engine.worker.warm import MEASURED_PIECES, PIECE_BYTES, open_warm_tier
+from engine.worker.warm import MEASURED_PIECES, open_warm_tier
 from engine.worker.warming import Warmer
 
 SAMPLE_S = 0.1
@@ -77,7 +78,7 @@ def run_worker(connection: Connection[Any, Any], device_id: str, settings: Worke
         backend = open_backend("cpu" if device_id == "cpu" else "cuda")
         worker = Worker(channel, backend, settings)
         worker.listen()
-        backend.warm_up()
+        worker.connect()
     except Exception as error:  # the process edge: said once, to the one who can tell a person
         text = str(error) if isinstance(error, EngineError) else f"{type(error).__name__}: {error}"
         channel.send(WorkerLog(level="error", event="worker", text=f"{device_id} cannot be used: {text}"))
@@ -94,6 +95,10 @@ class Worker:
         self._channel = channel
         self._backend = backend
         self._settings = settings
+        self._began = time.monotonic()
+        self._laps: list[str] = []
+        """What the start has done after how many seconds."""
+        self._connected = threading.Event()
         self._baseline_rss_bytes = _rss_bytes()
         self._work: queue.SimpleQueue[RunJob | SwitchTo | Restore | Stop | None] = queue.SimpleQueue()
         # Served also between two steps of a job; None in `_work` wakes the loop for them.
@@ -132,19 +137,44 @@ class Worker:
                 self._warm.held = self._settings.stream == "auto"
             threading.Thread(target=self._open_ahead, name="opener", daemon=True).start()
 
+    def connect(self) -> None:
+        """Make the context and load the first libraries; loads travel as soon as there is the one.
+
+        Raises:
+            RuntimeError: as `Backend.connect`.
+        """
+        self._backend.connect()
+        self._lap("context")
+        threading.Thread(target=self._prepare_copies, name="buffers", daemon=True).start()
+        self._connected.set()
+        self._backend.warm_up()
+        self._lap("libraries")
+
+    def _prepare_copies(self) -> None:
+        refusal = self._backend.prepare_copies()
+        self._lap("buffers")
+        if refusal is not None:
+            text = f"the host pins no memory ({refusal}); weights travel at a fraction of the bus's rate"
+            self._channel.send(WorkerLog(level="warning", event="warm", text=text, memory=True))
+
     def _open_ahead(self) -> None:
-        self._backend.prepare_copies()
         for wanted in self._settings.opened:
             with suppress(EngineError):  # said when it is loaded
                 self._store.component(wanted.model, wanted.component)
+        self._lap("files")
 
     def _preload(self, message: Preload) -> None:
+        self._connected.wait()
         for wanted in message.wanted:
             try:
                 self._store.begin(wanted.model, wanted.component)
             except EngineError as error:
                 text = f"{wanted.model.name}/{wanted.component} did not come back: {error}"
                 self._channel.send(WorkerLog(level="warning", event="load", text=text, memory=True))
+        self._lap("first loads begun")
+
+    def _lap(self, name: str) -> None:
+        self._laps.append(f"{name} {time.monotonic() - self._began:.3f}")
 
     def run(self) -> None:
         """Until told to stop."""
@@ -161,6 +191,8 @@ class Worker:
         threading.Thread(target=self._sample, name="sampler", daemon=True).start()
         if self._warm is not None:
             self._warm.release_hold()
+        text = f"ready after {time.monotonic() - self._began:.3f} s: {', '.join(self._laps)}"
+        self._channel.send(WorkerLog(level="debug", event="start", text=text))
         rest = self._rest()
         while True:
             message = self._next(rest)

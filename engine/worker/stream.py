@@ -8,7 +8,7 @@ mapping, where a short read is one sentence; the device copies from registered p
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +22,8 @@ from engine.models.dtypes import DTYPES
 from engine.models.index import FETCH_AGAIN, ComponentIndex, FileIndex, check_unchanged
 from engine.worker.arena import Layout
 from engine.worker.backend import Part, Source
-from engine.worker.warm import Mapped, WarmTier
+from engine.worker.mapped import Mapped
+from engine.worker.warm import WarmTier
 
 TORCH_DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
     {spelling: getattr(torch, dtype.name) for spelling, dtype in DTYPES.items()}
@@ -64,11 +65,13 @@ class FileSource:
             into = into[count:]
             offset += count
 
-    def spans(self, offset: int, num_bytes: int) -> Iterator[tuple[int, Tensor | None]]:
+    def spans(
+        self, offset: int, num_bytes: int, *, prefers_reading: Callable[[int], bool]
+    ) -> Iterator[tuple[int, Tensor | None]]:
         if self._mapped is None:
             yield num_bytes, None
         else:
-            yield from self._mapped.spans(offset, num_bytes)
+            yield from self._mapped.spans(offset, num_bytes, prefers_reading=prefers_reading)
 
     def close(self) -> None:
         if self._handle >= 0:

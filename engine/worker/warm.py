@@ -1,40 +1,31 @@
 """Weight files whose pages the driver has registered: the warm tier, from which a load costs the bus.
 
 A registered page cannot leave memory and is copied by the device alone, at 55 GB/s and without a
-core of the host. Registering takes about as long as one copy, so a first load registers piece by
-piece on its own thread, while the piece before travels; a second thread that did it ahead would
-hold the driver's lock against the copies. A later load finds all pieces there. Pieces that are
-not in the page cache go through the ring, which reads them in many threads, and are registered
-afterwards.
+core of the host. Registering goes at 45 GB/s and reading through the ring at 46; a first load does
+both at once, at 51: whenever the ring is full, the thread that loads registers the next piece. A
+thread of its own that registered ahead would hold the driver's lock against the copies. What went
+through the ring is registered after the load; a later load finds all of it there.
 """
 
 from __future__ import annotations
 
-import mmap
 import os
 import threading
 import time
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-
-import torch
-from torch import Tensor
 
 from engine.models.index import FileIndex
-from engine.models.page_cache import may_know, mostly_cached, populate
+from engine.models.page_cache import mostly_cached, populate
 from engine.telemetry.host import HostProbe
 from engine.worker.backend import Backend, Registrar
 from engine.worker.channel import WorkerSettings
+from engine.worker.mapped import Mapped, Piece, Prefers, stamp_of
 
-PIECE_BYTES = 256 * 2**20
-"""Registered at once. Smaller ones cost more calls, larger ones make the first copy wait longer."""
-MEASURED_PIECES = 4
+MEASURED_PIECES = 8
 """Read through pinned buffers once on a host, to know which way is the quicker."""
 POPULATE_THREADS = 4
 """That enter pages in the page tables ahead of a load that registers them."""
@@ -42,82 +33,17 @@ POPULATE_THREADS = 4
 LEAST_SPARE = 4 * 2**30
 SPARE_SHARE = 10
 """What registering leaves to the host: this many bytes, and this part of its memory."""
-
-PieceState = Literal["absent", "registered", "cold", "refused"]
-
-
-@dataclass(kw_only=True, slots=True, eq=False)
-class _Piece:
-    begin: int
-    bytes: int
-    state: PieceState = "absent"
-    populated: Future[bool] | None = None
-    """Its pages are being entered in the page tables by another thread: whether they were cached."""
-
-
-class Mapped:
-    """One weight file, mapped for reading and never read through the mapping by the host.
-
-    Raises:
-        OSError: it cannot be opened or mapped.
-    """
-
-    def __init__(self, path: Path, register: Callable[[Mapped, _Piece], None]) -> None:
-        """`register` is asked for each piece that a load comes to and that is not registered."""
-        self.path = path
-        self.truth = may_know(path)
-        """Whether the kernel tells us which of its pages are cached."""
-        self._register = register
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            self.stamp = _stamp(os.fstat(handle))
-            self._map = mmap.mmap(handle, 0, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
-        finally:
-            os.close(handle)
-        with warnings.catch_warnings():
-            # torch has no read-only tensors and says so; nothing of ours writes to this one.
-            warnings.simplefilter("ignore")
-            self._bytes = torch.frombuffer(self._map, dtype=torch.uint8)
-        self.address = self._bytes.data_ptr()
-        size = len(self._map)
-        self.pieces = [
-            _Piece(begin=begin, bytes=min(PIECE_BYTES, size - begin)) for begin in range(0, size, PIECE_BYTES)
-        ]
-        self.users = 0
-        self.registering = False
-        """Whether it is being registered while no load uses it."""
-        self.last_used = 0.0
-
-    @property
-    def registered_bytes(self) -> int:
-        return sum(piece.bytes for piece in self.pieces if piece.state == "registered")
-
-    def pieces_of(self, offset: int, num_bytes: int) -> list[_Piece]:
-        """Those that a range touches."""
-        return self.pieces[offset // PIECE_BYTES : (offset + num_bytes - 1) // PIECE_BYTES + 1]
-
-    def spans(self, offset: int, num_bytes: int) -> Iterator[tuple[int, Tensor | None]]:
-        """As `Source.spans`; registers what it comes to where that pays."""
-        end = offset + num_bytes
-        for piece in self.pieces_of(offset, num_bytes):
-            if piece.state != "registered":
-                self._register(self, piece)
-            length = min(end, piece.begin + piece.bytes) - offset
-            yield length, self._bytes[offset : offset + length] if piece.state == "registered" else None
-            offset += length
-
-    def close(self) -> None:
-        """Drop the mapping; no piece may be registered any more."""
-        self._bytes = torch.empty(0, dtype=torch.uint8)
-        with suppress(BufferError):  # a view is still held somewhere: it goes with that
-            self._map.close()
+ROOM_AGE_S = 0.1
+"""How old the host's word may be on what may be registered: asking takes 0.1 ms, a piece 3."""
+RELIEF_S = 1.0
+"""How often it is seen whether the host needs back what is registered."""
 
 
 class WarmTier:
     """Registers the pieces of weight files within a budget, the least recently used going first.
 
-    Any thread may call it. One lock guards the table and another the driver, so that looking never
-    waits for a registration.
+    Any thread may call it. One lock guards the table and another, taken first, the driver: looking
+    never waits for a registration, nor for its end.
     """
 
     def __init__(
@@ -127,27 +53,33 @@ class WarmTier:
         *,
         on_log: Callable[[str], None],
         ring_rate: Callable[[], float | None] = lambda: None,
+        shares: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`room(registered)` says how many more bytes may be registered beside so many.
 
-        `ring_rate()` is what the ring reaches in bytes a second, None before it was used.
+        `ring_rate()` is what the ring reaches in bytes a second, None before it was measured;
+        `shares` whether a load may read pieces through it while it registers others.
         """
         self._registrar = registrar
         self._room = room
         self._on_log = on_log
         self.ring_rate = ring_rate
+        self._shares = shares
         self._clock = clock
         self._changed = threading.Condition()
         self._driver = threading.Lock()
         self._populating = ThreadPoolExecutor(POPULATE_THREADS, thread_name_prefix="populate")
         self._files: dict[Path, Mapped] = {}
-        self._later: deque[tuple[Mapped, _Piece]] = deque()
+        self._loads = 0
+        self._later: deque[tuple[Mapped, Piece]] = deque()
         """What is registered once no load runs."""
         self._kept: frozenset[Path] = frozenset()
         self._rate: float | None = None
-        self.refusal: str | None = None
-        """Why the host registers nothing, once it has refused."""
+        self._refusal: str | None = None
+        self._left = 0
+        """What may still be registered, as the host said at `_asked_at`."""
+        self._asked_at = float("-inf")
         self.held = False
         """Whether loads go without registering for now: it would hold up whatever maps memory."""
         threading.Thread(target=self._run, name="registrar", daemon=True).start()
@@ -159,6 +91,11 @@ class WarmTier:
         """Bytes a second at which the host registers pages that it has; None before any."""
         return self._rate
 
+    @property
+    def refusal(self) -> str | None:
+        """Why the host registers nothing; None where it does, or was never asked."""
+        return self._refusal if self._rate is None else None
+
     def registered_bytes(self, paths: Iterable[Path] | None = None) -> int:
         """Of these files, or of all."""
         with self._changed:
@@ -166,19 +103,18 @@ class WarmTier:
             return sum(mapped.registered_bytes for mapped in chosen)
 
     def keep(self, paths: Iterable[Path]) -> None:
-        """Files that a person wants warm: the last to be given up."""
+        """Files that a person wants warm: they give way to no other, and to the host's need last."""
         with self._changed:
             self._kept = frozenset(paths)
 
     def a_cached_file(self) -> Path | None:
         """One whose pages are surely in memory, for measuring; None before any was registered."""
         with self._changed:
-            whole = (
-                mapped.path
-                for mapped in self._files.values()
-                if mapped.pieces[0].state == "registered" and len(mapped.pieces) > MEASURED_PIECES
-            )
-            return next(whole, None)
+            for mapped in self._files.values():
+                head = mapped.pieces[:MEASURED_PIECES]
+                if len(head) == MEASURED_PIECES and all(piece.registered for piece in head):
+                    return mapped.path
+        return None
 
     def release_hold(self) -> None:
         """From now on loads register, and what was left out follows."""
@@ -194,34 +130,33 @@ class WarmTier:
 
         What it does not register itself is so afterwards. A file that cannot be mapped is left out.
         """
+        mapped: dict[Path, Mapped] = {}
+        for file in files:
+            if (found := self._take(file.path)) is not None:
+                mapped[file.path] = found
         with self._changed:
-            mapped = {file.path: found for file in files if (found := self._find(file.path)) is not None}
-            for found in mapped.values():
-                found.users += 1
-                found.last_used = self._clock()
-        self._populate(mapped, needed)
+            self._loads += 1
         try:
+            self._populate(mapped, needed)
             yield mapped
         finally:
             with self._changed:
+                self._loads -= 1
                 for found in mapped.values():
                     found.users -= 1
-                    left = (piece for piece in found.pieces if piece.state != "registered")
-                    self._later.extend((found, piece) for piece in left)
+                    self._later.extend((found, piece) for piece in found.pieces if not piece.registered)
                 self._changed.notify_all()
 
     def register(self, path: Path) -> bool:
         """Register all of a file that is in the page cache; False where some of it was not taken."""
-        with self._changed:
-            found = self._find(path)
-            if found is None:
-                return False
-            found.users += 1
-            found.last_used = self._clock()
+        found = self._take(path)
+        if found is None:
+            return False
+        found.refused = False  # a person asks: perhaps the limit was raised
         try:
             for piece in found.pieces:
                 self._register(found, piece, evict=True)
-            return all(piece.state == "registered" for piece in found.pieces)
+            return all(piece.registered for piece in found.pieces)
         finally:
             with self._changed:
                 found.users -= 1
@@ -230,119 +165,163 @@ class WarmTier:
         """Let go of these files' pages; bytes that were registered. Those in use by a load stay."""
         gone = 0
         for path in paths:
-            with self._driver, self._changed:
+            with self._changed:
                 mapped = self._files.get(path)
-                if mapped is not None and not mapped.users:
-                    gone += self._forget(mapped)
+                while mapped is not None and mapped.registering:  # one piece of it, for milliseconds
+                    self._changed.wait()
+                    mapped = self._files.get(path)
+                if mapped is None or mapped.users:
+                    continue
+                del self._files[path]
+            gone += self._retire(mapped)
         return gone
 
-    # ----------------------------------------------------------------- under the table's lock
+    # ----------------------------------------------------------------- files
 
-    def _find(self, path: Path) -> Mapped | None:
-        """The mapping of the file that lies there now."""
-        found = self._files.get(path)
+    def _take(self, path: Path) -> Mapped | None:
+        """The mapping of the file that lies there now, with one user more; None where there is none."""
+        stale: Mapped | None = None
         try:
-            stamp = _stamp(os.stat(path))
-            if found is not None and found.stamp != stamp and not (found.users or found.registering):
-                self._forget(found)
-                found = None
-            if found is None:
-                found = self._files[path] = Mapped(path, self._register_for_load)
+            with self._changed:
+                stamp = stamp_of(os.stat(path))
+                found = self._files.get(path)
+                if found is not None and found.stamp != stamp:
+                    if found.busy:
+                        return None
+                    stale, found = self._files.pop(path), None
+                if found is None:
+                    found = self._files[path] = Mapped(path, self._register_for_load)
+                found.users += 1
+                found.last_used = self._clock()
+                return found
         except (OSError, ValueError):
             return None
-        return found if found.stamp == stamp else None
+        finally:
+            if stale is not None:
+                self._retire(stale)
 
-    def _forget(self, mapped: Mapped) -> int:
-        """Unregister and unmap a file that no load uses; bytes that were registered."""
-        gone = self._unregister(mapped)
-        del self._files[mapped.path]
-        mapped.close()
+    def _retire(self, mapped: Mapped) -> int:
+        """Unregister and unmap a file that is in the table no more; bytes that were registered."""
+        with self._driver:
+            gone = mapped.registered_bytes
+            for piece in mapped.pieces:
+                if piece.registered:
+                    self._unregister(mapped, piece)
+            mapped.close()
         return gone
 
-    def _unregister(self, mapped: Mapped) -> int:
-        gone = 0
-        for piece in mapped.pieces:
-            if piece.state == "registered":
-                with suppress(OSError):
-                    self._registrar.unregister(mapped.address + piece.begin)
-                gone += piece.bytes
-            piece.state = "absent"
-        return gone
+    # ----------------------------------------------------------------- room, under the driver's lock
 
-    def _make_room(self, num_bytes: int, *, evict: bool) -> bool:
+    def _make_room(self, num_bytes: int, *, evict: bool, kept_too: bool = False) -> bool:
         """Give up what was used longest ago, until so many bytes may be registered."""
-        while self._room(sum(mapped.registered_bytes for mapped in self._files.values())) < num_bytes:
-            idle = [mapped for mapped in self._files.values() if not mapped.users and mapped.registered_bytes]
-            idle.sort(key=lambda mapped: (mapped.path in self._kept, mapped.last_used))
-            if not evict or not idle or idle[0].path in self._kept:
-                return False
-            self._unregister(idle[0])
+        while not self._has_room(num_bytes):
+            with self._changed:
+                victim = self._victim(kept_too=kept_too) if evict else None
+                if victim is None:
+                    return False
+                mapped, piece = victim
+                mapped.note(piece, registered=False)  # from here on no load copies from it
+            self._unregister(mapped, piece)
         return True
+
+    def _has_room(self, num_bytes: int) -> bool:
+        now = self._clock()
+        if now - self._asked_at > ROOM_AGE_S:
+            self._left, self._asked_at = self._room(self.registered_bytes()), now
+        return self._left >= num_bytes
+
+    def _victim(self, *, kept_too: bool) -> tuple[Mapped, Piece] | None:
+        idle = [mapped for mapped in self._files.values() if not mapped.users and mapped.registered_bytes]
+        idle.sort(key=lambda mapped: (mapped.path in self._kept, mapped.last_used))
+        if not idle or (idle[0].path in self._kept and not kept_too):
+            return None
+        return idle[0], next(piece for piece in reversed(idle[0].pieces) if piece.registered)
+
+    def _unregister(self, mapped: Mapped, piece: Piece) -> None:
+        with suppress(OSError):  # a broken context, say: its process ends
+            self._registrar.unregister(mapped.address + piece.begin)
+        mapped.note(piece, registered=False)
+        self._left += piece.bytes
 
     # ----------------------------------------------------------------- registering
 
     def _populate(self, mapped: Mapping[Path, Mapped], needed: Iterable[tuple[Path, int, int]]) -> None:
         """Let threads look up the pages that a load will register, in its order.
 
-        It registers none where pinned buffers are quicker here: then they follow afterwards.
+        It registers none where the ring would be empty again before one is registered: then they
+        follow afterwards.
         """
         ring = self.ring_rate()
-        slower = self._rate is not None and ring is not None and self._rate < ring
-        if self.held or slower or self.refusal is not None:
+        slow = self._rate is not None and ring is not None and 2 * self._rate < ring
+        if self.held or slow:
             return
         for path, offset, num_bytes in needed:
-            if path not in mapped or not num_bytes or not mapped[path].truth:
+            found = mapped.get(path)
+            if found is None or not num_bytes or not found.truth or found.refused:
                 continue
-            for piece in mapped[path].pieces_of(offset, num_bytes):
-                if piece.state in ("absent", "cold") and piece.populated is None:
-                    address = mapped[path].address + piece.begin
+            for piece in found.pieces_of(offset, num_bytes):
+                if not piece.registered and piece.populated is None:
+                    address = found.address + piece.begin
                     piece.populated = self._populating.submit(_populate_cached, address, piece.bytes)
 
-    def _register_for_load(self, mapped: Mapped, piece: _Piece) -> None:
-        if piece.populated is not None:
+    def _register_for_load(self, mapped: Mapped, piece: Piece, prefers_reading: Prefers) -> None:
+        if piece.populated is not None and not (self._shares and prefers_reading(piece.bytes)):
             self._register(mapped, piece, evict=True)
 
-    def _register(self, mapped: Mapped, piece: _Piece, *, evict: bool) -> None:
-        """Register one piece, if the host lets us and there is room."""
+    def _register(self, mapped: Mapped, piece: Piece, *, evict: bool) -> None:
+        """Register one piece that is in the page cache, if the host lets us and there is room."""
         with self._driver:
-            if piece.state == "registered" or self.refusal is not None:
+            if piece.registered or mapped.refused or not mapped.truth:
                 return
-            with self._changed:
-                if self._files.get(mapped.path) is not mapped or not self._make_room(
-                    piece.bytes, evict=evict
-                ):
-                    return
+            if not self._make_room(piece.bytes, evict=evict):
+                return
             address = mapped.address + piece.begin
             ahead, piece.populated = piece.populated, None
-            cached = ahead.result() if ahead is not None else _populate_cached(address, piece.bytes)
-            if not cached or not mapped.truth:
-                piece.state = "cold"
+            if not (ahead.result() if ahead is not None else _populate_cached(address, piece.bytes)):
                 return
             began = self._clock()
             try:
                 self._registrar.register(address, piece.bytes)
             except OSError as error:
-                piece.state = "refused"
-                self.refusal = str(error)
-                self._on_log(f"{mapped.path}: {error}; weights go through pinned buffers instead")
+                mapped.refused = True
+                self._refusal = str(error)
+                self._on_log(f"{mapped.path}: {error}; its weights go through pinned buffers instead")
                 return
             rate = piece.bytes / max(1e-9, self._clock() - began)
             self._rate = rate if self._rate is None else self._rate + 0.2 * (rate - self._rate)
-            piece.state = "registered"
+            self._left -= piece.bytes
+            with self._changed:
+                mapped.note(piece, registered=True)
 
     def _run(self) -> None:
+        """Register what loads left out, and see now and then whether the host needs some of it back."""
         while True:
             with self._changed:
-                while self.held or not self._later:
-                    self._changed.wait()
-                mapped, piece = self._later.popleft()
-                if self._files.get(mapped.path) is not mapped:
-                    continue
-                mapped.registering = True  # so that nobody unmaps it meanwhile
-            # Nobody waits for it, so nothing goes for it either.
-            self._register(mapped, piece, evict=False)
-            with self._changed:
-                mapped.registering = False
+                if not self._may_follow():
+                    self._changed.wait(RELIEF_S)
+                found = self._later.popleft() if self._may_follow() else None
+                if found is not None:
+                    if self._files.get(found[0].path) is not found[0]:
+                        continue
+                    found[0].registering = True  # so that nobody unmaps it meanwhile
+            if found is None:
+                self._relieve()
+                continue
+            try:
+                self._register(*found, evict=False)  # nobody waits for it, so nothing goes for it either
+            finally:
+                with self._changed:
+                    found[0].registering = False
+                    self._changed.notify_all()
+
+    def _may_follow(self) -> bool:
+        return bool(self._later) and not self.held and not self._loads
+
+    def _relieve(self) -> None:
+        """Give pages back while others have less memory than registering may leave them."""
+        if self.registered_bytes():
+            with self._driver:
+                self._make_room(0, evict=True, kept_too=True)
 
 
 def _populate_cached(address: int, num_bytes: int) -> bool:
@@ -350,10 +329,6 @@ def _populate_cached(address: int, num_bytes: int) -> bool:
     if cached:
         populate(address, num_bytes)
     return cached
-
-
-def _stamp(info: os.stat_result) -> tuple[int, int, int, int]:
-    return (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns)
 
 
 def open_warm_tier(
@@ -372,7 +347,9 @@ def open_warm_tier(
         spare = memory.available_bytes - registered - max(LEAST_SPARE, memory.total_bytes // SPARE_SHARE)
         return spare if limit is None else min(spare, limit - registered)
 
-    def ring_rate() -> float | None:
-        return None if settings.stream == "registered" else backend.ring_rate() or settings.ring_rate
+    shares = settings.stream == "auto"
 
-    return WarmTier(backend.registrar, room, on_log=on_log, ring_rate=ring_rate)
+    def ring_rate() -> float | None:
+        return (backend.ring_rate() or settings.ring_rate) if shares else None
+
+    return WarmTier(backend.registrar, room, on_log=on_log, ring_rate=ring_rate, shares=shares)

@@ -26,6 +26,7 @@ ROUNDING = 2 * MIB
 @pytest.fixture(scope="module")
 def backend() -> Iterator[CudaBackend]:
     backend = CudaBackend()
+    backend.connect()
     backend.warm_up()
     yield backend
 
@@ -136,7 +137,7 @@ def test_a_broken_context_is_fatal() -> None:
         "import torch\n"
         "from engine.worker.cuda import CudaBackend\n"
         "from engine.worker.faults import as_engine_error\n"
-        "backend = CudaBackend()\n"
+        "backend = CudaBackend()\nbackend.connect()\n"
         "try:\n"
         "    torch.zeros(4, device='cuda')[torch.tensor([9], device='cuda')].cpu()\n"
         "except RuntimeError as error:\n"

@@ -44,8 +44,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def backend() -> Iterator[CudaBackend]:
-    torch.cuda.init()
     backend = CudaBackend()
+    backend.connect()
     backend.warm_up()
     yield backend
 
@@ -223,7 +223,7 @@ def test_using_a_reference_that_went_stale_ends_its_own_process_only() -> None:
     code = (
         "import torch\n"
         "from engine.worker.cuda import CudaBackend\n"
-        "backend = CudaBackend()\n"
+        "backend = CudaBackend()\nbackend.connect()\n"
         "memory = backend.new_memory(2**28)\n"
         "leaked = memory.commit()[:1024]\n"
         "memory.release(); backend.free_cache()\n"

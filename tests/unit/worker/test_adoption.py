@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 
 from engine.errors import NotNow
 from engine.wire import ReceiptStep
-from engine.worker.backend import Part
+from engine.worker.backend import Batch
 from engine.worker.channel import ModelFiles, RunJob
 from engine.worker.components import Component
 from engine.worker.cpu import CpuBackend
@@ -35,12 +36,13 @@ class CountingBackend(CpuBackend):
         super().__init__()
         self.read: dict[str, int] = {}
 
-    def copy(self, parts: Iterable[Part], moved: Callable[[int], None]) -> None:
-        listed = list(parts)
-        for part in listed:
-            name = part.source.path.parent.name  # type: ignore[attr-defined]
-            self.read[name] = self.read.get(name, 0) + part.bytes
-        super().copy(listed, moved)
+    def copy(self, batches: Iterable[Batch], moved: Callable[[int], None]) -> None:
+        for batch in batches:
+            parts = list(batch.parts)
+            for part in parts:
+                name = part.source.path.parent.name  # type: ignore[attr-defined]
+                self.read[name] = self.read.get(name, 0) + part.bytes
+            super().copy([replace(batch, parts=parts)], moved)
 
 
 @pytest.fixture

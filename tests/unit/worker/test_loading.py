@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from torch import Tensor
 
 from engine.errors import JobCancelled, ModelUnusable
 from engine.worker import stream
-from engine.worker.backend import Part
+from engine.worker.backend import Batch, Mark
 from engine.worker.channel import ModelFiles
 from engine.worker.components import Component, Model
 from engine.worker.cpu import CpuBackend
@@ -37,11 +39,15 @@ class SteppedBackend(CpuBackend):
         self.begun = 0
         self.copied = 0
 
-    def copy(self, parts: Iterable[Part], moved: Callable[[int], None]) -> None:
-        self.begun += 1
-        self.before(self.begun - 1)
-        super().copy(parts, moved)
+    def copy(self, batches: Iterable[Batch], moved: Callable[[int], None]) -> None:
+        for batch in batches:
+            self.begun += 1
+            self.before(self.begun - 1)
+            super().copy([replace(batch, queued=partial(self._queued, batch))], moved)
+
+    def _queued(self, batch: Batch, mark: Mark) -> None:
         self.copied += 1
+        batch.queued(mark)
 
 
 @pytest.fixture

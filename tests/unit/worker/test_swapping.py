@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image
 
 from engine.errors import JobCancelled, ModelUnusable, NotResident
 from engine.wire import Manifest
-from engine.worker.backend import Part
+from engine.worker.backend import Batch
 from engine.worker.channel import ModelFiles, RunJob
 from engine.worker.components import Component
 from engine.worker.cpu import CpuBackend
@@ -35,10 +36,11 @@ class WatchedBackend(CpuBackend):
         super().__init__()
         self.before: Callable[[str], None] = lambda path: None
 
-    def copy(self, parts: Iterable[Part], moved: Callable[[int], None]) -> None:
-        listed = list(parts)
-        self.before(str(listed[0].source.path) if listed else "")  # type: ignore[attr-defined]
-        super().copy(listed, moved)
+    def copy(self, batches: Iterable[Batch], moved: Callable[[int], None]) -> None:
+        for batch in batches:
+            parts = list(batch.parts)
+            self.before(str(parts[0].source.path) if parts else "")  # type: ignore[attr-defined]
+            super().copy([replace(batch, parts=parts)], moved)
 
 
 @pytest.fixture

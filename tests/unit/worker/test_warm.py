@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from engine.models.index import FileIndex, read_component_index
 from engine.models.page_cache import cached_bytes
-from engine.worker import warm
+from engine.worker import mapped, warm
 from engine.worker.warm import WarmTier
 
 PIECE = 64 * 1024
@@ -46,7 +46,7 @@ class FakeRegistrar:
 
 @pytest.fixture(autouse=True)
 def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(warm, "PIECE_BYTES", PIECE)
+    monkeypatch.setattr(mapped, "PIECE_BYTES", PIECE)
     # What the file system says of its cache is the page cache's own test.
     monkeypatch.setattr(warm, "mostly_cached", lambda address, num_bytes: True)
 
@@ -91,13 +91,22 @@ def file_of(tmp_path: Path) -> Callable[[str], FileIndex]:
     return make
 
 
-def _use(tier: WarmTier, *files: FileIndex) -> dict[Path, list[tuple[int, bool]]]:
+def _never(num_bytes: int) -> bool:
+    return False
+
+
+def _use(
+    tier: WarmTier, *files: FileIndex, prefers_reading: Callable[[int], bool] = _never
+) -> dict[Path, list[tuple[int, bool]]]:
     """What a load of all bytes of the files would copy: lengths, and whether the device does it alone."""
     needed = [(file.path, 0, file.bytes) for file in files]
-    with tier.in_use(files, needed) as mapped:
+    with tier.in_use(files, needed) as in_use:
         return {
-            path: [(length, there is not None) for length, there in found.spans(0, len(found._map))]
-            for path, found in mapped.items()
+            path: [
+                (length, there is not None)
+                for length, there in found.spans(0, found.size, prefers_reading=prefers_reading)
+            ]
+            for path, found in in_use.items()
         }
 
 
@@ -139,8 +148,8 @@ def test_a_range_within_a_file_touches_its_pieces_only_and_has_its_bytes(
 ) -> None:
     tier, file = tier_of(), file_of("a")
     begin, num_bytes = PIECE - 10, PIECE + 30
-    with tier.in_use([file], [(file.path, begin, num_bytes)]) as mapped:
-        spans = list(mapped[file.path].spans(begin, num_bytes))
+    with tier.in_use([file], [(file.path, begin, num_bytes)]) as in_use:
+        spans = list(in_use[file.path].spans(begin, num_bytes, prefers_reading=_never))
         tier.held = True  # nothing follows in the background
         assert [length for length, _ in spans] == [10, PIECE, 20]
         content = file.path.read_bytes()[begin : begin + num_bytes]
@@ -194,7 +203,7 @@ def test_what_a_person_keeps_outlives_what_was_used_later(
     assert tier.registered_bytes([a.path, c.path]) == a.bytes + c.bytes
 
 
-def test_a_refusal_switches_it_off_with_one_line(
+def test_a_refused_file_goes_unregistered_and_others_are_tried(
     tier_of: Callable[..., WarmTier],
     file_of: Callable[[str], FileIndex],
     registrar: FakeRegistrar,
@@ -203,12 +212,91 @@ def test_a_refusal_switches_it_off_with_one_line(
     tier, a, b = tier_of(), file_of("a"), file_of("b")
     registrar.refuses = True
     assert all(not registered for _, registered in _use(tier, a)[a.path])
-    registrar.refuses = False
-    assert all(not registered for _, registered in _use(tier, b)[b.path])
-    assert not tier.register(b.path)
-    assert len(log) == 1
+    _rest(tier)
+    assert tier.refusal is not None and "CUDA_ERROR_OUT_OF_MEMORY" in tier.refusal
+    assert len(log) == 1, "one line a file, not one a piece"
     assert str(a.path) in log[0] and "CUDA_ERROR_OUT_OF_MEMORY" in log[0] and "pinned buffers" in log[0]
-    assert tier.refusal is not None and registrar.calls == []
+    registrar.refuses = False
+    assert all(not registered for _, registered in _use(tier, a)[a.path])
+    assert all(registered for _, registered in _use(tier, b)[b.path])
+    assert tier.refusal is None
+    assert tier.register(a.path), "a person's wish tries again"
+
+
+def test_a_load_reads_what_the_ring_has_room_for_and_registers_the_rest(
+    tier_of: Callable[..., WarmTier], file_of: Callable[[str], FileIndex], registrar: FakeRegistrar
+) -> None:
+    file = file_of("a")
+    room = iter([True, False, True, False])
+    tier = tier_of()
+    tier.held = False
+    spans = _use(tier, file, prefers_reading=lambda num_bytes: next(room))[file.path]
+    assert [registered for _, registered in spans] == [False, True, False, True]
+    _until(lambda: tier.registered_bytes() == file.bytes)
+    assert len(registrar.calls) == PIECES
+    alone, other = tier_of(shares=False), file_of("b")
+    spans = _use(alone, other, prefers_reading=lambda num_bytes: True)[other.path]
+    assert all(registered for _, registered in spans)
+
+
+def test_nothing_is_registered_in_the_background_while_a_load_runs(
+    tier_of: Callable[..., WarmTier], file_of: Callable[[str], FileIndex], registrar: FakeRegistrar
+) -> None:
+    tier, a, b = tier_of(), file_of("a"), file_of("b")
+    with tier.in_use([b], []):
+        _use(tier, a, prefers_reading=lambda num_bytes: True)
+        time.sleep(0.05)
+        assert registrar.calls == []
+    _until(lambda: tier.registered_bytes() == a.bytes + b.bytes)
+
+
+def test_pages_go_back_when_the_host_needs_them_kept_ones_last(
+    registrar: FakeRegistrar, file_of: Callable[[str], FileIndex], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(warm, "RELIEF_S", 0.01)
+    monkeypatch.setattr(warm, "ROOM_AGE_S", 0.0)
+    budget = 2**40
+    tier = WarmTier(registrar, lambda registered: budget - registered, on_log=print)
+    a, b = file_of("a"), file_of("b")
+    tier.keep([a.path])
+    assert tier.register(a.path) and tier.register(b.path)
+    budget = a.bytes + PIECE
+    _until(lambda: tier.registered_bytes([b.path]) <= PIECE)
+    assert tier.registered_bytes([a.path]) == a.bytes
+    with tier.in_use([a], []):
+        budget = PIECE
+        _until(lambda: tier.registered_bytes([b.path]) == 0)
+        time.sleep(0.05)
+        assert tier.registered_bytes([a.path]) == a.bytes, "a load uses it"
+    _until(lambda: tier.registered_bytes() <= PIECE)
+    assert registrar.bytes == tier.registered_bytes()
+
+
+def test_looking_never_waits_for_the_driver(
+    registrar: FakeRegistrar, tier_of: Callable[..., WarmTier], file_of: Callable[[str], FileIndex]
+) -> None:
+    tier, a, b = tier_of(), file_of("a"), file_of("b")
+    _use(tier, a)
+    asked, go = threading.Event(), threading.Event()
+    unregister = registrar.unregister
+
+    def slow(address: int) -> None:
+        asked.set()
+        assert go.wait(5)
+        unregister(address)
+
+    registrar.unregister = slow  # type: ignore[method-assign]
+    dropping = threading.Thread(target=lambda: tier.drop([a.path]))
+    dropping.start()
+    assert asked.wait(5)
+    began = time.monotonic()
+    assert tier.registered_bytes() == 0 and tier.registered_bytes([b.path]) == 0
+    with tier.in_use([b], []):
+        pass
+    assert time.monotonic() - began < 1
+    go.set()
+    dropping.join()
+    _rest(tier)
 
 
 def test_a_file_that_was_replaced_is_mapped_anew(
@@ -223,8 +311,8 @@ def test_a_file_that_was_replaced_is_mapped_anew(
     assert len(registrar.registered) == PIECES
     with tier.in_use([file], []):
         os.utime(file.path, ns=(1, 1))
-        with tier.in_use([file], []) as mapped:  # the old one is in use: this load goes without
-            assert mapped == {}
+        with tier.in_use([file], []) as in_use:  # the old one is in use: this load goes without
+            assert in_use == {}
     _rest(tier)
     assert tier.drop([file.path]) == file.bytes
 
@@ -256,7 +344,7 @@ def test_what_follows_in_the_background_gives_nothing_up(
     assert tier.registered_bytes([a.path]) == a.bytes
 
 
-def test_where_registering_is_slower_than_the_ring_it_comes_after_the_load(
+def test_where_registering_is_far_slower_than_the_ring_it_comes_after_the_load(
     tier_of: Callable[..., WarmTier],
     file_of: Callable[[str], FileIndex],
     registrar: FakeRegistrar,
@@ -290,18 +378,18 @@ def test_a_file_cut_short_under_its_mapping_is_sliced_and_never_read(
     tier_of: Callable[..., WarmTier], file_of: Callable[[str], FileIndex], registrar: FakeRegistrar
 ) -> None:
     tier, file = tier_of(), file_of("a")
-    with tier.in_use([file], [(file.path, 0, file.bytes)]) as mapped:
-        for piece in mapped[file.path].pieces:
+    with tier.in_use([file], [(file.path, 0, file.bytes)]) as in_use:
+        for piece in in_use[file.path].pieces:
             assert piece.populated is not None and piece.populated.result()
         os.truncate(file.path, 100)
         # A touch of what is gone would end this process by SIGBUS.
-        spans = list(mapped[file.path].spans(0, file.bytes))
+        spans = list(in_use[file.path].spans(0, file.bytes, prefers_reading=_never))
         assert sum(length for length, _ in spans) == file.bytes
         assert all(part is not None and part.numel() == length for length, part in spans)
         del spans
     assert tier.registered_bytes([file.path]) == file.bytes
-    with tier.in_use([file], []) as mapped:  # another length: the old mapping goes
-        assert len(mapped[file.path]._map) == 100
+    with tier.in_use([file], []) as in_use:  # another length: the old mapping goes
+        assert in_use[file.path].size == 100
     _rest(tier)
     assert cached_bytes([file.path]) is not None
 
@@ -311,8 +399,8 @@ def test_what_cannot_be_mapped_is_left_out(
 ) -> None:
     tier, a, b = tier_of(), file_of("a"), file_of("b")
     b.path.unlink()
-    with tier.in_use([a, b], [(b.path, 0, 10), (a.path, 0, 10)]) as mapped:
-        assert set(mapped) == {a.path}
+    with tier.in_use([a, b], [(b.path, 0, 10), (a.path, 0, 10)]) as in_use:
+        assert set(in_use) == {a.path}
     assert not tier.register(b.path)
 
 
