@@ -100,9 +100,8 @@ class Arena:
         held = _in_order(list(_weights(module)), order or {})
         self._outside = list(_outside(module, label))
         self.layout = _place(held, dtypes)
-        self._empties = [
-            torch.empty(0, dtype=slot.dtype, device=backend.device) for slot in self.layout.slots
-        ]
+        # On the host, so that a model can be opened before there is a device context.
+        self._empties = [torch.empty(0, dtype=slot.dtype) for slot in self.layout.slots]
         self._parameters: list[tuple[int, nn.Parameter]] = []
         self._buffers: list[tuple[int, nn.Module, str]] = []
         for number, item in enumerate(held):

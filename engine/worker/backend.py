@@ -96,8 +96,8 @@ class DeviceMemory(Protocol):
 class Registrar(Protocol):
     """Makes host pages known to the device, which then copies from them at the bus's rate."""
 
-    def register(self, address: int, num_bytes: int) -> None:
-        """Pin the pages read-only.
+    def register(self, address: int, num_bytes: int, *, read_only: bool = True) -> None:
+        """Pin the pages; those of a file can only be pinned read-only.
 
         Raises:
             OSError: the host refuses; the text says why.

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import torch
 
-from engine.worker.backend import Part, host_view
-from engine.worker.ring import pinned
+from engine.worker.backend import Part, Registrar, host_view
+from engine.worker.pinned import HostBuffer
 
 BUFFER_BYTES = 2**20
 """One such allocation on the device shares a 2 MiB segment with other small ones."""
@@ -21,12 +21,14 @@ BUFFERS = 4
 class CastLane:
     """Used by one thread at a time, the one that loads."""
 
-    def __init__(self, device: torch.device, stream: torch.cuda.Stream) -> None:
+    def __init__(self, device: torch.device, stream: torch.cuda.Stream, registrar: Registrar) -> None:
         self._stream = stream
         with torch.cuda.stream(stream):
             # In the copies' own order: a block that computing has just freed may still be read.
             self._staged = torch.empty(BUFFER_BYTES, dtype=torch.uint8, device=device)
-        self._buffers = [pinned(BUFFER_BYTES)[0] for _ in range(BUFFERS)]
+        memory = HostBuffer(BUFFERS * BUFFER_BYTES)
+        memory.pin(registrar)  # or not: so few bytes may take their time
+        self._buffers = torch.split(memory.tensor, BUFFER_BYTES)
         self._emptied = [torch.cuda.Event(blocking=True) for _ in self._buffers]  # type: ignore[no-untyped-call]
         self._next = 0
 

@@ -12,11 +12,21 @@ import torch
 from torch import Tensor
 
 from engine.wire import Proof
-from engine.worker.backend import Batch, DeviceMemory, Mark, Part, Source, first_calls, later_calls
+from engine.worker.backend import (
+    CHUNK_BYTES,
+    Batch,
+    DeviceMemory,
+    Mark,
+    Part,
+    Source,
+    first_calls,
+    later_calls,
+)
 from engine.worker.casting import CastLane
 from engine.worker.channel import AllocatorSample
+from engine.worker.pinned import HostBuffer
 from engine.worker.registrar import HostRegistrar, make_context
-from engine.worker.ring import Ring
+from engine.worker.ring import RING_BUFFERS, Ring
 
 
 class CudaMemory:
@@ -54,10 +64,12 @@ class CudaBackend:
         self.total_bytes = 0
         self.registrar = HostRegistrar()
         self._copying = threading.Lock()
+        self._buffers = HostBuffer(RING_BUFFERS * CHUNK_BYTES)
         self._ring: Ring | None = None
         self._casts: CastLane | None = None
 
     def connect(self) -> None:
+        threading.Thread(target=self._buffers.populate, name="buffers", daemon=True).start()
         make_context()
         torch.cuda.init()  # type: ignore[no-untyped-call]
         properties = torch.cuda.get_device_properties(self.device)
@@ -80,7 +92,7 @@ class CudaBackend:
                             self._copy_bytes(part, ring, moved)
                         else:
                             if self._casts is None:
-                                self._casts = CastLane(self.device, self._copies)
+                                self._casts = CastLane(self.device, self._copies, self.registrar)
                             self._casts.copy(part, moved)
                     ring.then(partial(self._tell_queued, batch.queued))
                 ring.flush()
@@ -108,11 +120,13 @@ class CudaBackend:
 
     def prepare_copies(self) -> str | None:
         with self._copying:
-            return self._open_ring().refusal
+            self._open_ring()
+        return self._buffers.refusal
 
     def _open_ring(self) -> Ring:
         if self._ring is None:
-            self._ring = Ring(self._copies)
+            self._buffers.pin(self.registrar)
+            self._ring = Ring(self._copies, self._buffers.tensor)
         return self._ring
 
     def measure_ring(self, source: Source, num_bytes: int) -> None:

@@ -30,8 +30,8 @@ class HostRegistrar:
         self._driver: ctypes.CDLL | None = None
         self._context = ctypes.c_void_p()
 
-    def register(self, address: int, num_bytes: int) -> None:
-        """Pin the pages from `address` on, read-only.
+    def register(self, address: int, num_bytes: int, *, read_only: bool = True) -> None:
+        """Pin the pages from `address` on; those of a file can only be pinned read-only.
 
         Raises:
             OSError: the driver refuses; the text has its reason.
@@ -40,7 +40,9 @@ class HostRegistrar:
         _check(
             driver,
             driver.cuMemHostRegister_v2(
-                ctypes.c_void_p(address), ctypes.c_size_t(num_bytes), ctypes.c_uint(READ_ONLY)
+                ctypes.c_void_p(address),
+                ctypes.c_size_t(num_bytes),
+                ctypes.c_uint(READ_ONLY if read_only else 0),
             ),
             f"register {num_bytes} bytes",
         )

@@ -42,12 +42,10 @@ class _Chunk:
 class Ring:
     """Used by one thread at a time, the one that loads. Copies are queued in the order of `put`."""
 
-    def __init__(self, stream: torch.cuda.Stream) -> None:
+    def __init__(self, stream: torch.cuda.Stream, memory: Tensor) -> None:
+        """`memory` is what its buffers are cut from: uint8, on the host, pinned."""
         self._stream = stream
-        # Pinning costs 0.5 s a GiB: once for the process, never for each load.
-        whole, self.refusal = pinned(RING_BUFFERS * CHUNK_BYTES)
-        """Why its buffers are not pinned; None where they are."""
-        self._buffers: tuple[Tensor, ...] = torch.split(whole, CHUNK_BYTES)
+        self._buffers: tuple[Tensor, ...] = torch.split(memory, CHUNK_BYTES)
         self._emptied = [torch.cuda.Event(blocking=True) for _ in self._buffers]  # type: ignore[no-untyped-call]
         self._next = 0
         self._waiting: deque[_Chunk | Callable[[], None]] = deque()
@@ -100,10 +98,11 @@ class Ring:
         began = time.monotonic()
         reads: list[Future[None]] = []
         for number, offset in enumerate(range(0, num_bytes, CHUNK_BYTES)):
-            if number >= RING_BUFFERS:
-                reads[number - RING_BUFFERS].result()  # as in a load, a buffer is filled once it is free
+            slot, lap = number % len(self._buffers), number - len(self._buffers)
+            if lap >= 0:
+                reads[lap].result()  # as in a load, a buffer is filled once it is free
             size = min(CHUNK_BYTES, num_bytes - offset)
-            reads.append(self._pool.submit(self._fill, number % RING_BUFFERS, source, offset, size))
+            reads.append(self._pool.submit(self._fill, slot, source, offset, size))
         for read in reads:
             read.result()
         self.rate = num_bytes / max(1e-9, time.monotonic() - began)
@@ -131,14 +130,3 @@ class Ring:
             oldest.target.copy_(self._buffers[oldest.slot][: oldest.target.numel()], non_blocking=True)
             self._emptied[oldest.slot].record(self._stream)
         oldest.moved(oldest.target.numel())
-
-
-def pinned(num_bytes: int) -> tuple[Tensor, str | None]:
-    """A uint8 host tensor, pinned where the host allows it, and the reason where it does not.
-
-    From pageable memory the same copies are right and slow, which beats not loading at all.
-    """
-    try:
-        return torch.empty(num_bytes, dtype=torch.uint8, pin_memory=True), None
-    except RuntimeError as error:
-        return torch.empty(num_bytes, dtype=torch.uint8), str(error).partition("\n")[0]

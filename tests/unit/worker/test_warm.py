@@ -28,7 +28,8 @@ class FakeRegistrar:
         self.calls: list[tuple[str, int]] = []
         self.refuses = False
 
-    def register(self, address: int, num_bytes: int) -> None:
+    def register(self, address: int, num_bytes: int, *, read_only: bool = True) -> None:
+        assert read_only
         assert address not in self.registered, "registered twice"
         if self.refuses:
             raise OSError("the driver would not register: CUDA_ERROR_OUT_OF_MEMORY")
