@@ -23,6 +23,7 @@ from engine.daemon.nursery import Nursery
 from engine.daemon.planner import Planner
 from engine.daemon.probe import Probe
 from engine.daemon.queue import QueueRunner, never_fits
+from engine.daemon.read_ahead import ReadAhead
 from engine.daemon.server import SocketServer
 from engine.daemon.supervisor import Supervisor
 from engine.embeddings import EmbeddingStore
@@ -129,6 +130,7 @@ class Engine:
             instance=instance,
             output_dir=self.output_dir,
             logbook=self.logbook,
+            ahead=ReadAhead(on_read=lambda text: self.logbook.write("read_ahead", text, memory=True)),
             publish=self.hub.publish,
             on_queue=self._engine_changed,
         )

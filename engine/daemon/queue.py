@@ -20,6 +20,7 @@ from typing import Literal
 from engine.config import EngineConfig
 from engine.daemon.logbook import Level, LogBook
 from engine.daemon.memory import Budget, MemoryView
+from engine.daemon.read_ahead import ReadAhead
 from engine.daemon.supervisor import Supervisor
 from engine.daemon.worker import WorkerProcess
 from engine.errors import (
@@ -81,9 +82,11 @@ class QueueRunner:
         instance: str,
         output_dir: Path,
         logbook: LogBook,
+        ahead: ReadAhead,
         publish: Callable[[Event], None],
         on_queue: Callable[[], None],
     ) -> None:
+        self._ahead = ahead
         self._store = store
         self._catalog = catalog
         self._supervisor = supervisor
@@ -115,6 +118,8 @@ class QueueRunner:
     def wake(self) -> None:
         """Look at the queue again."""
         self._wake.set()
+        if self._running is not None:
+            self._read_ahead()
 
     def drain(self) -> None:
         """Start nothing more."""
@@ -224,6 +229,15 @@ class QueueRunner:
                 self._logbook.write("job", f"waits: {reason}", job_id=job.id)
         return None
 
+    def _read_ahead(self) -> None:
+        """Let the files of the job that comes after the running one be read meanwhile."""
+        model: Model | None = None
+        with suppress(EngineError):  # what is wrong with that job is said when its turn comes
+            following = next(iter(self._store.list_runnable()), None)
+            model = None if following is None else self._catalog.get(following.spec.model)
+        present = self._supervisor.residents.present()
+        self._ahead.want(model, (part for name, part in present if model is not None and name == model.name))
+
     async def _run(self, chosen: _Chosen) -> None:
         job, admitted = chosen.job, chosen.plan.admitted
         with suppress(OSError):  # what is wrong with the folder is told by the writing of the file
@@ -236,6 +250,7 @@ class QueueRunner:
         self.last_used[job.spec.model] = time.time()
         self._changed(job)
         self._logbook.write("job", f"starts, attempt {job.attempt}: {job.spec.model}", job_id=job.id)
+        self._read_ahead()
         settle: Callable[[], Job]
         try:
             ended = await self._work(job, chosen.plan, output)

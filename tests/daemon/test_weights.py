@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from engine.errors import NotNow
-from engine.models.page_cache import cached_bytes
+from engine.models.page_cache import cached_bytes, drop
 from engine.wire import (
     CleanupRequest,
     JobSpec,
@@ -17,6 +17,7 @@ from engine.wire import (
     PlanStep,
     Receipt,
     SwitchRequest,
+    UnloadRequest,
     WarmRequest,
 )
 from tests.daemon.live import LiveEngine, is_gone, stop_process, wait_for
@@ -236,3 +237,26 @@ def test_a_park_under_a_job_is_refused(live: LiveEngine, long: JobSpec) -> None:
         live.client.park()
     live.client.cancel(job.id)
     live.settle(job.id)
+
+
+def test_the_next_jobs_files_are_read_while_the_running_one_computes(live: LiveEngine) -> None:
+    (large,) = (model for model in live.client.models() if model.name == LARGE)
+    files = sorted((live.paths.models / "demo" / LARGE / "transformer").rglob("*.safetensors"))
+    assert files, large
+    live.client.unload(UnloadRequest())
+    drop(files)
+    if cached_bytes(files) != 0:
+        pytest.skip("this file system keeps its pages")
+    before = last_seq(live)
+    first = live.client.submit(JobSpec(model=SMALL, prompt="now", frames=5, steps=4))
+    second = live.client.submit(JobSpec(model=LARGE, prompt="later", frames=5, steps=1))
+
+    def read() -> bool:
+        return any(
+            line.event == "read_ahead" and f"{LARGE}/dit" in line.text
+            for line in live.client.logs(after=before)
+        )
+
+    wait_for(read, 20, "the line that says so")
+    assert live.client.job(first.id).status == "running" or live.client.job(second.id).status != "queued"
+    live.settle(second.id)
