@@ -15,25 +15,24 @@ from pathlib import Path
 
 import msgspec
 
+from engine.daemon.cleanup import Cleanup
 from engine.daemon.logbook import LogBook
 from engine.daemon.memory import MemoryView
 from engine.daemon.probe import Probe
-from engine.daemon.receipts import nothing_to_do, proved
+from engine.daemon.proofs import Proofs, slack
+from engine.daemon.receipts import nothing_to_do
 from engine.daemon.supervisor import Supervisor
 from engine.daemon.worker import WorkerProcess
-from engine.errors import EngineError, NotFound, NotNow, WorkerReplaced
+from engine.errors import NotFound, NotNow, WorkerReplaced
 from engine.models.model import Model
 from engine.telemetry.samples import Traced
 from engine.units import size_text
-from engine.wire import Proof, Receipt, ReceiptAction, ReceiptStep
+from engine.wire import Receipt, ReceiptAction, ReceiptStep
 from engine.worker.channel import (
-    CACHE_STEP,
     DropWarm,
     Free,
     ModelFiles,
-    Preload,
     Proceed,
-    Restore,
     SwitchTo,
     ToWorker,
     Unload,
@@ -42,17 +41,9 @@ from engine.worker.channel import (
     Warm,
 )
 
-PROOF_TIMEOUT_S = 2.0
-"""Memory that has not come back by then is residue, and said to be."""
 SWITCH_PROOF_TIMEOUT_S = 0.05
 """How long a switch looks for the bytes that it has given back before it loads: the driver has them
 already, so what is not seen at once is residue."""
-LOOK_TIMEOUT_S = 0.2
-"""The probe reads a process at once; an answer that takes longer will not come."""
-PROOF_SLACK = 0.03
-"""A process that is within this share of the expected bytes has given them back."""
-CONTEXT_ROOM_BYTES = 2 * 2**30
-"""What a fresh worker takes before it loads anything, with some to spare."""
 RESIDUE_BOUND = 256 * 2**20
 """A switch that leaves more than this behind replaces the worker before it loads."""
 
@@ -78,11 +69,12 @@ class Actions:
         supervisor.on_ready = self.warm_again
         self._supervisor = supervisor
         self._probe = probe
+        self._proofs = Proofs(probe)
+        self._cleanup = Cleanup(supervisor, memory, self._proofs, find=find)
         self._memory = memory
         self._logbook = logbook
         self._find = find
         self._kept_file = kept_file
-        self._cleaning: asyncio.Task[Receipt] | None = None
         self._kept = _read_kept(kept_file)
 
     # ----------------------------------------------------------------- weights on the device
@@ -102,7 +94,7 @@ class Actions:
                 raise NotNow("the device has not been read yet; try again in a second")
             supervisor.busy("loading")
             try:
-                held = await self._held_by(worker)
+                held = await self._proofs.held_by(worker)
                 return supervisor.issue(await self._switch(model, budget.now_bytes, reserve_bytes, held))
             finally:
                 supervisor.used_at = time.monotonic()
@@ -131,7 +123,7 @@ class Actions:
                 traced = await self._probe.trace(
                     worker.pid,
                     worker.device_id,
-                    until_bytes=held - told.expected_bytes - told.cache_bytes + _slack(told.expected_bytes),
+                    until_bytes=held - told.expected_bytes - told.cache_bytes + slack(told.expected_bytes),
                     timeout_s=SWITCH_PROOF_TIMEOUT_S,
                 )
             returned = None
@@ -144,6 +136,7 @@ class Actions:
                 replaced = True
                 gone = self._supervisor.let_go(text)
                 if gone is not None:
+                    gone.kill(text)
                     await gone.wait_gone()
             else:
                 worker.send(
@@ -216,10 +209,12 @@ class Actions:
     ) -> Receipt:
         worker = await self._supervisor.ensure_worker()
         # Read now: the last reading may be from before the bytes came that this shall give back.
-        held = None if self._supervisor.running_job is not None else await self._held_by(worker)
+        held = None if self._supervisor.running_job is not None else await self._proofs.held_by(worker)
         receipt = await self._supervisor.ask(action, target, message)
         if receipt.ok:
-            receipt = await self._prove(worker, receipt, held, expected_bytes)
+            receipt = await self._proofs.of_return(
+                worker, receipt, held, expected_bytes, running_job=self._supervisor.running_job
+            )
         self._supervisor.used_at = time.monotonic()
         return self._supervisor.issue(receipt)
 
@@ -239,150 +234,18 @@ class Actions:
             if worker is None:
                 return supervisor.issue(nothing_to_do("park", "everything"))
             began = time.monotonic()
-            held = await self._held_by(worker)
+            held = await self._proofs.held_by(worker)
             if supervisor.worker is not worker:
                 raise NotNow(f"worker {worker.pid} was replaced meanwhile; park again")
             await supervisor.retire("everything leaves the device")
-            receipt = await self._proved_gone("park", worker, held, began)
+            receipt = await self._proofs.of_end(
+                "park", worker, held, began, lambda step: supervisor.stepped("park", "worker", step)
+            )
             return supervisor.issue(receipt)
 
     async def cleanup(self, *, reload: bool) -> Receipt:
-        """End the worker, whatever it does, prove that its memory is back, and start a fresh one.
-
-        Under a job, which ends as interrupted, and with a worker that hangs, as well. With `reload`
-        what was resident is loaded again while the fresh worker's libraries warm up. Who asks while
-        another one is under way gets that one's receipt.
-        """
-        if self._cleaning is None or self._cleaning.done():
-            self._cleaning = asyncio.create_task(self._cleanup(reload=reload))
-        return await asyncio.shield(self._cleaning)
-
-    async def _cleanup(self, *, reload: bool) -> Receipt:
-        supervisor = self._supervisor
-        waiting = asyncio.ensure_future(supervisor.device_lock.acquire())
-        await asyncio.sleep(0)  # in the line before the queue, which a killed job lets go
-        try:
-            if supervisor.worker is None and not supervisor.starting:
-                await waiting
-            while supervisor.starting and supervisor.worker is None:
-                await asyncio.sleep(0.01)  # one that starts for a job: it is ended as soon as it is there
-            if supervisor.worker is None:
-                return supervisor.issue(nothing_to_do("cleanup", "worker"))
-            wanted = self._resident_now() if reload else ()
-            held = await self._held_by(supervisor.worker)
-            began = time.monotonic()
-            worker = supervisor.let_go("a hard cleanup was asked for")
-            if worker is None:  # it ended by itself while the probe looked
-                await waiting
-                return supervisor.issue(nothing_to_do("cleanup", "worker"))
-            # The fresh one makes its context and warms its libraries while the old one dies.
-            starting = asyncio.ensure_future(self._start_beside(worker, wanted))
-            receipt = await self._proved_gone("cleanup", worker, held, began)
-            await waiting
-            try:
-                receipt = await self._start_again(receipt, starting, wanted, began)
-            except EngineError as error:
-                # What is gone is gone, and proved; only the fresh one failed.
-                receipt = replace(receipt, ok=False, error=f"no fresh worker could be started: {error}")
-            return supervisor.issue(receipt)
-        finally:
-            if waiting.done() and not waiting.cancelled():
-                supervisor.device_lock.release()
-            else:
-                waiting.cancel()
-
-    async def _start_beside(self, dying: WorkerProcess, wanted: tuple[Wanted, ...]) -> WorkerProcess:
-        """A fresh worker; at once where its context fits beside what the dying one still holds.
-
-        Where the weights fit as well they travel at once, too.
-        """
-        supervisor = self._supervisor
-        if not self._memory.has_room(CONTEXT_ROOM_BYTES):
-            await dying.wait_gone()
-        starting = asyncio.ensure_future(supervisor.ensure_worker(opened=wanted))
-        sizes = [self._find(item.model.name).component(item.component).bytes for item in wanted]
-        if not self._memory.has_room(CONTEXT_ROOM_BYTES + sum(sizes)):
-            await dying.wait_gone()
-        if wanted:
-            (await supervisor.forked(starting)).send(Preload(wanted=wanted))
-        return await starting
-
-    async def _proved_gone(
-        self, action: ReceiptAction, worker: WorkerProcess, held: int | None, began: float
-    ) -> Receipt:
-        """The receipt of a worker's end, once its bytes are gone; `held` are those it had."""
-        steps: list[ReceiptStep] = []
-        gone = await worker.wait_gone()
-        self._step(action, steps, "worker ended", held, began)
-        since = time.monotonic()
-        traced = await self._probe.trace(
-            worker.pid, worker.device_id, until_bytes=0, timeout_s=PROOF_TIMEOUT_S
-        )
-        left = None if traced is None else traced.end_bytes
-        on_cpu = worker.device_id == "cpu"
-        self._step(action, steps, "gone" if on_cpu else "gone from NVML", left, since)
-        proof: Proof = "process-rss" if on_cpu else "nvml-process"
-        return Receipt(
-            action=action,
-            target="worker and everything on it",
-            ok=gone,
-            error=None if gone else f"worker {worker.pid} would not die",
-            expected_bytes=held or 0,
-            returned_bytes=None if held is None or left is None else max(0, held - left),
-            residue_bytes=left,
-            residue=("the driver still counts them for a process that has ended",) if left else (),
-            elapsed_s=time.monotonic() - began,
-            proof=proof if held is not None and left is not None else "device-delta",
-            proof_reason=None if held is not None else "the probe did not see the worker's bytes",
-            steps=tuple(steps),
-        )
-
-    async def _start_again(
-        self,
-        receipt: Receipt,
-        starting: asyncio.Future[WorkerProcess],
-        wanted: tuple[Wanted, ...],
-        began: float,
-    ) -> Receipt:
-        """Wait for the fresh worker, and for what was resident to be loaded again."""
-        supervisor = self._supervisor
-        steps = list(receipt.steps)
-        since = time.monotonic()
-        worker = await starting
-        self._step("cleanup", steps, f"worker {worker.pid} ready", None, since)
-        loaded, error = 0, receipt.error
-        if wanted:
-            since = time.monotonic()
-            back = await supervisor.ask(
-                "load", "what was resident", lambda action_id: Restore(action_id=action_id, wanted=wanted)
-            )
-            loaded, error = back.loaded_bytes, error or back.error
-            self._step("cleanup", steps, "reload", loaded, since)
-        return replace(
-            receipt,
-            ok=error is None,
-            error=error,
-            loaded_bytes=loaded,
-            elapsed_s=time.monotonic() - began,
-            steps=tuple(steps),
-        )
-
-    def _step(
-        self, action: ReceiptAction, steps: list[ReceiptStep], name: str, num_bytes: int | None, since: float
-    ) -> None:
-        steps.append(ReceiptStep(name=name, bytes=num_bytes, elapsed_s=time.monotonic() - since))
-        self._supervisor.stepped(action, "worker", steps[-1])
-
-    def _resident_now(self) -> tuple[Wanted, ...]:
-        found = []
-        for name, component in self._supervisor.residents.present():
-            try:
-                with_model = self._find(name)
-            except NotFound:  # its folder went from the disk: it cannot come back
-                continue
-            if with_model.problem is None:
-                found.append(Wanted(model=files_of(with_model), component=component))
-        return tuple(found)
+        """End the worker, whatever it does, and start a fresh one; see `Cleanup`."""
+        return await self._cleanup.run(reload=reload)
 
     # ----------------------------------------------------------------- host memory
 
@@ -445,36 +308,6 @@ class Actions:
                 found += [item for item in wanted_of(model, None) if item.component == component]
         return tuple(found)
 
-    # ----------------------------------------------------------------- proofs
-
-    async def _prove(
-        self, worker: WorkerProcess, receipt: Receipt, held: int | None, expected_bytes: int
-    ) -> Receipt:
-        """Complete a receipt by what the probe sees of the process, where it sees it."""
-        if held is None:
-            job = self._supervisor.running_job
-            why = "a job runs, whose memory moves meanwhile" if job else "the probe does not see it"
-            return replace(receipt, proof_reason=f"the worker's own count: {why}")
-        expected = max(receipt.expected_bytes, expected_bytes)
-        if expected == 0:
-            return receipt
-        # Cache that went first is not what the weights gave back.
-        held -= sum(step.bytes or 0 for step in receipt.steps if step.name == CACHE_STEP)
-        traced = await self._probe.trace(
-            worker.pid,
-            worker.device_id,
-            until_bytes=held - expected + _slack(expected),
-            timeout_s=PROOF_TIMEOUT_S,
-        )
-        return proved(receipt, traced, held=held, expected=expected, on_cpu=worker.device_id == "cpu")
-
-    async def _held_by(self, worker: WorkerProcess) -> int | None:
-        """What the worker's process holds on its device at this moment."""
-        seen = await self._probe.trace(
-            worker.pid, worker.device_id, until_bytes=2**62, timeout_s=LOOK_TIMEOUT_S
-        )
-        return seen.start_bytes if seen is not None else None
-
 
 def files_of(model: Model) -> ModelFiles:
     """What a worker needs to open `model`."""
@@ -491,10 +324,6 @@ def wanted_of(model: Model, component: str | None) -> tuple[Wanted, ...]:
     if component is not None:
         names = [model.component(component).name]
     return tuple(Wanted(model=files_of(model), component=name) for name in names)
-
-
-def _slack(num_bytes: int) -> int:
-    return int(num_bytes * PROOF_SLACK)
 
 
 def _read_kept(path: Path) -> set[tuple[str, str]]:

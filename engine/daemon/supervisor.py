@@ -43,6 +43,7 @@ from engine.worker.channel import (
     AllocatorSample,
     CancelJob,
     ComponentChanged,
+    Connected,
     FromWorker,
     JobEnded,
     JobProgressed,
@@ -116,6 +117,7 @@ class Supervisor:
         self._on_progress = on_progress
         self._worker: WorkerProcess | None = None
         self._starting: asyncio.Task[WorkerProcess] | None = None
+        self._connected = asyncio.Event()
         self._ready: asyncio.Future[WorkerReady] | None = None
         self._ready_s: float | None = None
         self._state: WorkerState = "starting"
@@ -302,6 +304,7 @@ class Supervisor:
     def _forget(self, died: WorkerDied) -> None:
         """There is no worker any more: whoever waits for it learns that it `died`."""
         self._worker = None
+        self._connected = asyncio.Event()
         self._memory.worker_gone()
         self._context_measured_after_job = False
         self.residents.clear()
@@ -405,13 +408,13 @@ class Supervisor:
             self._actions.pop(action_id, None)
 
     def let_go(self, reason: str) -> WorkerProcess | None:
-        """End the worker at once, a running job and hung calls included, and forget it.
+        """Stop the worker where it is, in a job or a call that hangs, and forget it.
 
-        Another one can be started while this one dies; `wait_gone` of what is returned tells when.
+        Its memory stays until the caller kills what is returned; another one can be started before.
         """
         worker = self._worker
         if worker is not None:
-            worker.kill(reason)
+            worker.freeze()
             self._starting = None
             self._forget(WorkerReplaced(f"worker {worker.pid} was ended: {reason}"))
         return worker
@@ -425,6 +428,17 @@ class Supervisor:
         while self._worker is None and not starting.done():
             await asyncio.sleep(0.001)
         return self._worker or await starting
+
+    async def connected(self, starting: asyncio.Future[WorkerProcess], *, timeout_s: float) -> bool:
+        """Wait for the context of the worker that `starting` brings; False where it does not come in time."""
+        event = self._connected
+        connected = asyncio.ensure_future(event.wait())
+        waits: set[asyncio.Future[Any]] = {starting, connected}
+        try:
+            await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            connected.cancel()
+        return event.is_set()
 
     async def retire(self, reason: str) -> None:
         """End the idle worker; returns when it is gone. The next work starts another."""
@@ -463,6 +477,8 @@ class Supervisor:
             return
         self._heard_at = time.monotonic()
         match message:
+            case Connected():
+                self._connected.set()
             case AllocatorSample():
                 self._memory.heard_worker(message)
             case JobProgressed():

@@ -107,14 +107,21 @@ class WorkerProcess:
 
     def kill(self, reason: str) -> None:
         """SIGKILL, the one certain way to give back all of its memory."""
-        if self.exit is not None:
-            return
-        self._kill_reason = self._kill_reason or reason
+        if self.exit is None:
+            self._kill_reason = self._kill_reason or reason
+            self._signal(signal.SIGKILL)
+
+    def freeze(self) -> None:
+        """SIGSTOP: it does nothing more and keeps what it has, until it is killed."""
+        if self.exit is None:
+            self._signal(signal.SIGSTOP)
+
+    def _signal(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError):
             if self._pidfd is not None:
-                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+                signal.pidfd_send_signal(self._pidfd, number)
             elif read_start_time(self.pid) == self.start_time:
-                os.kill(self.pid, signal.SIGKILL)
+                os.kill(self.pid, number)
 
     async def stop(self, reason: str, *, grace_s: float = STOP_GRACE_S) -> None:
         """Ask it to end, then make it; returns when it is gone, or after 5 s in which it would not die."""

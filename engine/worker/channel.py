@@ -153,8 +153,12 @@ ToWorker = (
 # --------------------------------------------------------------------------- worker -> daemon
 
 
+class Connected(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The worker has its context on the device; the first message of every worker."""
+
+
 class WorkerReady(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """The device answers and libraries are warm; the first message of every worker."""
+    """The device answers and libraries are warm."""
 
     pid: int
     device_name: str
@@ -271,7 +275,8 @@ class WorkerLog(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 FromWorker = (
-    WorkerReady
+    Connected
+    | WorkerReady
     | LibrariesLoaded
     | ComponentChanged
     | AllocatorSample

@@ -30,6 +30,7 @@ from engine.worker.channel import (
     ActionStepped,
     CancelJob,
     Channel,
+    Connected,
     DropWarm,
     Free,
     FromWorker,
@@ -147,6 +148,7 @@ class Worker:
         self._lap("context")
         threading.Thread(target=self._prepare_copies, name="buffers", daemon=True).start()
         self._connected.set()
+        self._channel.send(Connected())
         self._backend.warm_up()
         self._lap("libraries")
 

@@ -64,7 +64,7 @@ def test_a_cleanup_brings_back_what_was_resident(live: LiveEngine) -> None:
     after = live.worker_pid()
     assert after not in (None, before)
     names = [step.name for step in receipt.steps]
-    assert names == ["worker ended", "gone", f"worker {after} ready", "reload"]
+    assert names == ["fresh context", "worker ended", "gone", f"worker {after} ready", "reload"]
     (model,) = (model for model in live.client.models() if model.name == SMALL)
     assert receipt.loaded_bytes == model.bytes
     assert receipt.returned_bytes == receipt.expected_bytes > 0

@@ -61,7 +61,7 @@ class Cast:
             prompt=PROMPT,
             image=str(self.image),
             resolution=None if self.demo else "480p",
-            frames=5 if self.demo else 33,
+            frames=5 if self.demo else 17,
             steps=4,
             seed=1,
         )

@@ -1,0 +1,169 @@
+"""The hard cleanup: the worker ends, whatever it does, and a fresh one takes its place.
+
+The order is what makes it quick. Ending a worker that holds 43 GB of registered pages takes the
+kernel half a second, in which nobody else gets a context; so, where there is room for it beside the
+old one, the fresh worker makes its context first, while the old one is stopped. Its weights travel
+while the old one dies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from engine.daemon.memory import MemoryView
+from engine.daemon.proofs import Proofs
+from engine.daemon.receipts import nothing_to_do
+from engine.daemon.supervisor import Supervisor
+from engine.daemon.worker import WorkerProcess
+from engine.errors import EngineError, NotFound
+from engine.models.model import Model
+from engine.wire import Receipt, ReceiptStep
+from engine.worker.channel import ModelFiles, Preload, Restore, Wanted
+
+CONTEXT_ROOM_BYTES = 2 * 2**30
+"""What a fresh worker takes before it loads anything, with some to spare."""
+CONTEXT_S = 0.6
+"""How long the old worker waits, stopped, for the fresh one's context: it takes 0.2 to 0.3 s."""
+WHY = "a hard cleanup was asked for"
+
+
+class Cleanup:
+    """Ends workers; who asks while one is under way gets that one's receipt. Event loop's thread only."""
+
+    def __init__(
+        self, supervisor: Supervisor, memory: MemoryView, proofs: Proofs, *, find: Callable[[str], Model]
+    ) -> None:
+        """`find` gives a model by its name."""
+        self._supervisor = supervisor
+        self._memory = memory
+        self._proofs = proofs
+        self._find = find
+        self._running: asyncio.Task[Receipt] | None = None
+
+    async def run(self, *, reload: bool) -> Receipt:
+        """End the worker, prove that its memory is back, and start a fresh one.
+
+        Under a job, which ends as interrupted, and with a worker that hangs, as well. With `reload`
+        what was resident is loaded again while the fresh worker's libraries warm up.
+        """
+        if self._running is None or self._running.done():
+            self._running = asyncio.create_task(self._run(reload=reload))
+        return await asyncio.shield(self._running)
+
+    async def _run(self, *, reload: bool) -> Receipt:
+        supervisor = self._supervisor
+        waiting = asyncio.ensure_future(supervisor.device_lock.acquire())
+        await asyncio.sleep(0)  # in the line before the queue, which a killed job lets go
+        try:
+            if supervisor.worker is None and not supervisor.starting:
+                await waiting
+            while supervisor.starting and supervisor.worker is None:
+                await asyncio.sleep(0.01)  # one that starts for a job: it is ended as soon as it is there
+            if supervisor.worker is None:
+                return supervisor.issue(nothing_to_do("cleanup", "worker"))
+            wanted = self._resident_now() if reload else ()
+            held = await self._proofs.held_by(supervisor.worker)
+            began = time.monotonic()
+            worker = supervisor.let_go(WHY)
+            if worker is None:  # it ended by itself while the probe looked
+                await waiting
+                return supervisor.issue(nothing_to_do("cleanup", "worker"))
+            steps: list[ReceiptStep] = []
+            try:
+                starting = await self._start_beside(worker, wanted, steps)
+            finally:
+                worker.kill(WHY)
+            preloading = asyncio.ensure_future(self._preload(worker, starting, wanted))
+            receipt = await self._proofs.of_end("cleanup", worker, held, began, self._stepped)
+            receipt = replace(receipt, steps=(*steps, *receipt.steps))
+            await waiting
+            try:
+                await preloading
+                receipt = await self._start_again(receipt, starting, wanted, began)
+            except EngineError as error:
+                # What is gone is gone, and proved; only the fresh one failed.
+                receipt = replace(receipt, ok=False, error=f"no fresh worker could be started: {error}")
+            return supervisor.issue(receipt)
+        finally:
+            if waiting.done() and not waiting.cancelled():
+                supervisor.device_lock.release()
+            else:
+                waiting.cancel()
+
+    async def _start_beside(
+        self, stopped: WorkerProcess, wanted: tuple[Wanted, ...], steps: list[ReceiptStep]
+    ) -> asyncio.Future[WorkerProcess]:
+        """A fresh worker, under way; it has its context where that fits beside the stopped one."""
+        supervisor = self._supervisor
+        beside = self._memory.has_room(CONTEXT_ROOM_BYTES)
+        if not beside:
+            stopped.kill(WHY)
+            await stopped.wait_gone()
+        starting = asyncio.ensure_future(supervisor.ensure_worker(opened=wanted))
+        if beside:
+            since = time.monotonic()
+            if await supervisor.connected(starting, timeout_s=CONTEXT_S):
+                self._step(steps, "fresh context", None, since)
+        return starting
+
+    async def _preload(
+        self, dying: WorkerProcess, starting: asyncio.Future[WorkerProcess], wanted: Sequence[Wanted]
+    ) -> None:
+        """Let weights travel at once, or as soon as the dying worker's have made room."""
+        if not wanted:
+            return
+        sizes = [self._find(item.model.name).component(item.component).bytes for item in wanted]
+        if not self._memory.has_room(CONTEXT_ROOM_BYTES + sum(sizes)):
+            await dying.wait_gone()
+        (await self._supervisor.forked(starting)).send(Preload(wanted=tuple(wanted)))
+
+    async def _start_again(
+        self,
+        receipt: Receipt,
+        starting: asyncio.Future[WorkerProcess],
+        wanted: tuple[Wanted, ...],
+        began: float,
+    ) -> Receipt:
+        """Wait for the fresh worker, and for what was resident to be loaded again."""
+        steps = list(receipt.steps)
+        since = time.monotonic()
+        worker = await starting
+        self._step(steps, f"worker {worker.pid} ready", None, since)
+        loaded, error = 0, receipt.error
+        if wanted:
+            since = time.monotonic()
+            back = await self._supervisor.ask(
+                "load", "what was resident", lambda action_id: Restore(action_id=action_id, wanted=wanted)
+            )
+            loaded, error = back.loaded_bytes, error or back.error
+            self._step(steps, "reload", loaded, since)
+        return replace(
+            receipt,
+            ok=error is None,
+            error=error,
+            loaded_bytes=loaded,
+            elapsed_s=time.monotonic() - began,
+            steps=tuple(steps),
+        )
+
+    def _step(self, steps: list[ReceiptStep], name: str, num_bytes: int | None, since: float) -> None:
+        steps.append(ReceiptStep(name=name, bytes=num_bytes, elapsed_s=time.monotonic() - since))
+        self._stepped(steps[-1])
+
+    def _stepped(self, step: ReceiptStep) -> None:
+        self._supervisor.stepped("cleanup", "worker", step)
+
+    def _resident_now(self) -> tuple[Wanted, ...]:
+        found = []
+        for name, component in self._supervisor.residents.present():
+            try:
+                model = self._find(name)
+            except NotFound:  # its folder went from the disk: it cannot come back
+                continue
+            if model.problem is None:
+                files = ModelFiles(name=model.name, kind=model.kind, path=str(model.path))
+                found.append(Wanted(model=files, component=component))
+        return tuple(found)

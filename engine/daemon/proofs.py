@@ -1,0 +1,106 @@
+"""What the probe saw of a worker's memory, as the proof of an action's receipt. Event loop's thread only."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from engine.daemon.probe import Probe
+from engine.daemon.receipts import proved
+from engine.daemon.worker import WorkerProcess
+from engine.wire import Proof, Receipt, ReceiptAction, ReceiptStep
+from engine.worker.channel import CACHE_STEP
+
+PROOF_TIMEOUT_S = 2.0
+"""Memory that has not come back by then is residue, and said to be."""
+LOOK_TIMEOUT_S = 0.2
+"""The probe reads a process at once; an answer that takes longer will not come."""
+PROOF_SLACK = 0.03
+"""A process that is within this share of the expected bytes has given them back."""
+
+
+class Proofs:
+    """Looks at worker processes from outside."""
+
+    def __init__(self, probe: Probe) -> None:
+        self._probe = probe
+
+    async def held_by(self, worker: WorkerProcess) -> int | None:
+        """What the worker's process holds on its device at this moment."""
+        seen = await self._probe.trace(
+            worker.pid, worker.device_id, until_bytes=2**62, timeout_s=LOOK_TIMEOUT_S
+        )
+        return seen.start_bytes if seen is not None else None
+
+    async def of_return(
+        self,
+        worker: WorkerProcess,
+        receipt: Receipt,
+        held: int | None,
+        expected_bytes: int,
+        *,
+        running_job: int | None,
+    ) -> Receipt:
+        """`receipt` completed by what is seen of the process, where it is seen; it `held` so much before."""
+        if held is None:
+            why = "a job runs, whose memory moves meanwhile" if running_job else "the probe does not see it"
+            return replace(receipt, proof_reason=f"the worker's own count: {why}")
+        expected = max(receipt.expected_bytes, expected_bytes)
+        if expected == 0:
+            return receipt
+        # Cache that went first is not what the weights gave back.
+        held -= sum(step.bytes or 0 for step in receipt.steps if step.name == CACHE_STEP)
+        traced = await self._probe.trace(
+            worker.pid,
+            worker.device_id,
+            until_bytes=held - expected + slack(expected),
+            timeout_s=PROOF_TIMEOUT_S,
+        )
+        return proved(receipt, traced, held=held, expected=expected, on_cpu=worker.device_id == "cpu")
+
+    async def of_end(
+        self,
+        action: ReceiptAction,
+        worker: WorkerProcess,
+        held: int | None,
+        began: float,
+        stepped: Callable[[ReceiptStep], None],
+    ) -> Receipt:
+        """The receipt of a worker's end, once its bytes are gone; it `held` so much before."""
+        steps: list[ReceiptStep] = []
+
+        def step(name: str, num_bytes: int | None, since: float) -> None:
+            steps.append(ReceiptStep(name=name, bytes=num_bytes, elapsed_s=time.monotonic() - since))
+            stepped(steps[-1])
+
+        since = time.monotonic()
+        gone = await worker.wait_gone()
+        step("worker ended", held, since)
+        since = time.monotonic()
+        traced = await self._probe.trace(
+            worker.pid, worker.device_id, until_bytes=0, timeout_s=PROOF_TIMEOUT_S
+        )
+        left = None if traced is None else traced.end_bytes
+        on_cpu = worker.device_id == "cpu"
+        step("gone" if on_cpu else "gone from NVML", left, since)
+        proof: Proof = "process-rss" if on_cpu else "nvml-process"
+        return Receipt(
+            action=action,
+            target="worker and everything on it",
+            ok=gone,
+            error=None if gone else f"worker {worker.pid} would not die",
+            expected_bytes=held or 0,
+            returned_bytes=None if held is None or left is None else max(0, held - left),
+            residue_bytes=left,
+            residue=("the driver still counts them for a process that has ended",) if left else (),
+            elapsed_s=time.monotonic() - began,
+            proof=proof if held is not None and left is not None else "device-delta",
+            proof_reason=None if held is not None else "the probe did not see the worker's bytes",
+            steps=tuple(steps),
+        )
+
+
+def slack(num_bytes: int) -> int:
+    """By how much a process may differ from what is expected of it."""
+    return int(num_bytes * PROOF_SLACK)
