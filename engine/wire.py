@@ -561,6 +561,8 @@ class Receipt(Wire):
     target: str
     ok: bool
     error: str | None = None
+    error_code: str | None = None
+    """Of `error`, as in `engine.errors`; that of a refusal only where nothing was changed."""
     expected_bytes: int = 0
     """Bytes that it said it would return."""
     returned_bytes: int | None = None

@@ -83,7 +83,7 @@ class Mover:
         try:
             self.fill(component, moved)
         except EngineError as error:
-            self.tell("load", component.label, began, error=str(error), job_id=job_id)
+            self.tell("load", component.label, began, error=error, job_id=job_id)
             raise
         self._tell_loaded(component, began, "copy", job_id)
 
@@ -100,13 +100,13 @@ class Mover:
                 self._tell_loaded(component, began, "copy under compute", job_id)
                 self.announce(component, load_s=self.clock() - began)
             elif not isinstance(loading.failure, JobCancelled):
-                self.tell("load", component.label, began, error=str(loading.failure), job_id=job_id)
+                self.tell("load", component.label, began, error=loading.failure, job_id=job_id)
                 self._on_failed()
 
         try:
             loading = self._attach(component, began, ended, keep)
         except EngineError as error:
-            self.tell("load", component.label, began, error=str(error), job_id=job_id)
+            self.tell("load", component.label, began, error=error, job_id=job_id)
             raise
         self.carrier.carry(loading)
 
@@ -201,7 +201,7 @@ class Mover:
         target: str,
         began: float,
         *,
-        error: str | None = None,
+        error: EngineError | None = None,
         loaded_bytes: int = 0,
         steps: tuple[tuple[str, int, float], ...] = (),
         job_id: int | None = None,
@@ -288,6 +288,14 @@ class Mover:
             steps=tuple(steps),
         )
 
+    def answer(self, action: ReceiptAction, target: str, act: Callable[[], Receipt]) -> Receipt:
+        """The receipt of what a person asked for, also where it is refused."""
+        began = self.clock()
+        try:
+            return act()
+        except EngineError as error:
+            return self.receipt(action, target, began, error=error)
+
     def recount(self) -> None:
         """Bring `weights` up to date."""
         weights: dict[str, int] = {}
@@ -322,7 +330,7 @@ class Mover:
         target: str,
         began: float,
         *,
-        error: str | None = None,
+        error: EngineError | None = None,
         expected_bytes: int = 0,
         returned_bytes: int | None = None,
         loaded_bytes: int = 0,
@@ -334,7 +342,8 @@ class Mover:
             action=action,
             target=target,
             ok=error is None,
-            error=error,
+            error=None if error is None else str(error),
+            error_code=None if error is None else error.code,
             expected_bytes=expected_bytes,
             returned_bytes=returned_bytes,
             residue_bytes=residue,

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from torch import nn
 
-from engine.errors import EngineError, NotFound, NotNow, from_code
+from engine.errors import EngineError, NotFound, NotNow, WorkFailed, from_code
 from engine.planning.residency import Needed, Resident, Stage, plan_stage, swaps_in_place
 from engine.wire import Receipt, ReceiptStep, Residency, VaePrecision
 from engine.worker.backend import Backend
@@ -145,7 +145,8 @@ class ComponentStore:
                     component = self.component(files, name)
                     loaded += component.bytes if component.resident else 0
         names = ", ".join(f"{files.name}/{name}" for files, name in wanted)
-        return self._mover.receipt("load", names, began, error="; ".join(errors) or None, loaded_bytes=loaded)
+        failure = WorkFailed("; ".join(errors)) if errors else None
+        return self._mover.receipt("load", names, began, error=failure, loaded_bytes=loaded)
 
     # ----------------------------------------------------------------- leases
 
@@ -301,21 +302,24 @@ class ComponentStore:
             self._mover.drop_broken()
 
     # ----------------------------------------------------------------- actions a person asks for
+    # A refusal is a receipt, too: not ok, with its code, and nothing was changed.
 
     def unload(self, model: str | None = None, component: str | None = None) -> Receipt:
         """Give back one component's, one model's or all weights.
 
-        Raises:
-            NotFound: nothing of that name was ever opened here.
-            NotNow: some of it is in use; nothing was unloaded.
+        Refused where nothing of that name was ever opened here, or some of it is in use.
         """
-        with self._lock:
+        target = "/".join(part for part in (model, component) if part) or "all"
+
+        def unload() -> Receipt:
             chosen = self._choose(model, component)
             busy = [item.label for item in chosen if item.leases]
             if busy:
                 raise NotNow(f"{', '.join(busy)} is in use by the running job; cancel it or wait for its end")
-            target = "/".join(part for part in (model, component) if part) or "all"
             return self._mover.give_back("unload", target, [item for item in chosen if item.arena.attached])
+
+        with self._lock:
+            return self._mover.answer("unload", target, unload)
 
     def free(self) -> Receipt:
         """Give back the allocator's cache and every component that is not in use; also in a job."""
@@ -336,12 +340,10 @@ class ComponentStore:
 
         Where the budget is too small for all of it, what fits is loaded and a job swaps the rest.
         A load that fails brings the previous model back; the receipt then is not ok and says why.
-
-        Raises:
-            ModelUnusable, DoesNotFit: it can never be loaded; nothing was unloaded.
-            NotNow: a component is in use; nothing was unloaded.
+        Refused where it can never be loaded, or a component is in use.
         """
-        with self._lock:
+
+        def switch() -> Receipt:
             return switch_to(
                 self.open(files),
                 self._mover,
@@ -351,6 +353,9 @@ class ComponentStore:
                 moved=moved,
                 unloaded=unloaded,
             )
+
+        with self._lock:
+            return self._mover.answer("switch", files.name, switch)
 
     # ----------------------------------------------------------------- bookkeeping, under the lock
 

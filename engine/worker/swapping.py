@@ -94,7 +94,7 @@ class Swap:
             "swap",
             incoming.label,
             loading.began,
-            error=None if failure is None else str(failure),
+            error=failure,
             loaded_bytes=0 if failure is not None else incoming.bytes,
             steps=((f"in place of {self.outgoing.name}, under its last step{after}", incoming.bytes, took),),
             job_id=self._job_id,

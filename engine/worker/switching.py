@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import TypeAlias
 
-from engine.errors import EngineError, NotNow
+from engine.errors import EngineError, NotNow, WorkFailed
 from engine.planning.residency import Needed, plan_switch
 from engine.wire import Receipt, ReceiptStep
 from engine.worker.components import Component, Model
@@ -112,7 +112,7 @@ class _Switch:
             gone = [item for item in at_first if not item.arena.attached and not mover.adopt(item)]
             again = self._load("bring back", gone, ignore_moved, keep=at_first)
             if again is not None:
-                failure = f"{failure}; and not all could be brought back: {again}"
+                failure = type(failure)(f"{failure}; and not all could be brought back: {again}")
             # What came back was not returned after all.
             returned = mover.returned_since(before)
         since = mover.clock()
@@ -130,14 +130,16 @@ class _Switch:
 
     def _load(
         self, verb: str, items: Sequence[Component], moved: Moved, *, keep: Collection[Component]
-    ) -> str | None:
+    ) -> WorkFailed | None:
         """Load `items` until one fails; why it did. `keep` must not make room for any of them."""
         for item in items:
             since = self._mover.clock()
             try:
                 self._mover.fill(item, moved, keep=keep)
             except EngineError as error:
-                return str(error)
+                # A new one without its frames; and what would refuse a request is a failure by now.
+                kind = type(error) if isinstance(error, WorkFailed) else WorkFailed
+                return kind(str(error))
             self._stepped(f"{verb} {item.label}", item.bytes, since)
         return None
 

@@ -18,6 +18,7 @@ from engine.wire import (
     EngineStatus,
     ErrorBody,
     Job,
+    JobSpec,
     Manifest,
     ModelStatus,
     Receipt,
@@ -102,6 +103,17 @@ def test_refusals_of_a_real_engine_have_their_exit_codes(live: LiveEngine, folde
         assert code == expected, (command, out, err)
         body = msgspec.json.decode(out, type=ErrorBody)
         assert err == f"turbotui: {body.message}\n"
+
+
+def test_an_unload_of_what_a_job_uses_is_a_refusal(live: LiveEngine, folder: Path, long: JobSpec) -> None:
+    job = live.client.submit(long)
+    live.until_running(job.id)
+    code, out, err = run(live, folder, "unload", f"{long.model}/dit", "--json")
+    live.client.cancel(job.id)
+    live.settle(job.id)
+    receipt = msgspec.json.decode(out, type=Receipt)
+    assert (code, receipt.ok, receipt.error_code) == (4, False, "not_now")
+    assert err == f"turbotui: {receipt.error}\n" and "is in use" in err
 
 
 def test_ctrl_c_leaves_the_job_and_cancel_ends_it(live: LiveEngine, folder: Path) -> None:

@@ -544,6 +544,24 @@ def test_a_receipt_of_a_failed_action_is_shown_and_exits_5(
     assert json.loads(output.out)["ok"] is False and "the file is gone" in output.err
 
 
+@pytest.mark.parametrize(
+    ("command", "route", "code", "exit_code"),
+    [
+        ("switch small", "/switch", "does_not_fit", 4),
+        ("unload small", "/unload", "not_now", 4),
+        ("switch small", "/switch", "out_of_memory", 5),
+        ("switch small", "/switch", "of_a_newer_engine", 5),
+    ],
+)
+def test_a_refused_receipt_exits_as_a_refusal_and_a_failed_one_as_a_failure(
+    command: str, route: str, code: str, exit_code: int, engine: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine.answers[route] = (200, replace(RECEIPT, ok=False, error="because", error_code=code))
+    assert main([*command.split(), "--json"]) == exit_code
+    output = capsys.readouterr()
+    assert json.loads(output.out)["error_code"] == code and output.err == "turbotui: because\n"
+
+
 @pytest.mark.parametrize("command", ["engine status", "engine stop"])
 def test_the_commands_about_the_engine_start_none(
     command: str, no_engine: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import click
 
-from engine.errors import WorkFailed
+from engine.errors import WorkFailed, from_code
 from engine.wire import Receipt
 from turbotui.format import bytes_text, seconds
 from turbotui.subcommands.output import note, table
@@ -22,11 +22,12 @@ PROOFS = {
 
 
 def show_receipt(session: Session, receipt: Receipt) -> None:
-    """Print `receipt`; one of an action that failed ends the command with exit code 5."""
+    """Print `receipt`; one that is not ok ends the command: with 4 if it was refused, 5 if it failed."""
     session.show(receipt, lambda: receipt_lines(receipt))
     if not receipt.ok:
-        note(receipt.error or f"{receipt.action} {receipt.target} failed")
-        raise click.exceptions.Exit(WorkFailed.exit_code)
+        text = receipt.error or f"{receipt.action} {receipt.target} failed"
+        note(text)
+        raise click.exceptions.Exit(from_code(receipt.error_code or WorkFailed.code, text).exit_code)
 
 
 def receipt_lines(receipt: Receipt) -> Iterable[str]:

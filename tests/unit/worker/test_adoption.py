@@ -152,8 +152,9 @@ def test_a_switch_refused_for_a_leased_part_takes_over_nothing(
     _loaded(store, files(SMALL), "text", "vae")
     steps: list[ReceiptStep] = []
     with store.lease(small, ("dit",), stage="x", stage_bytes=0, budget_bytes=BUDGET):
-        with pytest.raises(NotNow, match=f"{SMALL}/dit is in use"):
-            store.switch(linked, BUDGET, on_step=steps.append)
+        refused = store.switch(linked, BUDGET, on_step=steps.append)
+        assert (refused.ok, refused.error_code) == (False, NotNow.code)
+        assert refused.error is not None and f"{SMALL}/dit is in use" in refused.error
         assert set(store.weights()) == _labels(SMALL, "text", "dit", "vae")
     assert steps == []
 

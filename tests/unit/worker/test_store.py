@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import threading
 from collections.abc import Callable
@@ -13,7 +14,15 @@ from typing import Any
 import pytest
 import torch
 
-from engine.errors import DoesNotFit, JobCancelled, ModelUnusable, NotFound, NotNow, OutOfMemory
+from engine.errors import (
+    DoesNotFit,
+    JobCancelled,
+    ModelUnusable,
+    NotFound,
+    NotNow,
+    OutOfMemory,
+    WorkFailed,
+)
 from engine.wire import ReceiptStep
 from engine.worker.channel import ModelFiles
 from engine.worker.components import Component, Model
@@ -92,10 +101,9 @@ def test_a_leased_component_cannot_be_evicted_or_unloaded(
             _lease(store, small, "vae", budget=small.components["vae"].bytes + 1),
         ):
             pass
-        with pytest.raises(NotNow, match=f"{SMALL}/dit is in use"):
-            store.unload(SMALL)
-        with pytest.raises(NotNow):
-            store.switch(files(LARGE), BUDGET)
+        for refused in (store.unload(SMALL), store.switch(files(LARGE), BUDGET)):
+            assert (refused.ok, refused.error_code) == (False, NotNow.code)
+            assert refused.error is not None and f"{SMALL}/dit is in use" in refused.error
         assert store.free().returned_bytes is not None
         assert set(store.weights()) == {f"{SMALL}/dit"}
     assert seen.leased() == set()
@@ -199,8 +207,10 @@ def test_unload_takes_all_a_model_or_a_component(
 def test_unloading_what_is_unknown_names_what_is_known(store: ComponentStore, files: Files) -> None:
     assert store.unload().ok
     store.open(files(SMALL))
-    with pytest.raises(NotFound, match=rf"wan-demo-tall.*{SMALL}/text"):
-        store.unload("wan-demo-tall")
+    refused = store.unload("wan-demo-tall")
+    assert (refused.ok, refused.error_code) == (False, NotFound.code)
+    assert refused.error is not None
+    assert re.search(rf"wan-demo-tall.*{SMALL}/text", refused.error)
 
 
 def test_free_gives_back_all_that_is_idle(store: ComponentStore, files: Files) -> None:
@@ -237,8 +247,9 @@ def test_a_switch_that_cannot_fit_is_refused_before_anything_is_unloaded(
     small = store.open(files(SMALL))
     with _lease(store, small, "vae"):
         pass
-    with pytest.raises(DoesNotFit, match=f"{LARGE}/dit needs"):
-        store.switch(files(LARGE), small.components["vae"].bytes)
+    refused = store.switch(files(LARGE), small.components["vae"].bytes)
+    assert (refused.ok, refused.error_code) == (False, DoesNotFit.code)
+    assert refused.error is not None and f"{LARGE}/dit needs" in refused.error
     assert set(store.weights()) == _labels(SMALL, "vae")
 
 
@@ -269,6 +280,8 @@ def test_a_failed_switch_brings_the_previous_model_back(
     assert not receipt.ok
     assert receipt.error is not None
     assert "truncated" in receipt.error
+    # A damaged file would refuse the switch; found out half way it is a failure.
+    assert receipt.error_code == WorkFailed.code
     assert receipt.loaded_bytes == 0
     assert set(store.weights()) == _labels(SMALL, "text", "dit")
     assert any(step.name == f"bring back {SMALL}/dit" for step in receipt.steps)
@@ -296,6 +309,7 @@ def test_a_switch_never_makes_room_by_what_it_has_just_loaded(
     assert not receipt.ok
     assert receipt.error is not None
     assert f"no memory left while loading {LARGE}/vae" in receipt.error
+    assert receipt.error_code == OutOfMemory.code
     assert set(store.weights()) == _labels(SMALL, "text", "dit")
     assert [item.action for item in seen.receipts if item.action == "unload"] == []
 
