@@ -197,11 +197,11 @@ def _add_memory_routes(app: FastAPI, engine: Engine) -> None:
 
     @app.post("/explain/job")
     async def explain(spec: JobSpec) -> Explanation:
-        return engine.explain(spec)
+        return await engine.explain(spec)
 
     @app.post("/explain/switch")
     async def explain_switch(request: SwitchRequest) -> Explanation:
-        return engine.explain_switch(request.model)
+        return await engine.explain_switch(request.model)
 
     @app.post("/cache/clear")
     async def clear_cache() -> CacheCleared:

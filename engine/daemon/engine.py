@@ -24,6 +24,7 @@ from engine.daemon.planner import Planner
 from engine.daemon.probe import Probe
 from engine.daemon.queue import QueueRunner, never_fits
 from engine.daemon.read_ahead import ReadAhead
+from engine.daemon.readiness import FirstReading
 from engine.daemon.server import SocketServer
 from engine.daemon.supervisor import Supervisor
 from engine.embeddings import EmbeddingStore
@@ -98,6 +99,7 @@ class Engine:
         self.catalog = Catalog(paths.models, self._config.vae_precision)
         self.embeddings = EmbeddingStore(paths.embeddings, self._config.embedding_cache_bytes)
         self.memory = MemoryView(self._config, on_status=self._sampled, label=self._label)
+        self.first_reading = FirstReading(self.memory, self.device)
         self.nursery = Nursery(
             paths.state / "nursery.json", on_change=self._processes_changed, on_log=self.logbook.write
         )
@@ -264,6 +266,7 @@ class Engine:
             self.memory.device_id = device.id
             self.logbook.write("device", f"works on {device.id}")
             self.queue.wake()
+        self.first_reading.look()
         self._engine_changed()
 
     # ----------------------------------------------------------------- what is asked
@@ -379,8 +382,7 @@ class Engine:
         model = self.catalog.get(name)
         if model.problem is not None:
             raise NotNow(f"{name} cannot be loaded: {model.problem}")
-        if self.device.problem is not None:
-            raise NotNow(self.device.problem)
+        await self.first_reading.wait()
         receipt = await self.actions.switch(model, reserve_bytes=self.planner.reserve_bytes(model))
         if receipt.ok:
             self.queue.active_model = name
@@ -419,19 +421,23 @@ class Engine:
         model = self.catalog.get(request.model)
         if model.problem is not None:
             raise NotNow(f"{model.name} cannot be kept warm: {model.problem}")
+        await self.first_reading.wait()
         return await self.actions.warm(model, request.component)
 
     async def drop_warm(self, request: WarmRequest) -> Receipt:
         models = None if request.model is None else [self.catalog.get(request.model)]
         return await self.actions.drop_warm(models, request.component)
 
-    def explain(self, spec: JobSpec) -> Explanation:
+    async def explain(self, spec: JobSpec) -> Explanation:
         """What a job would do with the weights if it ran now."""
+        await self.first_reading.wait()
         return self.planner.explain_job(self.queue.admit(spec))
 
-    def explain_switch(self, name: str) -> Explanation:
+    async def explain_switch(self, name: str) -> Explanation:
         """What a switch to the model would do if it were asked for now."""
-        return self.planner.explain_switch(self.catalog.get(name))
+        model = self.catalog.get(name)
+        await self.first_reading.wait()
+        return self.planner.explain_switch(model)
 
     async def cache(self) -> CacheStatus:
         # In a thread: the home of many is on a network, where looking at a thousand files takes seconds.
@@ -487,6 +493,7 @@ class Engine:
         self.memory.heard(message)
         if first or self.memory.device_id is None:
             self._choose_device()
+        self.first_reading.look()
 
     def _sampled(self, status: DeviceStatus) -> None:
         if self.hub.watched:
