@@ -14,7 +14,7 @@ from engine.errors import EngineError, InvalidRequest
 from engine.wire import ErrorBody
 from turbotui.subcommands import bench, cache, explain, generate, jobs, lifecycle, memory, models, watch
 from turbotui.subcommands.output import print_json, report
-from turbotui.subcommands.session import demo_option
+from turbotui.subcommands.session import JsonGroup, demo_option, json_option
 
 EPILOG = """\b
 Exit codes:
@@ -28,20 +28,26 @@ Exit codes:
 
 
 def _group(name: str, help: str, *commands: click.Command) -> click.Group:
-    group = click.Group(name, help=help, epilog=EPILOG, no_args_is_help=True)
+    group: click.Group = json_option(JsonGroup(name, help=help, epilog=EPILOG, no_args_is_help=True))
     for command in commands:
         group.add_command(command)
     return group
 
 
 @click.group(
-    epilog=EPILOG, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]}
+    cls=JsonGroup,
+    epilog=EPILOG,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
+@json_option
 @demo_option
 @click.pass_context
-def app(context: click.Context, demo: bool) -> None:
+def app(context: click.Context, json: bool, demo: bool) -> None:
     """Operate TurboDiffusion video models with deterministic VRAM. Alone it opens the console."""
     if context.invoked_subcommand is None:
+        if json:
+            raise click.UsageError("the console prints no JSON; name a command, or leave --json out")
         from turbotui.console import open_console
 
         if code := open_console(demo=demo):

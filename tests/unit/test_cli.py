@@ -263,7 +263,13 @@ def test_each_command_asks_its_route_and_tells_the_answer_both_ways(
     assert words in text.out and text.err == ""
     assert engine.asked[0] == request_
     assert main([*command.split(), "--json"]) == 0
-    assert printed(capsys)
+    told = printed(capsys)
+    assert told
+    names = command.split()
+    in_group = names[0] in ("job", "queue", "engine", "cache")
+    for place in range(2 if in_group else 1):
+        assert main([*names[:place], "--json", *names[place:]]) == 0
+        assert printed(capsys) == told
 
 
 def test_json_is_the_wire_model(engine: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
@@ -290,14 +296,52 @@ def test_the_cache_is_told_in_json_wherever_that_is_asked_for(
 ) -> None:
     assert main(["cache", "--json"]) == 0
     assert printed(capsys) == json.loads(msgspec.json.encode(CACHE))
-    for command in (["cache", "--json", "clear"], ["cache", "clear", "--json"]):
-        assert main(command) == 0
-        assert printed(capsys) == {"folder": "/c/embeddings", "entries": 1, "bytes": 2**20}
-    assert [request[:2] for request in engine.asked] == [
-        ("GET", "/cache"),
-        ("POST", "/cache/clear"),
-        ("POST", "/cache/clear"),
-    ]
+    assert main(["cache", "clear", "--json"]) == 0
+    assert printed(capsys) == {"folder": "/c/embeddings", "entries": 1, "bytes": 2**20}
+    assert [request[:2] for request in engine.asked] == [("GET", "/cache"), ("POST", "/cache/clear")]
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("--json", "the console prints no JSON"),
+        ("--json engine run", "turbotui engine run prints no JSON"),
+        ("engine --json run", "turbotui engine run prints no JSON"),
+        ("models --json make-random wan2.1-t2v-1.3b", "turbotui models make-random prints no JSON"),
+    ],
+)
+def test_json_is_refused_where_none_is_printed(
+    command: str,
+    words: str,
+    engine: StandIn,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "execv", lambda *_: pytest.fail("the engine took the place of this process"))
+    assert main(command.split()) == 2
+    output = capsys.readouterr()
+    assert json.loads(output.out)["code"] == "invalid_request" and words in output.err
+
+
+@pytest.mark.parametrize(
+    "command", ["free", "park", "cleanup --yes", "cache", "cache clear", "unload", "warm small", "status"]
+)
+@pytest.mark.parametrize("where", ["before", "after"])
+def test_demo_counts_before_a_command_and_after_it(command: str, where: str, engine: StandIn) -> None:
+    names = command.split()
+    assert main(["--demo", *names] if where == "before" else [*names, "--demo"]) == 0
+    assert engine.asked[0] == ("POST", "/models/demo", None)
+    assert [path for _, path, _ in engine.asked].count("/models/demo") == 1
+
+
+def test_a_log_that_is_followed_is_json_too_where_that_was_asked_for_before(
+    engine: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = LogLine(seq=9, at=1.0, event="load", text="x")
+    engine.events = [[("log", {"line": line}), ("goodbye", {"reason": "asked to stop"})]]
+    assert main(["--json", "logs", "--follow"]) == 0
+    told = [json.loads(text)["seq"] for text in capsys.readouterr().out.splitlines()]
+    assert told == [1, 2, 9]
 
 
 def test_a_cache_that_is_switched_off_says_so(engine: StandIn, capsys: pytest.CaptureFixture[str]) -> None:

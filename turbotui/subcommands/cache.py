@@ -6,27 +6,27 @@ import click
 
 from engine.wire import CacheCleared, CacheStatus
 from turbotui.format import bytes_text
-from turbotui.subcommands.session import json_option, open_session
+from turbotui.subcommands.session import JsonGroup, demo_option, json_option, open_session
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=JsonGroup, invoke_without_command=True)
 @json_option
+@demo_option
 @click.pass_context
-def cache(context: click.Context, json: bool) -> None:
+def cache(context: click.Context, json: bool, demo: bool) -> None:
     """Show what the embeddings of earlier prompts take on disk, which spare the text encoder."""
     if context.invoked_subcommand is None:
-        session = open_session(json=json)
+        session = open_session(json=json, demo=demo)
         status = session.client().cache()
         session.show(status, lambda: [_status_line(status)])
 
 
 @cache.command()
 @json_option
-@click.pass_context
-def clear(context: click.Context, json: bool) -> None:
+@demo_option
+def clear(json: bool, demo: bool) -> None:
     """Forget the embeddings of all earlier prompts."""
-    before_name = context.parent is not None and bool(context.parent.params["json"])
-    session = open_session(json=json or before_name)
+    session = open_session(json=json, demo=demo)
     cleared = session.client().clear_cache()
     session.show(cleared, lambda: [_cleared_line(cleared)])
 

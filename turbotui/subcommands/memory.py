@@ -17,9 +17,10 @@ from turbotui.workers import held_bytes
 
 @click.command()
 @json_option
-def park(json: bool) -> None:
+@demo_option
+def park(json: bool, demo: bool) -> None:
     """Take everything off the device, the worker and its driver context too; refused under a job."""
-    session = open_session(json=json)
+    session = open_session(json=json, demo=demo)
     show_receipt(session, session.client().park())
 
 
@@ -27,12 +28,13 @@ def park(json: bool) -> None:
 @click.option("--no-reload", is_flag=True, help="Leave the device empty; else what was resident is loaded.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask; needed where there is no terminal to ask on.")
 @json_option
-def cleanup(no_reload: bool, yes: bool, json: bool) -> None:
+@demo_option
+def cleanup(no_reload: bool, yes: bool, json: bool, demo: bool) -> None:
     """End the worker, prove that all of it is gone, and start a fresh one.
 
     Helps where the worker hangs, too. A running job is interrupted; `turbotui job retry` runs it again.
     """
-    session = open_session(json=json)
+    session = open_session(json=json, demo=demo)
     if not yes and not sys.stdin.isatty():
         raise InvalidRequest("cleanup ends the worker and there is no terminal to ask on; add --yes")
     client = session.client()

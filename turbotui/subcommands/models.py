@@ -16,13 +16,13 @@ from engine.wire import ComponentStatus, ModelStatus, SwitchRequest, UnloadReque
 from turbotui.format import bytes_text
 from turbotui.subcommands.output import say, table
 from turbotui.subcommands.receipts import show_receipt
-from turbotui.subcommands.session import demo_option, json_option, open_session
+from turbotui.subcommands.session import JsonGroup, demo_option, json_option, open_session
 
 RANDOM_SIZES = ("wan2.1-t2v-1.3b", "wan2.1-t2v-14b", "wan2.2-i2v-a14b")
 """As the engine's maker knows them, which the CLI cannot import: it needs torch."""
 
 
-@click.group("models", invoke_without_command=True)
+@click.group("models", cls=JsonGroup, invoke_without_command=True)
 @json_option
 @demo_option
 @click.pass_context
@@ -113,9 +113,10 @@ def unload(target: str, json: bool, demo: bool) -> None:
 
 @click.command()
 @json_option
-def free(json: bool) -> None:
+@demo_option
+def free(json: bool, demo: bool) -> None:
     """Give back the allocator's cache and idle components, also while a job runs."""
-    session = open_session(json=json)
+    session = open_session(json=json, demo=demo)
     show_receipt(session, session.client().free())
 
 

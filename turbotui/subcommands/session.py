@@ -14,8 +14,22 @@ from turbotui.client.http import HttpClient
 from turbotui.client.launch import connect, version_notice
 from turbotui.subcommands.output import note, print_json, say
 
-json_option = click.option("--json", is_flag=True, help="Print JSON: the models of the engine's API.")
-demo_option = click.option("--demo", is_flag=True, help="Use the demo models, making them first if need be.")
+
+def _also_before(context: click.Context, option: click.Parameter, given: bool) -> bool:
+    """A flag counts before the command's name, and before its group's, as it does after them."""
+    parent, name = context.parent, option.name or ""
+    return given or (parent is not None and bool(parent.params.get(name)))
+
+
+json_option = click.option(
+    "--json", is_flag=True, callback=_also_before, help="Print JSON: the models of the engine's API."
+)
+demo_option = click.option(
+    "--demo",
+    is_flag=True,
+    callback=_also_before,
+    help="Use the demo models, making them first if need be.",
+)
 job_id_argument = click.argument("job_id", metavar="ID", type=click.IntRange(min=1))
 
 
@@ -53,8 +67,21 @@ class Session:
             note("no engine runs; starting one")
 
 
+class JsonGroup(click.Group):
+    """A group that takes `--json` for those of its commands that print it, and for no other."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        if ctx.params.get("json") and command is not None:
+            if not any(option.name == "json" for option in command.params):
+                raise click.UsageError(f"{ctx.command_path} {name} prints no JSON; leave --json out", ctx)
+        return name, command, rest
+
+
 def open_session(*, json: bool, demo: bool = False) -> Session:
-    """The session of the command that runs. `--demo` counts before the command's name as well as after it."""
+    """The session of the command that runs. `--demo` before its name counts for every command."""
     root = click.get_current_context().find_root()
     return Session(paths=find_paths(), json=json, demo=demo or bool(root.params.get("demo")))
 
