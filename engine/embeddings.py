@@ -82,7 +82,7 @@ class EmbeddingStore:
             ValueError: `key` is none of `embedding_key`'s.
         """
         path = self._path(key)
-        content = self._read(path)
+        content = self._read(path, mark=True)
         if content is None:
             return None
         data = content[HEADER_BYTES:]
@@ -91,6 +91,15 @@ class EmbeddingStore:
                 path.unlink()
             return None
         return data
+
+    def holds(self, key: str) -> bool:
+        """Whether `get` would find it; marks and removes nothing.
+
+        Raises:
+            ValueError: `key` is none of `embedding_key`'s.
+        """
+        content = self._read(self._path(key), mark=False)
+        return content is not None and content[:HEADER_BYTES] == _header(key, content[HEADER_BYTES:])
 
     def put(self, key: str, data: bytes) -> str | None:
         """Keep `data` under `key` and drop the least recently used beyond the budget.
@@ -156,8 +165,8 @@ class EmbeddingStore:
             raise ValueError(f"an embedding's key is 64 hexadecimal digits, got {key!r}")
         return self.folder / f"{key}{SUFFIX}"
 
-    def _read(self, path: Path) -> bytes | None:
-        """All of a file of ours, marked as used; None where there is none or it cannot be read."""
+    def _read(self, path: Path, *, mark: bool) -> bytes | None:
+        """All of a file of ours, marked as used or not; None where there is none that can be read."""
         try:
             # A FIFO under an entry's name must not block a job.
             handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -171,10 +180,11 @@ class EmbeddingStore:
             parts = []
             while part := os.read(handle, 1 << 20):
                 parts.append(part)
-            # On a read-only folder it is found all the same.
-            with suppress(OSError):
-                now = self._clock()
-                os.utime(handle, ns=(now, now))
+            if mark:
+                # On a read-only folder it is found all the same.
+                with suppress(OSError):
+                    now = self._clock()
+                    os.utime(handle, ns=(now, now))
             return b"".join(parts)
         except OSError:
             return None

@@ -524,6 +524,8 @@ class Explanation(Wire):
     peak_bytes: int
     """The most that weights and work take together."""
     steps: tuple[PlanStep, ...]
+    note: str | None = None
+    """What the plan rests on and nobody sees in its steps, or what of it cannot be known."""
 
 
 # --------------------------------------------------------------------------- actions

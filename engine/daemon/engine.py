@@ -22,6 +22,7 @@ from engine.daemon.memory import MemoryView
 from engine.daemon.nursery import Nursery
 from engine.daemon.planner import Planner
 from engine.daemon.probe import Probe
+from engine.daemon.prompts import KeptPrompts
 from engine.daemon.queue import QueueRunner, never_fits
 from engine.daemon.read_ahead import ReadAhead
 from engine.daemon.readiness import FirstReading
@@ -145,7 +146,8 @@ class Engine:
             running=lambda: self.queue.running.id if self.queue.running else None,
             kept_file=paths.state / "warm.json",
         )
-        self.planner = Planner(self.catalog, self.supervisor, self.memory, self._config)
+        prompts = KeptPrompts(EmbeddingStore(paths.embeddings, self._config.embedding_cache_bytes))
+        self.planner = Planner(self.catalog, self.supervisor, self.memory, prompts, self._config)
         self._demo: asyncio.Task[None] | None = None
         self._unasked: asyncio.Task[Receipt] | None = None
 
@@ -431,7 +433,7 @@ class Engine:
     async def explain(self, spec: JobSpec) -> Explanation:
         """What a job would do with the weights if it ran now."""
         await self.first_reading.wait()
-        return self.planner.explain_job(self.queue.admit(spec))
+        return await self.planner.explain_job(self.queue.admit(spec))
 
     async def explain_switch(self, name: str) -> Explanation:
         """What a switch to the model would do if it were asked for now."""

@@ -4,30 +4,42 @@ from __future__ import annotations
 
 from engine.config import EngineConfig
 from engine.daemon.memory import Budget, MemoryView
+from engine.daemon.prompts import KeptPrompts
 from engine.daemon.queue import Plan, never_fits, waits_for
 from engine.daemon.supervisor import Supervisor
 from engine.errors import EngineError, ModelUnusable, NotNow
 from engine.models.catalog import Catalog
 from engine.models.model import Model
+from engine.planning.explaining import explain_job, explain_switch
 from engine.planning.footprint import DeviceKind, Footprint, estimate_footprint
-from engine.planning.residency import Needed, Resident, Stage, explain_job, explain_switch
-from engine.planning.shapes import experts_for, rcm_timesteps
+from engine.planning.residency import Needed, Resident, Stage
+from engine.planning.stages import JobStage, job_stages, returning
 from engine.wire import Explanation, PlanStep
-from engine.wire import Stage as StageName
 
 SWITCH_RESERVE_BYTES = 2**30
 """Kept free beside the work of the largest stage: what no estimate sees."""
+KEPT = "this prompt was encoded before and its embedding is kept: no text encoder is needed"
+UNKNOWN = (
+    "whether this prompt was encoded before cannot be known here: if it was, the text encoder is not "
+    "needed and its moves fall away"
+)
 
 
 class Planner:
     """Explains. Event loop's thread only."""
 
     def __init__(
-        self, catalog: Catalog, supervisor: Supervisor, memory: MemoryView, config: EngineConfig
+        self,
+        catalog: Catalog,
+        supervisor: Supervisor,
+        memory: MemoryView,
+        prompts: KeptPrompts,
+        config: EngineConfig,
     ) -> None:
         self._catalog = catalog
         self._supervisor = supervisor
         self._memory = memory
+        self._prompts = prompts
         self._config = config
 
     def reserve_bytes(self, model: Model) -> int:
@@ -45,18 +57,16 @@ class Planner:
             work = max(0, footprint.peak_bytes - largest)
         return work + spare
 
-    def explain_job(self, plan: Plan) -> Explanation:
-        """Every move of weights that the job would make if it ran now."""
-        budget = self._budget()
+    async def explain_job(self, plan: Plan) -> Explanation:
+        """Every move of weights that the job would make if it ran now.
+
+        Raises:
+            NotNow: the device has not been read.
+        """
         admitted, footprint = plan.admitted, plan.footprint
-        stages = [
-            Stage(
-                name=name,
-                needed=(self._needed(plan.model, component),),
-                working_bytes=footprint.stages[stage].activation_bytes,
-            )
-            for name, stage, component in _stages(plan)
-        ]
+        kept = await self._prompts.has(plan.model, admitted.spec.prompt, device_kind=self._device_kind)
+        budget = self._budget()
+        stages = job_stages(plan.model.kind, admitted.steps, admitted.sigma_max, with_text=not kept)
         reason = waits_for(footprint.peak_bytes, budget)
         if footprint.peak_bytes > budget.empty_bytes:
             reason = never_fits(plan, budget)
@@ -65,9 +75,10 @@ class Planner:
             try:
                 steps = explain_job(
                     self._residents(),
-                    stages,
+                    [self._stage(plan, stage) for stage in stages],
                     budget_bytes=budget.now_bytes,
                     mode=admitted.spec.residency or self._config.residency,
+                    back=[self._stage(plan, stage) for stage in returning(plan.model.kind, stages)],
                 )
             except EngineError as error:
                 reason = str(error)
@@ -80,6 +91,7 @@ class Planner:
             tenants=budget.held_by,
             peak_bytes=max([footprint.peak_bytes, *(step.held_bytes for step in steps)]),
             steps=steps,
+            note={True: KEPT, False: None, None: UNKNOWN}[kept],
         )
 
     def explain_switch(self, model: Model) -> Explanation:
@@ -125,6 +137,14 @@ class Planner:
             model, row.width, row.height, card.default_frames, device_kind=self._device_kind
         )
 
+    def _stage(self, plan: Plan, stage: JobStage) -> Stage:
+        return Stage(
+            name=stage.name,
+            needed=(self._needed(plan.model, stage.component),),
+            working_bytes=plan.footprint.stages[stage.footprint].activation_bytes,
+            ahead=stage.ahead,
+        )
+
     def _needed(self, model: Model, component: str) -> Needed:
         found = model.component(component)
         return Needed(model=model.name, component=component, bytes=found.bytes, content=found.content)
@@ -158,16 +178,3 @@ class Planner:
     @property
     def _device_kind(self) -> DeviceKind:
         return "cpu" if self._memory.device_id == "cpu" else "cuda"
-
-
-def _stages(plan: Plan) -> list[tuple[str, StageName, str]]:
-    """A job's stages in order: what they are called, whose footprint they have, what they use."""
-    admitted = plan.admitted
-    stages: list[tuple[str, StageName, str]] = [("text", "text", "text")]
-    if admitted.kind == "t2v":
-        stages.append(("denoise", "denoise", "dit"))
-    else:
-        stages.append(("image", "image", "vae"))
-        experts = dict.fromkeys(experts_for(rcm_timesteps(admitted.steps, admitted.sigma_max)))
-        stages += [(f"denoise {expert}", "denoise", f"dit.{expert}") for expert in experts]
-    return [*stages, ("decode", "decode", "vae")]

@@ -6,7 +6,6 @@ that and from the headers of its files; no weight is read here.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +26,7 @@ from engine.models.configs import read_dit_config
 from engine.models.content import content_of
 from engine.models.index import FETCH_AGAIN, ComponentIndex, read_component_index
 from engine.models.layout import kept_dtype, resident_dtype
+from engine.models.prompts import config_digest, digest_of
 from engine.wire import VaePrecision
 from engine.worker.arena import Arena
 from engine.worker.backend import Backend
@@ -71,6 +71,8 @@ class Component:
     transfers: tuple[Transfer, ...]
     stamp: Stamp
     """Of its folder, from before anything in it was read."""
+    config: str
+    """`config_digest` of its configuration, as it was read."""
     content: str
     """What its weights and configuration are, wherever they lie."""
     leases: int = 0
@@ -241,7 +243,7 @@ def open_component(
         ModelUnusable: as `open_model`.
     """
     stamp = stamp_of(folder)
-    config = _read_config(folder)
+    config, config_bytes = _read_config(folder)
     int8 = name.startswith(DIT) and read_dit_config(folder).int8
     index = read_component_index(folder)
     try:
@@ -265,6 +267,7 @@ def open_component(
         arena=arena,
         transfers=plan_transfers(arena.layout, index),
         stamp=stamp,
+        config=config_digest(config_bytes),
         content=content,
     )
 
@@ -297,20 +300,6 @@ def stamp_of(folder: Path) -> Stamp:
                     info = os.stat(entry.path)
                     found.append((entry.name, info.st_ino, info.st_size, info.st_mtime_ns))
     return tuple(sorted(found))
-
-
-def digest_of(folder: Path) -> str | None:
-    """`sha256:` of the names and bytes of the files in `folder`; None where one cannot be read."""
-    digest = hashlib.sha256()
-    try:
-        for path in sorted(folder.iterdir()):
-            if path.is_file():
-                with path.open("rb") as file:
-                    content = hashlib.file_digest(file, "sha256").hexdigest()
-                digest.update(f"{path.name!r} {content}\n".encode("utf-8", "surrogateescape"))
-    except OSError:
-        return None
-    return f"sha256:{digest.hexdigest()}"
 
 
 def _open_tokenizer(folder: Path) -> tuple[Tokenizer, Stamp, str | None]:
@@ -378,10 +367,12 @@ def _dtypes(
     }
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def _read_config(folder: Path) -> tuple[dict[str, Any], bytes]:
+    """The component's configuration, and the bytes that it was read from."""
     path = folder / "config.json"
     try:
-        config = json.loads(path.read_text("utf-8"))
+        content = path.read_bytes()
+        config = json.loads(content.decode("utf-8"))
     except FileNotFoundError as error:
         raise ModelUnusable(f"{path} is missing; {FETCH_AGAIN}") from error
     except OSError as error:
@@ -390,4 +381,4 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise ModelUnusable(f"{path} is damaged ({error}); {FETCH_AGAIN}") from error
     if not isinstance(config, dict):
         raise ModelUnusable(f"{path} holds no table of settings; {FETCH_AGAIN}")
-    return config
+    return config, content

@@ -1,25 +1,23 @@
 """The embeddings of prompts that were encoded before, as the tensors that the encoder gave.
 
-Turns tensors into what `engine.embeddings` keeps, and says what an embedding depends on.
+Turns tensors into what `engine.embeddings` keeps.
 """
 
 from __future__ import annotations
 
-import hashlib
-from typing import Any
-
 import torch
+import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from engine.embeddings import EmbeddingStore, embedding_key
+from engine.embeddings import EmbeddingStore
 from engine.models.dtypes import DTYPES
 from engine.models.layout import main_dtype
+from engine.models.prompts import Encoder, libraries_text, prompt_key
 from engine.planning.shapes import TEXT_TOKENS
 from engine.worker.backend import Backend
 from engine.worker.components import TEXT, Model
-from engine.worker.text import CLEANING_VERSION, clean_prompt
 
 ROWS = "rows"
 """The one tensor of an entry: [n, D], the embedding up to its last row that is not zero."""
@@ -59,20 +57,14 @@ class EmbeddingCache:
         if self._store.max_bytes == 0 or model.tokenizer_digest is None:
             return None
         text = model.components[TEXT]
-        # Kernels of another torch add in another order, and a manifest names the versions that made
-        # its video. The configuration counts as it was understood, which depends on transformers.
-        encoder: Any = text.module  # transformers is not typed
-        config = hashlib.sha256(encoder.config.to_json_string().encode("utf-8")).hexdigest()
-        return embedding_key(
-            encoder=f"{text.index.identity} config {config} torch {torch.__version__}",
+        encoder = Encoder(
+            identity=text.index.identity,
+            config=text.config,
             tokenizer=model.tokenizer_digest,
-            cleaning=CLEANING_VERSION,
-            length=TEXT_TOKENS,
             dtype=DTYPES[main_dtype(text.index)].name,
-            device_kind=device_kind,
-            # As the encoder sees it: spaces that cleaning takes away make no other embedding.
-            prompt=clean_prompt(prompt),
+            libraries=libraries_text(torch=torch.__version__, transformers=transformers.__version__),
         )
+        return prompt_key(prompt, encoder, device_kind=device_kind)
 
 
 def pack(embedding_BLD: Tensor) -> bytes:

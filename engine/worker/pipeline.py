@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import DeviceFault, EngineError, InvalidRequest, JobCancelled
-from engine.planning.residency import Needed
+from engine.planning.residency import REST, Needed
 from engine.planning.residency import Stage as PlannedStage
 from engine.planning.shapes import (
     DEFAULT_SIGMA_MAX,
@@ -379,7 +379,7 @@ class _Run:
             self._store.load_ahead(
                 model,
                 (DIT,),
-                now=PlannedStage(name="rest", needed=(), working_bytes=0),
+                now=PlannedStage(name=REST, needed=(), working_bytes=0),
                 later=[stage for stage in self._stages if stage.name == "denoise"],
                 budget_bytes=self._job.budget_bytes,
                 mode=self._mode,

@@ -1,34 +1,24 @@
 """From a prompt to the text embedding that the DiT attends to.
 
-Source: Wan2.1 wan/modules/tokenizers.py and t5.py, as TurboDiffusion uses them.
+Source: Wan2.1 wan/modules/t5.py, as TurboDiffusion uses it. Whoever changes what comes out raises
+`engine.models.prompts.CLEANING_VERSION`.
 """
 
 from __future__ import annotations
 
-import html
-import re
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import ftfy
 import torch
 from torch import Tensor, nn
 from transformers import AutoTokenizer
 
 from engine.errors import ModelUnusable, WorkFailed
+from engine.models.prompts import clean_prompt
 from engine.planning.shapes import TEXT_TOKENS
 
 Tokenizer: TypeAlias = Any
 """A transformers tokenizer; that library is not typed."""
-CLEANING_VERSION = 1
-"""Raised whenever `clean_prompt` or `encode_prompt` makes something else of a prompt, so that no
-embedding from before is taken for its own."""
-
-
-def clean_prompt(prompt: str) -> str:
-    """`prompt` as the models were trained on it: repaired text, no HTML escapes, single spaces."""
-    text = html.unescape(html.unescape(ftfy.fix_text(prompt)))
-    return re.sub(r"\s+", " ", text).strip()
 
 
 def open_tokenizer(folder: Path) -> Tokenizer:

@@ -152,6 +152,7 @@ def test_a_job_moves_what_was_explained_and_a_repeated_prompt_needs_no_encoder(
     assert switch(live, LARGE).ok
     told = live.client.explain(short)
     assert told.fits, told.reason
+    assert told.note is None
     since = last_seq(live)
     job = live.run(short)
     assert job.status == "done"
@@ -170,8 +171,13 @@ def test_a_job_moves_what_was_explained_and_a_repeated_prompt_needs_no_encoder(
 
     assert "text" in stages(job.id)
     assert live.client.cache().entries == 1
+    live.client.unload(UnloadRequest())
+    told = live.client.explain(short)
+    assert told.note is not None and "no text encoder is needed" in told.note
+    assert moved(told.steps, "load", "ahead") == [f"{SMALL}/dit", f"{SMALL}/vae"]
     again = live.run(short)
     assert "text" not in stages(again.id)
+    assert resident(live) == {f"{SMALL}/dit", f"{SMALL}/vae"}
     live.client.clear_cache()
 
 

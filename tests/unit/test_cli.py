@@ -411,6 +411,12 @@ def test_an_explanation_says_why_something_does_not_fit_and_that_nothing_moves(
     assert "no weights move" in capsys.readouterr().out
 
 
+def test_an_explanation_says_what_it_rests_on(engine: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
+    engine.answers["/explain/job"] = (200, replace(PLAN, note="its embedding is kept"))
+    assert main(["explain", "small", "-p", "cat"]) == 0
+    assert capsys.readouterr().out.splitlines()[3] == "its embedding is kept"
+
+
 @pytest.mark.parametrize(("options", "reload"), [([], True), (["--no-reload"], False)])
 def test_a_cleanup_tells_what_it_ends_before_it_does(
     options: list[str], reload: bool, engine: StandIn, capsys: pytest.CaptureFixture[str]

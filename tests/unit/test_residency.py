@@ -7,14 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import DoesNotFit, OutOfMemory
+from engine.planning.explaining import explain_job, explain_switch
 from engine.planning.residency import (
     Eviction,
     Needed,
     Resident,
     Stage,
     StagePlan,
-    explain_job,
-    explain_switch,
     plan_stage,
     plan_switch,
 )

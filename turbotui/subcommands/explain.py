@@ -43,7 +43,10 @@ def explain(
     json: bool,
     demo: bool,
 ) -> None:
-    """Tell which weights would go, stay and come, and why. Nothing is moved."""
+    """Tell which weights would go, stay and come, and why. Nothing is moved.
+
+    A prompt that was encoded before needs no text encoder, so a job's plan is that of its very prompt.
+    """
     session = open_session(json=json, demo=demo)
     if prompt is None:
         given = (image, resolution, aspect_ratio, frames, steps, residency)
@@ -73,6 +76,8 @@ def _lines(told: Explanation) -> Iterable[str]:
         yield told.reason
     if told.tenants:
         yield f"the rest of the device: {told.tenants}"
+    if told.note:
+        yield told.note
     if not told.steps:
         if told.fits:
             yield "no weights move"

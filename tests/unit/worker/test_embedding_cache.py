@@ -8,14 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from torch import Tensor
 
 from engine.embeddings import EmbeddingStore
+from engine.models import prompts
 from engine.models.index import read_index
+from engine.models.prompts import digest_of
 from engine.planning.shapes import TEXT_TOKENS
 from engine.worker import embedding_cache
 from engine.worker.channel import ModelFiles
-from engine.worker.components import TEXT, Model, digest_of
+from engine.worker.components import TEXT, Model
 from engine.worker.cpu import CpuBackend
 from engine.worker.embedding_cache import EmbeddingCache, pack, unpack
 from engine.worker.store import ComponentStore
@@ -112,17 +115,25 @@ def test_models_share_what_the_same_encoder_gave_and_another_encoder_is_a_miss(
 @pytest.mark.parametrize(
     "change",
     [
-        lambda patch, model, backend: patch.setattr(embedding_cache, "CLEANING_VERSION", 2),
+        lambda patch, model, backend: patch.setattr(prompts, "CLEANING_VERSION", 2),
         lambda patch, model, backend: patch.setattr(torch, "__version__", "99.0"),
+        lambda patch, model, backend: patch.setattr(transformers, "__version__", "99.0"),
         lambda patch, model, backend: patch.setattr(type(backend), "kind", "cuda"),
         lambda patch, model, backend: patch.setattr(model, "tokenizer_digest", "sha256:another"),
         lambda patch, model, backend: patch.setattr(model, "tokenizer_digest", None),
-        lambda patch, model, backend: patch.setattr(
-            model.components[TEXT].module.config, "layer_norm_epsilon", 1e-3
-        ),
+        lambda patch, model, backend: patch.setattr(model.components[TEXT], "config", "sha256:another"),
         lambda patch, model, backend: patch.setattr(embedding_cache, "main_dtype", lambda index: "F32"),
     ],
-    ids=["cleaning", "torch", "device", "tokenizer", "unknown tokenizer", "configuration", "dtype"],
+    ids=[
+        "cleaning",
+        "torch",
+        "transformers",
+        "device",
+        "tokenizer",
+        "unknown tokenizer",
+        "configuration",
+        "dtype",
+    ],
 )
 def test_whatever_else_decides_the_values_makes_a_miss(
     change: Callable[..., None],
