@@ -80,6 +80,12 @@ class CancelJob(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     job_id: int
 
 
+class CancelAction(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Give up a switch or a restore, begun or not; its ActionEnded says so. Harmless when it has ended."""
+
+    action_id: int
+
+
 class SwitchTo(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Unload what is not needed and load `model`; Unloaded between the two, then ActionEnded."""
 
@@ -147,7 +153,18 @@ class Stop(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 ToWorker = (
-    RunJob | CancelJob | SwitchTo | Proceed | Restore | Preload | Warm | DropWarm | Unload | Free | Stop
+    RunJob
+    | CancelJob
+    | CancelAction
+    | SwitchTo
+    | Proceed
+    | Restore
+    | Preload
+    | Warm
+    | DropWarm
+    | Unload
+    | Free
+    | Stop
 )
 
 # --------------------------------------------------------------------------- worker -> daemon

@@ -28,6 +28,7 @@ from engine.worker.backend import Backend, open_backend
 from engine.worker.channel import (
     ActionEnded,
     ActionStepped,
+    CancelAction,
     CancelJob,
     Channel,
     Connected,
@@ -253,6 +254,8 @@ class Worker:
                 match self._channel.receive():
                     case CancelJob(job_id=job_id):
                         self._cancelled.add(job_id)
+                    case CancelAction(action_id=action_id):
+                        self._store.cancels.ask(action_id)
                     case Unload() | Free() as quick:
                         self._quick.put(quick)
                         self._work.put(None)
@@ -339,6 +342,7 @@ class Worker:
 
     def _switch(self, message: SwitchTo) -> None:
         action_id = message.action_id
+        cancels = self._store.cancels
 
         def unloaded(num_bytes: int, cache_bytes: int) -> tuple[int | None, float]:
             self._channel.send(
@@ -363,17 +367,25 @@ class Worker:
                 reserve_bytes=message.reserve_bytes,
                 on_step=lambda step: self._channel.send(ActionStepped(action_id=action_id, step=step)),
                 unloaded=unloaded,
+                check=partial(cancels.check, action_id),
             ),
         )
+        cancels.ended(action_id)
 
     def _restore(self, message: Restore) -> None:
+        action_id = message.action_id
+        cancels = self._store.cancels
         names = ", ".join(f"{item.model.name}/{item.component}" for item in message.wanted)
         self._answer(
-            message.action_id,
+            action_id,
             "load",
             names,
-            lambda: self._store.restore([(item.model, item.component) for item in message.wanted]),
+            lambda: self._store.restore(
+                [(item.model, item.component) for item in message.wanted],
+                check=partial(cancels.check, action_id),
+            ),
         )
+        cancels.ended(action_id)
 
     def _answer(self, action_id: int, action: ReceiptAction, target: str, act: Callable[[], Receipt]) -> None:
         """Answer an action with its receipt, or with one that says why there is none."""

@@ -73,7 +73,7 @@ class Mover:
         return [item for item in self.residents() if not item.leases]
 
     def load(self, component: Component, *, moved: Moved, job_id: int | None) -> None:
-        """Make it resident, with a receipt also where that fails.
+        """Make it resident, with a receipt also where that fails, but not where `moved` gives it up.
 
         Raises:
             OutOfMemory, DeviceFault: the device refused, or its context broke.
@@ -82,6 +82,8 @@ class Mover:
         began = self.clock()
         try:
             self.fill(component, moved)
+        except JobCancelled:
+            raise  # by a person, who knows
         except EngineError as error:
             self.tell("load", component.label, began, error=error, job_id=job_id)
             raise

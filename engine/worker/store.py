@@ -15,13 +15,15 @@ from pathlib import Path
 
 from torch import nn
 
-from engine.errors import EngineError, NotFound, NotNow, WorkFailed, from_code
+from engine.errors import EngineError, JobCancelled, NotFound, NotNow, from_code
 from engine.planning.residency import Needed, Resident, Stage, plan_stage, swaps_in_place
 from engine.wire import Receipt, ReceiptStep, Residency, VaePrecision
 from engine.worker.backend import Backend
+from engine.worker.cancels import Cancels
 from engine.worker.channel import ComponentChanged, ModelFiles
 from engine.worker.components import Component, Model, component_named, open_model, reopen_changed
 from engine.worker.mover import Moved, Mover, ignore_moved
+from engine.worker.restoring import restore_all
 from engine.worker.swapping import Swap
 from engine.worker.switching import Stepped, Unloaded, look_at_nothing, switch_to
 from engine.worker.warm import WarmTier
@@ -32,7 +34,7 @@ def _ignore_step(step: ReceiptStep) -> None:
 
 
 def _ignore_wait() -> None:
-    """Where no lease waits for weights."""
+    """Where no lease waits for weights, and nobody gives up."""
 
 
 def _needed(component: Component) -> Needed:
@@ -63,6 +65,9 @@ class ComponentStore:
         self._clock = clock
         self._lock = threading.RLock()
         self._models: dict[tuple[str, str, str], Model] = {}
+        self._begins = True
+        self.cancels = Cancels()
+        """Of the actions below, by the number that the worker was given for each."""
         self._mover = Mover(
             backend,
             self._components,
@@ -119,34 +124,36 @@ class ComponentStore:
     def begin(self, files: ModelFiles, name: str) -> None:
         """Let a component's weights travel; others may compute meanwhile.
 
+        What begins so is waited for by a `restore`; once that was given up nothing begins any more.
+
         Raises:
             ModelUnusable, NotFound, OutOfMemory: it cannot be had.
         """
         with self._lock:
             component = self.component(files, name)
-            if not component.arena.attached and not self._mover.adopt(component):
+            if self._begins and not component.arena.attached and not self._mover.adopt(component):
                 self._mover.begin(component, job_id=None)
 
-    def restore(self, wanted: Sequence[tuple[ModelFiles, str]]) -> Receipt:
-        """Make these components resident beside what is there; the receipt is not ok where one is not."""
-        began = self._clock()
-        errors: list[str] = []
-        loaded = 0
+    def restore(
+        self, wanted: Sequence[tuple[ModelFiles, str]], *, check: Callable[[], None] = _ignore_wait
+    ) -> Receipt:
+        """Make these components resident beside what is there; the receipt is not ok where one is not.
+
+        `check` may raise JobCancelled at any time: then none of them is there, nor will be.
+        """
         with self._lock:
-            for files, name in wanted:
-                try:
-                    component = self.component(files, name)
-                    self._bring(component, False, ignore_moved, None)
-                except EngineError as error:
-                    errors.append(f"{files.name}/{name}: {error}")
-            self._mover.drop_broken()
-            for files, name in wanted:
-                with suppress(EngineError):
-                    component = self.component(files, name)
-                    loaded += component.bytes if component.resident else 0
-        names = ", ".join(f"{files.name}/{name}" for files, name in wanted)
-        failure = WorkFailed("; ".join(errors)) if errors else None
-        return self._mover.receipt("load", names, began, error=failure, loaded_bytes=loaded)
+            receipt = restore_all(
+                wanted, self._mover, open_one=self.component, bring=self._bring_and_wait, check=check
+            )
+            if receipt.error_code == JobCancelled.code:
+                self._begins = False
+            return receipt
+
+    def _bring_and_wait(self, component: Component, moved: Moved) -> None:
+        try:
+            self._bring(component, False, moved, None)
+        finally:
+            component.arena.poll = _ignore_wait
 
     # ----------------------------------------------------------------- leases
 
@@ -335,12 +342,13 @@ class ComponentStore:
         on_step: Stepped = _ignore_step,
         moved: Moved = ignore_moved,
         unloaded: Unloaded = look_at_nothing,
+        check: Callable[[], None] = _ignore_wait,
     ) -> Receipt:
         """Make `files` the one loaded model, in the order in which a job needs its components.
 
         Where the budget is too small for all of it, what fits is loaded and a job swaps the rest.
-        A load that fails brings the previous model back; the receipt then is not ok and says why.
-        Refused where it can never be loaded, or a component is in use.
+        A load that fails, or a `check` that raises JobCancelled, brings the previous model back; the
+        receipt then is not ok and says why. Refused where it can never be loaded, or a component is in use.
         """
 
         def switch() -> Receipt:
@@ -352,6 +360,7 @@ class ComponentStore:
                 on_step=on_step,
                 moved=moved,
                 unloaded=unloaded,
+                check=check,
             )
 
         with self._lock:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import TypeAlias
 
-from engine.errors import EngineError, NotNow, WorkFailed
+from engine.errors import EngineError, JobCancelled, NotNow, WorkFailed
 from engine.planning.residency import Needed, plan_switch
 from engine.wire import Receipt, ReceiptStep
 from engine.worker.components import Component, Model
@@ -17,8 +17,7 @@ from engine.worker.mover import Moved, Mover, ignore_moved
 Stepped: TypeAlias = Callable[[ReceiptStep], None]
 Unloaded: TypeAlias = Callable[[int, int], tuple[int | None, float]]
 """(bytes of weights that went, bytes of cache that went before) to the bytes that are seen to be back
-from outside, or None, and the seconds that looking took. Nothing is loaded before it returns; it may
-raise to give up."""
+from outside, or None, and the seconds that looking took. Nothing is loaded before it returns."""
 
 
 def look_at_nothing(_num_bytes: int, _cache_bytes: int) -> tuple[int | None, float]:
@@ -35,20 +34,30 @@ def switch_to(
     on_step: Stepped,
     moved: Moved,
     unloaded: Unloaded = look_at_nothing,
+    check: Callable[[], None],
 ) -> Receipt:
     """Make `model` the one loaded model, in the order in which a job needs its components.
 
     Where the budget is too small for all of it, what fits is loaded and a job swaps the rest.
     A load that fails brings back what was there; the receipt then is not ok, says why, and counts
-    only what is really gone and what really came. The caller holds the store's lock.
+    only what is really gone and what really came. So does a `check` that raises JobCancelled, which is
+    asked before anything moves, after the unload, and as the weights come; what brings the previous
+    model back asks nobody. The caller holds the store's lock.
 
     `reserve_bytes` of the budget stay free for the work of the model's largest stage.
 
     Raises:
         DoesNotFit: it can never be loaded; nothing was unloaded.
         NotNow: a component is in use; nothing was unloaded.
+        JobCancelled: it was given up before it began; nothing was unloaded.
     """
-    return _Switch(mover, on_step, unloaded).run(model, _what_fits(model, budget_bytes, reserve_bytes), moved)
+    target = _what_fits(model, budget_bytes, reserve_bytes)
+
+    def coming(component: Component, done: int, total: int) -> None:
+        check()
+        moved(component, done, total)
+
+    return _Switch(mover, on_step, unloaded, check).run(model, target, coming)
 
 
 def _what_fits(model: Model, budget_bytes: int, reserve_bytes: int) -> list[Component]:
@@ -68,10 +77,11 @@ def _what_fits(model: Model, budget_bytes: int, reserve_bytes: int) -> list[Comp
 class _Switch:
     """One switch under way."""
 
-    def __init__(self, mover: Mover, on_step: Stepped, unloaded: Unloaded) -> None:
+    def __init__(self, mover: Mover, on_step: Stepped, unloaded: Unloaded, check: Callable[[], None]) -> None:
         self._mover = mover
         self._on_step = on_step
         self._unloaded = unloaded
+        self._check = check
         self._began = mover.clock()
         self._steps: list[ReceiptStep] = []
 
@@ -82,6 +92,10 @@ class _Switch:
         busy = [item.label for item in at_first if item.leases and item not in target]
         if busy:  # before anything is taken over
             raise NotNow(f"{', '.join(busy)} is in use by the running job; cancel it or wait for its end")
+        try:
+            self._check()
+        except JobCancelled as cancelled:
+            raise JobCancelled(f"{cancelled} before anything was moved") from None
         for item in target:
             since = mover.clock()
             if mover.adopt(item):
@@ -105,7 +119,7 @@ class _Switch:
             returned = returned if seen is None else seen
         self._stepped("verify", returned, since)
 
-        failure = self._load("load", absent, moved, keep=target)
+        failure = self._given_up() or self._load("load", absent, moved, keep=target)
         if failure is not None:
             for item in absent:
                 mover.drop(item)
@@ -113,6 +127,8 @@ class _Switch:
             again = self._load("bring back", gone, ignore_moved, keep=at_first)
             if again is not None:
                 failure = type(failure)(f"{failure}; and not all could be brought back: {again}")
+            elif isinstance(failure, JobCancelled):
+                failure = JobCancelled(f"{failure}; {_as_before(at_first)}")
             # What came back was not returned after all.
             returned = mover.returned_since(before)
         since = mover.clock()
@@ -127,6 +143,13 @@ class _Switch:
             loaded_bytes=sum(item.bytes for item in absent if item.resident),
             steps=tuple(self._steps),
         )
+
+    def _given_up(self) -> WorkFailed | None:
+        try:
+            self._check()
+        except JobCancelled as cancelled:
+            return JobCancelled(str(cancelled))
+        return None
 
     def _load(
         self, verb: str, items: Sequence[Component], moved: Moved, *, keep: Collection[Component]
@@ -147,3 +170,9 @@ class _Switch:
         step = ReceiptStep(name=name, bytes=num_bytes, elapsed_s=self._mover.clock() - since)
         self._steps.append(step)
         self._on_step(step)
+
+
+def _as_before(components: Sequence[Component]) -> str:
+    """What a person has on the device again."""
+    names = ", ".join(dict.fromkeys(item.model for item in components))
+    return f"{names} is loaded as before" if names else "nothing was loaded before it"

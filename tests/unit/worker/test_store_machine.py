@@ -110,10 +110,19 @@ class StoreMachine(RuleBasedStateMachine):
         self.store.free()
         assert all(item.leases for item in self.store.components() if item.arena.attached)
 
-    @rule(name=MODELS, fails=st.integers(0, 5), budget=BUDGETS)
-    def switch(self, name: str, fails: int, budget: int) -> None:
-        """`fails`: which load of it the device refuses, once and for good; 0 for none."""
+    @rule(
+        name=MODELS,
+        fails=st.integers(0, 5),
+        budget=BUDGETS,
+        given_up=st.one_of(st.none(), st.integers(0, 40)),
+    )
+    def switch(self, name: str, fails: int, budget: int, given_up: int | None) -> None:
+        """`fails`: which load of it the device refuses, once and for good; 0 for none.
+
+        `given_up`: after how many looks a person does; None for never.
+        """
         real, asked = Component.begin_load, 0
+        looks = 0
         self._model(name)
         before = self.store.weights()
 
@@ -124,9 +133,15 @@ class StoreMachine(RuleBasedStateMachine):
                 raise MemoryError
             return real(component, *args)
 
+        def check() -> None:
+            nonlocal looks
+            looks += 1
+            if given_up is not None and looks > given_up:
+                raise JobCancelled("cancelled")
+
         with self.monkeypatch.context() as patch:
             patch.setattr(Component, "begin_load", scarce)
-            receipt = self.store.switch(self.files(name), budget)
+            receipt = self.store.switch(self.files(name), budget, check=check)
         if receipt.ok:
             assert {label.partition("/")[0] for label in self.store.weights()} <= {name}
         else:
