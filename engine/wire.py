@@ -590,6 +590,20 @@ class SwitchRequest(Wire):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class CancelRequest(Wire):
+    """Give up the switches to `model`, or (None) every switch, or the reload of a cleanup."""
+
+    model: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CancelAsked(Wire):
+    """What will be given up; the receipt of each, with the code `cancelled`, says how it ended."""
+
+    targets: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class CleanupRequest(Wire):
     """End the worker, prove that all of it is gone, and put a fresh one in its place."""
 

@@ -12,7 +12,18 @@ import click
 
 from engine.errors import EngineError, InvalidRequest
 from engine.wire import ErrorBody
-from turbotui.subcommands import bench, cache, explain, generate, jobs, lifecycle, memory, models, watch
+from turbotui.subcommands import (
+    bench,
+    cache,
+    explain,
+    generate,
+    jobs,
+    lifecycle,
+    memory,
+    models,
+    switch,
+    watch,
+)
 from turbotui.subcommands.output import print_json, report
 from turbotui.subcommands.session import JsonGroup, demo_option, json_option
 
@@ -23,7 +34,7 @@ Exit codes:
   3    no engine answers, or it may not be used
   4    the engine refused
   5    the work was accepted and failed
-  130  interrupted; a job that was waited for goes on
+  130  interrupted; a job that was waited for goes on, a switch was given up
 """
 
 
@@ -69,7 +80,8 @@ for _command in (
         jobs.release,
     ),
     models.models_group,
-    models.switch,
+    switch.switch,
+    switch.cancel_switch,
     models.unload,
     models.free,
     memory.park,

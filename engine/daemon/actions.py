@@ -1,8 +1,8 @@
 """What a person may ask of the worker's memory, each with a receipt that the probe has proved.
 
 Unload, free, warm and drop may be asked at any time, also under a running job, which serves them
-between two steps. A switch has the device to itself, as has what ends the worker. Event loop's
-thread only.
+between two steps. A switch has the device to itself, as has what ends the worker: see
+`engine.daemon.switches`. Event loop's thread only.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -19,37 +18,26 @@ from engine.daemon.cleanup import Cleanup
 from engine.daemon.logbook import LogBook
 from engine.daemon.memory import MemoryView
 from engine.daemon.probe import Probe
-from engine.daemon.proofs import Proofs, slack
+from engine.daemon.proofs import Proofs
 from engine.daemon.receipts import nothing_to_do
 from engine.daemon.supervisor import Supervisor
-from engine.daemon.worker import WorkerProcess
-from engine.errors import NotFound, NotNow, WorkerReplaced
+from engine.daemon.switches import Switches
+from engine.daemon.wanted import wanted_of
+from engine.errors import NotFound, NotNow
 from engine.models.model import Model
-from engine.telemetry.samples import Traced
-from engine.units import size_text
-from engine.wire import Receipt, ReceiptAction, ReceiptStep
+from engine.wire import Receipt, ReceiptAction
 from engine.worker.channel import (
     DropWarm,
     Free,
-    ModelFiles,
-    Proceed,
-    SwitchTo,
     ToWorker,
     Unload,
-    Unloaded,
     Wanted,
     Warm,
 )
 
-SWITCH_PROOF_TIMEOUT_S = 0.05
-"""How long a switch looks for the bytes that it has given back before it loads: the driver has them
-already, so what is not seen at once is residue."""
-RESIDUE_BOUND = 256 * 2**20
-"""A switch that leaves more than this behind replaces the worker before it loads."""
-
 
 class Actions:
-    """Switch, unload, free, warm, park and cleanup, one receipt each."""
+    """Unload, free, warm, park and cleanup, one receipt each; and the switches."""
 
     def __init__(
         self,
@@ -68,113 +56,15 @@ class Actions:
         self._running = running
         supervisor.on_ready = self.warm_again
         self._supervisor = supervisor
-        self._probe = probe
         self._proofs = Proofs(probe)
         self._cleanup = Cleanup(supervisor, memory, self._proofs, find=find)
-        self._memory = memory
         self._logbook = logbook
         self._find = find
         self._kept_file = kept_file
+        self.switches = Switches(supervisor, probe, memory, logbook, proofs=self._proofs, find=find)
         self._kept = _read_kept(kept_file)
 
     # ----------------------------------------------------------------- weights on the device
-
-    async def switch(self, model: Model, *, reserve_bytes: int) -> Receipt:
-        """Make `model` the loaded one, after the running job; `reserve_bytes` stay free for its work.
-
-        Raises:
-            DoesNotFit: it can never run here; nothing was unloaded.
-            EngineError: the worker died.
-        """
-        supervisor = self._supervisor
-        async with supervisor.device_lock:
-            worker = await supervisor.ensure_worker()
-            budget = self._memory.budget()
-            if budget is None:
-                raise NotNow("the device has not been read yet; try again in a second")
-            supervisor.busy("loading")
-            try:
-                held = await self._proofs.held_by(worker)
-                return supervisor.issue(await self._switch(model, budget.now_bytes, reserve_bytes, held))
-            finally:
-                supervisor.used_at = time.monotonic()
-                supervisor.busy("idle")
-
-    async def _switch(self, model: Model, budget_bytes: int, reserve_bytes: int, held: int | None) -> Receipt:
-        looks: list[asyncio.Task[Traced | None]] = []
-        residue, replaced = 0, False
-
-        def message(action_id: int) -> SwitchTo:
-            return SwitchTo(
-                action_id=action_id,
-                model=files_of(model),
-                budget_bytes=budget_bytes,
-                reserve_bytes=reserve_bytes,
-            )
-
-        def unloaded(worker: WorkerProcess, told: Unloaded) -> None:
-            looks.append(asyncio.create_task(look(worker, told)))
-
-        async def look(worker: WorkerProcess, told: Unloaded) -> Traced | None:
-            nonlocal residue, replaced
-            began = time.monotonic()
-            traced = None
-            if held is not None:
-                traced = await self._probe.trace(
-                    worker.pid,
-                    worker.device_id,
-                    until_bytes=held - told.expected_bytes - told.cache_bytes + slack(told.expected_bytes),
-                    timeout_s=SWITCH_PROOF_TIMEOUT_S,
-                )
-            returned = None
-            if held is not None and traced is not None and traced.end_bytes is not None:
-                returned = max(0, held - traced.end_bytes - told.cache_bytes)
-                residue = max(0, told.expected_bytes - returned)
-            if residue > RESIDUE_BOUND and worker.device_id != "cpu":
-                text = f"{size_text(residue)} did not come back; the worker is replaced before the load"
-                self._logbook.write("cleanup", text, level="warning", memory=True)
-                replaced = True
-                gone = self._supervisor.let_go(text)
-                if gone is not None:
-                    gone.kill(text)
-                    await gone.wait_gone()
-            else:
-                worker.send(
-                    Proceed(
-                        action_id=told.action_id,
-                        returned_bytes=returned,
-                        elapsed_s=time.monotonic() - began,
-                    )
-                )
-            return traced
-
-        try:
-            receipt = await self._supervisor.ask("switch", model.name, message, on_unloaded=unloaded)
-        except WorkerReplaced:
-            if not replaced:
-                raise
-            await looks[0]  # until the old one is gone: its memory may be needed
-            # Everything is gone now, the residue too: what was expected came back by the kernel.
-            receipt = await self._supervisor.ask("switch", model.name, message)
-            return replace(
-                receipt,
-                expected_bytes=held or 0,
-                returned_bytes=held,
-                residue_bytes=0,
-                residue=(),
-                steps=(ReceiptStep(name="hard cleanup", bytes=residue, elapsed_s=0.0), *receipt.steps),
-                proof_reason="the worker was replaced: the kernel gave back all that it held",
-            )
-        traced = await looks[0] if looks else None
-        if receipt.ok and held is not None and traced is not None and traced.end_bytes is not None:
-            on_cpu = self._memory.device_id == "cpu"
-            receipt = replace(
-                receipt,
-                proof="process-rss" if on_cpu else "nvml-process",
-                proof_reason="no GPU: the worker's resident set is the proof" if on_cpu else None,
-                residue=("held by the worker's process beyond its weights",) if receipt.residue_bytes else (),
-            )
-        return receipt
 
     async def unload(self, model: str | None, component: str | None) -> Receipt:
         """Give back what is resident and not in use; with no worker nothing is, and that is a receipt too."""
@@ -307,23 +197,6 @@ class Actions:
             if model.problem is None:
                 found += [item for item in wanted_of(model, None) if item.component == component]
         return tuple(found)
-
-
-def files_of(model: Model) -> ModelFiles:
-    """What a worker needs to open `model`."""
-    return ModelFiles(name=model.name, kind=model.kind, path=str(model.path))
-
-
-def wanted_of(model: Model, component: str | None) -> tuple[Wanted, ...]:
-    """The components of `model`, or one of them.
-
-    Raises:
-        NotFound: it has none of that name.
-    """
-    names = [item.name for item in model.components]
-    if component is not None:
-        names = [model.component(component).name]
-    return tuple(Wanted(model=files_of(model), component=name) for name in names)
 
 
 def _read_kept(path: Path) -> set[tuple[str, str]]:

@@ -24,6 +24,8 @@ from engine.errors import EngineError, InvalidRequest, NotFound
 from engine.wire import (
     CacheCleared,
     CacheStatus,
+    CancelAsked,
+    CancelRequest,
     CleanupRequest,
     EngineStatus,
     ErrorBody,
@@ -168,6 +170,11 @@ def _add_memory_routes(app: FastAPI, engine: Engine) -> None:
     @app.post("/switch")
     async def switch(request: SwitchRequest) -> Receipt:
         return await engine.switch(request.model)
+
+    @app.post("/switch/cancel", status_code=HTTPStatus.ACCEPTED)
+    async def cancel_switch(request: CancelRequest) -> CancelAsked:
+        """Give up switches or a reload; each tells in its own receipt what came back."""
+        return engine.cancel_switch(request)
 
     @app.post("/unload")
     async def unload(request: UnloadRequest) -> Receipt:

@@ -17,11 +17,12 @@ from engine.daemon.memory import MemoryView
 from engine.daemon.proofs import Proofs
 from engine.daemon.receipts import nothing_to_do
 from engine.daemon.supervisor import Supervisor
+from engine.daemon.wanted import resident_now
 from engine.daemon.worker import WorkerProcess
-from engine.errors import EngineError, NotFound
+from engine.errors import EngineError
 from engine.models.model import Model
 from engine.wire import Receipt, ReceiptStep
-from engine.worker.channel import ModelFiles, Preload, Restore, Wanted
+from engine.worker.channel import Preload, Restore, Wanted
 
 CONTEXT_ROOM_BYTES = 2 * 2**30
 """What a fresh worker takes before it loads anything, with some to spare."""
@@ -64,7 +65,7 @@ class Cleanup:
                 await asyncio.sleep(0.01)  # one that starts for a job: it is ended as soon as it is there
             if supervisor.worker is None:
                 return supervisor.issue(nothing_to_do("cleanup", "worker"))
-            wanted = self._resident_now() if reload else ()
+            wanted = resident_now(supervisor.residents, self._find) if reload else ()
             held = await self._proofs.held_by(supervisor.worker)
             began = time.monotonic()
             worker = supervisor.let_go(WHY)
@@ -155,15 +156,3 @@ class Cleanup:
 
     def _stepped(self, step: ReceiptStep) -> None:
         self._supervisor.stepped("cleanup", "worker", step)
-
-    def _resident_now(self) -> tuple[Wanted, ...]:
-        found = []
-        for name, component in self._supervisor.residents.present():
-            try:
-                model = self._find(name)
-            except NotFound:  # its folder went from the disk: it cannot come back
-                continue
-            if model.problem is None:
-                files = ModelFiles(name=model.name, kind=model.kind, path=str(model.path))
-                found.append(Wanted(model=files, component=component))
-        return tuple(found)

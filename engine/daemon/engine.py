@@ -41,6 +41,8 @@ from engine.wire import (
     WIRE_VERSION,
     CacheCleared,
     CacheStatus,
+    CancelAsked,
+    CancelRequest,
     CleanupRequest,
     DeviceStatus,
     EngineChanged,
@@ -385,12 +387,17 @@ class Engine:
         if model.problem is not None:
             raise NotNow(f"{name} cannot be loaded: {model.problem}")
         await self.first_reading.wait()
-        receipt = await self.actions.switch(model, reserve_bytes=self.planner.reserve_bytes(model))
+        receipt = await self.actions.switches.switch(model, reserve_bytes=self.planner.reserve_bytes(model))
         if receipt.ok:
             self.queue.active_model = name
             self.queue.last_used[name] = time.time()
             self._models_changed()
         return receipt
+
+    def cancel_switch(self, request: CancelRequest) -> CancelAsked:
+        if request.model is not None:
+            self.catalog.get(request.model)
+        return CancelAsked(targets=self.actions.switches.cancel(request.model))
 
     async def unload(self, request: UnloadRequest) -> Receipt:
         if request.model is not None:

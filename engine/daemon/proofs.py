@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from engine.daemon.probe import Probe
-from engine.daemon.receipts import proved
+from engine.daemon.receipts import proved, slack
 from engine.daemon.worker import WorkerProcess
 from engine.wire import Proof, Receipt, ReceiptAction, ReceiptStep
 from engine.worker.channel import CACHE_STEP
@@ -16,8 +16,6 @@ PROOF_TIMEOUT_S = 2.0
 """Memory that has not come back by then is residue, and said to be."""
 LOOK_TIMEOUT_S = 0.2
 """The probe reads a process at once; an answer that takes longer will not come."""
-PROOF_SLACK = 0.03
-"""A process that is within this share of the expected bytes has given them back."""
 
 
 class Proofs:
@@ -99,8 +97,3 @@ class Proofs:
             proof_reason=None if held is not None else "the probe did not see the worker's bytes",
             steps=tuple(steps),
         )
-
-
-def slack(num_bytes: int) -> int:
-    """By how much a process may differ from what is expected of it."""
-    return int(num_bytes * PROOF_SLACK)

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from engine.errors import EngineError
 from engine.telemetry.samples import Traced
 from engine.units import size_text
 from engine.wire import Proof, Receipt, ReceiptAction
+
+PROOF_SLACK = 0.03
+"""A process that is within this share of the expected bytes has given them back."""
+
+
+def slack(num_bytes: int) -> int:
+    """How much of `num_bytes` may be missing where they count as given back."""
+    return int(num_bytes * PROOF_SLACK)
 
 
 def proved(receipt: Receipt, traced: Traced | None, *, held: int, expected: int, on_cpu: bool) -> Receipt:
@@ -46,6 +55,20 @@ def receipt_text(receipt: Receipt) -> str:
         parts.append(f"residue {size_text(receipt.residue_bytes or 0)}")
     parts.append(f"{receipt.elapsed_s:.3f} s")
     return ", ".join(parts)
+
+
+def given_up(action: ReceiptAction, target: str, error: EngineError, elapsed_s: float) -> Receipt:
+    """The receipt of an action that was given up before the worker was asked."""
+    return Receipt(
+        action=action,
+        target=target,
+        ok=False,
+        error=str(error),
+        error_code=error.code,
+        elapsed_s=elapsed_s,
+        proof="device-delta",
+        proof_reason="nothing was moved",
+    )
 
 
 def nothing_to_do(action: ReceiptAction, target: str) -> Receipt:

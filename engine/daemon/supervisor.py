@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from engine.config import EngineConfig
+from engine.daemon.cancel import Cancel
 from engine.daemon.logbook import LogBook
 from engine.daemon.memory import MemoryView
 from engine.daemon.nursery import Nursery
@@ -41,6 +42,7 @@ from engine.worker.channel import (
     ActionEnded,
     ActionStepped,
     AllocatorSample,
+    CancelAction,
     CancelJob,
     ComponentChanged,
     Connected,
@@ -387,10 +389,12 @@ class Supervisor:
         message: Callable[[int], ToWorker],
         *,
         on_unloaded: Callable[[WorkerProcess, Unloaded], None] | None = None,
+        cancel: Cancel | None = None,
     ) -> Receipt:
         """Send an action to the worker, started first if need be, and give its receipt as it wrote it.
 
-        `on_unloaded` runs when a switch has given back what it will; it sees to the Proceed.
+        `on_unloaded` runs when a switch has given back what it will; it sees to the Proceed. A `cancel`
+        reaches the worker from now on; its receipt says so.
 
         Raises:
             WorkerDied: the worker ended under it.
@@ -402,10 +406,22 @@ class Supervisor:
             action=action, target=target, answer=answer, on_unloaded=on_unloaded
         )
         worker.send(message(action_id))
+        if cancel is not None:
+            cancel.tell(lambda: worker.send(CancelAction(action_id=action_id)))
         try:
             return await answer
         finally:
             self._actions.pop(action_id, None)
+            if cancel is not None:
+                cancel.tell(None)
+
+    def cancel_reloads(self) -> list[str]:
+        """Ask the worker to give up the reloads that it is at; what they are of."""
+        reloads = {number: action for number, action in self._actions.items() if action.action == "load"}
+        for action_id in reloads:
+            if self._worker is not None:
+                self._worker.send(CancelAction(action_id=action_id))
+        return [action.target for action in reloads.values()]
 
     def let_go(self, reason: str) -> WorkerProcess | None:
         """Stop the worker where it is, in a job or a call that hangs, and forget it.

@@ -134,6 +134,32 @@ def test_ctrl_c_leaves_the_job_and_cancel_ends_it(live: LiveEngine, folder: Path
     assert live.settle(job_id).status == "cancelled"
 
 
+def test_ctrl_c_takes_a_switch_out_of_the_line_behind_a_job(
+    live: LiveEngine, folder: Path, long: JobSpec
+) -> None:
+    job = live.client.submit(long)
+    live.until_running(job.id)
+    since = max(line.seq for line in live.client.logs())
+
+    def asked() -> bool:
+        return any(line.text.startswith("/switch") for line in live.client.logs(after=since))
+
+    with start(live, folder, "switch", "wan-demo-small", "--json") as process:
+        try:
+            wait_for(asked, 10, "a switch in the line")
+        finally:
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=10)
+    receipt = msgspec.json.decode(out, type=Receipt)
+    assert (process.returncode, receipt.ok, receipt.error_code) == (130, False, "cancelled")
+    assert "cancelled before anything was moved" in err and "Traceback" not in err
+    assert live.client.job(job.id).status == "running"
+    code, _, err = run(live, folder, "cancel-switch")
+    assert code == 4 and "nothing to give up" in err
+    live.client.cancel(job.id)
+    live.settle(job.id)
+
+
 def test_a_command_starts_an_engine_that_outlives_it_and_stop_ends_it(
     spare: LiveEngine, folder: Path
 ) -> None:

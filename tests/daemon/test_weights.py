@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -11,6 +13,7 @@ import pytest
 from engine.errors import NotNow
 from engine.models.page_cache import cached_bytes, drop
 from engine.wire import (
+    CancelRequest,
     CleanupRequest,
     JobSpec,
     Manifest,
@@ -128,6 +131,49 @@ def test_two_switches_at_once_follow_each_other(live: LiveEngine) -> None:
     done = [line.text for line in live.client.logs(after=since) if line.event == "switch"]
     last = LARGE if LARGE in done[-1] else SMALL
     until_resident(live, all_of(live, last))
+
+
+def test_a_switch_given_up_at_any_time_leaves_the_one_model_or_the_other(live: LiveEngine) -> None:
+    errors = []
+    for after_ms in (0, 2, 5, 10, 20, 40, 80):
+        assert switch(live, SMALL).ok
+        until_resident(live, all_of(live, SMALL))
+        receipts: list[Receipt] = []
+        asking = threading.Thread(target=lambda found=receipts: found.append(switch(live, LARGE)))
+        asking.start()
+        time.sleep(after_ms / 1000)
+        with suppress(NotNow):  # not asked yet, or over
+            live.client.cancel_switch(CancelRequest(model=LARGE))
+        asking.join(30)
+        (receipt,) = receipts
+        assert receipt.ok or receipt.error_code == "cancelled", receipt.error
+        until_resident(live, all_of(live, LARGE if receipt.ok else SMALL))
+        errors.append(receipt.error)
+    # Some of them came to the worker while it was at it.
+    assert f"cancelled; {SMALL} is loaded as before" in errors
+
+
+@pytest.mark.parametrize("after_ms", [0, 20, 80, 150, 250, 400])
+def test_a_reload_given_up_at_any_time_leaves_all_of_it_or_nothing(live: LiveEngine, after_ms: int) -> None:
+    assert switch(live, LARGE).ok
+    whole = all_of(live, LARGE)
+    until_resident(live, whole)
+    receipts: list[Receipt] = []
+    asking = threading.Thread(
+        target=lambda: receipts.append(live.client.cleanup(CleanupRequest(reload=True)))
+    )
+    asking.start()
+    time.sleep(after_ms / 1000)
+    with suppress(NotNow):
+        live.client.cancel_switch(CancelRequest())
+    asking.join(30)
+    (receipt,) = receipts
+    if receipt.ok:
+        until_resident(live, whole)
+    else:
+        assert receipt.error is not None and "cancelled; nothing of it is loaded" in receipt.error
+        until_resident(live, set())
+    assert switch(live, SMALL).ok
 
 
 def test_a_switch_does_what_was_explained(live: LiveEngine) -> None:

@@ -6,8 +6,11 @@ import fcntl
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +27,7 @@ from engine.wire import (
     BalancePart,
     CacheCleared,
     CacheStatus,
+    CancelAsked,
     ComponentStatus,
     DeviceStatus,
     EngineStatus,
@@ -145,6 +149,8 @@ class StandIn:
         self.answers: dict[str, tuple[int, Any]] = {}
         self.events: list[list[tuple[str, Any]]] = []
         self.tmp_path = tmp_path
+        self.given_up: threading.Event | None = None
+        """Where a switch waits until it is given up."""
 
     def __call__(self, handler: Handler, method: str, body: bytes) -> None:
         if handler.path == "/hello":
@@ -152,6 +158,10 @@ class StandIn:
         self.asked.append((method, handler.path, json.loads(body) if body else None))
         if handler.path == "/events":
             return self._stream(handler)
+        if self.given_up is not None and handler.path == "/switch":
+            self.given_up.wait(20)
+        if self.given_up is not None and handler.path == "/switch/cancel":
+            self.given_up.set()
         standard: dict[str, Any] = {
             "/models": MODELS,
             "/models/demo": MODELS,
@@ -173,6 +183,7 @@ class StandIn:
             "/cache/clear": CacheCleared(folder="/c/embeddings", entries=1, bytes=2**20),
             "/unload": RECEIPT,
             "/switch": RECEIPT,
+            "/switch/cancel": CancelAsked(targets=("small",)),
         }
         status, answer = self.answers.get(handler.path, (200, standard.get(handler.path, JOB)))
         handler.answer(status, answer)
@@ -226,6 +237,8 @@ def printed(capsys: pytest.CaptureFixture[str]) -> Any:
         ("job move 41 --priority 5", ("POST", "/jobs/41/move", {"position": None, "priority": 5}), "job 41"),
         ("models", ("GET", "/models", None), "mover"),
         ("switch small", ("POST", "/switch", {"model": "small"}), "24 ms"),
+        ("cancel-switch", ("POST", "/switch/cancel", {"model": None}), "small is given up"),
+        ("cancel-switch small", ("POST", "/switch/cancel", {"model": "small"}), "small is given up"),
         ("unload", ("POST", "/unload", {"model": None, "component": None}), "back 1.00 MiB"),
         ("unload small/dit", ("POST", "/unload", {"model": "small", "component": "dit"}), "back 1.00 MiB"),
         ("free", ("POST", "/free", None), "by the worker's memory"),
@@ -739,6 +752,67 @@ def run_cli(engine: StandIn, command: str, **environment: str) -> subprocess.Pop
         stderr=subprocess.PIPE,
         env={**os.environ, **environment},
     )
+
+
+CANCELLED = replace(
+    RECEIPT, action="switch", ok=False, error="cancelled; large is loaded as before", error_code="cancelled",
+    steps=(
+        ReceiptStep(name="unload large", bytes=2**20, elapsed_s=0.1),
+        ReceiptStep(name="bring back large", bytes=2**20, elapsed_s=0.1),
+    ),
+)  # fmt: skip
+
+
+def until_asked(engine: StandIn, path: str) -> None:
+    deadline = time.monotonic() + 10
+    while path not in [asked for _, asked, _ in engine.asked]:
+        assert time.monotonic() < deadline, f"{path} was never asked"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("receipt", "exit_code", "words"),
+    [(CANCELLED, 130, "cancelled; large is loaded as before"), (RECEIPT, 0, "giving up the switch")],
+    ids=["given up", "too late"],
+)
+def test_ctrl_c_gives_a_switch_up_and_says_what_came_back(
+    receipt: Receipt, exit_code: int, words: str, engine: StandIn
+) -> None:
+    engine.given_up = threading.Event()
+    engine.answers["/switch"] = (200, receipt)
+    with run_cli(engine, "switch small") as process:
+        until_asked(engine, "/switch")
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+    assert process.returncode == exit_code
+    assert words in err.decode() and "Traceback" not in err.decode()
+    assert ("bring back large" in out.decode()) is (receipt is CANCELLED)
+    assert engine.asked[-1] == ("POST", "/switch/cancel", {"model": "small"})
+
+
+def test_ctrl_c_pressed_again_leaves_the_switch_to_the_engine(engine: StandIn) -> None:
+    class Never(threading.Event):
+        def set(self) -> None:
+            pass
+
+    engine.given_up = Never()
+    with run_cli(engine, "switch small") as process:
+        until_asked(engine, "/switch")
+        process.send_signal(signal.SIGINT)
+        until_asked(engine, "/switch/cancel")
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+        threading.Event.set(engine.given_up)
+    assert process.returncode == 130
+    assert out == b"" and "left;" in err.decode() and "Traceback" not in err.decode()
+
+
+def test_a_switch_that_nobody_interrupts_and_is_given_up_elsewhere_has_failed(
+    engine: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine.answers["/switch"] = (200, CANCELLED)
+    assert main(["switch", "small"]) == 5
+    assert "cancelled; large is loaded as before" in capsys.readouterr().err
 
 
 def test_a_reader_that_leaves_early_causes_no_noise(engine: StandIn) -> None:

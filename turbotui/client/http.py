@@ -21,6 +21,8 @@ from engine.wire import (
     HEARTBEAT_S,
     CacheCleared,
     CacheStatus,
+    CancelAsked,
+    CancelRequest,
     CleanupRequest,
     EngineStatus,
     ErrorBody,
@@ -105,6 +107,9 @@ class HttpClient:
 
     def switch(self, request: SwitchRequest) -> Receipt:
         return self._post("/switch", Receipt, request, timeout=LONG_TIMEOUT_S)
+
+    def cancel_switch(self, request: CancelRequest) -> CancelAsked:
+        return self._post("/switch/cancel", CancelAsked, request)
 
     def unload(self, request: UnloadRequest) -> Receipt:
         return self._post("/unload", Receipt, request, timeout=LONG_TIMEOUT_S)

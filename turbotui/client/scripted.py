@@ -16,6 +16,8 @@ from engine.wire import (
     WIRE_VERSION,
     CacheCleared,
     CacheStatus,
+    CancelAsked,
+    CancelRequest,
     CleanupRequest,
     Event,
     EventFrame,
@@ -215,6 +217,11 @@ class ScriptedClient:
     def switch(self, request: SwitchRequest) -> Receipt:
         receipt = Receipt(action="switch", target=request.model, ok=True, elapsed_s=1.1, proof="nvml-process")
         answer: Receipt = self._answer("switch", request, default=receipt)
+        return answer
+
+    def cancel_switch(self, request: CancelRequest) -> CancelAsked:
+        asked = CancelAsked(targets=(request.model or "wan2.1-14b",))
+        answer: CancelAsked = self._answer("cancel_switch", request, default=asked)
         return answer
 
     def unload(self, request: UnloadRequest) -> Receipt:

@@ -18,12 +18,11 @@ from turbotui.format import bytes_text, seconds
 from turbotui.subcommands.explain import residency_option
 from turbotui.subcommands.jobs import job_line
 from turbotui.subcommands.output import note
-from turbotui.subcommands.session import demo_option, json_option, one_of, open_session
+from turbotui.subcommands.session import INTERRUPTED_EXIT, demo_option, json_option, one_of, open_session
 from turbotui.subcommands.waiting import raise_unless_done, wait_for_job
 
 PROMPT_LIMIT_BYTES = 2**20
 """More than any engine takes; keeps `--prompt-file` from reading a disk."""
-INTERRUPTED_EXIT = 130
 
 
 @click.command()

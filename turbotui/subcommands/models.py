@@ -1,4 +1,4 @@
-"""The commands that look at models and move their weights."""
+"""The commands that look at models, make one to measure with, and give their memory back."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 
 from engine.errors import InvalidRequest, StorageUnusable, WorkFailed
 from engine.paths import find_paths
-from engine.wire import ComponentStatus, ModelStatus, SwitchRequest, UnloadRequest
+from engine.wire import ComponentStatus, ModelStatus, UnloadRequest
 from turbotui.format import bytes_text
 from turbotui.subcommands.output import say, table
 from turbotui.subcommands.receipts import show_receipt
@@ -87,16 +87,6 @@ def _run_maker(models: Path, arguments: list[str]) -> None:
         words = complaints.read().strip().splitlines()
     kind = {StorageUnusable.exit_code: StorageUnusable, InvalidRequest.exit_code: InvalidRequest}
     raise kind.get(code, WorkFailed)(words[-1] if words else f"the maker ended with exit code {code}")
-
-
-@click.command()
-@click.argument("model")
-@json_option
-@demo_option
-def switch(model: str, json: bool, demo: bool) -> None:
-    """Load a model and give back what it does not need."""
-    session = open_session(json=json, demo=demo)
-    show_receipt(session, session.client().switch(SwitchRequest(model=model)))
 
 
 @click.command()

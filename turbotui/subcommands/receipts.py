@@ -21,13 +21,17 @@ PROOFS = {
 }
 
 
-def show_receipt(session: Session, receipt: Receipt) -> None:
-    """Print `receipt`; one that is not ok ends the command: with 4 if it was refused, 5 if it failed."""
+def show_receipt(session: Session, receipt: Receipt, *, exit_code: int | None = None) -> None:
+    """Print `receipt`; one that is not ok ends the command: with 4 if it was refused, 5 if it failed.
+
+    `exit_code` is that of a receipt that is not ok where the caller knows better.
+    """
     session.show(receipt, lambda: receipt_lines(receipt))
     if not receipt.ok:
         text = receipt.error or f"{receipt.action} {receipt.target} failed"
         note(text)
-        raise click.exceptions.Exit(from_code(receipt.error_code or WorkFailed.code, text).exit_code)
+        code = from_code(receipt.error_code or WorkFailed.code, text).exit_code
+        raise click.exceptions.Exit(code if exit_code is None else exit_code)
 
 
 def receipt_lines(receipt: Receipt) -> Iterable[str]:
