@@ -62,6 +62,7 @@ ACTIONS: tuple[Action, ...] = (
     Action(id="free", keys=("f",), tier="routine"),
     Action(id="park", keys=("P",), tier="routine"),
     Action(id="cancel", keys=("x",), tier="routine"),
+    Action(id="cancel_switch", keys=("X",), tier="routine"),
     Action(id="resume_queue", keys=("o",), tier="routine"),
     Action(id="demo", keys=("D",), tier="routine"),
     Action(id="hard_cleanup", keys=("C",), tier="dangerous"),

@@ -237,16 +237,20 @@ class TurboApp(App[None]):
         then: Callable[[Answer], None] | None = None,
         failed: Callable[[str], None] | None = None,
         quiet: bool = False,
+        given_up_by: str | None = None,
     ) -> None:
         """Do `work` in a thread; `then` gets its answer and `failed` its error in the loop.
 
-        Without `failed` an error becomes a notice. `quiet` keeps it out of the last line.
+        Without `failed` an error becomes a notice. `quiet` keeps it out of the last line, which
+        otherwise names the key of the action `given_up_by`, where there is one.
         """
         client = self.link.client
         if client is None:
             self._call_failed(t("why.no_engine"), failed)
             return
-        self._run_apart(label, lambda: work(client), then=then, failed=failed, quiet=quiet)
+        self._run_apart(
+            label, lambda: work(client), then=then, failed=failed, quiet=quiet, given_up_by=given_up_by
+        )
 
     def restart(self) -> None:
         """End the engine and start another, in a thread; the link comes back by itself."""
@@ -261,10 +265,12 @@ class TurboApp(App[None]):
         then: Callable[[Answer], None] | None = None,
         failed: Callable[[str], None] | None = None,
         quiet: bool = False,
+        given_up_by: str | None = None,
     ) -> None:
         call_id = next(self._call_ids)
         if not quiet:
-            self._calls[call_id] = Pending(label=label, since=self.monotonic())
+            key = None if given_up_by is None else self.key_of(given_up_by)
+            self._calls[call_id] = Pending(label=label, since=self.monotonic(), give_up_key=key)
 
         def run() -> None:
             try:

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from engine.errors import JobCancelled
 from engine.wire import (
+    CancelRequest,
     CleanupRequest,
     Job,
     JobMove,
@@ -32,6 +34,8 @@ class Commands:
 
     def __init__(self, app: TurboApp) -> None:
         self.app = app
+        self._switching: list[str] = []
+        """Models that this console has asked for and that have no receipt yet."""
 
     def do(self, name: str, job_id: int | None = None) -> None:
         """Do action `name`, to job `job_id` where one is given."""
@@ -62,12 +66,34 @@ class Commands:
             self._switch_to(model.name)
 
     def _switch_to(self, name: object) -> None:
-        if isinstance(name, str):
-            self.app.ask(
-                t("doing.switch", name=name),
-                lambda client: client.switch(SwitchRequest(model=name)),
-                then=self._receipt,
-            )
+        if not isinstance(name, str):
+            return
+
+        def ended(receipt: Receipt) -> None:
+            self._switching.remove(name)
+            self._receipt(receipt)
+
+        def failed(error: str) -> None:
+            self._switching.remove(name)
+            self.app.say(error, "error")
+
+        self._switching.append(name)
+        self.app.ask(
+            t("doing.switch", name=name),
+            lambda client: client.switch(SwitchRequest(model=name)),
+            then=ended,
+            failed=failed,
+            given_up_by="cancel_switch",
+        )
+
+    def cancel_switch(self) -> None:
+        # One's own before anybody else's, the newest first; and with none, whatever is under way.
+        request = CancelRequest(model=self._switching[-1] if self._switching else None)
+        self.app.ask(
+            t("doing.cancel_switch"),
+            lambda client: client.cancel_switch(request),
+            then=lambda asked: self.app.say(t("did.cancel_switch", names=", ".join(asked.targets))),
+        )
 
     def unload(self) -> None:
         from turbotui.screens.unload import unload_dialog
@@ -149,9 +175,9 @@ class Commands:
             self.app.ask(label, lambda client: client.warm(request), then=self._receipt)
 
     def _receipt(self, receipt: Receipt) -> None:
-        """Its line comes by the stream, as for every other console; only a failure is said here."""
+        """Its line comes by the stream, as for every other console; only what went wrong is said here."""
         if not receipt.ok and receipt.error:
-            self.app.say(receipt.error, "error")
+            self.app.say(receipt.error, "wait" if receipt.error_code == JobCancelled.code else "error")
 
     def demo(self) -> None:
         def made(models: list[ModelStatus]) -> None:

@@ -12,6 +12,8 @@ import pytest
 from engine.errors import DoesNotFit
 from engine.wire import (
     ActionProgressed,
+    CancelAsked,
+    CancelRequest,
     CleanupRequest,
     EngineChanged,
     ModelsChanged,
@@ -28,7 +30,7 @@ from turbotui.client.scripted import ScriptedClient
 from turbotui.screens import switch
 from turbotui.text import t, use_language
 
-from .conftest import NOW, SMALL, WIDE, live, panel_text, screen_text, scripted, until
+from .conftest import NOW, SMALL, WIDE, Clock, live, panel_text, screen_text, scripted, until
 
 Build = Callable[..., TurboApp]
 
@@ -201,6 +203,54 @@ async def test_warming_changes_to_letting_go_once_all_of_it_is_warm(console: Bui
         await until(pilot, lambda: app.link.state.models == whole)
         await pilot.press("W")
         await until(pilot, lambda: ("drop_warm", WarmRequest(model="wan2.1-14b")) in client.asked)
+
+
+@pytest.mark.parametrize("size", [SMALL, WIDE], ids=["80x24", "120x36"])
+async def test_a_switch_under_way_names_the_key_that_gives_it_up_and_says_what_came_back(
+    console: Build, size: tuple[int, int], clock: Clock
+) -> None:
+    given_up = threading.Event()
+    cancelled = Receipt(
+        action="switch", target="wan2.1-1.3b", ok=False, error_code="cancelled", elapsed_s=0.9,
+        error="cancelled; wan2.2-a14b is loaded as before", proof="allocator",
+    )  # fmt: skip
+
+    def switch_to(_request: SwitchRequest) -> Receipt:
+        given_up.wait(30)
+        return cancelled
+
+    def give_up(request: CancelRequest) -> CancelAsked:
+        given_up.set()
+        return CancelAsked(targets=(request.model or "?",))
+
+    client = scripted(scenes.busy(NOW), switch=switch_to, cancel_switch=give_up)
+    app = console(client)
+    async with app.run_test(size=size) as pilot:
+        await live(pilot)
+        await pilot.press("m")
+        await pilot.pause()
+        await pilot.press("enter")
+        clock.passed += 0.5
+        await until(pilot, lambda: "X gives up" in panel_text(app, "receipt"))
+        assert "switching to wan2.1-1.3b" in panel_text(app, "receipt")
+        await pilot.press("X")
+        await until(pilot, lambda: app.pending is None)
+        assert ("cancel_switch", CancelRequest(model="wan2.1-1.3b")) in client.asked
+        assert "cancelled; wan2.2-a14b is loaded as before" in panel_text(app, "receipt")
+        # With none of its own it is whatever is under way, another console's or a reload.
+        await pilot.press("X")
+        await until(pilot, lambda: ("cancel_switch", CancelRequest(model=None)) in client.asked)
+        assert not any(call[0] == "cancel" for call in client.asked)
+
+
+async def test_a_reading_console_gives_nothing_up(console: Build) -> None:
+    client = scripted(scenes.busy(NOW))
+    app = console(client, read_only=True)
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        await pilot.press("X")
+        await until(pilot, lambda: "read-only" in panel_text(app, "receipt"))
+        assert not any(call[0] == "cancel_switch" for call in client.asked)
 
 
 def plans_asked(client: ScriptedClient) -> list[str]:

@@ -106,6 +106,8 @@ class Pending:
     label: str
     since: float
     """Monotonic."""
+    give_up_key: str | None = None
+    """What to press to give it up, where that can be done."""
 
 
 class ReceiptLine(LinePanel):
@@ -145,6 +147,8 @@ class ReceiptLine(LinePanel):
         row.add("◌ ", paint.wait).add(pending.label, paint.text)
         if elapsed >= 0.2:
             row.add(f"  {elapsed:.1f} s", paint.muted)
+            if pending.give_up_key is not None:
+                row.add(f"  {pending.give_up_key}", paint.key).add(f" {t('doing.gives_up')}", paint.muted)
         ticked = _ticked(view.state.steps, row.left - 2)
         return row.add("  " + ticked, paint.muted) if ticked else row
 
