@@ -42,12 +42,16 @@ class FakeWorker:
     def __init__(self, device_id: str = "GPU-1") -> None:
         self.device_id = device_id
         self.sent: list[Any] = []
+        self.killed: list[str] = []
+
+    def kill(self, reason: str) -> None:
+        self.killed.append(reason)
 
     def send(self, message: Any) -> None:
         self.sent.append(message)
 
     async def wait_gone(self) -> bool:
-        return True
+        return bool(self.killed)
 
 
 class FakeSupervisor:
@@ -64,6 +68,7 @@ class FakeSupervisor:
         self.answers: list[Callable[[Any, Cancel | None], Any]] = []
         self.reloads: list[str] = []
         self.gone = asyncio.Event()
+        self.residents = SimpleNamespace(present=lambda: [("small", "dit")])
 
     async def ensure_worker(self) -> FakeWorker:
         await self.ready.wait()
@@ -121,6 +126,7 @@ def switches(supervisor: FakeSupervisor, residue: list[int]) -> Switches:
     async def held_by(worker: Any) -> int:
         return 2**33
 
+    proofs: Any = SimpleNamespace(held_by=held_by)
     fakes: Any = (
         supervisor,
         SimpleNamespace(trace=trace),
@@ -129,7 +135,7 @@ def switches(supervisor: FakeSupervisor, residue: list[int]) -> Switches:
         ),
         SimpleNamespace(write=lambda *_, **__: None),
     )
-    return Switches(*fakes, held_by=held_by, resident=lambda: BEFORE)
+    return Switches(*fakes, proofs=proofs, find=model)
 
 
 def switching(switches: Switches, name: str = "large") -> asyncio.Task[Receipt]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,6 +32,7 @@ class FakeSupervisor:
         self.ready = asyncio.Event()
         self.ready.set()
         self.ran: list[str] = []
+        self.residents = SimpleNamespace(present=lambda: [])
 
     async def ensure_worker(self) -> Any:
         await self.ready.wait()
@@ -72,19 +73,24 @@ class World:
         self.store = JobStore(tmp_path / "jobs.sqlite")
         self.supervisor = FakeSupervisor()
         self.log: list[str] = []
+        self.wanted: list[tuple[str | None, tuple[str, ...]]] = []
         self.budget = Budget(now_bytes=100, empty_bytes=100, held_by="nobody")
         self.runner = Runner(
             self.store,
-            SimpleNamespace(),  # type: ignore[arg-type]
+            SimpleNamespace(get=lambda name: SimpleNamespace(name=name)),  # type: ignore[arg-type]
             self.supervisor,  # type: ignore[arg-type]
             SimpleNamespace(budget=lambda: self.budget, device_id="cpu"),  # type: ignore[arg-type]
             EngineConfig(),
             instance="test",
             output_dir=tmp_path,
             logbook=SimpleNamespace(write=lambda event, text, **_: self.log.append(text)),  # type: ignore[arg-type]
+            ahead=SimpleNamespace(want=self.want),  # type: ignore[arg-type]
             publish=lambda event: None,
             on_queue=lambda: None,
         )
+
+    def want(self, model: Any, present: Iterable[str] = ()) -> None:
+        self.wanted.append((None if model is None else model.name, tuple(present)))
 
     def submit(self, prompt: str, model: str = "m") -> int:
         job = self.store.submit(JobSpec(model=model, prompt=prompt), 10)
@@ -236,3 +242,24 @@ def test_a_videos_name_keeps_the_prompts_words_and_never_one_that_exists(tmp_pat
     first.touch()
     assert choose_output(tmp_path, 7, "一只猫 / ../in\x1b snow! " + "很" * 200) != first
     assert choose_output(tmp_path, 8, "???").name == "000008.mp4"
+
+
+async def test_the_model_of_the_job_after_the_running_one_is_read_ahead(world: World) -> None:
+    def answer(job: RunJob) -> JobEnded:
+        seen.append(list(world.wanted))
+        if job.spec.prompt == "b":
+            world.submit("d", "late")
+            seen.append(list(world.wanted))
+        return failed(job, "work_failed")
+
+    seen: list[list[tuple[str | None, tuple[str, ...]]]] = []
+    for prompt in "abd":
+        world.supervisor.answers[prompt] = answer
+    world.supervisor.residents.present = lambda: [("next", "text"), ("other", "dit")]
+    world.submit("a", "m")
+    last = world.submit("b", "next")
+    async with world.running():
+        await world.until(last, "failed")
+    assert seen[0][-1] == ("next", ("text",))
+    assert seen[1][-1] == (None, ())
+    assert seen[2][-1] == ("late", ())
