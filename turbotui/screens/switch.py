@@ -196,7 +196,7 @@ def _estimate(view: View, target: ModelStatus) -> str:
     """What can be said without the engine."""
     out = sum(resident_bytes(model) for model in view.state.models if model is not target)
     into = target.bytes - resident_bytes(target)
-    if not into:
+    if not into and not out:
         return t("switch.loaded", name=target.name)
     room = device_room(view.state.device)
     pieces = [t("switch.out_in", out=short_bytes(out), into=short_bytes(into))]
