@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from torch import Tensor
 
 from engine.errors import JobCancelled, ModelUnusable, NotResident
 from engine.wire import Manifest
-from engine.worker.backend import Batch
+from engine.worker.backend import Backend, Batch
 from engine.worker.channel import ModelFiles, RunJob
-from engine.worker.components import Component
+from engine.worker.components import Component, Model
 from engine.worker.cpu import CpuBackend
 from engine.worker.pipeline import run_job
 from engine.worker.store import ComponentStore
@@ -43,9 +44,28 @@ class WatchedBackend(CpuBackend):
             super().copy([replace(batch, parts=parts)], moved)
 
 
+class KnownPrompts:
+    """The embeddings of one text encoder, each made once: the experts are what is tested here."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, Tensor] = {}
+
+    def find(self, model: Model, prompt: str, backend: Backend) -> Tensor | None:
+        return self._kept.get(prompt)
+
+    def keep(self, model: Model, prompt: str, tensor: Tensor) -> str | None:
+        self._kept[prompt] = tensor
+        return None
+
+
 @pytest.fixture
 def backend() -> WatchedBackend:
     return WatchedBackend()
+
+
+@pytest.fixture(scope="module")
+def known_prompts() -> KnownPrompts:
+    return KnownPrompts()
 
 
 @pytest.fixture
@@ -65,17 +85,25 @@ def run(
     backend: CpuBackend,
     seen: Seen,
     experts: tuple[Component, Component],
+    known_prompts: KnownPrompts,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Run:
-    """A job of both experts, with the memory of one unless `roomy`."""
+    """A job of both experts and one frame, with the memory of one expert unless `roomy`."""
     picture = tmp_path_factory.mktemp("picture") / "picture.png"
     Image.radial_gradient("L").convert("RGB").save(picture)
     largest = max(item.bytes for item in store.open(files(I2V)).components.values())
 
     def run(*, roomy: bool = False, cancelled: Callable[[], bool] = lambda: False) -> Manifest:
         budget = {} if roomy else {"budget_bytes": largest + STAGE_BYTES}
-        made = job(I2V, image=str(picture), steps=4, **budget)
-        return run_job(made, store, backend, report=seen.progress.append, cancelled=cancelled)[0]
+        made = job(I2V, image=str(picture), frames=1, steps=4, **budget)
+        return run_job(
+            made,
+            store,
+            backend,
+            report=seen.progress.append,
+            cancelled=cancelled,
+            embeddings=known_prompts,
+        )[0]
 
     return run
 
