@@ -21,7 +21,6 @@ from engine.errors import EngineError, JobCancelled, NotFound, NotNow
 from engine.planning.residency import Needed, Stage
 from engine.worker.channel import ModelFiles
 from engine.worker.components import Component, Model
-from engine.worker.cpu import CpuBackend
 from engine.worker.loading import Loading
 from engine.worker.store import ComponentStore
 
@@ -37,13 +36,12 @@ ENDS = st.sampled_from(["well", "raising", "cancelled", "kept open"])
 
 class StoreMachine(RuleBasedStateMachine):
     files: Files
+    store: ComponentStore
+    """One for all runs, each of which leaves nothing in it: opening the models is most of a run's time."""
     monkeypatch: pytest.MonkeyPatch
 
     def __init__(self) -> None:
         super().__init__()
-        self.store = ComponentStore(
-            CpuBackend(), on_component=lambda changed: None, on_moved=lambda receipt: None
-        )
         self.open_leases: list[tuple[Component, ExitStack]] = []
 
     def _model(self, name: str) -> Model:
@@ -194,8 +192,11 @@ class StoreMachine(RuleBasedStateMachine):
         assert not any(item.arena.attached for item in self.store.components())
 
 
-def test_any_order_of_leases_switches_and_unloads(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
-    machine = type("Machine", (StoreMachine,), {"files": staticmethod(files), "monkeypatch": monkeypatch})
+def test_any_order_of_leases_switches_and_unloads(
+    store: ComponentStore, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = {"files": staticmethod(files), "store": store, "monkeypatch": monkeypatch}
+    machine = type("Machine", (StoreMachine,), known)
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         machine,
         settings=settings(
