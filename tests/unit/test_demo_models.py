@@ -25,11 +25,9 @@ from engine.planning.shapes import FPS, dit_tokens, latent_shape, rcm_timesteps
 MIB = 2**20
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    make_demo_models(folder)
-    return folder
+@pytest.fixture
+def models(models_with_demo: Path) -> Path:
+    return models_with_demo
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.models.demo import make_demo_models
 from engine.models.demo_files import demo_folder
 from engine.models.index import ComponentIndex
 from engine.wire import STAGES, JobSpec, Manifest, Receipt
@@ -39,11 +38,9 @@ def _quick() -> None:
 
 
 @pytest.fixture(scope="session")
-def demo_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def demo_models(models_with_demo: Path) -> Path:
     """The folder of the demo models; read only, copy what you damage."""
-    models = tmp_path_factory.mktemp("models")
-    make_demo_models(models)
-    return demo_folder(models)
+    return demo_folder(models_with_demo)
 
 
 @pytest.fixture
