@@ -201,24 +201,6 @@ class Arena:
         """The end of what this thread has queued on the arena's device."""
         return self._backend.mark_compute()
 
-    def load(self, fill: Callable[[Tensor], None]) -> None:
-        """Attach, let `fill` write the region's bytes, and open all gates; for what need not stream.
-
-        If `fill` raises, not a byte stays allocated and the module is as absent as before.
-        """
-        if self.attached:
-            return
-        memory, gates = self.attach()
-        try:
-            with torch.no_grad():
-                fill(memory)
-        except BaseException:
-            self.detach()
-            raise
-        mark = self._backend.mark_copies()
-        for gate in gates:
-            gate.arrive(mark)
-
     def unload(self) -> None:
         """Give every byte back once the device has finished with them; harmless when absent."""
         if self.attached:

@@ -143,6 +143,14 @@ def load_arena(
     return loading
 
 
+def fill_arena(arena: Arena, backend: Backend, write: Callable[[torch.Tensor], object]) -> None:
+    """Attach an arena, let `write` make its weights, and let whoever computes with them in."""
+    memory, gates = arena.attach()
+    write(memory)
+    for gate in gates:
+        gate.arrive(backend.mark_copies())
+
+
 def manifest_of(output: Path) -> Manifest:
     """The manifest of some video that should lie at `output`."""
     return Manifest(
