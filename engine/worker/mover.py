@@ -17,6 +17,7 @@ from engine.worker.channel import CACHE_STEP, ComponentChanged
 from engine.worker.components import Component
 from engine.worker.faults import as_engine_error, forget
 from engine.worker.loading import Carrier, Loading
+from engine.worker.receipts import ReceiptWriter
 from engine.worker.warm import WarmTier
 
 Moved: TypeAlias = Callable[[Component, int, int], None]
@@ -57,7 +58,7 @@ class Mover:
         self._components = components
         self._on_component = on_component
         self._on_moved = on_moved
-        self._wall_clock = wall_clock
+        self._receipts = ReceiptWriter(backend.proof, clock=clock, wall_clock=wall_clock)
         self._weights: dict[str, int] = {}
 
     def weights(self) -> dict[str, int]:
@@ -339,23 +340,17 @@ class Mover:
         steps: tuple[ReceiptStep, ...] = (),
         job_id: int | None = None,
     ) -> Receipt:
-        residue = None if returned_bytes is None else max(0, expected_bytes - returned_bytes)
-        return Receipt(
-            action=action,
-            target=target,
-            ok=error is None,
-            error=None if error is None else str(error),
-            error_code=None if error is None else error.code,
+        return self._receipts.write(
+            action,
+            target,
+            began,
+            error=error,
             expected_bytes=expected_bytes,
             returned_bytes=returned_bytes,
-            residue_bytes=residue,
-            residue=(self.backend.residue_name,) if residue else (),
+            residue=self.backend.residue_name,
             loaded_bytes=loaded_bytes,
-            elapsed_s=self.clock() - began,
-            proof=self.backend.proof,
             proof_reason=self._proof_reason(job_id),
             steps=steps,
-            at=self._wall_clock(),
             job_id=job_id,
         )
 

@@ -19,6 +19,7 @@ from engine.models import page_cache
 from engine.wire import Receipt, ReceiptAction, ReceiptStep
 from engine.worker.channel import ActionEnded, DropWarm, Wanted, Warm, WarmChanged
 from engine.worker.components import Component
+from engine.worker.receipts import ReceiptWriter
 from engine.worker.store import ComponentStore
 from engine.worker.warm import WarmTier
 
@@ -36,6 +37,7 @@ class Warmer:
         self._store = store
         self._tier = tier
         self._on_ended = on_ended
+        self._receipts = ReceiptWriter("page-cache", clock=time.monotonic, wall_clock=time.time)
         self._asked: queue.SimpleQueue[Warm | DropWarm] = queue.SimpleQueue()
         threading.Thread(target=self._run, name="warmer", daemon=True).start()
 
@@ -60,8 +62,8 @@ class Warmer:
             try:
                 receipt = self._warm(message) if isinstance(message, Warm) else self._drop(message)
             except Exception as error:  # the thread's edge: the next request must be served, too
-                text = str(error) if isinstance(error, EngineError) else f"{type(error).__name__}: {error}"
-                receipt = self._receipt(action, "weight files", began, error=text)
+                told = error if isinstance(error, EngineError) else f"{type(error).__name__}: {error}"
+                receipt = self._receipts.write(action, "weight files", began, error=told)
             self._on_ended(ActionEnded(action_id=message.action_id, receipt=receipt))
 
     def _warm(self, message: Warm) -> Receipt:
@@ -89,7 +91,7 @@ class Warmer:
         if short:
             why = (self._tier and self._tier.refusal) or "the budget for warm files is used up"
             error = f"{', '.join(short)} could not be kept whole: {why}"
-        return self._receipt(
+        return self._receipts.write(
             "warm", _names(components), began, error=error, loaded_bytes=total, steps=tuple(steps)
         )
 
@@ -110,13 +112,13 @@ class Warmer:
         after = page_cache.cached_bytes(paths)
         returned = None if before is None or after is None else before - after
         held = self._tier is not None and self._tier.registered_bytes(paths)
-        return self._receipt(
+        return self._receipts.write(
             "drop_warm",
             "all weight files" if message.wanted is None else _names(components),
             began,
             expected_bytes=before or 0,
             returned_bytes=returned,
-            residue=("pages that a load uses now",) if held else ("pages that others map or use",),
+            residue="pages that a load uses now" if held else "pages that others map or use",
             proof_reason=None if returned is not None else "the files are not ours: nobody tells us",
             steps=(
                 ReceiptStep(name="unregister", bytes=unregistered, elapsed_s=unregistered_s),
@@ -131,38 +133,6 @@ class Warmer:
         if self._tier is not None and self._tier.refusal is None:
             return self._tier.registered_bytes(paths)
         return page_cache.cached_bytes(paths)
-
-    def _receipt(
-        self,
-        action: ReceiptAction,
-        target: str,
-        began: float,
-        *,
-        error: str | None = None,
-        expected_bytes: int = 0,
-        returned_bytes: int | None = None,
-        residue: tuple[str, ...] = (),
-        loaded_bytes: int = 0,
-        proof_reason: str | None = None,
-        steps: tuple[ReceiptStep, ...] = (),
-    ) -> Receipt:
-        left = None if returned_bytes is None else max(0, expected_bytes - returned_bytes)
-        return Receipt(
-            action=action,
-            target=target,
-            ok=error is None,
-            error=error,
-            expected_bytes=expected_bytes,
-            returned_bytes=returned_bytes,
-            residue_bytes=left,
-            residue=residue if left else (),
-            loaded_bytes=loaded_bytes,
-            elapsed_s=time.monotonic() - began,
-            proof="page-cache",
-            proof_reason=proof_reason,
-            steps=steps,
-            at=time.time(),
-        )
 
 
 def read_ahead(paths: Iterable[Path]) -> None:
