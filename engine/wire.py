@@ -366,7 +366,6 @@ JobState: TypeAlias = Literal[
     "interrupted",  # worker or engine died under it; requeued once by itself
 ]
 Stage: TypeAlias = Literal["start", "load", "text", "image", "denoise", "decode", "write"]
-STAGES: tuple[Stage, ...] = ("start", "load", "text", "image", "denoise", "decode", "write")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

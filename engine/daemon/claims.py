@@ -12,19 +12,8 @@ import socket
 PREFIX = "\0turbotui-gpu-"
 
 
-class GpuClaim:
-    """Ours until `release` or the end of the process."""
-
-    def __init__(self, sock: socket.socket, uuid: str) -> None:
-        self._socket = sock
-        self.uuid = uuid
-
-    def release(self) -> None:
-        self._socket.close()
-
-
-def claim_gpu(uuid: str) -> GpuClaim | None:
-    """Claim the GPU, or None when another engine on this host holds it."""
+def claim_gpu(uuid: str) -> socket.socket | None:
+    """A claim on the GPU, ours as long as it is open; None when another engine on this host holds it."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         sock.bind(PREFIX + uuid)
@@ -33,4 +22,4 @@ def claim_gpu(uuid: str) -> GpuClaim | None:
         if error.errno == errno.EADDRINUSE:
             return None
         raise
-    return GpuClaim(sock, uuid)
+    return sock

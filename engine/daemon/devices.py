@@ -7,11 +7,12 @@ but cannot be used is a problem with its reason, never a silent fall back to cpu
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.daemon.claims import GpuClaim, claim_gpu
+from engine.daemon.claims import claim_gpu
 from engine.telemetry.samples import DeviceReading
 
 
@@ -85,7 +86,7 @@ class DeviceInUse:
         self.problem: str | None = None
         self._setting = setting
         self._granted = granted
-        self._claim: GpuClaim | None = None
+        self._claim: socket.socket | None = None
 
     def choose(self, readings: Sequence[DeviceReading], *, nvml_fault: str | None, heard_host: bool) -> bool:
         """Try to choose by what the probe has seen so far; True when `id` or `problem` changed."""

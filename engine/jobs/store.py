@@ -16,7 +16,7 @@ from engine.jobs import rows
 from engine.jobs.breaker import ENGINE_ENDED
 from engine.jobs.database import SCHEMA, open_database
 from engine.jobs.files import manifest_path
-from engine.jobs.model import Attempt, Outcome, Owner, Recovery, refusal, require
+from engine.jobs.model import Outcome, Owner, Recovery, refusal, require
 from engine.jobs.order import Entry, place_at
 from engine.jobs.tables import IN_ORDER, IS_ENDED, IS_WAITING, Tables, check_priority, waits
 from engine.wire import Job, JobMove, JobSpec
@@ -107,17 +107,6 @@ class JobStore:
     def count_waiting(self) -> int:
         with self._tables.read():
             return self._tables.count_waiting()
-
-    def list_attempts(self, job_id: int) -> tuple[Attempt, ...]:
-        """Every start of a job, oldest first.
-
-        Raises:
-            NotFound: no job has that id.
-        """
-        with self._tables.read():
-            self._tables.row(job_id)
-            found = self._tables.all("SELECT * FROM attempts WHERE job_id = ? ORDER BY attempt", job_id)
-        return tuple(rows.to_attempt(row) for row in found)
 
     # ----------------------------------------------------------------- asking for work
 

@@ -197,7 +197,6 @@ def _untraced(trace: Trace) -> Traced:
         trace_id=trace.trace_id,
         start_bytes=None,
         end_bytes=None,
-        lowest_bytes=None,
         elapsed_s=0.0,
         reached=False,
     )

@@ -85,7 +85,6 @@ class Traced(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     trace_id: int
     start_bytes: int | None
     end_bytes: int | None
-    lowest_bytes: int | None
     elapsed_s: float
     reached: bool
 

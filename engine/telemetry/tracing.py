@@ -42,7 +42,6 @@ def follow(
     started = clock()
     deadline = started + min(trace.timeout_s, TIMEOUT_LIMIT_S)
     first: int | None = None
-    lowest: int | None = None
     latest: int | None = None
     seen = False
     while True:
@@ -53,15 +52,12 @@ def follow(
         if not seen:
             first = held.num_bytes
             seen = held.num_bytes is not None
-        if latest is not None:
-            lowest = latest if lowest is None else min(lowest, latest)
         reached = latest is not None and latest <= trace.until_bytes
         if reached or latest is None or clock() >= deadline:
             return Traced(
                 trace_id=trace.trace_id,
                 start_bytes=first,
                 end_bytes=latest,
-                lowest_bytes=lowest,
                 elapsed_s=clock() - started,
                 reached=reached,
             )

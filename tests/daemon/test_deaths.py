@@ -14,6 +14,7 @@ from pathlib import Path
 from engine.errors import StorageUnusable
 from engine.jobs.store import JobStore
 from engine.wire import JobSpec
+from tests.attempts import attempts_of
 from tests.daemon.live import LiveEngine, is_gone, stop_process, wait_for
 
 
@@ -33,7 +34,7 @@ def test_a_killed_worker_interrupts_its_job_which_then_runs_again(live: LiveEngi
     assert live.settle(job.id).status == "cancelled"
     store = JobStore(live.paths.jobs)
     try:
-        first = store.list_attempts(job.id)[0]
+        first = attempts_of(store, job.id)[0]
     finally:
         store.close()
     assert first.outcome == "interrupted"

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -16,15 +17,7 @@ from safetensors.torch import load_file
 from engine.errors import JobCancelled
 from engine.models.demo import make_demo_models
 from engine.models.demo_files import demo_folder
-from engine.wire import (
-    STAGES,
-    CleanupRequest,
-    JobSpec,
-    Manifest,
-    Receipt,
-    SwitchRequest,
-    UnloadRequest,
-)
+from engine.wire import CleanupRequest, JobSpec, Manifest, Receipt, Stage, SwitchRequest, UnloadRequest
 from engine.worker import mapped, ring
 from engine.worker.channel import ModelFiles, RunJob, WorkerSettings
 from engine.worker.components import Component, open_component
@@ -207,7 +200,7 @@ def make(demo: Path, backend: CudaBackend, tmp_path: Path) -> Callable[[int], tu
                 height=128,
                 output=str(tmp_path / "clip.mp4"),
                 budget_bytes=budget_bytes,
-                stage_bytes=dict.fromkeys(STAGES, 2**20),
+                stage_bytes=dict.fromkeys(get_args(Stage), 2**20),
             ),
             store,
             backend,

@@ -76,11 +76,11 @@ def test_a_gpu_of_another_engine_is_left_alone() -> None:
     assert "another turbotui engine" in (choose(claimed_elsewhere=everything)[1] or "")
 
 
-def test_a_gpu_is_claimed_once_on_a_host_until_it_is_released() -> None:
+def test_a_gpu_is_claimed_once_on_a_host_until_it_is_let_go() -> None:
     first = claim_gpu("GPU-test-of-claims")
     assert first is not None
     assert claim_gpu("GPU-test-of-claims") is None
-    first.release()
+    first.close()
     second = claim_gpu("GPU-test-of-claims")
     assert second is not None
-    second.release()
+    second.close()

@@ -22,6 +22,7 @@ from engine.jobs.migrations import load_steps
 from engine.jobs.model import Owner
 from engine.jobs.store import JobStore
 from engine.wire import JobMove
+from tests.attempts import attempts_of
 
 FIXTURES = Path(__file__).parents[1] / "data"
 
@@ -60,7 +61,7 @@ def test_the_database_of_schema_1_reads_as_it_was_written(tmp_path):
         17, 123456789, "/srv/videos/000001.mp4",
     )  # fmt: skip
     assert (jobs[2].spec.prompt, jobs[2].error_code) == ("失败的任务 🦊", "out_of_memory")
-    assert [attempt.outcome for attempt in store.list_attempts(4)] == ["interrupted", "interrupted"]
+    assert [attempt.outcome for attempt in attempts_of(store, 4)] == ["interrupted", "interrupted"]
     assert jobs[7].held
     assert jobs[8].waits_for == "2147483648 bytes held by pid 777 (trainer)"
     assert (jobs[9].duplicate_of, jobs[9].spec.priority) == (1, 2)
@@ -70,7 +71,7 @@ def test_the_database_of_schema_1_reads_as_it_was_written(tmp_path):
         True,
     )
     assert store.held_reason == "held for the fixture"
-    assert store.list_attempts(11)[0].owner.worker_start_time == 1234.56
+    assert attempts_of(store, 11)[0].owner.worker_start_time == 1234.56
     store.close()
 
 

@@ -13,6 +13,7 @@ from engine.errors import NotNow
 from engine.jobs.model import LEGAL, Owner
 from engine.jobs.store import JobStore
 from engine.wire import Job, JobMove, JobSpec, JobState
+from tests.attempts import attempts_of
 
 OWNER = Owner(instance="one", engine_pid=1, boot_id="boot", worker_pid=2, worker_start_time=3.0)
 PICK = st.integers(0, 30)
@@ -128,7 +129,7 @@ class Queue(RuleBasedStateMachine):
     @invariant()
     def every_start_is_on_record_and_only_running_jobs_have_an_open_one(self) -> None:
         for job in self.store.list_jobs(ended=None):
-            attempts = self.store.list_attempts(job.id)
+            attempts = attempts_of(self.store, job.id)
             assert [attempt.attempt for attempt in attempts] == list(range(1, job.attempt + 1))
             open_ones = [attempt for attempt in attempts if attempt.outcome is None]
             assert len(open_ones) == (job.status == "running")

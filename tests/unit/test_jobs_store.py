@@ -15,6 +15,7 @@ from engine.jobs.files import manifest_path
 from engine.jobs.model import Owner
 from engine.jobs.store import JobStore
 from engine.wire import JobMove, JobSpec, Manifest
+from tests.attempts import attempts_of
 
 OURS = Owner(instance="engine-1", engine_pid=100, boot_id="boot", worker_pid=200, worker_start_time=5.0)
 LATER = dataclasses.replace(OURS, instance="engine-2", engine_pid=101)
@@ -121,7 +122,6 @@ def test_an_unknown_id_is_not_found_whatever_is_asked(store):
         store.duplicate,
         store.hold,
         store.release,
-        store.list_attempts,
     )
     for action in actions:
         with pytest.raises(NotFound, match="job 99"):
@@ -253,7 +253,7 @@ def test_a_claimed_job_runs_with_its_attempt_and_worker_on_record(store):
     job = store.claim(job_id, dataclasses.replace(OURS, worker_pid=None), output="/v/1.mp4")
     assert (job.status, job.attempt, job.position, job.waits_for) == ("running", 1, None, None)
     store.set_worker(job_id, 321, 9.5)
-    (attempt,) = store.list_attempts(job_id)
+    (attempt,) = attempts_of(store, job_id)
     assert (attempt.owner.worker_pid, attempt.owner.worker_start_time) == (321, 9.5)
     assert (attempt.output, attempt.manifest, attempt.outcome) == ("/v/1.mp4", "/v/1.json", None)
 
@@ -263,7 +263,7 @@ def test_a_job_cannot_be_claimed_twice(store):
     run(store, job_id)
     with pytest.raises(NotNow, match=f"job {job_id} is running"):
         run(store, job_id)
-    assert len(store.list_attempts(job_id)) == 1
+    assert len(attempts_of(store, job_id)) == 1
 
 
 def test_a_done_job_names_its_video_and_cannot_end_again(store):
@@ -294,7 +294,7 @@ def test_a_waiting_job_can_fail_without_ever_having_run(store):
     (job_id,) = submit(store, 0)
     job = store.finish(job_id, "failed", error="its model was removed", error_code="model_unusable")
     assert (job.status, job.attempt, job.error) == ("failed", 0, "its model was removed")
-    assert store.list_attempts(job_id) == ()
+    assert attempts_of(store, job_id) == ()
 
 
 def test_a_waiting_job_is_cancelled_at_once_and_a_running_one_when_its_worker_obeys(store):
@@ -312,7 +312,7 @@ def test_a_retried_job_keeps_its_id_and_history_and_goes_to_the_end(store):
     job = store.retry(first)
     assert (job.id, job.status, job.position, job.error) == (first, "queued", 2, None)
     assert run(store, first) == 2
-    assert [attempt.outcome for attempt in store.list_attempts(first)] == ["failed", None]
+    assert [attempt.outcome for attempt in attempts_of(store, first)] == ["failed", None]
 
 
 def test_waiting_and_running_jobs_cannot_be_retried(store):
@@ -344,7 +344,7 @@ def test_an_interrupted_job_runs_once_more_ahead_of_its_equals_and_then_stays_in
     run(store, first)
     last = store.interrupt(first, "worker 201 was killed by signal 9")
     assert (last.status, last.error) == ("interrupted", "worker 201 was killed by signal 9")
-    assert [(a.attempt, a.outcome, a.cause) for a in store.list_attempts(first)] == [
+    assert [(a.attempt, a.outcome, a.cause) for a in attempts_of(store, first)] == [
         (1, "interrupted", "worker 200 was killed by signal 9"),
         (2, "interrupted", "worker 201 was killed by signal 9"),
     ]
@@ -410,7 +410,7 @@ def test_a_finished_video_with_its_manifest_makes_an_unrecorded_end_done(store, 
     found = store.recover("engine-2", dead)
     assert [job.id for job in found.done] == [job_id]
     assert store.get(job_id).output == str(tmp_path / f"{job_id}.mp4")
-    assert store.list_attempts(job_id)[0].outcome == "done"
+    assert attempts_of(store, job_id)[0].outcome == "done"
 
 
 @pytest.mark.parametrize(

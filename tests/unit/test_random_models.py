@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import safetensors
@@ -31,7 +32,7 @@ from engine.models.random_models import SIZES, Sizes, main, make_random_model
 from engine.models.random_noise import NoisePool, Recipe, position_of
 from engine.models.weight_writer import PART_BYTES, plan_file, write_files
 from engine.planning.shapes import TABLES
-from engine.wire import STAGES, JobSpec, ModelKind
+from engine.wire import JobSpec, ModelKind, Stage
 from engine.worker.channel import ModelFiles, RunJob
 from engine.worker.components import open_model
 from engine.worker.cpu import CpuBackend
@@ -125,7 +126,7 @@ def test_a_random_model_is_usable_and_runs_a_job(
         height=32,
         output=str(tmp_path / "clip.mp4"),
         budget_bytes=2**31,
-        stage_bytes=dict.fromkeys(STAGES, 2**20),
+        stage_bytes=dict.fromkeys(get_args(Stage), 2**20),
     )
     store = ComponentStore(backend, on_component=lambda changed: None, on_moved=lambda receipt: None)
     manifest, _ = run_job(job, store, backend, report=lambda progress: None, cancelled=lambda: False)

@@ -21,7 +21,7 @@ def unload(**changes: object) -> Receipt:
 
 
 def traced(end: int | None, *, reached: bool = True) -> Traced:
-    return Traced(trace_id=1, start_bytes=0, end_bytes=end, lowest_bytes=end, elapsed_s=0.02, reached=reached)
+    return Traced(trace_id=1, start_bytes=0, end_bytes=end, elapsed_s=0.02, reached=reached)
 
 
 def test_what_came_back_is_what_the_process_lost() -> None:

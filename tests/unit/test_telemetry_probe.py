@@ -291,7 +291,7 @@ def device(at: float) -> DeviceReading:
 
 
 def answer(number: int) -> Traced:
-    return Traced(trace_id=number, start_bytes=1, end_bytes=0, lowest_bytes=0, elapsed_s=0.1, reached=True)
+    return Traced(trace_id=number, start_bytes=1, end_bytes=0, elapsed_s=0.1, reached=True)
 
 
 def test_a_slow_reader_gets_every_answer_and_only_the_newest_readings():

@@ -48,11 +48,6 @@ class View:
     unwatched: bool = False
     """Nobody looks: panels may let a change wait for their `unwatched_s`."""
 
-    @property
-    def acting(self) -> bool:
-        """Whether keys that change something do anything now."""
-        return not self.read_only and self.look in ("live", "stale")
-
 
 @lru_cache(4096)
 def _clean(text: str) -> str:

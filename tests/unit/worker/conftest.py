@@ -7,13 +7,14 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 
 from engine.models.demo_files import demo_folder
 from engine.models.index import ComponentIndex
-from engine.wire import STAGES, JobSpec, Manifest, Receipt
+from engine.wire import JobSpec, Manifest, Receipt, Stage
 from engine.worker.arena import Arena
 from engine.worker.backend import Backend
 from engine.worker.channel import ComponentChanged, JobProgressed, ModelFiles, RunJob
@@ -107,7 +108,7 @@ def job(tmp_path: Path, files: Callable[[str], ModelFiles]) -> Callable[..., Run
             height=32,
             output=str(tmp_path / "clip.mp4"),
             budget_bytes=budget_bytes,
-            stage_bytes=dict.fromkeys(STAGES, STAGE_BYTES),
+            stage_bytes=dict.fromkeys(get_args(Stage), STAGE_BYTES),
         )
 
     return make
