@@ -22,6 +22,7 @@ from engine.daemon.logbook import Level, LogBook
 from engine.daemon.memory import Budget, MemoryView
 from engine.daemon.read_ahead import ReadAhead
 from engine.daemon.supervisor import Supervisor
+from engine.daemon.wanted import files_of
 from engine.daemon.worker import WorkerProcess
 from engine.errors import (
     DoesNotFit,
@@ -43,7 +44,7 @@ from engine.planning.admission import Admitted, check_request
 from engine.planning.footprint import Footprint, estimate_footprint
 from engine.units import size_text
 from engine.wire import Event, Job, JobChanged, JobForecast, JobProgress, JobSpec
-from engine.worker.channel import JobEnded, ModelFiles, RunJob
+from engine.worker.channel import JobEnded, RunJob
 
 RETRY_S = 1.0
 """Between two tries after the store refused to write, or after a bug."""
@@ -303,7 +304,7 @@ class QueueRunner:
                 spec=replace(
                     plan.admitted.spec, residency=plan.admitted.spec.residency or self._config.residency
                 ),
-                model=ModelFiles(name=plan.model.name, kind=plan.model.kind, path=str(plan.model.path)),
+                model=files_of(plan.model),
                 width=plan.admitted.width,
                 height=plan.admitted.height,
                 output=str(output),
