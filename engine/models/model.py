@@ -25,6 +25,7 @@ from engine.models.configs import (
 )
 from engine.models.content import content_of
 from engine.models.dtypes import DTYPES
+from engine.models.folders import DIT, DIT_HIGH, DIT_LOW, FOLDERS, TEXT, TOKENIZER, VAE
 from engine.models.index import FETCH_AGAIN, read_component_index
 from engine.models.layout import INT8, SCALE, int8_scale_shape, kept_dtype, resident_bytes
 from engine.wire import ModelKind, VaePrecision
@@ -103,14 +104,14 @@ def read_model(folder: Path, vae_precision: VaePrecision = "auto") -> Model:
             kind = card.kind
         parts = _read_model_index(folder)
         folders = _component_folders(folder, parts)
-        kind = "i2v" if "dit.high" in folders else "t2v"
+        kind = "i2v" if DIT_HIGH in folders else "t2v"
         if card is not None and card.kind != kind:
             raise ModelUnusable(
                 f"{folder / CARD_FILE} says {card.kind} of a model whose nets are {kind}; "
                 "correct it or remove it"
             )
         configs, components = _read_components(folders, vae_precision)
-        _check_tokenizer(folder / "tokenizer")
+        _check_tokenizer(folder / TOKENIZER)
     except (ModelUnusable, OSError, ValueError) as error:
         problem = printable(str(error) or type(error).__name__)
     return Model(
@@ -151,7 +152,7 @@ def _read_model_index(folder: Path) -> dict[str, Sequence[str | None]]:
             continue  # a setting of the pipeline, such as boundary_ratio
         if part != (None, None):
             parts[name] = part
-    for name in ("text_encoder", "tokenizer", "transformer", "vae"):
+    for name in (*FOLDERS["t2v"].values(), TOKENIZER):
         if name not in parts:
             raise ModelUnusable(f"{path} names no {name}; {FETCH_AGAIN}")
     return parts
@@ -159,22 +160,14 @@ def _read_model_index(folder: Path) -> dict[str, Sequence[str | None]]:
 
 def _component_folders(folder: Path, parts: Mapping[str, object]) -> dict[str, Path]:
     """Component name to folder, by the channels of the DiT and the number of experts."""
-    channels = read_dit_config(folder / "transformer").in_channels
-    two = "transformer_2" in parts
+    channels = read_dit_config(folder / FOLDERS["t2v"][DIT]).in_channels
+    two = FOLDERS["i2v"][DIT_LOW] in parts
     if two != (channels == I2V_CHANNELS):
         raise ModelUnusable(
             f"{folder} has {'two experts' if two else 'one expert'} of {channels} channels; this build runs "
             f"text-to-video with one and image-to-video ({I2V_CHANNELS} channels) with two; use another model"
         )
-    text, vae = folder / "text_encoder", folder / "vae"
-    if two:
-        return {
-            "text": text,
-            "dit.high": folder / "transformer",
-            "dit.low": folder / "transformer_2",
-            "vae": vae,
-        }
-    return {"text": text, "dit": folder / "transformer", "vae": vae}
+    return {name: folder / part for name, part in FOLDERS["i2v" if two else "t2v"].items()}
 
 
 def _read_components(
@@ -187,10 +180,10 @@ def _read_components(
             raise ModelUnusable(
                 f"{folders[name]} differs from the other expert in its configuration; {FETCH_AGAIN}"
             )
-    configs = Configs(dit=dit, vae=read_vae_config(folders["vae"]), text=read_text_config(folders["text"]))
+    configs = Configs(dit=dit, vae=read_vae_config(folders[VAE]), text=read_text_config(folders[TEXT]))
     if configs.text.d_model != dit.text_dim:
         raise ModelUnusable(
-            f"{folders['text']} gives {configs.text.d_model} numbers a word and the DiT takes "
+            f"{folders[TEXT]} gives {configs.text.d_model} numbers a word and the DiT takes "
             f"{dit.text_dim}; they belong to different models: {FETCH_AGAIN}"
         )
     patch = (dit.width, dit.in_channels, 1, 2, 2)

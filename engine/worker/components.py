@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import torch
@@ -24,6 +23,7 @@ from transformers import UMT5Config, UMT5EncoderModel
 from engine.errors import ModelUnusable, NotFound
 from engine.models.configs import read_dit_config
 from engine.models.content import content_of
+from engine.models.folders import DIT, FOLDERS, TEXT, TOKENIZER, VAE
 from engine.models.index import FETCH_AGAIN, ComponentIndex, read_component_index
 from engine.models.layout import kept_dtype, resident_dtype
 from engine.models.prompts import config_digest, digest_of
@@ -37,20 +37,6 @@ from engine.worker.region import Gate
 from engine.worker.stream import TORCH_DTYPES, Transfer, plan_transfers
 from engine.worker.text import Tokenizer, open_tokenizer
 from engine.worker.warm import WarmTier
-
-TOKENIZER = "tokenizer"
-TEXT, VAE, DIT, DIT_HIGH, DIT_LOW = "text", "vae", "dit", "dit.high", "dit.low"
-
-FOLDERS: Mapping[str, Mapping[str, str]] = MappingProxyType(
-    {
-        "t2v": MappingProxyType({TEXT: "text_encoder", DIT: "transformer", VAE: "vae"}),
-        "i2v": MappingProxyType(
-            {TEXT: "text_encoder", VAE: "vae", DIT_HIGH: "transformer", DIT_LOW: "transformer_2"}
-        ),
-    }
-)
-"""Model kind to component to folder, in the order in which a job first needs them."""
-
 
 OnEnd: TypeAlias = Callable[[Loading], None]
 Stamp: TypeAlias = tuple[tuple[str, int, int, int], ...]

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from engine.embeddings import EmbeddingStore
 from engine.models.dtypes import DTYPES
+from engine.models.folders import TEXT
 from engine.models.layout import main_dtype
 from engine.models.prompts import Encoder, libraries_text, prompt_key
 from engine.planning.shapes import TEXT_TOKENS
 from engine.worker.backend import Backend
-from engine.worker.components import TEXT, Model
+from engine.worker.components import Model
 
 ROWS = "rows"
 """The one tensor of an entry: [n, D], the embedding up to its last row that is not zero."""

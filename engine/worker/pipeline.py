@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import DeviceFault, EngineError, InvalidRequest, JobCancelled
+from engine.models.folders import DIT, TEXT, VAE
 from engine.planning.residency import REST, Needed
 from engine.planning.residency import Stage as PlannedStage
 from engine.planning.shapes import (
@@ -37,7 +38,7 @@ from engine.wire import Manifest, ModelKind, Residency, Stage, StageRecord
 from engine.worker.autoencoder import decode_frames
 from engine.worker.backend import Backend
 from engine.worker.channel import JobProgressed, RunJob
-from engine.worker.components import DIT, TEXT, VAE, Component, Model, component_named
+from engine.worker.components import Component, Model, component_named
 from engine.worker.conditioning import fit_image, image_condition, read_image
 from engine.worker.denoise import DenoiseState, denoise, net_timestep, start
 from engine.worker.experts import NetByStep

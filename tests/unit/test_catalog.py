@@ -63,7 +63,7 @@ def test_two_experts_of_36_channels_are_image_to_video(tmp_path: Path) -> None:
     high, low = model.component("dit.high"), model.component("dit.low")
     assert high.bytes == low.bytes
     assert high.identity != low.identity
-    with pytest.raises(NotFound, match=r"no component 'dit'; it has text, dit.high, dit.low, vae"):
+    with pytest.raises(NotFound, match=r"no component 'dit'; it has text, vae, dit.high, dit.low"):
         model.component("dit")
 
 

@@ -9,13 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from engine.models.folders import TEXT
 from engine.models.index import check_unchanged
 from engine.models.model import read_model
 from engine.worker.channel import ModelFiles
-from engine.worker.components import TEXT, Component, open_component, open_model, reopen_changed
+from engine.worker.components import Component, open_component, open_model, reopen_changed
 from engine.worker.cpu import CpuBackend
 
-from .conftest import SMALL, load
+from .conftest import I2V, SMALL, load
 
 CHECKPOINT = "pytorch_model.bin"
 
@@ -71,3 +72,16 @@ def test_a_changed_checkpoint_is_opened_anew(model: ModelFiles, backend: CpuBack
     tensors = torch.load(path)
     torch.save({key: tensor + 1 for key, tensor in tensors.items()}, path)
     assert list(reopen_changed(opened, backend)) == [TEXT]
+
+
+@pytest.mark.parametrize("name", [SMALL, I2V])
+def test_the_worker_and_the_catalog_have_the_same_components_in_the_same_order(
+    files: Callable[[str], ModelFiles], backend: CpuBackend, name: str
+) -> None:
+    """So a plan is told in the order in which the worker carries it out."""
+    found = files(name)
+    opened = open_model(found, backend).components
+    read = read_model(Path(found.path)).components
+    assert [(item.name, item.folder, item.bytes) for item in read] == [
+        (item.name, item.index.folder, item.bytes) for item in opened.values()
+    ]

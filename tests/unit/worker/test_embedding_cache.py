@@ -13,12 +13,13 @@ from torch import Tensor
 
 from engine.embeddings import EmbeddingStore
 from engine.models import prompts
+from engine.models.folders import TEXT
 from engine.models.index import read_index
 from engine.models.prompts import digest_of
 from engine.planning.shapes import TEXT_TOKENS
 from engine.worker import embedding_cache
 from engine.worker.channel import ModelFiles
-from engine.worker.components import TEXT, Model
+from engine.worker.components import Model
 from engine.worker.cpu import CpuBackend
 from engine.worker.embedding_cache import EmbeddingCache, pack, unpack
 from engine.worker.store import ComponentStore
