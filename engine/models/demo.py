@@ -38,7 +38,14 @@ from engine.models.demo_files import (
 )
 from engine.models.demo_tokenizer import make_tokenizer
 from engine.models.layout import stays_fp32
-from engine.models.making import hidden_folder, only_maker, write_card, write_model_index
+from engine.models.making import (
+    files_in,
+    hidden_folder,
+    link_shared,
+    only_maker,
+    write_card,
+    write_model_index,
+)
 from engine.planning.shapes import LATENT_CHANNELS
 from engine.wire import ModelKind
 
@@ -91,22 +98,25 @@ def make_demo_models(models: Path, progress: Progress | None = None) -> None:
             made = making / root.name
             made.mkdir()
             with _one_thread():
+                donor: Path | None = None
                 for name in DEMO_MODELS:
                     say(f"making {name}")
-                    _make_model(made / name, name)
+                    _make_model(made / name, name, donor)
+                    donor = made / name
             _write_marker(made)
             _replace(root, made, making)
     say("demo models ready")
 
 
-def _make_model(folder: Path, name: str) -> None:
+def _make_model(folder: Path, name: str, donor: Path | None = None) -> None:
+    """Make one of them; what all have in common is that of `donor`, a made one, where there is any."""
     kind: ModelKind = "i2v" if name.endswith("i2v") else "t2v"
     folder.mkdir()
     for part in ("transformer", "transformer_2") if kind == "i2v" else ("transformer",):
         _make_dit(folder / part, kind, SIZES[name], seed=f"{name}/{part}")
-    # Text encoder and VAE are the same in all three, as in the released family.
-    _make_vae(folder / "vae")
-    _make_text_encoder(folder / "text_encoder", make_tokenizer(folder / "tokenizer"))
+    if donor is None or not link_shared(donor, folder, files_in(donor)):
+        _make_vae(folder / "vae")
+        _make_text_encoder(folder / "text_encoder", make_tokenizer(folder / "tokenizer"))
     write_model_index(folder, kind)
     write_card(folder, demo_card(name, kind))
 
@@ -305,11 +315,10 @@ def _save(folder: Path, file: str, tensors: Tensors) -> None:
 def _write_marker(made: Path) -> None:
     """Name every file with its bytes, once they are on the disk: the marker must not outlive them."""
     files: dict[str, int] = {}
-    for path in sorted(made.rglob("*")):
-        if path.is_file():
-            with open(path, "rb") as handle:
-                os.fsync(handle.fileno())
-            files[path.relative_to(made).as_posix()] = path.stat().st_size
+    for name in files_in(made):
+        with open(made / name, "rb") as handle:
+            os.fsync(handle.fileno())
+        files[name] = (made / name).stat().st_size
     (made / MARKER).write_bytes(msgspec.json.encode(Marker(format=DEMO_FORMAT, files=files)))
 
 

@@ -12,7 +12,7 @@ import msgspec
 from engine.models.card import CARD_FORMAT, Card, CardRow
 from engine.wire import ModelKind
 
-DEMO_FORMAT = 1
+DEMO_FORMAT = 2
 """Raised whenever the made files change, so that older ones are made again."""
 DEMO_FOLDER = "demo"
 MARKER = "demo.json"

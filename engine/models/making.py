@@ -1,7 +1,8 @@
 """A model in the making: its folder, made hidden, beside where it will lie, by one maker at a time.
 
 Whoever looks sees nothing or all of it. What a maker leaves that was killed, the next one of the
-same name removes. Also the two files that every made model has. Imports no torch.
+same name removes. Also what made models have in common: two files, and whole folders where they
+are of one family. Imports no torch.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -21,6 +22,10 @@ from engine.models.card import CARD_FILE, Card
 from engine.models.model import MODEL_INDEX
 from engine.planning.shapes import BOUNDARY
 from engine.wire import ModelKind
+
+SHARED = ("text_encoder", "tokenizer", "vae")
+"""Folders that are alike in all models of a family, as in the released ones: on the disk once, they
+are one to whoever loads them."""
 
 
 @contextlib.contextmanager
@@ -60,6 +65,30 @@ def hidden_folder(folder: Path, name: str, *, alone: bool) -> Iterator[Path]:
         yield making
     finally:
         shutil.rmtree(making, ignore_errors=True)
+
+
+def files_in(folder: Path) -> list[str]:
+    """Every file in `folder` and below, by its path relative to it."""
+    return [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+
+
+def link_shared(donor: Path, target: Path, files: Iterable[str]) -> bool:
+    """Hard-link those of `files`, relative to `donor`, that lie in the folders in `SHARED` into `target`.
+
+    False where the file system has no links: then none of those folders is there.
+    """
+    try:
+        for name in files:
+            if name.split("/")[0] in SHARED:
+                path = target / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                os.link(donor / name, path)
+    except OSError:
+        # As too many links, or none on this file system.
+        for folder in SHARED:
+            shutil.rmtree(target / folder, ignore_errors=True)
+        return False
+    return True
 
 
 def write_model_index(folder: Path, kind: ModelKind) -> None:

@@ -6,21 +6,18 @@ person's own model of that name and says by which recipe it was made. Imports no
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 import msgspec
+
+from engine.models.making import files_in, link_shared
 
 RandomDtype: TypeAlias = Literal["bf16", "int8"]
 
 RANDOM_FORMAT = 1
 """Raised whenever the made files change, so that older ones are made again."""
 MARKER = "random.json"
-SHARED = ("text_encoder", "tokenizer", "vae")
-"""Folders that are alike in all random models of equally many layers."""
 
 
 class Marker(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,7 +27,7 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True):
     recipe: str
     """Of the whole model: equal for equal files."""
     shared_recipe: str
-    """Of the folders in `SHARED`."""
+    """Of the folders that models of equally many layers share."""
     files: dict[str, int]
     """Path relative to the model's folder to bytes."""
 
@@ -57,13 +54,13 @@ def read_marker(folder: Path) -> Marker | None:
 
 def write_marker(folder: Path, recipe: str, shared_recipe: str) -> None:
     """Name every file in `folder` with its bytes, last of all."""
-    files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in _files(folder)}
+    files = {name: (folder / name).stat().st_size for name in files_in(folder)}
     marker = Marker(format=RANDOM_FORMAT, recipe=recipe, shared_recipe=shared_recipe, files=files)
     (folder / MARKER).write_bytes(msgspec.json.encode(marker))
 
 
-def link_shared(models: Path, target: Path, shared_recipe: str) -> str | None:
-    """Hard-link the folders in `SHARED` into `target` from a random model in `models`.
+def link_from_another(models: Path, target: Path, shared_recipe: str) -> str | None:
+    """Hard-link the folders that models share into `target` from a random model in `models`.
 
     The name of that model; None where there is none of `shared_recipe`, or the file system has no links.
     """
@@ -73,25 +70,12 @@ def link_shared(models: Path, target: Path, shared_recipe: str) -> str | None:
         marker = read_marker(folder)
         if marker is None or marker.shared_recipe != shared_recipe:
             continue
-        try:
-            for name in marker.files:
-                if name.split("/")[0] in SHARED:
-                    path = target / name
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    os.link(folder / name, path)
-        except OSError:
-            # As too many links, or none on this file system: written like the rest then.
-            for name in SHARED:
-                shutil.rmtree(target / name, ignore_errors=True)
-            continue
-        return folder.name
+        if link_shared(folder, target, marker.files):
+            return folder.name
     return None
 
 
 def bytes_given_back(folder: Path) -> int:
     """What removing `folder` frees: its files that no other folder holds too."""
-    return sum(info.st_blocks * 512 for path in _files(folder) if (info := path.lstat()).st_nlink == 1)
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.rglob("*")) if path.is_file())
+    infos = [(folder / name).lstat() for name in files_in(folder)]
+    return sum(info.st_blocks * 512 for info in infos if info.st_nlink == 1)

@@ -38,7 +38,7 @@ from engine.models.random_files import (
     RandomDtype,
     bytes_given_back,
     folder_name,
-    link_shared,
+    link_from_another,
     read_marker,
     was_made_here,
     write_marker,
@@ -181,7 +181,7 @@ def _make(models: Path, name: str, dtype: RandomDtype, sizes: Sizes, say: Progre
         made.mkdir()
         pool = NoisePool(sizes.pool_elements)
         parts = list(_dits(sizes, name, dtype, pool))
-        donor = link_shared(models, made, sizes.shared_recipe)
+        donor = link_from_another(models, made, sizes.shared_recipe)
         if donor is None:
             parts += [_text_encoder(sizes, pool), _vae(sizes, pool)]
         else:

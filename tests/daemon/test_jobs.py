@@ -142,12 +142,16 @@ def test_an_unload_gives_the_components_bytes_back_within_five_percent(
     assert set(states) == {"absent"}
 
 
-def test_a_switch_loads_the_model_and_unloads_the_other(live: LiveEngine) -> None:
+def test_a_switch_loads_what_the_models_do_not_share_and_unloads_the_other(live: LiveEngine) -> None:
     assert live.client.switch(SwitchRequest(model="wan-demo-small")).ok
     receipt = live.client.switch(SwitchRequest(model="wan-demo-large"))
     assert receipt.ok, receipt.error
-    assert receipt.loaded_bytes > receipt.expected_bytes > 0
-    assert receipt.steps[0].name == "fits"
+    sizes = {m.name: {c.name: c.bytes for c in m.components} for m in live.client.models()}
+    assert receipt.loaded_bytes == sizes["wan-demo-large"]["dit"]
+    assert receipt.expected_bytes == sizes["wan-demo-small"]["dit"]
+    names = [step.name for step in receipt.steps]
+    kept = [f"keep wan-demo-large/{name}, the same weights" for name in ("text", "vae")]
+    assert names[:3] == [*kept, "fits"]
     states = {m.name: {c.state for c in m.components} for m in live.client.models()}
     assert states["wan-demo-large"] == {"resident"}
     assert states["wan-demo-small"] == {"absent"}

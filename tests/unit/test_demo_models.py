@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -20,6 +21,7 @@ from engine.models.catalog import Catalog
 from engine.models.demo import make_demo_models
 from engine.models.demo_files import DEMO_MODELS, MARKER, are_demo_models_complete
 from engine.models.index import read_component_index
+from engine.models.model import read_model
 from engine.planning.shapes import FPS, dit_tokens, latent_shape, rcm_timesteps
 
 MIB = 2**20
@@ -64,8 +66,30 @@ def test_the_catalog_finds_three_usable_models_of_visible_sizes(models: Path) ->
     assert len(shared) == 1
 
 
-def test_together_they_stay_below_200_mb(models: Path) -> None:
-    assert sum(path.stat().st_size for path in models.rglob("*") if path.is_file()) < 200 * 10**6
+def test_together_they_stay_below_150_mb(models: Path) -> None:
+    sizes = {info.st_ino: info.st_size for path in models.rglob("*.*") if (info := path.stat())}
+    assert sum(sizes.values()) < 150 * 10**6
+
+
+def test_what_they_have_in_common_lies_on_the_disk_once_and_is_one_to_a_loader(models: Path) -> None:
+    found = [read_model(models / "demo" / name) for name in DEMO_MODELS]
+    for part in ("text", "vae"):
+        assert len({model.component(part).content for model in found}) == 1
+    for name in ("text_encoder/model.safetensors", "vae/config.json", "tokenizer/tokenizer.json"):
+        assert len({(model.path / name).stat().st_ino for model in found}) == 1
+    assert len({(model.path / "model_index.json").stat().st_ino for model in found}) == 3
+
+
+def test_a_disk_without_links_gets_the_same_bytes(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def link(source: Path, target: Path) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", link)
+    make_demo_models(tmp_path)
+    assert digests(tmp_path / "demo") == digests(models / "demo")
+    assert all(path.stat().st_nlink == 1 for path in (tmp_path / "demo").rglob("*.*") if path.is_file())
 
 
 def test_the_experts_differ_in_every_block_and_every_tensor(models: Path) -> None:
@@ -92,7 +116,7 @@ def test_the_same_bytes_are_made_each_time(models: Path, tmp_path: Path) -> None
     assert digests(tmp_path / "again") == digests(models / "demo" / "wan-demo-i2v")
 
 
-def quick(folder: Path, name: str) -> None:
+def quick(folder: Path, name: str, donor: Path | None) -> None:
     folder.mkdir()
     (folder / "model_index.json").write_text(json.dumps({"name": name}))
 
@@ -102,9 +126,9 @@ def test_whole_models_are_left_alone_and_older_or_damaged_ones_replaced(
 ) -> None:
     made: list[str] = []
 
-    def counting(folder: Path, name: str) -> None:
+    def counting(folder: Path, name: str, donor: Path | None) -> None:
         made.append(name)
-        quick(folder, name)
+        quick(folder, name, donor)
 
     monkeypatch.setattr(demo, "_make_model", counting)
     said: list[str] = []
@@ -129,9 +153,9 @@ def test_makers_at_once_make_them_once(tmp_path: Path, monkeypatch: pytest.Monke
     made: list[str] = []
     together = threading.Barrier(3)
 
-    def counting(folder: Path, name: str) -> None:
+    def counting(folder: Path, name: str, donor: Path | None) -> None:
         made.append(name)
-        quick(folder, name)
+        quick(folder, name, donor)
 
     def make() -> None:
         together.wait(10)
@@ -150,7 +174,7 @@ def test_makers_at_once_make_them_once(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_maker_that_fails_leaves_nothing_and_the_next_clears_what_a_killed_one_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(folder: Path, name: str) -> None:
+    def full(folder: Path, name: str, donor: Path | None) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(demo, "_make_model", full)

@@ -39,9 +39,14 @@ def _quick() -> None:
 
 
 @pytest.fixture(scope="session")
-def demo_models(models_with_demo: Path) -> Path:
-    """The folder of the demo models; read only, copy what you damage."""
-    return demo_folder(models_with_demo)
+def demo_models(models_with_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the demo models, each with files of its own; read only, copy what you damage.
+
+    What models share changes hands without a load, which has tests of its own.
+    """
+    own = tmp_path_factory.mktemp("models") / "demo"
+    shutil.copytree(demo_folder(models_with_demo), own)
+    return own
 
 
 @pytest.fixture
