@@ -12,31 +12,42 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from engine.errors import EngineError, ModelUnusable
 from engine.models import page_cache
+from engine.telemetry.host import HostProbe
+from engine.units import size_text
 from engine.wire import Receipt, ReceiptAction, ReceiptStep
 from engine.worker.channel import ActionEnded, DropWarm, Wanted, Warm, WarmChanged
 from engine.worker.components import Component
 from engine.worker.receipts import ReceiptWriter
 from engine.worker.store import ComponentStore
-from engine.worker.warm import WarmTier
+from engine.worker.warm import LEAST_SPARE, SPARE_SHARE, WarmTier
 
 READ_BYTES = 16 * 2**20
 READ_THREADS = 8
 """That read one file at once: what a fast disk wants, and no harm to a slow one."""
+WHOLE = 0.99
+"""Of a component's bytes in the page cache: a page that the kernel took meanwhile is no news."""
 
 
 class Warmer:
     """Serves `Warm` and `DropWarm` one after the other."""
 
     def __init__(
-        self, store: ComponentStore, tier: WarmTier | None, *, on_ended: Callable[[ActionEnded], None]
+        self,
+        store: ComponentStore,
+        tier: WarmTier | None,
+        *,
+        on_ended: Callable[[ActionEnded], None],
+        host: HostProbe | None = None,
     ) -> None:
         self._store = store
         self._tier = tier
         self._on_ended = on_ended
+        self._host = host or HostProbe()
         self._receipts = ReceiptWriter("page-cache", clock=time.monotonic, wall_clock=time.time)
         self._asked: queue.SimpleQueue[Warm | DropWarm] = queue.SimpleQueue()
         threading.Thread(target=self._run, name="warmer", daemon=True).start()
@@ -73,27 +84,57 @@ class Warmer:
             self._tier.keep(path for item in self._components(message.kept) for path in _paths([item]))
         steps: list[ReceiptStep] = []
         total = 0
-        short: list[str] = []
+        short: dict[str, list[str]] = {}
         for item in components:
             since = time.monotonic()
             paths = _paths([item])
-            read_ahead(paths)
-            taken = self._tier is None or sum(map(self._tier.register, paths)) == len(paths)
+            why_short = self._keep(paths, sum(file.bytes for file in item.index.files))
             warm = self._warm_bytes(paths)
             total += warm or 0
-            if not taken:
-                short.append(item.label)
+            if why_short is not None:
+                short.setdefault(why_short, []).append(item.label)
             verb = "read" if self._tier is None else "register"
             steps.append(
                 ReceiptStep(name=f"{verb} {item.label}", bytes=warm, elapsed_s=time.monotonic() - since)
             )
-        error = None
-        if short:
-            why = (self._tier and self._tier.refusal) or "the budget for warm files is used up"
-            error = f"{', '.join(short)} could not be kept whole: {why}"
+        told = [f"{', '.join(labels)} could not be kept whole: {why}" for why, labels in short.items()]
+        error = "; ".join(told) or None
         return self._receipts.write(
             "warm", _names(components), began, error=error, loaded_bytes=total, steps=tuple(steps)
         )
+
+    def _keep(self, paths: Sequence[Path], size: int) -> str | None:
+        """Bring files of `size` bytes into memory, and register them where that is done.
+
+        Why some of them are not kept; None where all are.
+
+        Raises:
+            ModelUnusable: one cannot be read.
+        """
+        self._host.refresh_limits()
+        memory = self._host.read()
+        place = "this cgroup" if memory.limited_by_cgroup else "this host"
+        missing = size - (page_cache.cached_bytes(paths) or 0)
+        fits = missing <= memory.available_bytes
+        if fits:
+            # Else the first of them would leave again while the last ones come.
+            read_ahead(paths)
+        registered = self._tier is None or sum(map(self._tier.register, paths)) == len(paths)
+        if not fits:
+            return (
+                f"{size_text(missing)} would have to be read, and {place} has "
+                f"{size_text(memory.available_bytes)} left"
+            )
+        if self._tier is not None and not registered:
+            spare = max(LEAST_SPARE, memory.total_bytes // SPARE_SHARE)
+            return self._tier.refusal or (
+                f"registered files leave {size_text(spare)} of {place}'s memory free, and "
+                "engine.warm_budget_bytes may allow less"
+            )
+        cached = page_cache.cached_bytes(paths)
+        if self._tier is None and cached is not None and cached < WHOLE * size:
+            return f"some of it left memory again; {place} has {size_text(memory.available_bytes)} left"
+        return None
 
     def _drop(self, message: DropWarm) -> Receipt:
         began = time.monotonic()
@@ -104,12 +145,13 @@ class Warmer:
         if self._tier is not None:
             self._tier.keep(path for item in self._components(message.kept) for path in _paths([item]))
         paths = sorted(set(_paths(components)))
-        before = page_cache.cached_bytes(paths)
+        files = _one_name_each(paths)
+        before = page_cache.cached_bytes(files)
         unregistered = 0 if self._tier is None else self._tier.drop(paths)
         unregistered_s = time.monotonic() - began
         since = time.monotonic()
         page_cache.drop(paths)
-        after = page_cache.cached_bytes(paths)
+        after = page_cache.cached_bytes(files)
         returned = None if before is None or after is None else before - after
         held = self._tier is not None and self._tier.registered_bytes(paths)
         return self._receipts.write(
@@ -166,6 +208,16 @@ def read_ahead(paths: Iterable[Path]) -> None:
 
 def _paths(components: Iterable[Component]) -> list[Path]:
     return [file.path for item in components for file in item.index.files]
+
+
+def _one_name_each(paths: Iterable[Path]) -> list[Path]:
+    """One name of each file: models of a family share some, as links."""
+    found: dict[tuple[int, int], Path] = {}
+    for path in paths:
+        with suppress(OSError):
+            info = os.stat(path)
+            found.setdefault((info.st_dev, info.st_ino), path)
+    return list(found.values())
 
 
 def _names(components: Sequence[Component]) -> str:

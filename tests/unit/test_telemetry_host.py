@@ -3,59 +3,31 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 
-from engine.telemetry.host import HostProbe, find_levels, read_rss
+from engine.telemetry.host import HostMemory, HostProbe, find_levels, read_rss
+from tests.host_tree import HostTree
 
 MIB = 2**20
 GIB = 2**30
 
 
-class Tree:
-    """A /proc and a cgroup mount below a temporary folder."""
-
-    def __init__(self, root: Path) -> None:
-        self.proc = root / "proc"
-        self.mount = root / "cgroup"
-        (self.proc / "self").mkdir(parents=True)
-        self.mount.mkdir()
-        (self.proc / "meminfo").write_text(
-            "MemTotal:       16777216 kB\nMemFree:  1048576 kB\nMemAvailable:    8388608 kB\nCached: 2 kB\n"
-        )
-        self.mounted()
-
-    def mounted(self, root: str = "/", version: int = 2) -> None:
-        kind = "cgroup2 cgroup2 rw" if version == 2 else "cgroup cgroup rw,memory"
-        (self.proc / "self/mountinfo").write_text(
-            f"22 1 254:0 / / rw - ext4 /dev/vda rw\n30 22 0:30 {root} {self.mount} rw - {kind}\n"
-        )
-
-    def member_of(self, line: str) -> None:
-        (self.proc / "self/cgroup").write_text(line + "\n")
-
-    def level(self, path: str, **files: str | int) -> None:
-        folder = self.mount / path
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in files.items():
-            (folder / name.replace("__", ".")).write_text(f"{text}\n")
-
-    def read(self):
-        probe = HostProbe(self.proc)
-        probe.refresh_limits()
-        return probe.read()
-
-
 @pytest.fixture
-def tree(tmp_path) -> Tree:
-    return Tree(tmp_path)
+def tree(tmp_path) -> HostTree:
+    return HostTree(tmp_path)
+
+
+def read(tree: HostTree) -> HostMemory:
+    probe = tree.probe()
+    probe.refresh_limits()
+    return probe.read()
 
 
 def test_without_a_limit_the_machine_counts(tree):
     tree.member_of("0::/user")
     tree.level("user", memory__max="max", memory__current=GIB)
-    memory = tree.read()
+    memory = read(tree)
     assert (memory.total_bytes, memory.available_bytes) == (16 * GIB, 8 * GIB)
     assert not memory.limited_by_cgroup
 
@@ -68,7 +40,7 @@ def test_a_limit_is_the_total_and_its_headroom_counts_idle_file_pages(tree):
         memory__current=3 * GIB,
         memory__stat=f"anon {2 * GIB}\ninactive_file {512 * MIB}\nactive_file 7",
     )
-    memory = tree.read()
+    memory = read(tree)
     assert (memory.total_bytes, memory.available_bytes) == (4 * GIB, GIB + 512 * MIB)
     assert memory.limited_by_cgroup
 
@@ -76,7 +48,7 @@ def test_a_limit_is_the_total_and_its_headroom_counts_idle_file_pages(tree):
 def test_the_machine_counts_where_it_has_less_left_than_the_limit_allows(tree):
     tree.member_of("0::/job")
     tree.level("job", memory__max=12 * GIB, memory__current=0, memory__stat="inactive_file 0")
-    memory = tree.read()
+    memory = read(tree)
     assert (memory.total_bytes, memory.available_bytes) == (12 * GIB, 8 * GIB)
 
 
@@ -84,14 +56,14 @@ def test_a_parent_may_be_the_tight_one(tree):
     tree.member_of("0::/slice/job")
     tree.level("slice", memory__max=2 * GIB, memory__current=GIB, memory__stat="inactive_file 0")
     tree.level("slice/job", memory__max=6 * GIB, memory__current=GIB, memory__stat="inactive_file 0")
-    memory = tree.read()
+    memory = read(tree)
     assert (memory.total_bytes, memory.available_bytes) == (2 * GIB, GIB)
 
 
 def test_a_group_above_its_limit_has_nothing_left_and_not_less(tree):
     tree.member_of("0::/job")
     tree.level("job", memory__max=GIB, memory__current=2 * GIB, memory__stat="inactive_file 0")
-    assert tree.read().available_bytes == 0
+    assert read(tree).available_bytes == 0
 
 
 def test_the_first_version_of_cgroups_is_read_too(tree):
@@ -103,7 +75,7 @@ def test_the_first_version_of_cgroups_is_read_too(tree):
         memory__usage_in_bytes=3 * GIB,
         memory__stat=f"inactive_file 1\ntotal_inactive_file {256 * MIB}",
     )
-    memory = tree.read()
+    memory = read(tree)
     assert (memory.total_bytes, memory.available_bytes) == (4 * GIB, GIB + 256 * MIB)
 
 
@@ -111,7 +83,7 @@ def test_the_first_versions_word_for_no_limit_is_a_huge_number(tree):
     tree.mounted(version=1)
     tree.member_of("3:memory:/")
     tree.level(".", memory__limit_in_bytes=9223372036854771712, memory__usage_in_bytes=GIB)
-    assert not tree.read().limited_by_cgroup
+    assert not read(tree).limited_by_cgroup
 
 
 @pytest.mark.parametrize(
@@ -121,13 +93,13 @@ def test_in_a_container_the_mount_itself_is_the_group(tree, root, path):
     tree.mounted(root=root)
     tree.member_of(f"0::{path}")
     tree.level(".", memory__max=GIB, memory__current=0, memory__stat="inactive_file 0")
-    assert tree.read().total_bytes == GIB
+    assert read(tree).total_bytes == GIB
 
 
 def test_a_limit_that_changes_is_seen_after_looking_again(tree):
     tree.member_of("0::/job")
     tree.level("job", memory__max="max", memory__current=0, memory__stat="inactive_file 0")
-    probe = HostProbe(tree.proc)
+    probe = tree.probe()
     probe.refresh_limits()
     assert not probe.read().limited_by_cgroup
     tree.level("job", memory__max=GIB)
@@ -137,7 +109,7 @@ def test_a_limit_that_changes_is_seen_after_looking_again(tree):
 
 def test_a_host_without_cgroups_is_not_limited(tree):
     assert find_levels(tree.proc) == []
-    assert tree.read().total_bytes == 16 * GIB
+    assert read(tree).total_bytes == 16 * GIB
 
 
 def test_this_host_can_be_read():
