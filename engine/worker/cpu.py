@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from engine.telemetry.host import read_rss
 from engine.wire import Proof
 from engine.worker.backend import (
     CHUNK_BYTES,
@@ -63,7 +64,6 @@ class CpuBackend:
         self.device = torch.device("cpu")
         self._moves = 0
         self._peak_resets = True
-        self._page = os.sysconf("SC_PAGE_SIZE")
         self._libc = ctypes.CDLL(None)
 
     def connect(self) -> None:
@@ -78,7 +78,7 @@ class CpuBackend:
 
     @property
     def total_bytes(self) -> int:
-        return os.sysconf("SC_PHYS_PAGES") * self._page
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
     def new_memory(self, num_bytes: int) -> DeviceMemory:
         return HostMemory(num_bytes, self._count_move)
@@ -139,7 +139,7 @@ class CpuBackend:
             trim(0)
 
     def held_bytes(self) -> int:
-        return int(_proc("self/statm").split()[1]) * self._page
+        return read_rss(os.getpid()) or 0
 
     def live_bytes(self) -> int:
         return self.held_bytes()

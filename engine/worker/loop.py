@@ -22,6 +22,7 @@ from typing import Any
 
 from engine.embeddings import EmbeddingStore
 from engine.errors import DeviceFault, EngineError
+from engine.telemetry.host import read_rss
 from engine.wire import Receipt, ReceiptAction
 from engine.worker.allocator import apply_allocator, read_allocator
 from engine.worker.backend import Backend, open_backend
@@ -101,7 +102,7 @@ class Worker:
         self._laps: list[str] = []
         """What the start has done after how many seconds."""
         self._connected = threading.Event()
-        self._baseline_rss_bytes = _rss_bytes()
+        self._baseline_rss_bytes = read_rss(os.getpid()) or 0
         self._work: queue.SimpleQueue[RunJob | SwitchTo | Restore | Stop | None] = queue.SimpleQueue()
         # Served also between two steps of a job; None in `_work` wakes the loop for them.
         self._quick: queue.SimpleQueue[Unload | Free] = queue.SimpleQueue()
@@ -402,8 +403,3 @@ class Worker:
                 proof=self._backend.proof,
             )
         self._channel.send(ActionEnded(action_id=action_id, receipt=receipt))
-
-
-def _rss_bytes() -> int:
-    pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
