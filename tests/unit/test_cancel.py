@@ -119,9 +119,7 @@ def residue() -> list[int]:
 @pytest.fixture
 def switches(supervisor: FakeSupervisor, residue: list[int]) -> Switches:
     async def trace(pid: int, device_id: str, **_: Any) -> Traced:
-        return Traced(
-            trace_id=1, start_bytes=2**33, end_bytes=residue[0], lowest_bytes=0, elapsed_s=0.0, reached=True
-        )
+        return Traced(trace_id=1, start_bytes=2**33, end_bytes=residue[0], elapsed_s=0.0, reached=True)
 
     async def held_by(worker: Any) -> int:
         return 2**33
