@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ast
 import inspect
+import pkgutil
 import textwrap
+from importlib import import_module
 from typing import Any
 
 from fastapi import FastAPI
@@ -46,7 +48,8 @@ def describe_api(app: FastAPI) -> dict[str, Any]:
 def field_docs() -> dict[str, dict[str, str]]:
     """Class to field to the docstring beneath it, for every wire model."""
     found: dict[str, dict[str, str]] = {}
-    for node in ast.parse(inspect.getsource(wire)).body:
+    nouns = [import_module(f"{wire.__name__}.{noun.name}") for noun in pkgutil.iter_modules(wire.__path__)]
+    for node in (node for noun in nouns for node in ast.parse(inspect.getsource(noun)).body):
         if not isinstance(node, ast.ClassDef):
             continue
         for field, below in zip(node.body, node.body[1:], strict=False):

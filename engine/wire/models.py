@@ -1,0 +1,70 @@
+"""Models on disk, and where their components are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from engine.wire.base import Wire
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resolution(Wire):
+    """A row of a model's own table."""
+
+    name: str
+    """Such as `480p`."""
+    aspect_ratio: str
+    """Such as `16:9`."""
+    width: int
+    height: int
+
+
+ComponentState: TypeAlias = Literal["absent", "loading", "resident"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ComponentStatus(Wire):
+    """One loadable part of a model, and where its weights are."""
+
+    name: str
+    """`dit`, or `dit.high` and `dit.low`; `text`; `vae`."""
+    bytes: int
+    state: ComponentState
+    leased: bool = False
+    """In use by a job; cannot be evicted."""
+    warm_bytes: int | None = None
+    """How much of it lies in host memory ready to copy; None when that cannot be known."""
+    back_in_s: float | None = None
+    """Expected seconds to load it, from measured rates; None before anything was measured."""
+
+
+ModelKind: TypeAlias = Literal["t2v", "i2v"]
+
+VaePrecision: TypeAlias = Literal["auto", "bf16", "fp32"]
+"""In which a VAE computes; `auto` is that of its files."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelStatus(Wire):
+    """A model on disk and how much of it is loaded."""
+
+    name: str
+    kind: ModelKind
+    title: str
+    demo: bool
+    path: str
+    dtype: str
+    bytes: int
+    active: bool
+    """The model that was asked for last: a job's, or the target of the last switch."""
+    problem: str | None = None
+    """Why it cannot be used, naming the file and the way out; None when it can."""
+    components: tuple[ComponentStatus, ...]
+    resolutions: tuple[Resolution, ...]
+    default_resolution: str
+    default_aspect_ratio: str
+    default_frames: int
+    default_steps: int
+    max_frames: int
+    last_used_at: float | None = None
