@@ -23,7 +23,7 @@ from transformers import UMT5Config, UMT5EncoderModel
 from engine.errors import ModelUnusable, NotFound
 from engine.models.configs import read_dit_config
 from engine.models.content import content_of
-from engine.models.folders import DIT, FOLDERS, TEXT, TOKENIZER, VAE
+from engine.models.folders import DIT, DIT_HIGH, DIT_LOW, FOLDERS, TEXT, TOKENIZER, VAE
 from engine.models.index import FETCH_AGAIN, ComponentIndex, read_component_index
 from engine.models.layout import kept_dtype, resident_dtype
 from engine.models.prompts import config_digest, digest_of
@@ -34,7 +34,7 @@ from engine.worker.channel import ModelFiles
 from engine.worker.loading import Loading, Vacancy
 from engine.worker.nets.int8 import replace_linears
 from engine.worker.region import Gate
-from engine.worker.stream import TORCH_DTYPES, Transfer, plan_transfers
+from engine.worker.stream import TORCH_DTYPES, Transfer, order_of, plan_transfers
 from engine.worker.text import Tokenizer, open_tokenizer
 from engine.worker.warm import WarmTier
 
@@ -185,10 +185,10 @@ def open_model(files: ModelFiles, backend: Backend, vae_precision: VaePrecision 
         )
     root = Path(files.path)
     tokenizer, stamp, digest = _open_tokenizer(root / TOKENIZER)
-    components = {
-        name: open_component(files.name, name, root / folder, backend, vae_precision)
-        for name, folder in folders.items()
-    }
+    components: dict[str, Component] = {}
+    for name, folder in folders.items():
+        like = components.get(DIT_HIGH) if name == DIT_LOW else None
+        components[name] = open_component(files.name, name, root / folder, backend, vae_precision, like=like)
     return Model(
         files=files,
         components=components,
@@ -209,11 +209,14 @@ def reopen_changed(
         ModelUnusable: a changed part is missing or damaged; `model` is as it was.
     """
     root = Path(model.files.path)
-    changed = {
-        name: open_component(model.name, name, component.index.folder, backend, vae_precision)
-        for name, component in model.components.items()
-        if stamp_of(component.index.folder) != component.stamp
-    }
+    changed: dict[str, Component] = {}
+    for name, component in model.components.items():
+        like = changed.get(DIT_HIGH) or model.components.get(DIT_HIGH) if name == DIT_LOW else None
+        # One that was laid out as a high-noise expert that is gone.
+        unlike = like is not None and DIT_HIGH in changed and like.arena.layout != component.arena.layout
+        if unlike or stamp_of(component.index.folder) != component.stamp:
+            folder = component.index.folder
+            changed[name] = open_component(model.name, name, folder, backend, vae_precision, like=like)
     if stamp_of(root / TOKENIZER) != model.tokenizer_stamp:
         model.tokenizer, model.tokenizer_stamp, model.tokenizer_digest = _open_tokenizer(root / TOKENIZER)
     return changed
@@ -221,9 +224,17 @@ def reopen_changed(
 
 @torch.inference_mode(False)  # a parameter made in that mode can never be given its weights
 def open_component(
-    model: str, name: str, folder: Path, backend: Backend, vae_precision: VaePrecision = "auto"
+    model: str,
+    name: str,
+    folder: Path,
+    backend: Backend,
+    vae_precision: VaePrecision = "auto",
+    *,
+    like: Component | None = None,
 ) -> Component:
-    """Build one component on the meta device and lay out its arena.
+    """Build one component on the meta device and lay out its arena as its files have their tensors.
+
+    Or as those of `like` have them: two experts take each other's place only where they lie alike.
 
     Raises:
         ModelUnusable: as `open_model`.
@@ -243,7 +254,11 @@ def open_component(
     except OSError as error:
         raise ModelUnusable(f"{folder} cannot be read: {error.strerror}; {FETCH_AGAIN}") from error
     arena = Arena(
-        module, backend, label=f"{model}/{name}", dtypes=_dtypes(name, module, index, vae_precision)
+        module,
+        backend,
+        label=f"{model}/{name}",
+        dtypes=_dtypes(name, module, index, vae_precision),
+        order=order_of(index if like is None else like.index),
     )
     return Component(
         model=model,

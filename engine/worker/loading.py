@@ -11,12 +11,13 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from itertools import starmap
 from pathlib import Path
 
 from torch import Tensor
 
 from engine.errors import EngineError, JobCancelled
-from engine.models.index import ComponentIndex
+from engine.models.index import ComponentIndex, check_unchanged
 from engine.units import size_text
 from engine.worker.backend import Backend, Batch, Mark, Source
 from engine.worker.faults import as_engine_error, forget
@@ -103,10 +104,6 @@ class Loading:
         self._after = backend.mark_compute()
 
     @property
-    def ended(self) -> bool:
-        return self._finished
-
-    @property
     def ok(self) -> bool:
         """Whether all weights are there."""
         return self._finished and self.failure is None
@@ -155,24 +152,28 @@ class Loading:
         memory, queued = self._memory, deque[Mark]()
         assert memory is not None, "a load runs once"
 
-        def batch(transfers: Sequence[Transfer], gate: Gate) -> Batch:
+        def batch(number: int, gate: Gate) -> Batch:
             self._check()
 
             def arrive(mark: Mark) -> None:
+                if number == len(self._by_segment) - 1:
+                    # No pass ends with weights of a file that was written to while it was read.
+                    mark.wait()
+                    self._check_files()
                 gate.arrive(mark)
                 queued.append(mark)
                 if len(queued) > SEGMENTS_AHEAD:
                     queued.popleft().wait()
 
-            return Batch(parts=parts_of(transfers, memory, sources), queued=arrive)
+            return Batch(parts=parts_of(self._by_segment[number], memory, sources), queued=arrive)
 
         try:
             if not self._vacancies:  # in one go: the next segment is read while this one is sent
-                self._backend.copy(map(batch, self._by_segment, self._gates), count)
-            for transfers, vacancy in zip(self._by_segment, self._vacancies, strict=False):
+                self._backend.copy(starmap(batch, enumerate(self._gates)), count)
+            for number, vacancy in enumerate(self._vacancies):
                 left, gate = vacancy.wait(self._check)
                 self._backend.copies_wait(left)
-                self._backend.copy([batch(transfers, gate)], count)
+                self._backend.copy([batch(number, gate)], count)
         finally:
             # Also when it is given up: the files' pages must stay as long as the device reads them.
             for mark in queued:
@@ -184,6 +185,10 @@ class Loading:
             gate.fail(failure)
         for vacancy in self._vacancies:
             vacancy.fail(failure)
+
+    def _check_files(self) -> None:
+        for file in self._index.files:
+            check_unchanged(file)
 
     def _check(self) -> None:
         if self._cancelled:

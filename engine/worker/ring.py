@@ -11,7 +11,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -97,12 +97,15 @@ class Ring:
         """Read `num_bytes` of a cached file as a load would, copying nothing, to know the rate."""
         began = time.monotonic()
         reads: list[Future[None]] = []
-        for number, offset in enumerate(range(0, num_bytes, CHUNK_BYTES)):
-            slot, lap = number % len(self._buffers), number - len(self._buffers)
-            if lap >= 0:
-                reads[lap].result()  # as in a load, a buffer is filled once it is free
-            size = min(CHUNK_BYTES, num_bytes - offset)
-            reads.append(self._pool.submit(self._fill, slot, source, offset, size))
+        try:
+            for number, offset in enumerate(range(0, num_bytes, CHUNK_BYTES)):
+                slot, lap = number % len(self._buffers), number - len(self._buffers)
+                if lap >= 0:
+                    reads[lap].result()  # as in a load, a buffer is filled once it is free
+                size = min(CHUNK_BYTES, num_bytes - offset)
+                reads.append(self._pool.submit(self._fill, slot, source, offset, size))
+        finally:
+            wait(reads)  # also when one has failed: the next load fills these buffers
         for read in reads:
             read.result()
         self.rate = num_bytes / max(1e-9, time.monotonic() - began)
