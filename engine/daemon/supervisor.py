@@ -163,7 +163,7 @@ class Supervisor:
                 rss_bytes=self._memory.rss_bytes(worker.pid),
                 allocator=self._allocator_told,
                 allocator_reason=self._allocator_reason(),
-                warm_bytes=sum(self.warm.warm.values()) if self.warm else None,
+                warm_bytes=self.warm.total_bytes if self.warm else None,
                 warm_rate=self.warm.rate if self.warm else None,
                 warm_refusal=self.warm.refusal if self.warm else None,
                 ring_rate=self._ring_rate,

@@ -268,7 +268,9 @@ class WarmChanged(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """What of the opened models' files is registered."""
 
     warm: dict[str, int]
-    """`model/component` to bytes."""
+    """`model/component` to bytes; a file that models share counts for each of them."""
+    total_bytes: int = 0
+    """Of all files, each once."""
     rate: float | None
     """Bytes a second at which pages are registered; None before any were."""
     ring_rate: float | None

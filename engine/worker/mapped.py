@@ -47,6 +47,8 @@ class Mapped:
     def __init__(self, path: Path, register: Callable[[Mapped, Piece, Prefers], None]) -> None:
         """`register` is asked for each piece that a load comes to and that is not registered."""
         self.path = path
+        self.names = {path}
+        """Paths under which it is known: links that models share count as one file."""
         self.truth = may_know(path)
         """Whether the kernel tells us which of its pages are cached."""
         self.refused = False
@@ -104,8 +106,14 @@ class Mapped:
             yield length, self._bytes[offset : offset + length] if piece.registered else None
             offset += length
 
+    def settle(self) -> None:
+        """Wait for the threads that enter its pages: the address may be another mapping's afterwards."""
+        for piece in self.pieces:
+            if piece.populated is not None and not piece.populated.cancel():
+                piece.populated.exception()
+
     def close(self) -> None:
-        """Drop the mapping; no piece may be registered any more."""
+        """Drop the mapping; no piece may be registered any more, and `settle` was called."""
         self._bytes = torch.empty(0, dtype=torch.uint8)
         with suppress(BufferError):  # a view is still held somewhere: it goes with that
             self._map.close()

@@ -23,7 +23,7 @@ from engine.models.page_cache import mostly_cached, populate
 from engine.telemetry.host import HostProbe
 from engine.worker.backend import Backend, Registrar
 from engine.worker.channel import WorkerSettings
-from engine.worker.mapped import Mapped, Piece, Prefers, stamp_of
+from engine.worker.mapped import Mapped, Piece, Prefers, Stamp, stamp_of
 
 MEASURED_PIECES = 8
 """Read through pinned buffers once on a host, to know which way is the quicker."""
@@ -99,7 +99,10 @@ class WarmTier:
     def registered_bytes(self, paths: Iterable[Path] | None = None) -> int:
         """Of these files, or of all."""
         with self._changed:
-            chosen = self._files.values() if paths is None else filter(None, map(self._files.get, paths))
+            if paths is None:
+                chosen = self._mapped()
+            else:
+                chosen = {mapped for path in paths if (mapped := self._files.get(path)) is not None}
             return sum(mapped.registered_bytes for mapped in chosen)
 
     def keep(self, paths: Iterable[Path]) -> None:
@@ -110,7 +113,7 @@ class WarmTier:
     def a_cached_file(self) -> Path | None:
         """One whose pages are surely in memory, for measuring; None before any was registered."""
         with self._changed:
-            for mapped in self._files.values():
+            for mapped in self._mapped():
                 head = mapped.pieces[:MEASURED_PIECES]
                 if len(head) == MEASURED_PIECES and all(piece.registered for piece in head):
                     return mapped.path
@@ -172,36 +175,67 @@ class WarmTier:
                     mapped = self._files.get(path)
                 if mapped is None or mapped.users:
                     continue
-                del self._files[path]
+                self._forget(mapped)
             gone += self._retire(mapped)
         return gone
 
     # ----------------------------------------------------------------- files
 
     def _take(self, path: Path) -> Mapped | None:
-        """The mapping of the file that lies there now, with one user more; None where there is none."""
+        """The mapping of the file that lies there now, with one user more; None where there is none.
+
+        Nothing here waits for the file system under the lock: a hung one must not silence the worker.
+        """
+        fresh: Mapped | None = None
         stale: Mapped | None = None
         try:
+            stamp = stamp_of(os.stat(path))
             with self._changed:
-                stamp = stamp_of(os.stat(path))
-                found = self._files.get(path)
-                if found is not None and found.stamp != stamp:
-                    if found.busy:
+                known = self._known(path, stamp)
+            if known is None:
+                fresh = Mapped(path, self._register_for_load)
+            with self._changed:
+                found = self._known(path, stamp) or fresh
+                if found is None or found.stamp != stamp:
+                    return None
+                old = self._files.get(path)
+                if old is not None and old is not found:
+                    if old.busy:
                         return None
-                    stale, found = self._files.pop(path), None
-                if found is None:
-                    found = self._files[path] = Mapped(path, self._register_for_load)
+                    self._forget(old)
+                    stale = old
+                if found is fresh:
+                    fresh = None
+                self._files[path] = found
+                found.names.add(path)
                 found.users += 1
                 found.last_used = self._clock()
                 return found
         except (OSError, ValueError):
             return None
         finally:
-            if stale is not None:
-                self._retire(stale)
+            for useless in (fresh, stale):
+                if useless is not None:
+                    self._retire(useless)
+
+    def _known(self, path: Path, stamp: Stamp) -> Mapped | None:
+        """The mapping of the file with this stamp, under whatever name; under the lock."""
+        mapped = self._files.get(path)
+        if mapped is not None and mapped.stamp == stamp:
+            return mapped
+        return next((other for other in self._files.values() if other.stamp == stamp), None)
+
+    def _mapped(self) -> set[Mapped]:
+        return set(self._files.values())
+
+    def _forget(self, mapped: Mapped) -> None:
+        for name in mapped.names:
+            if self._files.get(name) is mapped:
+                del self._files[name]
 
     def _retire(self, mapped: Mapped) -> int:
         """Unregister and unmap a file that is in the table no more; bytes that were registered."""
+        mapped.settle()
         with self._driver:
             gone = mapped.registered_bytes
             for piece in mapped.pieces:
@@ -231,11 +265,14 @@ class WarmTier:
         return self._left >= num_bytes
 
     def _victim(self, *, kept_too: bool) -> tuple[Mapped, Piece] | None:
-        idle = [mapped for mapped in self._files.values() if not mapped.users and mapped.registered_bytes]
-        idle.sort(key=lambda mapped: (mapped.path in self._kept, mapped.last_used))
-        if not idle or (idle[0].path in self._kept and not kept_too):
+        idle = [mapped for mapped in self._mapped() if not mapped.users and mapped.registered_bytes]
+        idle.sort(key=lambda mapped: (self._is_kept(mapped), mapped.last_used))
+        if not idle or (self._is_kept(idle[0]) and not kept_too):
             return None
         return idle[0], next(piece for piece in reversed(idle[0].pieces) if piece.registered)
+
+    def _is_kept(self, mapped: Mapped) -> bool:
+        return not self._kept.isdisjoint(mapped.names)
 
     def _unregister(self, mapped: Mapped, piece: Piece) -> None:
         with suppress(OSError):  # a broken context, say: its process ends
@@ -296,23 +333,32 @@ class WarmTier:
     def _run(self) -> None:
         """Register what loads left out, and see now and then whether the host needs some of it back."""
         while True:
-            with self._changed:
-                if not self._may_follow():
-                    self._changed.wait(RELIEF_S)
-                found = self._later.popleft() if self._may_follow() else None
-                if found is not None:
-                    if self._files.get(found[0].path) is not found[0]:
-                        continue
-                    found[0].registering = True  # so that nobody unmaps it meanwhile
-            if found is None:
-                self._relieve()
-                continue
+            found = self._next_left_out()
             try:
-                self._register(*found, evict=False)  # nobody waits for it, so nothing goes for it either
+                if found is None:
+                    self._relieve()
+                else:
+                    self._register(*found, evict=False)  # nobody waits for it, so nothing goes for it either
+            except Exception as error:  # the thread's edge: pages must go back when the host needs them
+                self._on_log(f"weight files are not registered just now: {type(error).__name__}: {error}")
+                time.sleep(RELIEF_S)
             finally:
-                with self._changed:
-                    found[0].registering = False
-                    self._changed.notify_all()
+                if found is not None:
+                    with self._changed:
+                        found[0].registering = False
+                        self._changed.notify_all()
+
+    def _next_left_out(self) -> tuple[Mapped, Piece] | None:
+        """The next piece to register, whose file nobody unmaps meanwhile; None where there is none now."""
+        with self._changed:
+            if not self._may_follow():
+                self._changed.wait(RELIEF_S)
+            while self._may_follow():
+                mapped, piece = self._later.popleft()
+                if self._files.get(mapped.path) is mapped and not piece.registered:
+                    mapped.registering = True
+                    return mapped, piece
+            return None
 
     def _may_follow(self) -> bool:
         return bool(self._later) and not self.held and not self._loads

@@ -63,7 +63,13 @@ class Warmer:
             return WarmChanged(warm={}, rate=None, ring_rate=None, refusal=why)
         files = self._store.files()
         warm = {label: found for label, paths in files.items() if (found := tier.registered_bytes(paths))}
-        return WarmChanged(warm=warm, rate=tier.rate, ring_rate=tier.ring_rate(), refusal=tier.refusal)
+        return WarmChanged(
+            warm=warm,
+            total_bytes=tier.registered_bytes(),
+            rate=tier.rate,
+            ring_rate=tier.ring_rate(),
+            refusal=tier.refusal,
+        )
 
     def _run(self) -> None:
         while True:

@@ -7,7 +7,9 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -425,3 +427,78 @@ def test_loads_of_several_threads_register_each_piece_once(
     _rest(tier)
     assert failed == []
     assert len(registrar.calls) == PIECES
+
+
+def test_a_file_that_models_share_by_a_link_is_registered_once(
+    tier_of: Callable[..., WarmTier],
+    file_of: Callable[[str], FileIndex],
+    registrar: FakeRegistrar,
+    tmp_path: Path,
+) -> None:
+    tier, a = tier_of(), file_of("a")
+    link = tmp_path / "linked.safetensors"
+    os.link(a.path, link)
+    b = replace(a, path=link)
+    _use(tier, a)
+    assert all(registered for _, registered in _use(tier, b)[b.path])
+    assert len(registrar.calls) == PIECES
+    assert tier.registered_bytes([a.path]) == tier.registered_bytes([b.path]) == tier.registered_bytes()
+    assert tier.registered_bytes([a.path, b.path]) == a.bytes
+    tier.keep([b.path])
+    assert tier.drop([a.path, b.path]) == a.bytes
+    assert registrar.registered == {} and tier.registered_bytes([b.path]) == 0
+    # A name that leads to another file by now takes nothing from the other.
+    _use(tier, a), _use(tier, b)
+    os.replace(file_of("c").path, link)
+    _use(tier, b)
+    assert tier.registered_bytes([b.path]) == b.bytes
+    _use(tier, a)
+    assert tier.registered_bytes() == a.bytes + b.bytes
+
+
+def test_a_file_system_that_hangs_keeps_nobody_from_looking(
+    tier_of: Callable[..., WarmTier], file_of: Callable[[str], FileIndex], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tier, a, b = tier_of(), file_of("a"), file_of("b")
+    _use(tier, a)
+    asked, go = threading.Event(), threading.Event()
+    real = os.stat
+
+    def hang(path: Any, **more: Any) -> os.stat_result:
+        if path == b.path:
+            asked.set()
+            assert go.wait(5)
+        return real(path, **more)
+
+    monkeypatch.setattr(warm.os, "stat", hang)
+    loading = threading.Thread(target=lambda: _use(tier, b))
+    loading.start()
+    assert asked.wait(5)
+    began = time.monotonic()
+    assert tier.registered_bytes() == a.bytes
+    assert time.monotonic() - began < 1
+    go.set()
+    loading.join()
+
+
+def test_the_registrar_outlives_a_host_that_cannot_be_read(
+    registrar: FakeRegistrar, file_of: Callable[[str], FileIndex], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(warm, "RELIEF_S", 0.01)
+    monkeypatch.setattr(warm, "ROOM_AGE_S", 0.0)
+    broken, log, budget = threading.Event(), list[str](), [2**40]
+
+    def room(registered: int) -> int:
+        if broken.is_set():
+            raise OSError("meminfo is gone")
+        return budget[0] - registered
+
+    tier = WarmTier(registrar, room, on_log=log.append)
+    a = file_of("a")
+    assert tier.register(a.path)
+    broken.set()
+    _until(lambda: bool(log))
+    assert "meminfo is gone" in log[0]
+    budget[0] = 0
+    broken.clear()
+    _until(lambda: registrar.registered == {})
