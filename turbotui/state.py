@@ -175,7 +175,10 @@ def _reduce_wire(state: ConsoleState, event: Event, wall: float, monotonic: floa
         case wire.ActionProgressed():
             # What a cleanup loads again belongs to it; anything else is another action.
             goes_on = bool(state.steps) and event.action in (state.steps[0].action, "load")
-            return replace(state, steps=(*state.steps, event)[-STEPS:] if goes_on else (event,))
+            before = state.steps if goes_on else ()
+            if before and before[-1].step.total_bytes is not None:  # what was under way has come further
+                before = before[:-1]
+            return replace(state, steps=(*before, event)[-STEPS:])
         case wire.ReceiptIssued(receipt=receipt):
             marks = _marked(state.marks, _receipt_marks(receipt, wall))
             # A load within an action has a receipt of its own and does not end the action.

@@ -72,7 +72,7 @@ class JobsReordered(Wire):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ActionProgressed(Wire):
-    """A step of a running switch, load or unload ended."""
+    """A step of a running switch, load or unload ended, or has come a little further."""
 
     action: str
     target: str

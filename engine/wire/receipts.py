@@ -66,11 +66,13 @@ ReceiptAction: TypeAlias = Literal[
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReceiptStep(Wire):
-    """One step of an action, as it ended."""
+    """One step of an action, as it ended; told while it is under way, it has `total_bytes`."""
 
     name: str
     bytes: int | None = None
     elapsed_s: float
+    total_bytes: int | None = None
+    """Of a step under way, whose `bytes` are those so far; a receipt holds ended steps only."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

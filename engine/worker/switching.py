@@ -12,12 +12,16 @@ from engine.errors import EngineError, JobCancelled, NotNow, WorkFailed
 from engine.planning.residency import Needed, plan_switch
 from engine.wire import Receipt, ReceiptStep
 from engine.worker.components import Component, Model
-from engine.worker.mover import Moved, Mover, ignore_moved
+from engine.worker.mover import Moved, Mover
 
 Stepped: TypeAlias = Callable[[ReceiptStep], None]
 Unloaded: TypeAlias = Callable[[int, int], tuple[int | None, float]]
 """(bytes of weights that went, bytes of cache that went before) to the bytes that are seen to be back
 from outside, or None, and the seconds that looking took. Nothing is loaded before it returns."""
+
+
+PROGRESS_S = 0.25
+"""How often a load under way is told of; one from warm files is mostly over before."""
 
 
 def look_at_nothing(_num_bytes: int, _cache_bytes: int) -> tuple[int | None, float]:
@@ -52,12 +56,7 @@ def switch_to(
         JobCancelled: it was given up before it began; nothing was unloaded.
     """
     target = _what_fits(model, budget_bytes, reserve_bytes)
-
-    def coming(component: Component, done: int, total: int) -> None:
-        check()
-        moved(component, done, total)
-
-    return _Switch(mover, on_step, unloaded, check).run(model, target, coming)
+    return _Switch(mover, on_step, unloaded, check, moved).run(model, target)
 
 
 def _what_fits(model: Model, budget_bytes: int, reserve_bytes: int) -> list[Component]:
@@ -77,7 +76,10 @@ def _what_fits(model: Model, budget_bytes: int, reserve_bytes: int) -> list[Comp
 class _Switch:
     """One switch under way."""
 
-    def __init__(self, mover: Mover, on_step: Stepped, unloaded: Unloaded, check: Callable[[], None]) -> None:
+    def __init__(
+        self, mover: Mover, on_step: Stepped, unloaded: Unloaded, check: Callable[[], None], moved: Moved
+    ) -> None:
+        self._moved = moved
         self._mover = mover
         self._on_step = on_step
         self._unloaded = unloaded
@@ -85,7 +87,7 @@ class _Switch:
         self._began = mover.clock()
         self._steps: list[ReceiptStep] = []
 
-    def run(self, model: Model, target: Sequence[Component], moved: Moved) -> Receipt:
+    def run(self, model: Model, target: Sequence[Component]) -> Receipt:
         mover = self._mover
         mover.drop_broken()
         at_first = mover.residents()
@@ -119,12 +121,12 @@ class _Switch:
             returned = returned if seen is None else seen
         self._stepped("verify", returned, since)
 
-        failure = self._given_up() or self._load("load", absent, moved, keep=target)
+        failure = self._given_up() or self._load("load", absent, self._check, keep=target)
         if failure is not None:
             for item in absent:
                 mover.drop(item)
             gone = [item for item in at_first if not item.arena.attached and not mover.adopt(item)]
-            again = self._load("bring back", gone, ignore_moved, keep=at_first)
+            again = self._load("bring back", gone, _never, keep=at_first)
             if again is not None:
                 failure = type(failure)(f"{failure}; and not all could be brought back: {again}")
             elif isinstance(failure, JobCancelled):
@@ -152,14 +154,29 @@ class _Switch:
         return None
 
     def _load(
-        self, verb: str, items: Sequence[Component], moved: Moved, *, keep: Collection[Component]
+        self, verb: str, items: Sequence[Component], check: Callable[[], None], *, keep: Collection[Component]
     ) -> WorkFailed | None:
         """Load `items` until one fails; why it did. `keep` must not make room for any of them."""
         for item in items:
-            since = self._mover.clock()
+            since = told = self._mover.clock()
+            done_bytes = 0
+
+            def coming(component: Component, done: int, total: int, since: float = since) -> None:
+                nonlocal told, done_bytes
+                done_bytes = done
+                check()
+                self._moved(component, done, total)
+                now = self._mover.clock()
+                if now - told >= PROGRESS_S:
+                    told = now
+                    name = f"{verb} {component.label}"
+                    elapsed_s = now - since
+                    self._on_step(ReceiptStep(name=name, bytes=done, total_bytes=total, elapsed_s=elapsed_s))
+
             try:
-                self._mover.fill(item, moved, keep=keep)
+                self._mover.fill(item, coming, keep=keep)
             except EngineError as error:
+                self._stepped(f"{verb} {item.label}, given up", done_bytes, since)
                 # A new one without its frames; and what would refuse a request is a failure by now.
                 kind = type(error) if isinstance(error, WorkFailed) else WorkFailed
                 return kind(str(error))
@@ -170,6 +187,10 @@ class _Switch:
         step = ReceiptStep(name=name, bytes=num_bytes, elapsed_s=self._mover.clock() - since)
         self._steps.append(step)
         self._on_step(step)
+
+
+def _never() -> None:
+    """Where nobody gives up."""
 
 
 def _as_before(components: Sequence[Component]) -> str:

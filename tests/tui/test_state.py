@@ -175,3 +175,19 @@ def test_an_engine_that_says_goodbye_gives_the_reason_of_the_loss() -> None:
 def test_before_any_answer_the_console_is_starting() -> None:
     state = reduce(ConsoleState(), LinkOpening(), wall=NOW, monotonic=1.0)
     assert state.look(100.0) == "starting"
+
+
+def test_a_step_under_way_takes_the_place_of_what_it_was_before() -> None:
+    def under_way(done: int) -> ActionProgressed:
+        step = ReceiptStep(name="load x/dit", bytes=done, total_bytes=100, elapsed_s=0.5)
+        return ActionProgressed(action="switch", target="x", step=step)
+
+    state = ConsoleState()
+    for event in (progressed("switch", "verify"), under_way(10), under_way(60)):
+        state = reduce(state, event, wall=0.0, monotonic=0.0)
+    assert [(item.step.name, item.step.bytes) for item in state.steps] == [
+        ("verify", None),
+        ("load x/dit", 60),
+    ]
+    state = reduce(state, progressed("switch", "load x/dit"), wall=0.0, monotonic=0.0)
+    assert [item.step.total_bytes for item in state.steps] == [None, None]

@@ -154,12 +154,15 @@ class ReceiptLine(LinePanel):
 
 
 def _ticked(steps: tuple[ActionProgressed, ...], cells: int) -> str:
-    """The steps that have ended, as many of the newest as fit."""
+    """The step under way and those that have ended, as many of the newest as fit."""
     text = ""
     for progressed in reversed(steps):
         step = progressed.step
         size = "" if step.bytes is None else f" {bytes_text(step.bytes)}"
-        one = f"✓ {step.name}{size} {seconds(step.elapsed_s)}"
+        if step.total_bytes is None:
+            one = f"✓ {step.name}{size} {seconds(step.elapsed_s)}"
+        else:
+            one = f"▸ {step.name}{size} / {bytes_text(step.total_bytes)}"
         longer = f"{one}  {text}" if text else one
         if text and width_of(longer) > cells:
             break

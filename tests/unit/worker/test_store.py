@@ -24,6 +24,7 @@ from engine.errors import (
     WorkFailed,
 )
 from engine.wire import ReceiptStep
+from engine.worker import switching
 from engine.worker.channel import ModelFiles
 from engine.worker.components import Component, Model
 from engine.worker.cpu import CpuBackend
@@ -285,6 +286,21 @@ def test_a_failed_switch_brings_the_previous_model_back(
     assert receipt.loaded_bytes == 0
     assert set(store.weights()) == _labels(SMALL, "text", "dit")
     assert any(step.name == f"bring back {SMALL}/dit" for step in receipt.steps)
+    # What was given up took its time as well.
+    assert any(step.name == f"load {LARGE}/vae, given up" for step in receipt.steps)
+
+
+def test_a_switch_tells_how_far_a_load_has_come(
+    store: ComponentStore, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(switching, "PROGRESS_S", 0.0)
+    told: list[ReceiptStep] = []
+    receipt = store.switch(files(LARGE), BUDGET, on_step=told.append)
+    under_way = [step for step in told if step.total_bytes is not None]
+    assert {step.name for step in under_way} == {f"load {LARGE}/{name}" for name in ("text", "dit", "vae")}
+    dit = [step.bytes for step in under_way if step.name == f"load {LARGE}/dit"]
+    assert dit == sorted(dit) and dit[-1] == store.open(files(LARGE)).components["dit"].index.bytes
+    assert [step for step in told if step.total_bytes is None] == list(receipt.steps)
 
 
 @pytest.mark.parametrize("refused", ["once", "always"])
