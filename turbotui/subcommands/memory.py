@@ -12,6 +12,7 @@ from turbotui.format import bytes_text
 from turbotui.subcommands.output import note
 from turbotui.subcommands.receipts import show_receipt
 from turbotui.subcommands.session import demo_option, json_option, open_session
+from turbotui.subcommands.steps import steps_shown
 from turbotui.workers import held_bytes
 
 
@@ -42,7 +43,9 @@ def cleanup(no_reload: bool, yes: bool, json: bool, demo: bool) -> None:
         note(line)
     if not yes:
         click.confirm("End it?", abort=True, err=True)
-    show_receipt(session, client.cleanup(CleanupRequest(reload=not no_reload)))
+    with steps_shown(client, "cleanup"):
+        receipt = client.cleanup(CleanupRequest(reload=not no_reload))
+    show_receipt(session, receipt)
 
 
 def _ended_by_cleanup(status: Status) -> list[str]:

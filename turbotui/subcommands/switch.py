@@ -13,6 +13,7 @@ from turbotui.client.http import HttpClient
 from turbotui.subcommands.output import note
 from turbotui.subcommands.receipts import show_receipt
 from turbotui.subcommands.session import INTERRUPTED_EXIT, demo_option, json_option, open_session
+from turbotui.subcommands.steps import steps_shown
 
 
 @click.command()
@@ -25,7 +26,9 @@ def switch(model: str, json: bool, demo: bool) -> None:
     Ctrl-C gives it up, and what was loaded before comes back; pressed again it leaves without waiting.
     """
     session = open_session(json=json, demo=demo)
-    receipt, interrupted = _Switching(session.client(), model).wait()
+    client = session.client()
+    with steps_shown(client, "switch"):
+        receipt, interrupted = _Switching(client, model).wait()
     if interrupted and receipt.error_code == JobCancelled.code:
         show_receipt(session, receipt, exit_code=INTERRUPTED_EXIT)
     show_receipt(session, receipt)

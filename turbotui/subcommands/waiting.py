@@ -75,11 +75,11 @@ class ProgressBar:
         self._stream = stream if stream.isatty() else None
         self._drawn = False
 
-    def draw(self, job: Job) -> None:
+    def draw(self, text: str) -> None:
         if self._stream is not None:
             width = columns(self._stream) or 80
             # One cell short: a full line would wrap on some terminals.
-            self._stream.write(f"\r{clip(progress_text(job), width - 1)}\x1b[K")
+            self._stream.write(f"\r{clip(text, width - 1)}\x1b[K")
             self._stream.flush()
             self._drawn = True
 
@@ -139,6 +139,6 @@ class _Watch:
     def _take(self, job: Job) -> None:
         self.job = job
         self.heard = True
-        self._bar.draw(job)
+        self._bar.draw(progress_text(job))
         if job.status in TERMINAL_STATES and self._stream is not None:
             self._stream.close()
