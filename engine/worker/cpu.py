@@ -84,13 +84,12 @@ class CpuBackend:
         return HostMemory(num_bytes, self._count_move)
 
     def copy(self, batches: Iterable[Batch], moved: Callable[[int], None]) -> None:
-        staging = torch.empty(CHUNK_BYTES, dtype=torch.uint8)
         for batch in batches:
             for part in batch.parts:
-                self._copy_part(part, staging, moved)
+                self._copy_part(part, moved)
             batch.queued(Passed())
 
-    def _copy_part(self, part: Part, staging: Tensor, moved: Callable[[int], None]) -> None:
+    def _copy_part(self, part: Part, moved: Callable[[int], None]) -> None:
         width = part.dtype.itemsize
         step = CHUNK_BYTES // width
         for first in range(0, part.bytes // width, step):
@@ -100,7 +99,7 @@ class CpuBackend:
             if target.dtype == part.dtype:
                 part.source.read_into(offset, host_view(target))
             else:
-                read = staging[:num_bytes]  # its pages are touched only where something is cast
+                read = torch.empty(num_bytes, dtype=torch.uint8)
                 part.source.read_into(offset, host_view(read))
                 target.copy_(read.view(part.dtype))
             moved(num_bytes)
