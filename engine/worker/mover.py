@@ -31,7 +31,7 @@ def ignore_moved(component: Component, done: int, total: int) -> None:
 class Mover:
     """Loads and unloads components; its callers take turns by the store's lock.
 
-    Callbacks run on the thread that called.
+    Callbacks run on the thread that called; those of a load that was begun, on the carrier's.
     """
 
     def __init__(

@@ -44,7 +44,8 @@ def _needed(component: Component) -> Needed:
 class ComponentStore:
     """Opens models, leases their components, and gives their bytes back.
 
-    Any thread may call it. Callbacks run under the lock, on the thread that called.
+    Any thread may call it. Callbacks run under the lock on the thread that called, but for the end of
+    a load that nobody waited for: that is told by the thread that carried it, without the lock.
     """
 
     def __init__(
@@ -215,7 +216,8 @@ class ComponentStore:
                 for component in leased:
                     component.leases -= 1
                     component.last_used = self._clock()
-                    component.arena.poll = _ignore_wait
+                    if not component.leases:
+                        component.arena.poll = _ignore_wait
                     useless = component.broken or not (whole or component.resident)
                     if useless and not component.leases:
                         self._mover.drop(component)
