@@ -7,9 +7,10 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from engine.config import Config
 from engine.daemon.actions import Actions
@@ -28,6 +29,7 @@ from engine.daemon.read_ahead import ReadAhead
 from engine.daemon.readiness import FirstReading
 from engine.daemon.server import SocketServer
 from engine.daemon.supervisor import Supervisor
+from engine.daemon.threads import in_thread
 from engine.embeddings import EmbeddingStore
 from engine.errors import DoesNotFit, InvalidRequest, NotFound, NotNow
 from engine.jobs.liveness import is_alive, read_start_time
@@ -151,6 +153,8 @@ class Engine:
         prompts = KeptPrompts(EmbeddingStore(paths.embeddings, self._config.embedding_cache_bytes))
         self.planner = Planner(self.catalog, self.supervisor, self.memory, prompts, self._config)
         self._demo: asyncio.Task[None] | None = None
+        self._scanning = asyncio.Lock()
+        self._background: set[asyncio.Task[None]] = set()
         self._unasked: asyncio.Task[Receipt] | None = None
 
     # ----------------------------------------------------------------- its life
@@ -168,6 +172,7 @@ class Engine:
         self._recover()
         self.probe.start()
         self.nursery.start()
+        self._in_background(self._rescan(), "looking at the models")
         tasks = [loop.create_task(self.queue.run()), loop.create_task(self._look_around())]
         self._state = "ready"
         await self._stopping.wait()
@@ -195,7 +200,7 @@ class Engine:
             async with asyncio.timeout(1.0):
                 while self.queue.running is not None:
                     await asyncio.sleep(0.005)
-        for task in tasks:
+        for task in (*tasks, *self._background):
             task.cancel()
         if self._demo is not None:
             self._demo.cancel()
@@ -229,8 +234,8 @@ class Engine:
             return
         if self.memory.device_id is None:
             self._choose_device()
-        if self.catalog.rescan():
-            self._models_changed()
+        if not self._scanning.locked():
+            self._in_background(self._rescan(), "looking at the models")
         if self._unsettled:
             self._recover()
         self.supervisor.look_after()
@@ -239,6 +244,26 @@ class Engine:
             self.queue.wake()
         if self._state == "stopping" and self.queue.running is None:
             self._stopping.set()
+
+    async def _rescan(self) -> None:
+        """Look at the models on disk, one look at a time.
+
+        In a thread: a disk that wakes up or a network that hangs would hold the loop, which then
+        hears nobody.
+        """
+        async with self._scanning:
+            if self.catalog.apply(await in_thread(self.catalog.scan, name="catalog")):
+                self._models_changed()
+
+    def _in_background(self, work: Coroutine[Any, Any, None], what: str) -> None:
+        def ended(task: asyncio.Task[None]) -> None:
+            self._background.discard(task)
+            if not task.cancelled() and (error := task.exception()) is not None:
+                self.logbook.write("bug", f"{what}: {type(error).__name__}: {error}", level="error")
+
+        task = asyncio.create_task(work)
+        self._background.add(task)  # the loop itself keeps no strong reference
+        task.add_done_callback(ended)
 
     def _act_unasked(self) -> None:
         """Give the device back to others where the settings say so: after long rest, or when it is full."""
@@ -484,8 +509,7 @@ class Engine:
             finally:
                 if self._demo is not None and self._demo.done():
                     self._demo = None
-            self.catalog.rescan()
-            self._models_changed()
+            await self._rescan()
         return tuple(model for model in self.models() if model.demo)
 
     # ----------------------------------------------------------------- what happens

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 
+from engine.daemon.silence import Silence
 from engine.telemetry.samples import FromProbe, ProbeFault, ToProbe, Trace, Traced, Watch
 
 SILENT_S = 5.0
@@ -127,8 +128,7 @@ class Probe:
         self._on_start()
         try:
             while True:
-                async with asyncio.timeout(SILENT_S):
-                    line = await process.stdout.readline()
+                line = await _next_line(process.stdout)
                 if not line:
                     return f"exit code {await process.wait()}"
                 message = self._decoder.decode(line)
@@ -160,3 +160,20 @@ class Probe:
             with suppress(ProcessLookupError):
                 self._process.kill()
         self._process = None
+
+
+async def _next_line(stdout: asyncio.StreamReader) -> bytes:
+    """The next line, empty at the end.
+
+    A single timeout would also fire where this loop was held up and the line is there, unread.
+
+    Raises:
+        TimeoutError: none came for `SILENT_S`.
+    """
+    silence = Silence()
+    while True:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                return await stdout.readline()
+        if silence.look() >= SILENT_S:
+            raise TimeoutError

@@ -24,6 +24,7 @@ from engine.daemon.memory import MemoryView
 from engine.daemon.nursery import Nursery
 from engine.daemon.receipts import receipt_text
 from engine.daemon.residents import Residents
+from engine.daemon.silence import Silence
 from engine.daemon.worker import STOP_GRACE_S, WorkerExit, WorkerProcess, start_worker
 from engine.errors import NotNow, WorkerDied, WorkerReplaced, WorkerStopped
 from engine.planning.allocator import choose_allocator, unfulfilled
@@ -138,7 +139,7 @@ class Supervisor:
         """When a job or an action last ended."""
         self._action_ids = count(1)
         self._context_measured_after_job = False
-        self._heard_at = 0.0
+        self._silence = Silence()
         self._cancelled_at: float | None = None
 
     # ----------------------------------------------------------------- the worker's life
@@ -228,10 +229,11 @@ class Supervisor:
 
     def look_after(self) -> None:
         """Called once a second: end a worker that was told to stop its job and does not even speak."""
-        silent = time.monotonic() - max(self._heard_at, self._cancelled_at or 0.0)
+        silent = self._silence.look()
         if self._worker is None or self._starting is not None or silent < SILENT_S:
             return
-        if self._cancelled_at is not None:
+        since_cancel = 0.0 if self._cancelled_at is None else time.monotonic() - self._cancelled_at
+        if since_cancel >= SILENT_S:
             self._worker.kill(f"it was silent for {silent:.0f} s after a cancel")
         for action in self._actions.values():
             if not action.answer.done() and action.action not in SLOW_ACTIONS:
@@ -267,7 +269,7 @@ class Supervisor:
             on_exit=self._exited,
         )
         self._worker = worker
-        self._heard_at = time.monotonic()
+        self._silence.heard()
         self._memory.worker_started(worker.pid, device_id)
         self._set_state("starting")
         ready = await self._ready
@@ -491,7 +493,7 @@ class Supervisor:
     def _heard(self, worker: WorkerProcess, message: FromWorker) -> None:
         if worker is not self._worker:
             return
-        self._heard_at = time.monotonic()
+        self._silence.heard()
         match message:
             case Connected():
                 self._connected.set()

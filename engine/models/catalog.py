@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
@@ -41,32 +42,48 @@ class LoadRate(Protocol):
     def seconds(self, num_bytes: int, /) -> float: ...
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scan:
+    """What a look at the disk found."""
+
+    known: Mapping[Path, tuple[Fingerprint, Model]]
+    models: tuple[Model, ...]
+
+
 class Catalog:
-    """The models below one folder. Owned by one thread."""
+    """The models below one folder. Owned by one thread, but for `scan`, which any may call."""
 
     def __init__(self, models_dir: Path, vae_precision: VaePrecision = "auto") -> None:
         self._dir = models_dir
         self._vae_precision = vae_precision
-        self._known: dict[Path, tuple[Fingerprint, Model]] = {}
+        self._known: Mapping[Path, tuple[Fingerprint, Model]] = {}
         self._models: tuple[Model, ...] = ()
         self._scanned = False
 
     def rescan(self) -> bool:
         """Look at the disk again; True when anything about any model changed."""
+        return self.apply(self.scan())
+
+    def scan(self) -> Scan:
+        """Look at the disk, for seconds where it is slow or asleep; changes nothing of what others read."""
+        before_all = self._known  # replaced as a whole by `apply`, never changed
         known: dict[Path, tuple[Fingerprint, Model]] = {}
         models: dict[str, Model] = {}
         for folder in self._folders():
             fingerprint = _fingerprint(folder)
-            before = self._known.get(folder)
+            before = before_all.get(folder)
             model = (
                 before[1] if before and before[0] == fingerprint else read_model(folder, self._vae_precision)
             )
             known[folder] = (fingerprint, model)
             # The same name twice: the person's own model, which comes first, hides the demo.
             models.setdefault(model.name, model)
-        found = tuple(models.values())
-        changed = not self._scanned or found != self._models
-        self._known, self._models, self._scanned = known, found, True
+        return Scan(known=known, models=tuple(models.values()))
+
+    def apply(self, scan: Scan) -> bool:
+        """Take over what a scan found, the scans in the order they began; True when anything changed."""
+        changed = not self._scanned or scan.models != self._models
+        self._known, self._models, self._scanned = scan.known, scan.models, True
         return changed
 
     def models(self) -> tuple[Model, ...]:
