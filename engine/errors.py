@@ -16,6 +16,7 @@ A message is one sentence that names the value and the way out. It reaches a per
         ├── WorkerDied
         │   ├── WorkerStopped       ended on purpose, with its engine
         │   └── WorkerReplaced      ended by a person's hard cleanup
+        ├── WorkerSilent        the worker says nothing; what it was asked for may still happen
         ├── DeviceFault         the device context is broken; the worker must be replaced
         ├── OutOfMemory
         ├── NotResident         a component was used while its weights were not loaded
@@ -113,6 +114,12 @@ class WorkerReplaced(WorkerDied):
     """A person had the worker ended to get all of its memory back."""
 
     code = "worker_replaced"
+
+
+class WorkerSilent(WorkFailed):
+    """The worker has the work and says nothing; when it speaks again, it may still do it."""
+
+    code = "worker_silent"
 
 
 class DeviceFault(WorkFailed):

@@ -67,6 +67,7 @@ from engine.wire import (
     ModelStatus,
     QueueStatus,
     Receipt,
+    ReceiptAction,
     Snapshot,
     Status,
     UnloadRequest,
@@ -128,6 +129,7 @@ class Engine:
             on_models=self._models_changed,
             on_progress=lambda job_id, progress: self.queue.progressed(job_id, progress),
         )
+        self.supervisor.on_late = self._ended_late
         self.queue = QueueRunner(
             self.store,
             self.catalog,
@@ -413,11 +415,19 @@ class Engine:
             raise NotNow(f"{name} cannot be loaded: {model.problem}")
         await self.first_reading.wait()
         receipt = await self.actions.switches.switch(model, reserve_bytes=self.planner.reserve_bytes(model))
+        self._switched(name, receipt)
+        return receipt
+
+    def _switched(self, name: str, receipt: Receipt) -> None:
         if receipt.ok:
             self.queue.active_model = name
             self.queue.last_used[name] = time.time()
             self._models_changed()
-        return receipt
+
+    def _ended_late(self, action: ReceiptAction, target: str, receipt: Receipt) -> None:
+        """A worker that was given up as silent did what it had been asked for."""
+        if action == "switch":
+            self._switched(target, receipt)
 
     def cancel_switch(self, request: CancelRequest) -> CancelAsked:
         if request.model is not None:

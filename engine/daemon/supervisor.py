@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -26,7 +26,7 @@ from engine.daemon.receipts import receipt_text
 from engine.daemon.residents import Residents
 from engine.daemon.silence import Silence
 from engine.daemon.worker import STOP_GRACE_S, WorkerExit, WorkerProcess, start_worker
-from engine.errors import NotNow, WorkerDied, WorkerReplaced, WorkerStopped
+from engine.errors import NotNow, WorkerDied, WorkerReplaced, WorkerSilent, WorkerStopped
 from engine.planning.allocator import choose_allocator, unfulfilled
 from engine.wire import (
     ActionProgressed,
@@ -66,8 +66,8 @@ CANCEL_AGAIN_S = 3.0
 """A second cancel before this is a person's double key, not a wish to end the worker."""
 SILENT_S = 10.0
 """A worker speaks 10 times a second; one that is silent for so long is stopped or hangs."""
-SLOW_ACTIONS = frozenset({"warm", "drop_warm"})
-"""These go at the disk's rate on a thread of their own."""
+SHOWN_SILENT_S = 3.0
+"""A worker is shown as silent after this long: more than any pause of a healthy one."""
 
 
 def _read_rate(path: Path) -> float | None:
@@ -77,7 +77,7 @@ def _read_rate(path: Path) -> float | None:
         return None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+@dataclass(kw_only=True, slots=True, eq=False)
 class _Action:
     """One that the worker was asked for and has not answered yet."""
 
@@ -85,6 +85,8 @@ class _Action:
     target: str
     answer: asyncio.Future[Receipt]
     on_unloaded: Callable[[WorkerProcess, Unloaded], None] | None
+    late: bool = False
+    """Whoever asked was told that the worker is silent; it may end the action all the same."""
 
 
 class Supervisor:
@@ -139,7 +141,10 @@ class Supervisor:
         """When a job or an action last ended."""
         self._action_ids = count(1)
         self._context_measured_after_job = False
+        self.on_late: Callable[[ReceiptAction, str, Receipt], None] = lambda action, target, receipt: None
+        """Called with what a silent worker had been asked for and did when it spoke again."""
         self._silence = Silence()
+        self._shown_silent = False
         self._cancelled_at: float | None = None
 
     # ----------------------------------------------------------------- the worker's life
@@ -156,7 +161,7 @@ class Supervisor:
             WorkerStatus(
                 pid=worker.pid,
                 device_id=worker.device_id,
-                state=self._state,
+                state=self._shown_state(),
                 started_at=worker.started_at,
                 ready_s=self._ready_s,
                 forked=worker.forked,
@@ -170,6 +175,12 @@ class Supervisor:
                 ring_rate=self._ring_rate,
             ),
         )
+
+    def _shown_state(self) -> WorkerState:
+        if self._shown_silent and self._state != "stopping":
+            return "silent"
+        late = any(action.late and action.action in ("switch", "load") for action in self._actions.values())
+        return "loading" if late and self._state == "idle" else self._state
 
     def warm_of(self, model: str) -> dict[str, int] | None:
         """Registered bytes by component of `model`; None where nothing can be known of it."""
@@ -228,21 +239,34 @@ class Supervisor:
             await self._worker.stop(reason, grace_s=0.0 if self._job else STOP_GRACE_S)
 
     def look_after(self) -> None:
-        """Called once a second: end a worker that was told to stop its job and does not even speak."""
+        """Called once a second: what a silent worker was asked for fails, and one told to stop ends."""
         silent = self._silence.look()
-        if self._worker is None or self._starting is not None or silent < SILENT_S:
+        worker = self._worker
+        if worker is None or self._starting is not None or silent < SHOWN_SILENT_S:
+            return
+        if not self._shown_silent:
+            self._show_silent(worker, f"says nothing, for {silent:.0f} s by now", silent=True)
+        if silent < SILENT_S:
             return
         since_cancel = 0.0 if self._cancelled_at is None else time.monotonic() - self._cancelled_at
         if since_cancel >= SILENT_S:
-            self._worker.kill(f"it was silent for {silent:.0f} s after a cancel")
+            worker.kill(f"it was silent for {silent:.0f} s after a cancel")
         for action in self._actions.values():
-            if not action.answer.done() and action.action not in SLOW_ACTIONS:
+            if not action.answer.done():
+                action.late = True
                 action.answer.set_exception(
-                    NotNow(
-                        f"{action.target}: the worker has said nothing for {silent:.0f} s; "
-                        "`turbotui cleanup` ends it and starts another"
+                    WorkerSilent(
+                        f"{action.target}: the worker has said nothing for {silent:.0f} s; if it speaks "
+                        "again it may still do this, and the log tells; `turbotui cleanup` ends it and "
+                        "starts another"
                     )
                 )
+
+    def _show_silent(self, worker: WorkerProcess, text: str, *, silent: bool) -> None:
+        self._shown_silent = silent
+        level: Literal["warning", "info"] = "warning" if silent else "info"
+        self._logbook.write("worker", f"worker {worker.pid} {text}", level=level)
+        self._on_change()
 
     async def _start(self) -> WorkerProcess:
         device_id = self._memory.device_id
@@ -270,6 +294,7 @@ class Supervisor:
         )
         self._worker = worker
         self._silence.heard()
+        self._shown_silent = False
         self._memory.worker_started(worker.pid, device_id)
         self._set_state("starting")
         ready = await self._ready
@@ -315,6 +340,7 @@ class Supervisor:
         self.warm = None
         waiting: list[asyncio.Future[Any] | None] = [self._ready, self._job[1] if self._job else None]
         waiting += [action.answer for action in self._actions.values()]
+        self._actions = {}
         for future in waiting:
             if future is not None and not future.done():
                 future.set_exception(died)
@@ -400,22 +426,31 @@ class Supervisor:
 
         Raises:
             WorkerDied: the worker ended under it.
+            WorkerSilent: it has said nothing for `SILENT_S`. What it does later is told by `on_late`.
         """
         worker = await self.ensure_worker()
         action_id = next(self._action_ids)
         answer: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
-        self._actions[action_id] = _Action(
-            action=action, target=target, answer=answer, on_unloaded=on_unloaded
-        )
+        asked = _Action(action=action, target=target, answer=answer, on_unloaded=on_unloaded)
+        self._actions[action_id] = asked
         worker.send(message(action_id))
         if cancel is not None:
             cancel.tell(lambda: worker.send(CancelAction(action_id=action_id)))
         try:
             return await answer
         finally:
-            self._actions.pop(action_id, None)
+            if not asked.late:
+                self._actions.pop(action_id, None)
             if cancel is not None:
                 cancel.tell(None)
+
+    def _ended_late(self, action: _Action, receipt: Receipt) -> None:
+        if receipt.ok and receipt.proof != "page-cache":
+            why = "the worker's own count: it was silent for so long that nobody looked from outside"
+            receipt = replace(receipt, proof_reason=receipt.proof_reason or why)
+        self.used_at = time.monotonic()
+        self.on_late(action.action, action.target, self.issue(receipt))
+        self._on_change()
 
     def cancel_reloads(self) -> list[str]:
         """Ask the worker to give up the reloads that it is at; what they are of."""
@@ -494,6 +529,8 @@ class Supervisor:
         if worker is not self._worker:
             return
         self._silence.heard()
+        if self._shown_silent:
+            self._show_silent(worker, "speaks again", silent=False)
         match message:
             case Connected():
                 self._connected.set()
@@ -534,7 +571,10 @@ class Supervisor:
                     self.stepped(action.action, action.target, message.step)
             case ActionEnded():
                 action = self._actions.get(message.action_id)
-                if action is not None and not action.answer.done():
+                if action is not None and action.late:
+                    del self._actions[message.action_id]
+                    self._ended_late(action, message.receipt)
+                elif action is not None and not action.answer.done():
                     action.answer.set_result(message.receipt)
             case WorkerReady():
                 if self._ready is not None and not self._ready.done():

@@ -90,7 +90,8 @@ class EngineStatus(Wire):
     """One sentence when the engine cannot do its whole work, e.g. a GPU it cannot use."""
 
 
-WorkerState: TypeAlias = Literal["starting", "idle", "loading", "running", "stopping"]
+WorkerState: TypeAlias = Literal["starting", "idle", "loading", "running", "silent", "stopping"]
+"""`silent`: it has said nothing for seconds where a healthy one speaks 10 times a second."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

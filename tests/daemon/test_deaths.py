@@ -9,11 +9,14 @@ import sqlite3
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from engine.errors import StorageUnusable
+import pytest
+
+from engine.errors import StorageUnusable, WorkerSilent
 from engine.jobs.store import JobStore
-from engine.wire import JobSpec
+from engine.wire import JobSpec, SwitchRequest
 from tests.attempts import attempts_of
 from tests.daemon.live import LiveEngine, is_gone, stop_process, wait_for
 
@@ -132,3 +135,29 @@ def test_a_cancel_before_the_job_began_does_not_reach_its_next_attempt(
     assert spare.settle(job.id, 2).status == "cancelled"
     spare.client.retry(job.id)
     assert spare.settle(job.id).status == "done"
+
+
+def test_a_switch_of_a_worker_that_is_stopped_fails_and_is_told_of_when_it_happens_after_all(
+    spare: LiveEngine,
+) -> None:
+    spare.start()
+    assert spare.client.switch(SwitchRequest(model="wan-demo-small")).ok
+    worker = spare.worker_pid()
+    assert worker is not None
+    stop_process(worker)
+    asking = ThreadPoolExecutor(1).submit(spare.client.switch, SwitchRequest(model="wan-demo-large"))
+    wait_for(lambda: spare.status().workers[0].state == "silent", 6, "the word that it is silent")
+    with pytest.raises(WorkerSilent, match="turbotui cleanup"):
+        asking.result(20)
+    os.kill(worker, signal.SIGCONT)
+    wait_for(
+        lambda: [model.name for model in spare.client.models() if model.active] == ["wan-demo-large"],
+        10,
+        "the switch",
+    )
+    (line,) = [
+        line for line in spare.client.logs() if line.event == "switch" and "wan-demo-large" in line.text
+    ]
+    assert line.level == "info"
+    wait_for(lambda: spare.status().workers[0].state == "idle", 2, "a worker at rest")
+    assert spare.worker_pid() == worker

@@ -702,6 +702,17 @@ async def test_a_paused_picture_says_so_at_the_top(console: Build, size: tuple[i
         assert "PAUSED" not in panel_text(app, "header")
 
 
+@pytest.mark.parametrize("size", [SMALL, WIDE])
+async def test_a_worker_that_says_nothing_is_named_at_the_top(console: Build, size: tuple[int, int]) -> None:
+    snapshot = scenes.busy(NOW)
+    (worker,) = snapshot.status.workers
+    silent = replace(snapshot.status, workers=(replace(worker, state="silent"),))
+    app = console([replace(snapshot, status=silent)])
+    async with app.run_test(size=size) as pilot:
+        await live(pilot)
+        assert "worker silent" in panel_text(app, "header")
+
+
 async def test_the_restart_dialog_tells_what_is_so_now(console: Build, clock: Clock) -> None:
     client = scripted(scenes.busy(NOW))
     app = console(client, restart_engine=lambda: None)

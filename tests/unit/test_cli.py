@@ -468,6 +468,15 @@ def test_a_worker_that_keeps_nothing_warm_says_why(
     assert "no files are registered: memlock is 64 KiB" in text and "allocator" not in text
 
 
+def test_a_worker_that_says_nothing_is_shown_with_the_way_out(
+    engine: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine.answers["/status"] = (200, replace(STATUS, workers=(replace(STATUS.workers[0], state="silent"),)))
+    main(["status"])
+    text = capsys.readouterr().out
+    assert "pid 9 silent job 41" in text and "`turbotui cleanup` ends it" in text
+
+
 @pytest.mark.parametrize("where", ["before", "after"])
 def test_demo_makes_the_models_and_shows_only_them(
     where: str, engine: StandIn, capsys: pytest.CaptureFixture[str]

@@ -110,6 +110,8 @@ def _status_lines(status: Status) -> Iterable[str]:
     for worker in status.workers:
         job = f" job {worker.job_id}" if worker.job_id is not None else ""
         rows.append(["worker", f"pid {worker.pid} {worker.state}{job} on {worker.device_id}"])
+        if worker.state == "silent":
+            rows.append(["", "it says nothing; `turbotui cleanup` ends it and starts another"])
         rows += _worker_rows(worker)
     for device in status.devices:
         rows += _device_rows(device)

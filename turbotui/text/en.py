@@ -117,6 +117,7 @@ TEXTS: dict[str, str] = {
     "header.paused": " PAUSED ",
     "header.read_only": "read-only",
     "header.stopping": "engine stopping",
+    "header.silent": "worker silent",
     "header.warming": "worker warming {elapsed} s",
     "header.warming_of": "worker warming {elapsed} of {expected} s",
     "header.no_nursery": "workers start slowly",

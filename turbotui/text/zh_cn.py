@@ -113,6 +113,7 @@ TEXTS: dict[str, str] = {
     "header.paused": " 已暂停 ",
     "header.read_only": "只读",
     "header.stopping": "引擎正在停止",
+    "header.silent": "工作进程无响应",
     "header.warming": "工作进程预热 {elapsed} 秒",
     "header.warming_of": "工作进程预热 {elapsed}/{expected} 秒",
     "header.no_nursery": "工作进程启动较慢",

@@ -68,7 +68,7 @@ class Header(LinePanel):
         for piece in pieces:
             if piece.cells:
                 row.extend(piece).add("  ", paint.text)
-        extras = [self._uptime(view), self._nursery(view)]
+        extras = [self._silence(view), self._uptime(view), self._nursery(view)]
         if width >= WIDE_CELLS and view.look != "lost" and (running := state.running) is not None:
             running_row = Row(width).add(f"▶{running.id}", paint.ours)
             progress = running.progress
@@ -138,6 +138,13 @@ class Header(LinePanel):
         return row.add(
             t("header.up", age=seconds(up if up < 60 else up // 60 * 60).replace("00s", "")), view.paint.muted
         )
+
+    def _silence(self, view: View) -> Row:
+        row = Row(40)
+        silent = any(worker.state == "silent" for worker in view.state.workers)
+        if silent and view.look not in ("lost", "starting"):
+            row.add(t("header.silent"), view.paint.error)
+        return row
 
     def _nursery(self, view: View) -> Row:
         row, engine = Row(40), view.state.engine

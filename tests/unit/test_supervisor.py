@@ -1,0 +1,174 @@
+"""A worker that says nothing: what is told of it, and what happens when it speaks again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from engine.config import EngineConfig
+from engine.daemon.supervisor import SILENT_S, Supervisor
+from engine.errors import WorkerDied, WorkerSilent
+from engine.wire import Receipt, ReceiptAction
+from engine.worker.channel import ActionEnded, AllocatorSample, Unload, Unloaded
+
+
+class FakeWorker:
+    pid = 7
+    device_id = "cpu"
+    started_at = 0.0
+    forked = True
+
+    def __init__(self) -> None:
+        self.sent: list[Any] = []
+        self.killed: list[str] = []
+
+    def send(self, message: Any) -> None:
+        self.sent.append(message)
+
+    def kill(self, reason: str) -> None:
+        self.killed.append(reason)
+
+
+class FakeSilence:
+    """Says what the test says."""
+
+    seconds = 0.0
+
+    def heard(self) -> None:
+        self.seconds = 0.0
+
+    def look(self) -> float:
+        return self.seconds
+
+
+class Kept:
+    """A supervisor over a worker that the test plays."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.log: list[str] = []
+        self.issued: list[Receipt] = []
+        self.late: list[tuple[str, str, bool]] = []
+        memory = SimpleNamespace(
+            device_id="cpu",
+            worker_started=lambda pid, device: None,
+            worker_gone=lambda: None,
+            heard_worker=lambda message: None,
+            rss_bytes=lambda pid: None,
+        )
+        self.supervisor = Supervisor(
+            config=EngineConfig(),
+            embeddings=tmp_path,
+            nursery=SimpleNamespace(pid=1),  # type: ignore[arg-type]
+            memory=memory,  # type: ignore[arg-type]
+            logbook=SimpleNamespace(write=lambda event, text, **_: self.log.append(text)),  # type: ignore[arg-type]
+            worker_log=tmp_path / "worker.log",
+            rates=tmp_path / "rates.json",
+            publish=lambda event: None,
+            on_change=lambda: None,
+            on_models=lambda: None,
+            on_progress=lambda job_id, progress: None,
+        )
+        self.worker = FakeWorker()
+        self.silence = FakeSilence()
+        self.supervisor._worker = self.worker  # type: ignore[assignment]
+        self.supervisor._silence = self.silence  # type: ignore[assignment]
+        self.supervisor._state = "idle"
+
+        def ended_late(action: ReceiptAction, target: str, receipt: Receipt) -> None:
+            self.late.append((action, target, receipt.ok))
+            self.issued.append(receipt)
+
+        self.supervisor.on_late = ended_late
+
+    def hear(self, message: Any) -> None:
+        self.supervisor._heard(self.worker, message)  # type: ignore[arg-type]
+
+    def fall_silent(self, seconds: float) -> None:
+        self.silence.seconds = seconds
+        self.supervisor.look_after()
+
+    async def ask(self, action: ReceiptAction, target: str, **more: Any) -> asyncio.Task[Receipt]:
+        task = asyncio.create_task(
+            self.supervisor.ask(action, target, lambda number: Unload(action_id=number), **more)
+        )
+        await asyncio.sleep(0)
+        return task
+
+    @property
+    def state(self) -> str:
+        return self.supervisor.statuses()[0].state
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Callable[[], Kept]:
+    return lambda: Kept(tmp_path)
+
+
+SAMPLE = AllocatorSample(taken_at=0.0, device_allocs=0, weights={})
+
+
+def receipt(action: ReceiptAction) -> Receipt:
+    return Receipt(action=action, target="x", ok=True, elapsed_s=0.1, proof="allocator")
+
+
+@pytest.mark.parametrize("action", ["switch", "unload", "warm", "drop_warm"])
+async def test_every_action_of_a_silent_worker_is_answered(
+    kept: Callable[[], Kept], action: ReceiptAction
+) -> None:
+    found = kept()
+    asked = await found.ask(action, "small")
+    found.fall_silent(SILENT_S - 1)
+    assert not asked.done()
+    found.fall_silent(SILENT_S)
+    with pytest.raises(WorkerSilent, match=r"small: the worker has said nothing for 10 s.*cleanup") as failed:
+        await asked
+    assert failed.value.exit_code == 5
+
+
+async def test_a_silent_worker_is_shown_as_such_also_under_a_job(kept: Callable[[], Kept]) -> None:
+    found = kept()
+    job = asyncio.create_task(found.supervisor.run_job(SimpleNamespace(job_id=3)))  # type: ignore[arg-type]
+    await asyncio.sleep(0)
+    found.fall_silent(1.0)
+    assert found.state == "running"
+    found.fall_silent(4.0)
+    assert (found.state, found.supervisor.running_job) == ("silent", 3)
+    found.hear(SAMPLE)
+    assert found.state == "running"
+    assert found.log == ["worker 7 says nothing, for 4 s by now", "worker 7 speaks again"]
+    assert found.worker.killed == [] and not job.done()
+    job.cancel()
+
+
+async def test_what_a_worker_does_after_its_silence_has_a_receipt(kept: Callable[[], Kept]) -> None:
+    found = kept()
+    unloaded: list[int] = []
+    asked = await found.ask(
+        "switch", "small", on_unloaded=lambda worker, told: unloaded.append(told.action_id)
+    )
+    found.fall_silent(SILENT_S)
+    with pytest.raises(WorkerSilent):
+        await asked
+    found.hear(Unloaded(action_id=1, expected_bytes=0, cache_bytes=0))
+    assert unloaded == [1], "the worker waits for the word to go on"
+    assert found.state == "loading"
+    found.hear(ActionEnded(action_id=1, receipt=receipt("switch")))
+    assert found.late == [("switch", "small", True)]
+    assert found.supervisor.last_receipt == found.issued[0]
+    assert found.issued[0].proof_reason is not None and "silent" in found.issued[0].proof_reason
+    assert found.state == "idle"
+
+
+async def test_a_worker_that_dies_in_its_silence_has_nothing_late(kept: Callable[[], Kept]) -> None:
+    found = kept()
+    asked = await found.ask("unload", "small")
+    found.fall_silent(SILENT_S)
+    with pytest.raises(WorkerSilent):
+        await asked
+    found.supervisor._forget(WorkerDied("gone"))
+    assert found.supervisor._actions == {}
