@@ -16,6 +16,7 @@ import asyncio
 import multiprocessing
 import os
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from typing import Any
 
 import msgspec
 
+from engine.daemon.silence import Silence
 from engine.errors import WorkerDied
 from engine.wire import NurseryState, NurseryStatus
 from engine.worker.entry import NurseryReport, report_imports
@@ -137,19 +139,43 @@ class Nursery:
                 await self._settled.wait()
         return self._state
 
-    async def fork(self, target: Callable[..., None], *args: object) -> ForkServerProcess:
+    async def fork(
+        self, target: Callable[..., None], *args: object, patience_s: float | None = None
+    ) -> ForkServerProcess:
         """A new process that runs `target(*args)`; both must be importable without torch.
 
+        With `patience_s` a nursery that has not forked by then counts as dead: it is killed, and with
+        it whatever was forked from it, and replaced as one that died by itself.
+
         Raises:
-            WorkerDied: the nursery died before it could fork.
+            WorkerDied: the nursery died before it could fork, or did not answer.
         """
         process = self._context.Process(target=target, args=args, daemon=True)
-        loop = asyncio.get_running_loop()
+        loop, pid, silence = asyncio.get_running_loop(), self._pid, Silence()
+        forking = loop.run_in_executor(self._asking, process.start)
         try:
-            await loop.run_in_executor(self._asking, process.start)
+            while not forking.done():
+                await asyncio.wait({forking}, timeout=1.0)
+                if patience_s is not None and not forking.done() and silence.look() >= patience_s:
+                    self._give_up(pid)
+                    raise WorkerDied(
+                        f"the nursery (pid {pid}) did not fork a worker within {patience_s:.0f} s and is "
+                        "replaced; ask again, which waits for the new one"
+                    )
+            await forking
         except (OSError, EOFError) as error:
             raise WorkerDied(f"the nursery died before it could fork a worker: {error!r}") from error
+        finally:
+            if not forking.done():
+                forking.add_done_callback(lambda done: _end_unwanted(process, done))
         return process
+
+    def _give_up(self, pid: int | None) -> None:
+        """Kill the nursery that was asked; `_died` sees to the next one."""
+        if pid is not None and pid == self._pid:
+            self._on_log("nursery", f"the nursery (pid {pid}) does not answer and is ended")
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def stop(self) -> None:
         """End it now; workers forked from it end with it."""
@@ -228,6 +254,12 @@ class Nursery:
 
 def _receive_report(connection: Connection[Any, Any]) -> NurseryReport:
     return msgspec.json.decode(connection.recv_bytes(), type=NurseryReport)
+
+
+def _end_unwanted(process: ForkServerProcess, forking: asyncio.Future[None]) -> None:
+    """End what was forked after nobody waited for it any more."""
+    if not forking.cancelled() and forking.exception() is None:
+        process.kill()
 
 
 def _kill_child(pid: int) -> None:

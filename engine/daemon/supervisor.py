@@ -66,6 +66,11 @@ CANCEL_AGAIN_S = 3.0
 """A second cancel before this is a person's double key, not a wish to end the worker."""
 SILENT_S = 10.0
 """A worker speaks 10 times a second; one that is silent for so long is stopped or hangs."""
+START_S = 60.0
+"""What a forked worker gets until it is ready. A context takes 0.2 s; where no daemon keeps the driver
+initialised, a host with 8 GPUs takes up to half a minute, which a kill would only begin anew."""
+SLOW_START_S = 240.0
+"""What one gets that has to import everything itself: 12 to 20 s, minutes from a network disk."""
 SHOWN_SILENT_S = 3.0
 """A worker is shown as silent after this long: more than any pause of a healthy one."""
 
@@ -242,7 +247,12 @@ class Supervisor:
         """Called once a second: what a silent worker was asked for fails, and one told to stop ends."""
         silent = self._silence.look()
         worker = self._worker
-        if worker is None or self._starting is not None or silent < SHOWN_SILENT_S:
+        if worker is None:
+            return
+        if self._starting is not None:
+            self._look_after_start(worker, silent)
+            return
+        if silent < SHOWN_SILENT_S:
             return
         if not self._shown_silent:
             self._show_silent(worker, f"says nothing, for {silent:.0f} s by now", silent=True)
@@ -261,6 +271,21 @@ class Supervisor:
                         "starts another"
                     )
                 )
+
+    def _look_after_start(self, worker: WorkerProcess, silent: float) -> None:
+        """End a worker that hangs before it is ready. Not waited for: in a driver's call it may not die."""
+        limit = START_S if worker.forked else SLOW_START_S
+        if silent < limit or self._state == "stopping":
+            return
+        self._last_error = None
+        worker.kill(f"it said nothing for {limit:.0f} s and was not ready")
+        self._logbook.write("worker", f"worker {worker.pid} hangs in its start and is ended", level="error")
+        self._forget(
+            WorkerDied(
+                f"worker {worker.pid} was not ready after {limit:.0f} s without a word and was ended; ask "
+                "again, and where that ends the same way look whether the device answers (`nvidia-smi`)"
+            )
+        )
 
     def _show_silent(self, worker: WorkerProcess, text: str, *, silent: bool) -> None:
         self._shown_silent = silent

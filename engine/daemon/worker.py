@@ -32,6 +32,8 @@ from engine.worker.entry import run_forked
 
 NURSERY_PATIENCE_S = 180.0
 """Imports that take longer hang, on a network disk for instance; a worker then starts the slow way."""
+FORK_PATIENCE_S = 5.0
+"""A nursery that is ready forks in 20 ms, on a host that swaps in a second; beyond this it hangs."""
 OUTBOX = 256
 """Messages that may wait for a worker; a healthy one reads each at once."""
 STOP_GRACE_S = 0.3
@@ -187,7 +189,7 @@ async def start_worker(
     all the same, since some of its settings are read only then.
 
     Raises:
-        WorkerDied: it could not be started at all.
+        WorkerDied: it could not be started at all, or the nursery did not answer.
     """
     asked_at = time.monotonic()
     ours, theirs = Pipe()
@@ -195,7 +197,15 @@ async def start_worker(
     try:
         told = msgspec.json.encode(settings).decode()
         if not needs_fresh_import and await nursery.wait_settled(NURSERY_PATIENCE_S) == "ready":
-            process = await nursery.fork(run_forked, theirs, nursery.pid, device_id, str(log_path), told)
+            process = await nursery.fork(
+                run_forked,
+                theirs,
+                nursery.pid,
+                device_id,
+                str(log_path),
+                told,
+                patience_s=FORK_PATIENCE_S,
+            )
             pid, forked, wait = process.pid, True, lambda: _join(process)
         else:
             child = _start_slowly(theirs.fileno(), device_id, log_path, settings, told)

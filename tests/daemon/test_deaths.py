@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import StorageUnusable, WorkerSilent
+from engine.errors import StorageUnusable, WorkerDied, WorkerSilent
 from engine.jobs.store import JobStore
 from engine.wire import JobSpec, SwitchRequest
 from tests.attempts import attempts_of
@@ -161,3 +161,19 @@ def test_a_switch_of_a_worker_that_is_stopped_fails_and_is_told_of_when_it_happe
     assert line.level == "info"
     wait_for(lambda: spare.status().workers[0].state == "idle", 2, "a worker at rest")
     assert spare.worker_pid() == worker
+
+
+def test_a_nursery_that_is_stopped_fails_the_start_and_is_replaced(spare: LiveEngine) -> None:
+    spare.start()
+    wait_for(lambda: spare.status().engine.nursery.state == "ready", 60, "the nursery")
+    nursery = spare.nursery_pid()
+    assert nursery is not None
+    stop_process(nursery)
+    began = time.monotonic()
+    with pytest.raises(WorkerDied, match=f"pid {nursery}.*is replaced; ask again"):
+        spare.client.switch(SwitchRequest(model="wan-demo-small"))
+    assert time.monotonic() - began < 10
+    wait_for(lambda: is_gone(nursery), 2, "its end")
+    assert spare.client.switch(SwitchRequest(model="wan-demo-small")).ok
+    assert spare.nursery_pid() not in (None, nursery)
+    assert spare.status().workers[0].forked

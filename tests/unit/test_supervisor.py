@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from engine.config import EngineConfig
-from engine.daemon.supervisor import SILENT_S, Supervisor
+from engine.daemon import supervisor as supervisor_module
+from engine.daemon.supervisor import SILENT_S, SLOW_START_S, START_S, Supervisor
 from engine.errors import WorkerDied, WorkerSilent
 from engine.wire import Receipt, ReceiptAction
 from engine.worker.channel import ActionEnded, AllocatorSample, Unload, Unloaded
@@ -172,3 +173,36 @@ async def test_a_worker_that_dies_in_its_silence_has_nothing_late(kept: Callable
         await asked
     found.supervisor._forget(WorkerDied("gone"))
     assert found.supervisor._actions == {}
+
+
+async def starting(found: Kept, monkeypatch: pytest.MonkeyPatch, *, forked: bool) -> asyncio.Task[Any]:
+    """A start whose worker is there and not ready."""
+
+    async def start_worker(*_: object, **__: object) -> FakeWorker:
+        return found.worker
+
+    monkeypatch.setattr(supervisor_module, "start_worker", start_worker)
+    found.worker.forked = forked
+    found.supervisor._worker = None
+    task = asyncio.create_task(found.supervisor.ensure_worker())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert found.supervisor.starting and found.supervisor.worker is not None
+    return task
+
+
+@pytest.mark.parametrize(("forked", "limit"), [(True, START_S), (False, SLOW_START_S)])
+async def test_a_worker_that_hangs_in_its_start_is_ended_and_the_start_fails(
+    kept: Callable[[], Kept], monkeypatch: pytest.MonkeyPatch, forked: bool, limit: float
+) -> None:
+    found = kept()
+    start = await starting(found, monkeypatch, forked=forked)
+    found.fall_silent(limit - 1)
+    await asyncio.sleep(0)
+    assert not start.done() and found.worker.killed == []
+    found.fall_silent(limit)
+    with pytest.raises(WorkerDied, match=r"worker 7 was not ready after \d+ s.*ask again"):
+        await start
+    assert len(found.worker.killed) == 1
+    await asyncio.sleep(0)
+    assert found.supervisor.worker is None and not found.supervisor.starting
