@@ -446,8 +446,8 @@ class Engine:
                 raise NotFound(
                     f"{request.model} has no component {request.component!r}; it has {', '.join(names)}"
                 )
-        elif request.component is not None:
-            raise NotFound(f"a component needs its model: name both, as in MODEL/{request.component}")
+        else:
+            _refuse_without_model(request.component)
         return await self.actions.unload(request.model, request.component)
 
     async def free(self) -> Receipt:
@@ -469,6 +469,8 @@ class Engine:
         return await self.actions.warm(model, request.component)
 
     async def drop_warm(self, request: WarmRequest) -> Receipt:
+        if request.model is None:
+            _refuse_without_model(request.component)
         models = None if request.model is None else [self.catalog.get(request.model)]
         return await self.actions.drop_warm(models, request.component)
 
@@ -596,3 +598,8 @@ class Engine:
             probe_age_s=None if age is None else round(age, 3),
             problem=self.device.problem or self.queue.problem or self.logbook.file_problem,
         )
+
+
+def _refuse_without_model(component: str | None) -> None:
+    if component is not None:
+        raise NotFound(f"a component needs its model: name both, as in MODEL/{component}")

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from engine.errors import NotNow
+from engine.errors import NotFound, NotNow
 from engine.models.page_cache import cached_bytes, drop
 from engine.wire import (
     CancelRequest,
@@ -245,6 +245,14 @@ def test_warm_files_are_in_the_page_cache_and_dropped_ones_are_not(live: LiveEng
         pytest.skip("this file system keeps its pages whatever it is told")
     assert receipt.residue_bytes == 0
     assert live.client.warm(request).loaded_bytes == size
+
+
+@pytest.mark.parametrize(("model", "told"), [(None, "a component needs its model"), ("", "no model ''")])
+def test_what_names_no_model_drops_nothing(live: LiveEngine, model: str | None, told: str) -> None:
+    with pytest.raises(NotFound, match=told):
+        live.client.drop_warm(WarmRequest(model=model, component="vae"))
+    with pytest.raises(NotFound, match=told):
+        live.client.unload(UnloadRequest(model=model, component="vae"))
 
 
 def test_an_engine_at_rest_parks_by_itself_where_its_settings_say_so(

@@ -240,6 +240,8 @@ def printed(capsys: pytest.CaptureFixture[str]) -> Any:
         ("cancel-switch", ("POST", "/switch/cancel", {"model": None}), "small is given up"),
         ("cancel-switch small", ("POST", "/switch/cancel", {"model": "small"}), "small is given up"),
         ("unload", ("POST", "/unload", {"model": None, "component": None}), "back 1.00 MiB"),
+        ("unload /", ("POST", "/unload", {"model": "", "component": None}), "back 1.00 MiB"),
+        ("drop-warm /vae", ("POST", "/warm/drop", {"model": None, "component": "vae"}), "page cache"),
         ("unload small/dit", ("POST", "/unload", {"model": "small", "component": "dit"}), "back 1.00 MiB"),
         ("free", ("POST", "/free", None), "by the worker's memory"),
         ("park", ("POST", "/park", None), "cleanup worker  expected 1.00 GiB  back 1.00 GiB by NVML"),

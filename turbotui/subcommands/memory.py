@@ -13,6 +13,7 @@ from turbotui.subcommands.output import note
 from turbotui.subcommands.receipts import show_receipt
 from turbotui.subcommands.session import demo_option, json_option, open_session
 from turbotui.subcommands.steps import steps_shown
+from turbotui.subcommands.targets import split_target
 from turbotui.workers import held_bytes
 
 
@@ -80,5 +81,5 @@ def drop_warm(target: str, json: bool, demo: bool) -> None:
 
 
 def _request(target: str) -> WarmRequest:
-    model, _, component = target.partition("/")
-    return WarmRequest(model=model or None, component=component or None)
+    model, component = split_target(target)
+    return WarmRequest(model=model, component=component)

@@ -17,6 +17,7 @@ from turbotui.format import bytes_text
 from turbotui.subcommands.output import say, table
 from turbotui.subcommands.receipts import show_receipt
 from turbotui.subcommands.session import JsonGroup, demo_option, json_option, open_session
+from turbotui.subcommands.targets import split_target
 
 RANDOM_SIZES = ("wan2.1-t2v-1.3b", "wan2.1-t2v-14b", "wan2.2-i2v-a14b")
 """As the engine's maker knows them, which the CLI cannot import: it needs torch."""
@@ -96,8 +97,8 @@ def _run_maker(models: Path, arguments: list[str]) -> None:
 def unload(target: str, json: bool, demo: bool) -> None:
     """Give back the memory of a component, a model, or all of them."""
     session = open_session(json=json, demo=demo)
-    model, _, component = target.partition("/")
-    request = UnloadRequest(model=model or None, component=component or None)
+    model, component = split_target(target)
+    request = UnloadRequest(model=model, component=component)
     show_receipt(session, session.client().unload(request))
 
 
