@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
-import msgspec
-
 from engine.daemon.cleanup import Cleanup
+from engine.daemon.host_files import drop_files
+from engine.daemon.kept import KeptWarm, not_remembered
 from engine.daemon.logbook import LogBook
 from engine.daemon.memory import MemoryView
 from engine.daemon.probe import Probe
@@ -22,6 +23,7 @@ from engine.daemon.proofs import Proofs
 from engine.daemon.receipts import nothing_to_do
 from engine.daemon.supervisor import Supervisor
 from engine.daemon.switches import Switches
+from engine.daemon.threads import in_thread
 from engine.daemon.wanted import wanted_of
 from engine.errors import NotFound, NotNow
 from engine.models.model import Model
@@ -47,22 +49,22 @@ class Actions:
         logbook: LogBook,
         *,
         find: Callable[[str], Model],
+        models: Callable[[], Sequence[Model]],
         running: Callable[[], int | None],
         kept_file: Path,
     ) -> None:
-        """`find` gives a model by its name, `running` the job that has the device, started or not yet;
-        `kept_file` remembers what a person wants warm.
+        """`find` gives a model by its name, `models` all of them, `running` the job that has the device,
+        started or not yet; `kept_file` remembers what a person wants warm.
         """
         self._running = running
         supervisor.on_ready = self.warm_again
         self._supervisor = supervisor
         self._proofs = Proofs(probe)
         self._cleanup = Cleanup(supervisor, memory, self._proofs, find=find)
-        self._logbook = logbook
         self._find = find
-        self._kept_file = kept_file
+        self._models = models
         self.switches = Switches(supervisor, probe, memory, logbook, proofs=self._proofs, find=find)
-        self._kept = _read_kept(kept_file)
+        self._kept = KeptWarm(kept_file)
 
     # ----------------------------------------------------------------- weights on the device
 
@@ -142,7 +144,7 @@ class Actions:
     async def warm(self, model: Model, component: str | None) -> Receipt:
         """Keep weight files in host memory, registered where the driver can; remembered."""
         wanted = wanted_of(model, component)
-        self._keep({*self._kept, *((item.model.name, item.component) for item in wanted)})
+        forgotten = await self._kept.add(_names(wanted))
         await self._supervisor.ensure_worker()
         target = model.name if component is None else f"{model.name}/{component}"
         receipt = await self._supervisor.ask(
@@ -150,24 +152,38 @@ class Actions:
             target,
             lambda action_id: Warm(action_id=action_id, wanted=wanted, kept=self._all_kept()),
         )
-        return self._supervisor.issue(receipt)
+        return self._supervisor.issue(not_remembered(receipt, forgotten))
 
     async def drop_warm(self, models: Sequence[Model] | None, component: str | None) -> Receipt:
-        """Let go of weight files in host memory, of these models or (None) of all that were opened."""
+        """Let go of weight files in host memory, of these models or (None) of all.
+
+        A worker knows what it holds of them; without one the daemon lets the page cache go itself.
+        """
         wanted: tuple[Wanted, ...] | None = None
-        if models is None:
-            self._keep(set())
-        else:
+        if models is not None:
             wanted = tuple(item for model in models for item in wanted_of(model, component))
-            self._keep(self._kept - {(item.model.name, item.component) for item in wanted})
+        forgotten = await self._kept.remove(None if wanted is None else _names(wanted))
         if self._supervisor.worker is None:
-            return self._supervisor.issue(nothing_to_do("drop_warm", "weight files"))
-        receipt = await self._supervisor.ask(
-            "drop_warm",
-            "weight files",
-            lambda action_id: DropWarm(action_id=action_id, wanted=wanted, kept=self._all_kept()),
+            receipt = await self._drop_without_worker(models, component)
+        else:
+            receipt = await self._supervisor.ask(
+                "drop_warm",
+                "weight files",
+                lambda action_id: DropWarm(action_id=action_id, wanted=wanted, kept=self._all_kept()),
+            )
+        return self._supervisor.issue(not_remembered(receipt, forgotten))
+
+    async def _drop_without_worker(self, models: Sequence[Model] | None, component: str | None) -> Receipt:
+        components = [
+            (f"{model.name}/{part.name}", part)
+            for model in (self._models() if models is None else models)
+            for part in model.components
+            if component in (None, part.name)
+        ]
+        target = "all weight files" if models is None else ", ".join(label for label, _ in components)
+        return await in_thread(
+            partial(drop_files, target or "nothing", [part for _, part in components]), name="drop-warm"
         )
-        return self._supervisor.issue(receipt)
 
     def warm_again(self) -> None:
         """Tell a fresh worker what a person wants warm; it registers that beside everything else."""
@@ -180,16 +196,9 @@ class Actions:
             )
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
-    def _keep(self, kept: set[tuple[str, str]]) -> None:
-        self._kept = kept
-        try:
-            self._kept_file.write_bytes(msgspec.json.encode(sorted(kept)))
-        except OSError as error:
-            self._logbook.write("warm", f"{self._kept_file} cannot be written: {error.strerror}")
-
     def _all_kept(self) -> tuple[Wanted, ...]:
         found = []
-        for name, component in sorted(self._kept):
+        for name, component in sorted(self._kept.names):
             try:
                 model = self._find(name)
             except NotFound:
@@ -199,8 +208,5 @@ class Actions:
         return tuple(found)
 
 
-def _read_kept(path: Path) -> set[tuple[str, str]]:
-    try:
-        return set(msgspec.json.decode(path.read_bytes(), type=list[tuple[str, str]]))
-    except (OSError, msgspec.MsgspecError):
-        return set()
+def _names(wanted: Sequence[Wanted]) -> list[tuple[str, str]]:
+    return [(item.model.name, item.component) for item in wanted]

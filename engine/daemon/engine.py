@@ -149,6 +149,7 @@ class Engine:
             self.memory,
             self.logbook,
             find=self.catalog.get,
+            models=self.catalog.models,
             running=lambda: self.queue.running.id if self.queue.running else None,
             kept_file=paths.state / "warm.json",
         )
