@@ -272,6 +272,7 @@ class QueueRunner:
             job = await self._until_stored(settle)
         finally:  # whatever storing it met, nothing runs any more
             self._running, self._progress = None, None
+            self._ahead.want(None)  # what was read for a next job may have left by the one after it
         self.last_used[job.spec.model] = time.time()
         self._end(job)
 

@@ -23,6 +23,10 @@ STEP_BYTES = 64 * 2**20
 """Asked of the kernel at once."""
 SPARE_BYTES = 4 * 2**30
 """What the host keeps available beside what is read."""
+LOOK_S = 1.0
+"""Between two looks at what has come: the kernel reads on after it was asked."""
+REST_LOOKS = 5
+"""As many without a page more, and nothing more is expected."""
 MOSTLY = 0.95
 """Of a component's bytes in the cache: the rest comes with its load."""
 
@@ -41,7 +45,8 @@ class ReadAhead:
     def want(self, model: Model | None, present: Iterable[str] = ()) -> None:
         """Read `model` next but for its components `present` on the device; once, if wanted repeatedly.
 
-        What is being read for another model is given up.
+        What is being read for another model is given up. With None nothing more is read, and the same
+        model may be wanted again: its pages may have left since.
         """
         name = None if model is None else model.name
         if name == self._latest:
@@ -88,8 +93,23 @@ class ReadAhead:
                 return None
             finally:
                 os.close(handle)
+        return f"{model.name}/{component.name}, {self._came(model, component, size, began)}"
+
+    def _came(self, model: Model, component: ModelComponent, size: int, began: float) -> str:
+        """What of it is in the cache once nothing more comes; the kernel was only asked, and may decline."""
+        told = f"{size_text(size)} asked for, for the next job"
+        cached = page_cache.cached_bytes(component.files)
+        if cached is None:
+            return f"{told}; how much has come cannot be known, since the files are another user's"
+        rested = 0
+        while cached < MOSTLY * size and rested < REST_LOOKS and self._latest == model.name:
+            time.sleep(LOOK_S)
+            before, cached = cached, page_cache.cached_bytes(component.files) or 0
+            rested = 0 if cached > before else rested + 1
         took = time.monotonic() - began
-        return f"{model.name}/{component.name}, {size_text(size)} read for the next job, {took:.1f} s"
+        if cached >= MOSTLY * size:
+            return f"{size_text(cached)} read for the next job, {took:.1f} s"
+        return f"{told}, and {size_text(cached)} of it in memory after {took:.1f} s"
 
 
 def _size(path: str | os.PathLike[str]) -> int:

@@ -263,3 +263,14 @@ async def test_the_model_of_the_job_after_the_running_one_is_read_ahead(world: W
     assert seen[0][-1] == ("next", ("text",))
     assert seen[1][-1] == (None, ())
     assert seen[2][-1] == ("late", ())
+
+
+async def test_what_was_read_ahead_before_a_jobs_end_may_be_read_again_after_it(world: World) -> None:
+    for prompt in "abc":
+        world.supervisor.answers[prompt] = lambda job: failed(job, "work_failed")
+    jobs = [world.submit(prompt, "same") for prompt in "abc"]
+    async with world.running():
+        await world.until(jobs[-1], "failed")
+    wanted = [name for name, _ in world.wanted]
+    between = wanted[wanted.index("same") : len(wanted) - wanted[::-1].index("same")]
+    assert between == ["same", None, "same"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -46,15 +46,36 @@ def model_of(tmp_path: Path) -> Callable[[str], Model]:
     return make
 
 
+class FakeCache:
+    """A page cache that takes what it is told to."""
+
+    def __init__(self) -> None:
+        self.declines = False
+        self.knows = True
+        self.files: set[str] = set()
+
+    def cached_bytes(self, paths: Iterable[Path]) -> int | None:
+        return sum(SIZE for path in paths if path.name in self.files) if self.knows else None
+
+
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the files that the kernel was asked to read; none of them is in the cache."""
+def cache(monkeypatch: pytest.MonkeyPatch) -> FakeCache:
+    found = FakeCache()
+    monkeypatch.setattr(page_cache, "cached_bytes", found.cached_bytes)
+    monkeypatch.setattr(read_ahead, "LOOK_S", 0.001)
+    return found
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch, cache: FakeCache) -> list[str]:
+    """Names of the files that the kernel was asked to read; none of them is in the cache before."""
     found: list[str] = []
-    monkeypatch.setattr(page_cache, "cached_bytes", lambda paths: 0)
 
     def advise(handle: int, begin: int, num_bytes: int, advice: int) -> None:
         assert advice == os.POSIX_FADV_WILLNEED
         found.append(Path(os.readlink(f"/proc/self/fd/{handle}")).name)
+        if not cache.declines:
+            cache.files.add(found[-1])
 
     monkeypatch.setattr(os, "posix_fadvise", advise)
     return found
@@ -78,20 +99,49 @@ async def test_it_reads_each_file_once_in_a_jobs_order_and_says_so(
         ahead.want(model)
     await _until(lambda: len(said) == 2)
     assert asked == ["a-text", "a-dit"]
-    assert "a/text" in said[0] and "4.0 MiB" in said[0]
+    assert said[0].startswith("a/text, 4.0 MiB read for the next job")
+
+
+async def test_what_the_kernel_declined_or_nobody_can_see_is_not_called_read(
+    model_of: Callable[[str], Model], asked: list[str], cache: FakeCache
+) -> None:
+    said: list[str] = []
+    ahead = ReadAhead(on_read=said.append, host=FakeHost(2**40))
+    cache.declines = True
+    ahead.want(model_of("a"))
+    await _until(lambda: len(said) == 2)
+    assert said[0].startswith("a/text, 4.0 MiB asked for, for the next job, and 0 B of it in memory after")
+    cache.knows = False
+    ahead.want(model_of("b"))
+    await _until(lambda: len(said) == 4)
+    assert "how much has come cannot be known" in said[2]
+
+
+async def test_the_same_model_is_read_again_once_nothing_was_wanted_between(
+    model_of: Callable[[str], Model], asked: list[str], cache: FakeCache
+) -> None:
+    said: list[str] = []
+    ahead = ReadAhead(on_read=said.append, host=FakeHost(2**40))
+    model = model_of("a")
+    ahead.want(model)
+    await _until(lambda: len(said) == 2)
+    cache.files.clear()
+    ahead.want(None)
+    ahead.want(model)
+    await _until(lambda: len(said) == 4)
+    assert asked == ["a-text", "a-dit"] * 2
 
 
 async def test_what_is_on_the_device_or_in_the_cache_is_left_alone(
-    model_of: Callable[[str], Model], asked: list[str], monkeypatch: pytest.MonkeyPatch
+    model_of: Callable[[str], Model], asked: list[str], cache: FakeCache
 ) -> None:
     said: list[str] = []
     ahead = ReadAhead(on_read=said.append, host=FakeHost(2**40))
     ahead.want(model_of("a"), present=["text"])
     await _until(lambda: len(said) == 1)
     assert asked == ["a-dit"]
-    monkeypatch.setattr(page_cache, "cached_bytes", lambda paths: SIZE)
+    cache.files |= {"b-text", "b-dit"}
     ahead.want(model_of("b"))
-    monkeypatch.setattr(page_cache, "cached_bytes", lambda paths: 0)
     ahead.want(None)
     ahead.want(model_of("c"))
     await _until(lambda: len(said) == 3)
