@@ -21,6 +21,7 @@ from engine.daemon.memory import MemoryView
 from engine.daemon.probe import Probe
 from engine.daemon.proofs import Proofs
 from engine.daemon.receipts import nothing_to_do
+from engine.daemon.steps import Steps
 from engine.daemon.supervisor import Supervisor
 from engine.daemon.switches import Switches
 from engine.daemon.threads import in_thread
@@ -125,15 +126,12 @@ class Actions:
             worker = supervisor.worker
             if worker is None:
                 return supervisor.issue(nothing_to_do("park", "everything"))
-            began = time.monotonic()
+            steps = Steps(lambda step: supervisor.stepped("park", "worker", step))
             held = await self._proofs.held_by(worker)
             if supervisor.worker is not worker:
                 raise NotNow(f"worker {worker.pid} was replaced meanwhile; park again")
             await supervisor.retire("everything leaves the device")
-            receipt = await self._proofs.of_end(
-                "park", worker, held, began, lambda step: supervisor.stepped("park", "worker", step)
-            )
-            return supervisor.issue(receipt)
+            return supervisor.issue(await self._proofs.of_end("park", worker, held, steps))
 
     async def cleanup(self, *, reload: bool) -> Receipt:
         """End the worker, whatever it does, and start a fresh one; see `Cleanup`."""

@@ -9,19 +9,19 @@ while the old one dies.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from engine.daemon.memory import MemoryView
 from engine.daemon.proofs import Proofs
 from engine.daemon.receipts import nothing_to_do
+from engine.daemon.steps import Steps
 from engine.daemon.supervisor import Supervisor
 from engine.daemon.wanted import resident_now
 from engine.daemon.worker import WorkerProcess
 from engine.errors import EngineError
 from engine.models.model import Model
-from engine.wire import Receipt, ReceiptStep
+from engine.wire import Receipt
 from engine.worker.channel import Preload, Restore, Wanted
 
 CONTEXT_ROOM_BYTES = 2 * 2**30
@@ -56,8 +56,9 @@ class Cleanup:
 
     async def _run(self, *, reload: bool) -> Receipt:
         supervisor = self._supervisor
-        waiting = asyncio.ensure_future(supervisor.device_lock.acquire())
-        await asyncio.sleep(0)  # in the line before the queue, which a killed job lets go
+        # Before the queue and before switches that wait: they would load beside what is brought back.
+        waiting = asyncio.ensure_future(supervisor.device_lock.acquire(first=True))
+        await asyncio.sleep(0)  # in the line before the killed job lets go
         try:
             if supervisor.worker is None and not supervisor.starting:
                 await waiting
@@ -67,26 +68,25 @@ class Cleanup:
                 return supervisor.issue(nothing_to_do("cleanup", "worker"))
             wanted = resident_now(supervisor.residents, self._find) if reload else ()
             held = await self._proofs.held_by(supervisor.worker)
-            began = time.monotonic()
+            steps = Steps(lambda step: supervisor.stepped("cleanup", "worker", step))
             worker = supervisor.let_go(WHY)
             if worker is None:  # it ended by itself while the probe looked
                 await waiting
                 return supervisor.issue(nothing_to_do("cleanup", "worker"))
-            steps: list[ReceiptStep] = []
             try:
                 starting = await self._start_beside(worker, wanted, steps)
             finally:
                 worker.kill(WHY)
             preloading = asyncio.ensure_future(self._preload(worker, starting, wanted))
-            receipt = await self._proofs.of_end("cleanup", worker, held, began, self._stepped)
-            receipt = replace(receipt, steps=(*steps, *receipt.steps))
+            receipt = await self._proofs.of_end("cleanup", worker, held, steps)
             await waiting
             try:
                 await preloading
-                receipt = await self._start_again(receipt, starting, wanted, began)
+                receipt = await self._start_again(receipt, starting, wanted, steps)
             except EngineError as error:
                 # What is gone is gone, and proved; only the fresh one failed.
                 receipt = replace(receipt, ok=False, error=f"no fresh worker could be started: {error}")
+            receipt = replace(receipt, elapsed_s=steps.elapsed_s, steps=tuple(steps.taken))
             return supervisor.issue(receipt)
         finally:
             if waiting.done() and not waiting.cancelled():
@@ -95,7 +95,7 @@ class Cleanup:
                 waiting.cancel()
 
     async def _start_beside(
-        self, stopped: WorkerProcess, wanted: tuple[Wanted, ...], steps: list[ReceiptStep]
+        self, stopped: WorkerProcess, wanted: tuple[Wanted, ...], steps: Steps
     ) -> asyncio.Future[WorkerProcess]:
         """A fresh worker, under way; it has its context where that fits beside the stopped one."""
         supervisor = self._supervisor
@@ -105,9 +105,8 @@ class Cleanup:
             await stopped.wait_gone()
         starting = asyncio.ensure_future(supervisor.ensure_worker(opened=wanted))
         if beside:
-            since = time.monotonic()
-            if await supervisor.connected(starting, timeout_s=CONTEXT_S):
-                self._step(steps, "fresh context", None, since)
+            connected = await supervisor.connected(starting, timeout_s=CONTEXT_S)
+            steps.ended("fresh context" if connected else "no fresh context in time")
         return starting
 
     async def _preload(
@@ -126,33 +125,17 @@ class Cleanup:
         receipt: Receipt,
         starting: asyncio.Future[WorkerProcess],
         wanted: tuple[Wanted, ...],
-        began: float,
+        steps: Steps,
     ) -> Receipt:
         """Wait for the fresh worker, and for what was resident to be loaded again."""
-        steps = list(receipt.steps)
-        since = time.monotonic()
         worker = await starting
-        self._step(steps, f"worker {worker.pid} ready", None, since)
+        # It began its start long before: what it took of the cleanup's time is what was left of that.
+        steps.ended(f"wait until worker {worker.pid} is ready")
         loaded, error = 0, receipt.error
         if wanted:
-            since = time.monotonic()
             back = await self._supervisor.ask(
                 "load", "what was resident", lambda action_id: Restore(action_id=action_id, wanted=wanted)
             )
             loaded, error = back.loaded_bytes, error or back.error
-            self._step(steps, "reload", loaded, since)
-        return replace(
-            receipt,
-            ok=error is None,
-            error=error,
-            loaded_bytes=loaded,
-            elapsed_s=time.monotonic() - began,
-            steps=tuple(steps),
-        )
-
-    def _step(self, steps: list[ReceiptStep], name: str, num_bytes: int | None, since: float) -> None:
-        steps.append(ReceiptStep(name=name, bytes=num_bytes, elapsed_s=time.monotonic() - since))
-        self._stepped(steps[-1])
-
-    def _stepped(self, step: ReceiptStep) -> None:
-        self._supervisor.stepped("cleanup", "worker", step)
+            steps.ended("reload", loaded)
+        return replace(receipt, ok=error is None, error=error, loaded_bytes=loaded)

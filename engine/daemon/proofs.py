@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import replace
 
 from engine.daemon.probe import Probe
 from engine.daemon.receipts import proved, slack
+from engine.daemon.steps import Steps
 from engine.daemon.worker import WorkerProcess
-from engine.wire import Proof, Receipt, ReceiptAction, ReceiptStep
+from engine.wire import Proof, Receipt, ReceiptAction
 from engine.worker.channel import CACHE_STEP
 
 PROOF_TIMEOUT_S = 2.0
@@ -62,26 +61,17 @@ class Proofs:
         action: ReceiptAction,
         worker: WorkerProcess,
         held: int | None,
-        began: float,
-        stepped: Callable[[ReceiptStep], None],
+        steps: Steps,
     ) -> Receipt:
-        """The receipt of a worker's end, once its bytes are gone; it `held` so much before."""
-        steps: list[ReceiptStep] = []
-
-        def step(name: str, num_bytes: int | None, since: float) -> None:
-            steps.append(ReceiptStep(name=name, bytes=num_bytes, elapsed_s=time.monotonic() - since))
-            stepped(steps[-1])
-
-        since = time.monotonic()
+        """The receipt of a worker's end, once its bytes are gone; it `held` so much before `steps` began."""
         gone = await worker.wait_gone()
-        step("worker ended", held, since)
-        since = time.monotonic()
+        steps.ended("worker ended", held)
         traced = await self._probe.trace(
             worker.pid, worker.device_id, until_bytes=0, timeout_s=PROOF_TIMEOUT_S
         )
         left = None if traced is None else traced.end_bytes
         on_cpu = worker.device_id == "cpu"
-        step("gone" if on_cpu else "gone from NVML", left, since)
+        steps.ended("gone" if on_cpu else "gone from NVML", left)
         proof: Proof = "process-rss" if on_cpu else "nvml-process"
         return Receipt(
             action=action,
@@ -92,8 +82,8 @@ class Proofs:
             returned_bytes=None if held is None or left is None else max(0, held - left),
             residue_bytes=left,
             residue=("the driver still counts them for a process that has ended",) if left else (),
-            elapsed_s=time.monotonic() - began,
+            elapsed_s=steps.elapsed_s,
             proof=proof if held is not None and left is not None else "device-delta",
             proof_reason=None if held is not None else "the probe did not see the worker's bytes",
-            steps=tuple(steps),
+            steps=tuple(steps.taken),
         )

@@ -1,6 +1,6 @@
 """The worker's keeper: starts it when work asks for the device and carries its messages.
 
-Jobs and actions that need the device to themselves take `device_lock` in the order they asked.
+Jobs and actions that need the device to themselves take `device_lock` in the order of its line.
 What a person may ask of it is in `engine.daemon.actions`. Event loop's thread only.
 """
 
@@ -19,6 +19,7 @@ import msgspec
 
 from engine.config import EngineConfig
 from engine.daemon.cancel import Cancel
+from engine.daemon.line import DeviceLine
 from engine.daemon.logbook import LogBook
 from engine.daemon.memory import MemoryView
 from engine.daemon.nursery import Nursery
@@ -112,7 +113,7 @@ class Supervisor:
         on_models: Callable[[], None],
         on_progress: Callable[[int, JobProgress], None],
     ) -> None:
-        self.device_lock = asyncio.Lock()
+        self.device_lock = DeviceLine()
         self.residents = Residents()
         self.last_receipt: Receipt | None = None
         self._config = config

@@ -122,6 +122,8 @@ class Switches:
         try:
             previous = resident_now(supervisor.residents, self._find)
             held = await self._proofs.held_by(worker)
+            if supervisor.worker is not worker:
+                raise WorkerReplaced(f"worker {worker.pid} was ended before the switch began")
             look = _Look(supervisor, self._probe, self._memory, self._logbook, held)
             try:
                 receipt = await supervisor.ask(

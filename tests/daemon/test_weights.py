@@ -67,7 +67,8 @@ def test_a_cleanup_brings_back_what_was_resident(live: LiveEngine) -> None:
     after = live.worker_pid()
     assert after not in (None, before)
     names = [step.name for step in receipt.steps]
-    assert names == ["fresh context", "worker ended", "gone", f"worker {after} ready", "reload"]
+    assert names == ["fresh context", "worker ended", "gone", f"wait until worker {after} is ready", "reload"]
+    assert receipt.elapsed_s == pytest.approx(sum(step.elapsed_s for step in receipt.steps))
     (model,) = (model for model in live.client.models() if model.name == SMALL)
     assert receipt.loaded_bytes == model.bytes
     assert receipt.returned_bytes == receipt.expected_bytes > 0
@@ -100,6 +101,24 @@ def test_a_cleanup_under_a_job_leaves_it_interrupted_until_somebody_retries_it(
         live.client.park()
     live.client.cancel(job.id)
     assert live.settle(job.id).status == "cancelled"
+
+
+def test_a_switch_that_waited_before_a_cleanup_is_served_after_its_reload(
+    live: LiveEngine, long: JobSpec
+) -> None:
+    assert switch(live, LARGE).ok
+    job = live.client.submit(long)
+    live.until_running(job.id)
+    switched: list[Receipt] = []
+    asking = threading.Thread(target=lambda: switched.append(switch(live, SMALL)))
+    asking.start()
+    time.sleep(0.2)  # until it waits for the job
+    cleaned = live.client.cleanup(CleanupRequest(reload=True))
+    asking.join(30)
+    assert cleaned.ok and switched[0].ok, (cleaned.error, switched[0].error)
+    assert 0 < cleaned.at < switched[0].at
+    assert any(step.name.startswith(f"unload {LARGE}/") for step in switched[0].steps)
+    until_resident(live, all_of(live, SMALL))
 
 
 def test_park_ends_the_worker_and_the_next_job_starts_one(live: LiveEngine, short: JobSpec) -> None:

@@ -257,3 +257,22 @@ async def test_what_was_given_at_the_last_moment_is_kept() -> None:
         assert not lock.locked()
     else:
         assert lock.locked()
+
+
+async def test_a_switch_whose_worker_was_ended_before_it_began_does_not_go_to_the_fresh_one(
+    switches: Switches, supervisor: FakeSupervisor
+) -> None:
+    looked = asyncio.Event()
+
+    async def held_by(worker: Any) -> int:
+        await looked.wait()
+        return 2**33
+
+    switches._proofs.held_by = held_by  # type: ignore[method-assign]
+    task = switching(switches)
+    await settle()
+    supervisor.worker = FakeWorker()
+    looked.set()
+    with pytest.raises(WorkerReplaced):
+        await asyncio.wait_for(task, 1)
+    assert supervisor.asked == [] and not supervisor.device_lock.locked()
