@@ -61,10 +61,10 @@ class Actions:
         supervisor.on_ready = self.warm_again
         self._supervisor = supervisor
         self._proofs = Proofs(probe)
-        self._cleanup = Cleanup(supervisor, memory, self._proofs, find=find)
         self._find = find
         self._models = models
         self.switches = Switches(supervisor, probe, memory, logbook, proofs=self._proofs, find=find)
+        self._cleanup = Cleanup(supervisor, memory, self._proofs, self.switches, find=find)
         self._kept = KeptWarm(kept_file)
 
     # ----------------------------------------------------------------- weights on the device

@@ -17,7 +17,8 @@ from engine.daemon.proofs import Proofs
 from engine.daemon.receipts import nothing_to_do
 from engine.daemon.steps import Steps
 from engine.daemon.supervisor import Supervisor
-from engine.daemon.wanted import resident_now
+from engine.daemon.switches import Switches, UnderWay
+from engine.daemon.wanted import names_of, resident_now
 from engine.daemon.worker import WorkerProcess
 from engine.errors import EngineError
 from engine.models.model import Model
@@ -35,12 +36,19 @@ class Cleanup:
     """Ends workers; who asks while one is under way gets that one's receipt. Event loop's thread only."""
 
     def __init__(
-        self, supervisor: Supervisor, memory: MemoryView, proofs: Proofs, *, find: Callable[[str], Model]
+        self,
+        supervisor: Supervisor,
+        memory: MemoryView,
+        proofs: Proofs,
+        switches: Switches,
+        *,
+        find: Callable[[str], Model],
     ) -> None:
         """`find` gives a model by its name."""
         self._supervisor = supervisor
         self._memory = memory
         self._proofs = proofs
+        self._switches = switches
         self._find = find
         self._running: asyncio.Task[Receipt] | None = None
 
@@ -66,10 +74,13 @@ class Cleanup:
                 await asyncio.sleep(0.01)  # one that starts for a job: it is ended as soon as it is there
             if supervisor.worker is None:
                 return supervisor.issue(nothing_to_do("cleanup", "worker"))
-            wanted = resident_now(supervisor.residents, self._find) if reload else ()
             held = await self._proofs.held_by(supervisor.worker)
             steps = Steps(lambda step: supervisor.stepped("cleanup", "worker", step))
-            worker = supervisor.let_go(WHY)
+            # Read in the same moment as the worker is let go: a switch may have ended while the probe looked.
+            cut_off = self._switches.under_way
+            wanted = self._to_come_back(cut_off) if reload else ()
+            why = WHY if cut_off is None else f"{WHY}, which {_promise(wanted)}"
+            worker = supervisor.let_go(why)
             if worker is None:  # it ended by itself while the probe looked
                 await waiting
                 return supervisor.issue(nothing_to_do("cleanup", "worker"))
@@ -82,7 +93,7 @@ class Cleanup:
             await waiting
             try:
                 await preloading
-                receipt = await self._start_again(receipt, starting, wanted, steps)
+                receipt = await self._start_again(receipt, starting, wanted, _reload_name(cut_off), steps)
             except EngineError as error:
                 # What is gone is gone, and proved; only the fresh one failed.
                 receipt = replace(receipt, ok=False, error=f"no fresh worker could be started: {error}")
@@ -93,6 +104,12 @@ class Cleanup:
                 supervisor.device_lock.release()
             else:
                 waiting.cancel()
+
+    def _to_come_back(self, cut_off: UnderWay | None) -> tuple[Wanted, ...]:
+        """What is resident now; in the middle of a switch what was before it, not the half of both."""
+        if cut_off is not None:
+            return cut_off.previous
+        return resident_now(self._supervisor.residents, self._find)
 
     async def _start_beside(
         self, stopped: WorkerProcess, wanted: tuple[Wanted, ...], steps: Steps
@@ -125,6 +142,7 @@ class Cleanup:
         receipt: Receipt,
         starting: asyncio.Future[WorkerProcess],
         wanted: tuple[Wanted, ...],
+        reload_name: str,
         steps: Steps,
     ) -> Receipt:
         """Wait for the fresh worker, and for what was resident to be loaded again."""
@@ -137,5 +155,13 @@ class Cleanup:
                 "load", "what was resident", lambda action_id: Restore(action_id=action_id, wanted=wanted)
             )
             loaded, error = back.loaded_bytes, error or back.error
-            steps.ended("reload", loaded)
+            steps.ended(reload_name, loaded)
         return replace(receipt, ok=error is None, error=error, loaded_bytes=loaded)
+
+
+def _promise(wanted: Sequence[Wanted]) -> str:
+    return f"brings back {names_of(wanted)}" if wanted else "loads nothing again"
+
+
+def _reload_name(cut_off: UnderWay | None) -> str:
+    return "reload" if cut_off is None else f"reload what was there before the switch to {cut_off.target}"

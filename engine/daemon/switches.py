@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from engine.daemon.cancel import Cancel
 from engine.daemon.logbook import LogBook
@@ -18,7 +18,7 @@ from engine.daemon.probe import Probe
 from engine.daemon.proofs import Proofs
 from engine.daemon.receipts import given_up, slack
 from engine.daemon.supervisor import Supervisor
-from engine.daemon.wanted import files_of, resident_now
+from engine.daemon.wanted import files_of, names_of, resident_now
 from engine.daemon.worker import WorkerProcess
 from engine.errors import JobCancelled, NotNow, WorkerReplaced
 from engine.models.model import Model
@@ -32,6 +32,15 @@ SWITCH_PROOF_TIMEOUT_S = 0.05
 already, so what is not seen at once is residue."""
 RESIDUE_BOUND = 256 * 2**20
 """A switch that leaves more than this behind replaces the worker before it loads."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UnderWay:
+    """A switch that has the device."""
+
+    target: str
+    previous: tuple[Wanted, ...]
+    """What was there before it."""
 
 
 class Switches:
@@ -54,6 +63,7 @@ class Switches:
         self._logbook = logbook
         self._proofs = proofs
         self._find = find
+        self.under_way: UnderWay | None = None
         self._cancels: list[Cancel] = []
         """Of the switches that were asked for and have no receipt yet."""
 
@@ -121,6 +131,7 @@ class Switches:
         supervisor.busy("loading")
         try:
             previous = resident_now(supervisor.residents, self._find)
+            self.under_way = UnderWay(target=model.name, previous=previous)
             held = await self._proofs.held_by(worker)
             if supervisor.worker is not worker:
                 raise WorkerReplaced(f"worker {worker.pid} was ended before the switch began")
@@ -136,7 +147,10 @@ class Switches:
                 receipt = await supervisor.ask("switch", model.name, message, cancel=cancel)
                 return await self._by_another(receipt, look, previous)
             return look.proved(receipt, await look.ended())
+        except WorkerReplaced as error:
+            raise WorkerReplaced(f"{error}; `turbotui switch {model.name}` asks for it again") from None
         finally:
+            self.under_way = None
             supervisor.used_at = time.monotonic()
             supervisor.busy("idle")
 
@@ -163,7 +177,7 @@ class Switches:
         back = await self._supervisor.ask(
             "load", "what was resident", lambda action_id: Restore(action_id=action_id, wanted=previous)
         )
-        names = ", ".join(dict.fromkeys(item.model.name for item in previous))
+        names = names_of(previous)
         how = f"not all could be brought back: {back.error}" if back.error else f"{names} is loaded again"
         step = ReceiptStep(name=f"bring back {names}", bytes=back.loaded_bytes, elapsed_s=back.elapsed_s)
         return replace(receipt, error=f"{receipt.error}; and {how}", steps=(*receipt.steps, step))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from engine.daemon.residents import Residents
 from engine.errors import NotFound
@@ -25,6 +25,11 @@ def wanted_of(model: Model, component: str | None) -> tuple[Wanted, ...]:
     if component is not None:
         names = [model.component(component).name]
     return tuple(Wanted(model=files_of(model), component=name) for name in names)
+
+
+def names_of(wanted: Sequence[Wanted]) -> str:
+    """The models that these components are of, in words."""
+    return ", ".join(dict.fromkeys(item.model.name for item in wanted))
 
 
 def resident_now(residents: Residents, find: Callable[[str], Model]) -> tuple[Wanted, ...]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from engine.errors import NotFound, NotNow
+from engine.errors import NotFound, NotNow, WorkerReplaced
 from engine.models.page_cache import cached_bytes, drop
 from engine.wire import (
     CancelRequest,
@@ -119,6 +119,36 @@ def test_a_switch_that_waited_before_a_cleanup_is_served_after_its_reload(
     assert 0 < cleaned.at < switched[0].at
     assert any(step.name.startswith(f"unload {LARGE}/") for step in switched[0].steps)
     until_resident(live, all_of(live, SMALL))
+
+
+def test_a_cleanup_in_the_middle_of_a_switch_brings_back_the_whole_of_what_was_there(
+    live: LiveEngine,
+) -> None:
+    told: list[str] = []
+    for after_ms in (5, 20, 35, 50, 65, 80):
+        assert switch(live, SMALL).ok
+        until_resident(live, all_of(live, SMALL))
+
+        def ask() -> None:
+            try:
+                switch(live, LARGE)
+            except WorkerReplaced as error:
+                told.append(str(error))
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        time.sleep(after_ms / 1000)
+        before = len(told)
+        receipt = live.client.cleanup(CleanupRequest(reload=True))
+        asking.join(30)
+        assert receipt.ok, receipt.error
+        cut_off = len(told) > before
+        until_resident(live, all_of(live, SMALL if cut_off else LARGE))
+        if cut_off:
+            assert receipt.steps[-1].name == f"reload what was there before the switch to {LARGE}"
+    # Some of them came while it was at it.
+    assert told
+    assert f"which brings back {SMALL}; `turbotui switch {LARGE}` asks for it again" in told[0]
 
 
 def test_park_ends_the_worker_and_the_next_job_starts_one(live: LiveEngine, short: JobSpec) -> None:
