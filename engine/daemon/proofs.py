@@ -73,6 +73,11 @@ class Proofs:
         on_cpu = worker.device_id == "cpu"
         steps.ended("gone" if on_cpu else "gone from NVML", left)
         proof: Proof = "process-rss" if on_cpu else "nvml-process"
+        unseen = None
+        if held is None:
+            unseen = "the probe did not see the worker's bytes before its end"
+        elif left is None:
+            unseen = "the probe did not answer after the worker's end"
         return Receipt(
             action=action,
             target="worker and everything on it",
@@ -83,7 +88,7 @@ class Proofs:
             residue_bytes=left,
             residue=("the driver still counts them for a process that has ended",) if left else (),
             elapsed_s=steps.elapsed_s,
-            proof=proof if held is not None and left is not None else "device-delta",
-            proof_reason=None if held is not None else "the probe did not see the worker's bytes",
+            proof=proof if held is not None and left is not None else "process-exit",
+            proof_reason=unseen or ("no GPU: the worker's resident set is the proof" if on_cpu else None),
             steps=tuple(steps.taken),
         )

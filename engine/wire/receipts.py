@@ -49,7 +49,14 @@ class Explanation(Wire):
     """What the plan rests on and nobody sees in its steps, or what of it cannot be known."""
 
 
-Proof: TypeAlias = Literal["nvml-process", "device-delta", "allocator", "process-rss", "page-cache"]
+Proof: TypeAlias = Literal[
+    "nvml-process",
+    "device-delta",
+    "allocator",
+    "process-rss",
+    "page-cache",
+    "process-exit",  # the process has ended and nobody measured what it had
+]
 
 ReceiptAction: TypeAlias = Literal[
     "load",

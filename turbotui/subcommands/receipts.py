@@ -18,6 +18,7 @@ PROOFS = {
     "allocator": "by the allocator",
     "process-rss": "by the worker's memory",
     "page-cache": "by the page cache",
+    "process-exit": "by the end of the process",
 }
 
 

@@ -26,6 +26,7 @@ PROOFS = {
     "allocator": "allocator",
     "process-rss": "RSS",
     "page-cache": "page cache",
+    "process-exit": "exit",
 }
 STRONG_PROOFS = frozenset({"nvml-process", "process-rss", "page-cache"})
 """Those by which the kernel or the driver itself counts the bytes."""

@@ -1,0 +1,42 @@
+"""What the receipt of a worker's end is proved by, as the probe sees much, little or nothing."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from engine.daemon.proofs import Proofs
+from engine.daemon.steps import Steps
+from engine.telemetry.samples import Traced
+from engine.wire import Receipt
+
+
+async def end(held: int | None, left: int | None, *, answers: bool = True) -> Receipt:
+    async def trace(*_: Any, **__: Any) -> Traced | None:
+        seen = Traced(trace_id=1, start_bytes=held, end_bytes=left, elapsed_s=0.0, reached=left == 0)
+        return seen if answers else None
+
+    async def wait_gone() -> bool:
+        return True
+
+    probe: Any = SimpleNamespace(trace=trace)
+    worker: Any = SimpleNamespace(pid=7, device_id="GPU-1", wait_gone=wait_gone)
+    return await Proofs(probe).of_end("park", worker, held, Steps(lambda step: None))
+
+
+@pytest.mark.parametrize("left", [0, 2**20])
+async def test_what_the_driver_counts_before_and_after_is_the_proof(left: int) -> None:
+    receipt = await end(2**30, left)
+    assert (receipt.proof, receipt.proof_reason) == ("nvml-process", None)
+    assert (receipt.returned_bytes, receipt.residue_bytes) == (2**30 - left, left)
+
+
+@pytest.mark.parametrize(("held", "answers"), [(None, True), (2**30, False)])
+async def test_where_nobody_measured_the_end_of_the_process_is_all_there_is(
+    held: int | None, answers: bool
+) -> None:
+    receipt = await end(held, 0, answers=answers)
+    assert (receipt.proof, receipt.returned_bytes) == ("process-exit", None)
+    assert receipt.proof_reason is not None and "the probe did not" in receipt.proof_reason
