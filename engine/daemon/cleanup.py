@@ -17,7 +17,8 @@ from engine.daemon.proofs import Proofs
 from engine.daemon.receipts import nothing_to_do
 from engine.daemon.steps import Steps
 from engine.daemon.supervisor import Supervisor
-from engine.daemon.switches import Switches, UnderWay
+from engine.daemon.switches import Switches
+from engine.daemon.switching import Switching
 from engine.daemon.wanted import names_of, resident_now
 from engine.daemon.worker import WorkerProcess
 from engine.errors import EngineError
@@ -105,7 +106,7 @@ class Cleanup:
             else:
                 waiting.cancel()
 
-    def _to_come_back(self, cut_off: UnderWay | None) -> tuple[Wanted, ...]:
+    def _to_come_back(self, cut_off: Switching | None) -> tuple[Wanted, ...]:
         """What is resident now; in the middle of a switch what was before it, not the half of both."""
         if cut_off is not None:
             return cut_off.previous
@@ -163,5 +164,5 @@ def _promise(wanted: Sequence[Wanted]) -> str:
     return f"brings back {names_of(wanted)}" if wanted else "loads nothing again"
 
 
-def _reload_name(cut_off: UnderWay | None) -> str:
+def _reload_name(cut_off: Switching | None) -> str:
     return "reload" if cut_off is None else f"reload what was there before the switch to {cut_off.target}"

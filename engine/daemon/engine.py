@@ -338,11 +338,19 @@ class Engine:
                 self.supervisor.residents.of_model(model.name),
                 rate=self.supervisor.residents.rate,
                 warm=self.supervisor.warm_of(model.name),
-                active=model.name == self.queue.active_model,
+                active=self._is_active(model.name),
                 last_used_at=self.queue.last_used.get(model.name),
             )
             for model in self.catalog.models()
         )
+
+    def _is_active(self, name: str) -> bool:
+        """Whether it was asked for last, and is there or on its way: a worker may have taken it along."""
+        if name != self.queue.active_model:
+            return False
+        running = self.queue.running
+        runs = running is not None and running.spec.model == name
+        return runs or bool(self.supervisor.residents.of_model(name))
 
     def history(self, device_id: str, seconds: float, columns: int) -> MemoryHistory:
         """The recent past of a device that was read at least once."""

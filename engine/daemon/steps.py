@@ -23,6 +23,11 @@ class Steps:
         """Until the end of the newest step."""
         return self._last - self.began
 
+    def took(self, step: ReceiptStep) -> None:
+        """A step that the worker took and told itself."""
+        self.taken.append(step)
+        self._last = time.monotonic()
+
     def ended(self, name: str, num_bytes: int | None = None) -> None:
         now = time.monotonic()
         self.taken.append(ReceiptStep(name=name, bytes=num_bytes, elapsed_s=now - self._last))

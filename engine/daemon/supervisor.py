@@ -91,6 +91,7 @@ class _Action:
     target: str
     answer: asyncio.Future[Receipt]
     on_unloaded: Callable[[WorkerProcess, Unloaded], None] | None
+    on_step: Callable[[ReceiptStep], None] | None
     late: bool = False
     """Whoever asked was told that the worker is silent; it may end the action all the same."""
 
@@ -443,12 +444,13 @@ class Supervisor:
         message: Callable[[int], ToWorker],
         *,
         on_unloaded: Callable[[WorkerProcess, Unloaded], None] | None = None,
+        on_step: Callable[[ReceiptStep], None] | None = None,
         cancel: Cancel | None = None,
     ) -> Receipt:
         """Send an action to the worker, started first if need be, and give its receipt as it wrote it.
 
-        `on_unloaded` runs when a switch has given back what it will; it sees to the Proceed. A `cancel`
-        reaches the worker from now on; its receipt says so.
+        `on_unloaded` runs when a switch has given back what it will; it sees to the Proceed. `on_step`
+        has each step as the worker tells it. A `cancel` reaches it from now on; its receipt says so.
 
         Raises:
             WorkerDied: the worker ended under it.
@@ -457,7 +459,9 @@ class Supervisor:
         worker = await self.ensure_worker()
         action_id = next(self._action_ids)
         answer: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
-        asked = _Action(action=action, target=target, answer=answer, on_unloaded=on_unloaded)
+        asked = _Action(
+            action=action, target=target, answer=answer, on_unloaded=on_unloaded, on_step=on_step
+        )
         self._actions[action_id] = asked
         worker.send(message(action_id))
         if cancel is not None:
@@ -594,6 +598,8 @@ class Supervisor:
                     self._job[1].set_result(message)
             case ActionStepped():
                 if (action := self._actions.get(message.action_id)) is not None:
+                    if action.on_step is not None:
+                        action.on_step(message.step)
                     self.stepped(action.action, action.target, message.step)
             case ActionEnded():
                 action = self._actions.get(message.action_id)

@@ -57,7 +57,7 @@ class ModelStatus(Wire):
     dtype: str
     bytes: int
     active: bool
-    """The model that was asked for last: a job's, or the target of the last switch."""
+    """Asked for last, by a job or a switch, and at least in part there or about to be."""
     problem: str | None = None
     """Why it cannot be used, naming the file and the way out; None when it can."""
     components: tuple[ComponentStatus, ...]

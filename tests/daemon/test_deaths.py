@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 
 from engine.errors import StorageUnusable, WorkerDied, WorkerSilent
 from engine.jobs.store import JobStore
-from engine.wire import JobSpec, SwitchRequest
+from engine.wire import JobSpec, Receipt, SwitchRequest
 from tests.attempts import attempts_of
 from tests.daemon.live import LiveEngine, is_gone, stop_process, wait_for
 
@@ -42,6 +43,39 @@ def test_a_killed_worker_interrupts_its_job_which_then_runs_again(live: LiveEngi
         store.close()
     assert first.outcome == "interrupted"
     assert first.cause is not None and str(killed) in first.cause and "SIGKILL" in first.cause
+
+
+def test_a_worker_killed_in_the_middle_of_a_switch_leaves_the_model_that_was_there(live: LiveEngine) -> None:
+    small, large = "wan-demo-small", "wan-demo-large"
+    killed_in_time = 0
+    for after_ms in (5, 20, 35, 50, 65, 80):
+        assert live.client.switch(SwitchRequest(model=small)).ok
+        worker = live.worker_pid()
+        assert worker is not None
+        receipts: list[Receipt] = []
+        asking = threading.Thread(
+            target=lambda found=receipts: found.append(live.client.switch(SwitchRequest(model=large)))
+        )
+        asking.start()
+        time.sleep(after_ms / 1000)
+        os.kill(worker, signal.SIGKILL)
+        asking.join(30)
+        (receipt,) = receipts
+        if not receipt.ok:
+            killed_in_time += 1
+            assert receipt.error is not None and receipt.error_code == "worker_died"
+            assert str(worker) in receipt.error
+            assert receipt.error.endswith(f"; and {small} is loaded again")
+            assert receipt.steps[-1].name == f"bring back {small}"
+        wait_for(lambda killed=worker: live.worker_pid() != killed, 5, "the worker's end")
+        loaded = {
+            (model.name, part.name): part.state for model in live.client.models() for part in model.components
+        }
+        states = {state for (name, _), state in loaded.items() if name == small}
+        assert states == ({"absent"} if receipt.ok else {"resident"}), receipt
+        active = [model.name for model in live.client.models() if model.active]
+        assert active == ([] if receipt.ok else [small])
+    assert killed_in_time
 
 
 def test_the_daemon_maps_no_torch_after_a_killed_and_a_cancelled_job(live: LiveEngine) -> None:

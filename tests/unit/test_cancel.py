@@ -11,13 +11,15 @@ from typing import Any
 import pytest
 
 from engine.daemon.cancel import Cancel
+from engine.daemon.look import RESIDUE_BOUND
 from engine.daemon.memory import Budget
-from engine.daemon.switches import RESIDUE_BOUND, Switches
-from engine.errors import JobCancelled, NotNow, WorkerReplaced
+from engine.daemon.steps import Steps
+from engine.daemon.switches import Switches
+from engine.errors import JobCancelled, NotNow, WorkerDied, WorkerReplaced
 from engine.models.card import inferred_card
 from engine.models.model import Model
 from engine.telemetry.samples import Traced
-from engine.wire import Receipt
+from engine.wire import Receipt, ReceiptStep
 from engine.worker.channel import CancelAction, ModelFiles, Proceed, Restore, SwitchTo, Unloaded, Wanted
 
 BEFORE = (Wanted(model=ModelFiles(name="small", kind="t2v", path="/m/small"), component="dit"),)
@@ -38,6 +40,7 @@ class FakeWorker:
     """Keeps what it is sent; `device_id` says whether its residue matters."""
 
     pid = 7
+    exit = None
 
     def __init__(self, device_id: str = "GPU-1") -> None:
         self.device_id = device_id
@@ -75,7 +78,7 @@ class FakeSupervisor:
         return self.worker
 
     async def ask(
-        self, action: str, target: str, message: Any, *, on_unloaded: Any = None, cancel: Any = None
+        self, action: str, target: str, message: Any, *, on_unloaded: Any = None, cancel: Any = None, **_: Any
     ) -> Receipt:
         said = message(len(self.asked) + 1)
         self.asked.append(said)
@@ -98,6 +101,9 @@ class FakeSupervisor:
         return self.reloads
 
     def busy(self, state: str) -> None:
+        pass
+
+    def stepped(self, action: str, target: str, step: ReceiptStep) -> None:
         pass
 
     def issue(self, receipt: Receipt) -> Receipt:
@@ -124,7 +130,11 @@ def switches(supervisor: FakeSupervisor, residue: list[int]) -> Switches:
     async def held_by(worker: Any) -> int:
         return 2**33
 
-    proofs: Any = SimpleNamespace(held_by=held_by)
+    async def of_end(action: Any, worker: Any, held: int | None, steps: Steps) -> Receipt:
+        steps.ended("worker ended", held)
+        return receipt(action)
+
+    proofs: Any = SimpleNamespace(held_by=held_by, of_end=of_end)
     fakes: Any = (
         supervisor,
         SimpleNamespace(trace=trace),
@@ -239,8 +249,14 @@ async def test_a_switch_whose_worker_was_replaced_brings_the_previous_model_back
     supervisor.answers = [lambda said, cancel: replaced(said, cancel), fresh, back]
     told = await asyncio.wait_for(switching(switches), 1)
     assert not told.ok and told.error is not None and told.error.endswith("; and small is loaded again")
-    assert [step.name for step in told.steps] == ["hard cleanup", "bring back small"]
-    assert told.steps[1].bytes == 2**30
+    assert [step.name for step in told.steps] == [
+        "verify, and replace the worker",
+        "worker ended",
+        "worker 7 ready",
+        "bring back small",
+    ]
+    assert told.steps[-1].bytes == 2**30
+    assert told.elapsed_s == pytest.approx(sum(step.elapsed_s for step in told.steps))
 
 
 async def test_what_was_given_at_the_last_moment_is_kept() -> None:
@@ -276,3 +292,50 @@ async def test_a_switch_whose_worker_was_ended_before_it_began_does_not_go_to_th
     with pytest.raises(WorkerReplaced):
         await asyncio.wait_for(task, 1)
     assert supervisor.asked == [] and not supervisor.device_lock.locked()
+
+
+async def test_a_switch_whose_worker_dies_brings_the_previous_model_back_and_says_so(
+    switches: Switches, supervisor: FakeSupervisor
+) -> None:
+    def dies(said: Any, cancel: Any) -> Receipt:
+        supervisor.worker = FakeWorker()
+        raise WorkerDied("worker 7 was ended by SIGKILL")
+
+    def back(said: Any, cancel: Any) -> Receipt:
+        assert isinstance(said, Restore) and said.wanted == BEFORE
+        return receipt("load", loaded=2**30)
+
+    supervisor.answers = [dies, back]
+    told = await asyncio.wait_for(switching(switches), 1)
+    assert (told.ok, told.error_code) == (False, "worker_died")
+    assert told.error == "worker 7 was ended by SIGKILL; and small is loaded again"
+    assert [step.name for step in told.steps] == ["worker ended", "bring back small"]
+    assert not supervisor.device_lock.locked() and switches.under_way is None
+
+
+async def test_a_previous_model_that_does_not_come_back_either_is_told_with_the_way_out(
+    switches: Switches, supervisor: FakeSupervisor
+) -> None:
+    def dies(said: Any, cancel: Any) -> Receipt:
+        raise WorkerDied("worker 7 was ended by SIGKILL")
+
+    supervisor.answers = [dies, dies]
+    told = await asyncio.wait_for(switching(switches), 1)
+    assert told.error is not None
+    assert "not all of small could be brought back: worker 7 was ended by SIGKILL" in told.error
+    assert "`turbotui switch small` loads it" in told.error
+
+
+async def test_a_cleanup_that_ends_what_brings_the_previous_model_back_does_that_itself(
+    switches: Switches, supervisor: FakeSupervisor
+) -> None:
+    def dies(said: Any, cancel: Any) -> Receipt:
+        raise WorkerDied("worker 7 was ended by SIGKILL")
+
+    def cleaned_up(said: Any, cancel: Any) -> Receipt:
+        assert switches.under_way is not None and switches.under_way.previous == BEFORE
+        raise WorkerReplaced("worker 8 was ended: a hard cleanup was asked for")
+
+    supervisor.answers = [dies, cleaned_up]
+    with pytest.raises(WorkerReplaced, match="`turbotui switch large` asks for it again"):
+        await asyncio.wait_for(switching(switches), 1)
