@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+from engine.daemon.cancel import Cancel
 from engine.daemon.memory import MemoryView
 from engine.daemon.proofs import Proofs
 from engine.daemon.receipts import nothing_to_do
@@ -21,7 +22,7 @@ from engine.daemon.switches import Switches
 from engine.daemon.switching import Switching
 from engine.daemon.wanted import names_of, resident_now
 from engine.daemon.worker import WorkerProcess
-from engine.errors import EngineError
+from engine.errors import EngineError, JobCancelled, NotFound
 from engine.models.model import Model
 from engine.wire import Receipt
 from engine.worker.channel import Preload, Restore, Wanted
@@ -65,6 +66,7 @@ class Cleanup:
 
     async def _run(self, *, reload: bool) -> Receipt:
         supervisor = self._supervisor
+        cancel = Cancel("what was resident")
         # Before the queue and before switches that wait: they would load beside what is brought back.
         waiting = asyncio.ensure_future(supervisor.device_lock.acquire(first=True))
         await asyncio.sleep(0)  # in the line before the killed job lets go
@@ -89,18 +91,26 @@ class Cleanup:
                 starting = await self._start_beside(worker, wanted, steps)
             finally:
                 worker.kill(WHY)
-            preloading = asyncio.ensure_future(self._preload(worker, starting, wanted))
+            self._switches.reloads += [cancel] if wanted else []
+            preloading = asyncio.ensure_future(self._preload(worker, starting, wanted, cancel))
             receipt = await self._proofs.of_end("cleanup", worker, held, steps)
             await waiting
-            try:
-                await preloading
-                receipt = await self._start_again(receipt, starting, wanted, _reload_name(cut_off), steps)
-            except EngineError as error:
-                # What is gone is gone, and proved; only the fresh one failed.
-                receipt = replace(receipt, ok=False, error=f"no fresh worker could be started: {error}")
-            receipt = replace(receipt, elapsed_s=steps.elapsed_s, steps=tuple(steps.taken))
+            # What is gone is gone, and proved, whatever becomes of the fresh one.
+            back = await self._start_again(starting, preloading, wanted, cancel, steps, _reload_name(cut_off))
+            error = "; ".join(filter(None, (receipt.error, back.error)))
+            receipt = replace(
+                receipt,
+                ok=not error,
+                error=error or None,
+                error_code=back.error_code if receipt.ok else None,
+                loaded_bytes=back.loaded_bytes,
+                elapsed_s=steps.elapsed_s,
+                steps=tuple(steps.taken),
+            )
             return supervisor.issue(receipt)
         finally:
+            if cancel in self._switches.reloads:
+                self._switches.reloads.remove(cancel)
             if waiting.done() and not waiting.cancelled():
                 supervisor.device_lock.release()
             else:
@@ -128,36 +138,78 @@ class Cleanup:
         return starting
 
     async def _preload(
-        self, dying: WorkerProcess, starting: asyncio.Future[WorkerProcess], wanted: Sequence[Wanted]
-    ) -> None:
-        """Let weights travel at once, or as soon as the dying worker's have made room."""
+        self,
+        dying: WorkerProcess,
+        starting: asyncio.Future[WorkerProcess],
+        wanted: tuple[Wanted, ...],
+        cancel: Cancel,
+    ) -> bool:
+        """Let weights travel at once, or as soon as the dying worker's have made room; whether they do."""
         if not wanted:
-            return
-        sizes = [self._find(item.model.name).component(item.component).bytes for item in wanted]
-        if not self._memory.has_room(CONTEXT_ROOM_BYTES + sum(sizes)):
+            return False
+        if not self._memory.has_room(CONTEXT_ROOM_BYTES + sum(map(self._bytes, wanted))):
             await dying.wait_gone()
-        (await self._supervisor.forked(starting)).send(Preload(wanted=tuple(wanted)))
+        try:
+            worker = await self._supervisor.forked(starting)
+        except EngineError:  # said by the one who waits for its start
+            return False
+        if cancel.asked:
+            return False
+        worker.send(Preload(wanted=wanted))
+        return True
+
+    def _bytes(self, wanted: Wanted) -> int:
+        try:
+            return self._find(wanted.model.name).component(wanted.component).bytes
+        except NotFound:  # its folder went just now: the worker says so
+            return 0
 
     async def _start_again(
         self,
-        receipt: Receipt,
         starting: asyncio.Future[WorkerProcess],
+        preloading: asyncio.Future[bool],
         wanted: tuple[Wanted, ...],
-        reload_name: str,
+        cancel: Cancel,
         steps: Steps,
-    ) -> Receipt:
+        reload_name: str,
+    ) -> _Back:
         """Wait for the fresh worker, and for what was resident to be loaded again."""
-        worker = await starting
+        way_out = (
+            f"`turbotui switch {wanted[0].model.name}` loads it" if wanted else "the next work starts one"
+        )
+        try:
+            worker = await starting
+        except EngineError as error:
+            await preloading
+            steps.ended("wait for a fresh worker")
+            return _Back(error=f"no fresh worker became ready: {error}; {way_out}")
         # It began its start long before: what it took of the cleanup's time is what was left of that.
         steps.ended(f"wait until worker {worker.pid} is ready")
-        loaded, error = 0, receipt.error
-        if wanted:
-            back = await self._supervisor.ask(
-                "load", "what was resident", lambda action_id: Restore(action_id=action_id, wanted=wanted)
+        if not wanted:
+            return _Back()
+        if not await preloading and cancel.asked:
+            return _Back(error="cancelled; nothing of it is loaded", error_code=JobCancelled.code)
+        try:
+            receipt = await self._supervisor.ask(
+                "load",
+                cancel.target,
+                lambda action_id: Restore(action_id=action_id, wanted=wanted),
+                cancel=cancel,
             )
-            loaded, error = back.loaded_bytes, error or back.error
-            steps.ended(reload_name, loaded)
-        return replace(receipt, ok=error is None, error=error, loaded_bytes=loaded)
+        except EngineError as error:
+            steps.ended(reload_name, 0)
+            return _Back(error=f"{names_of(wanted)} did not come back: {error}; {way_out}")
+        steps.ended(reload_name, receipt.loaded_bytes)
+        return _Back(error=receipt.error, error_code=receipt.error_code, loaded_bytes=receipt.loaded_bytes)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Back:
+    """What a fresh worker has of what was resident."""
+
+    error: str | None = None
+    error_code: str | None = None
+    loaded_bytes: int = 0
 
 
 def _promise(wanted: Sequence[Wanted]) -> str:

@@ -482,14 +482,6 @@ class Supervisor:
         self.on_late(action.action, action.target, self.issue(receipt))
         self._on_change()
 
-    def cancel_reloads(self) -> list[str]:
-        """Ask the worker to give up the reloads that it is at; what they are of."""
-        reloads = {number: action for number, action in self._actions.items() if action.action == "load"}
-        for action_id in reloads:
-            if self._worker is not None:
-                self._worker.send(CancelAction(action_id=action_id))
-        return [action.target for action in reloads.values()]
-
     def let_go(self, reason: str) -> WorkerProcess | None:
         """Stop the worker where it is, in a job or a call that hangs, and forget it.
 

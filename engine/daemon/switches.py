@@ -47,6 +47,8 @@ class Switches:
         self._find = find
         self.under_way: Switching | None = None
         """The one that has the device."""
+        self.reloads: list[Cancel] = []
+        """Of the cleanups whose weights travel."""
         self._cancels: list[Cancel] = []
         """Of the switches that were asked for and have no receipt yet."""
 
@@ -83,16 +85,14 @@ class Switches:
             NotNow: there is none.
         """
         chosen = [cancel for cancel in self._cancels if model in (None, cancel.target)]
-        for cancel in chosen:
-            cancel.ask()
-        if chosen:
-            return tuple(cancel.target for cancel in chosen)
-        # Not beside a switch: what brings the previous model back is a reload as well.
-        reloads = self._supervisor.cancel_reloads() if model is None and not self._cancels else []
-        if not reloads:
+        if model is None and not chosen:
+            chosen = list(self.reloads)
+        if not chosen:
             what = "no switch or reload" if model is None else f"no switch to {model}"
             raise NotNow(f"{what} is under way, so there is nothing to give up")
-        return tuple(reloads)
+        for cancel in chosen:
+            cancel.ask()
+        return tuple(cancel.target for cancel in chosen)
 
     async def _switch(
         self, worker: WorkerProcess, model: Model, reserve_bytes: int, cancel: Cancel

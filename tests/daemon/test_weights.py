@@ -220,6 +220,7 @@ def test_a_reload_given_up_at_any_time_leaves_all_of_it_or_nothing(live: LiveEng
     if receipt.ok:
         until_resident(live, whole)
     else:
+        assert receipt.error_code == "cancelled"
         assert receipt.error is not None and "cancelled; nothing of it is loaded" in receipt.error
         until_resident(live, set())
     assert switch(live, SMALL).ok

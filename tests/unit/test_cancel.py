@@ -69,7 +69,6 @@ class FakeSupervisor:
         self.asked: list[Any] = []
         self.issued: list[Receipt] = []
         self.answers: list[Callable[[Any, Cancel | None], Any]] = []
-        self.reloads: list[str] = []
         self.gone = asyncio.Event()
         self.residents = SimpleNamespace(present=lambda: [("small", "dit")])
 
@@ -96,9 +95,6 @@ class FakeSupervisor:
     def let_go(self, reason: str) -> FakeWorker:
         self.gone.set()
         return self.worker
-
-    def cancel_reloads(self) -> list[str]:
-        return self.reloads
 
     def busy(self, state: str) -> None:
         pass
@@ -209,7 +205,8 @@ async def test_the_worker_is_told_once_it_has_the_switch_and_its_receipt_counts(
 async def test_only_the_switch_that_is_named_is_given_up(
     switches: Switches, supervisor: FakeSupervisor
 ) -> None:
-    supervisor.reloads = ["what was resident"]
+    reload = Cancel("what was resident")
+    switches.reloads.append(reload)
     async with supervisor.device_lock:
         task = switching(switches)
         await settle()
@@ -218,7 +215,9 @@ async def test_only_the_switch_that_is_named_is_given_up(
         assert switches.cancel(None) == ("large",)
         await task
     # With no switch it is the reload that is meant.
+    assert not reload.asked
     assert switches.cancel(None) == ("what was resident",)
+    assert reload.asked
 
 
 @pytest.mark.parametrize("given_up", [True, False], ids=["given up", "failed"])
