@@ -459,9 +459,7 @@ class Supervisor:
         worker = await self.ensure_worker()
         action_id = next(self._action_ids)
         answer: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
-        asked = _Action(
-            action=action, target=target, answer=answer, on_unloaded=on_unloaded, on_step=on_step
-        )
+        asked = _Action(action=action, target=target, answer=answer, on_unloaded=on_unloaded, on_step=on_step)
         self._actions[action_id] = asked
         worker.send(message(action_id))
         if cancel is not None:
