@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,17 +110,30 @@ def load_config(path: Path, environ: dict[str, str] | None = None, *, section: s
     if section is not None:
         tables = {name: table for name, table in tables.items() if name == section}
     _refuse_unknown(tables, Config, str(path), "")
+    variables: dict[str, str] = {}
     for name, value in env.items():
         if name.startswith(ENV_PREFIX) and name not in NOT_SETTINGS:
             table, _, key = name.removeprefix(ENV_PREFIX).lower().partition("_")
             if table in ("engine", "console") and section in (None, table):
                 tables.setdefault(table, {})[key] = value
+                variables[f"{table}.{key}"] = name
     _refuse_unknown(tables, Config, "the environment", "")
     _read_sizes(tables)
     try:
         return msgspec.convert(tables, Config, strict=False)
     except (msgspec.ValidationError, ValueError) as error:
-        raise InvalidRequest(f"a setting in {path} or the environment is wrong: {error}") from error
+        raise InvalidRequest(_told(str(error), path, variables)) from error
+
+
+def _told(error: str, path: Path, variables: dict[str, str]) -> str:
+    """What is wrong with which setting, and whether the file has it or a variable; those by setting."""
+    text, _, place = error.partition(" - at `$.")
+    setting = place.rstrip("`")
+    if "." in setting:  # else it is a sentence of ours, which names its setting
+        text = f"{setting}: {text}"
+    words = re.split(r"[^\w.]+", text.replace(":", " "))
+    where = next((name for setting, name in variables.items() if setting in words), str(path))
+    return f"{where} is wrong: {text}"
 
 
 def _read_sizes(tables: dict[str, Any]) -> None:

@@ -69,6 +69,23 @@ def test_a_wrong_setting_is_refused_by_name(
         load(tmp_path, text, **environ)
 
 
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("-1", "engine.memory_budget_bytes must be at least 1, got -1"),
+        ("many", "engine.memory_budget_bytes"),
+    ],
+)
+def test_a_wrong_variable_is_named_as_what_it_is(tmp_path: Path, value: str, told: str) -> None:
+    with pytest.raises(InvalidRequest) as error:
+        load(tmp_path, "[engine]\nmax_queue = 5", TURBOTUI_ENGINE_MEMORY_BUDGET_BYTES=value)
+    assert told in str(error.value) and "$" not in str(error.value)
+    with pytest.raises(InvalidRequest, match=r"^TURBOTUI_ENGINE_MAX_QUEUE is wrong: engine.max_queue: Exp"):
+        load(tmp_path, "", TURBOTUI_ENGINE_MAX_QUEUE="many")
+    with pytest.raises(InvalidRequest, match=r"config.toml is wrong: engine.max_queue must be .* got 0$"):
+        load(tmp_path, "[engine]\nmax_queue = 0", TURBOTUI_ENGINE_LOG_BYTES="1 MiB")
+
+
 def test_the_engine_does_not_mind_a_mistake_in_the_consoles_section(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text("[engine]\nmax_queue = 5\n[console]\nthone = 1")
