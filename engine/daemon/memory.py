@@ -44,6 +44,8 @@ class Budget:
     """If nobody else were there."""
     held_by: str
     """Who holds what is missing, in words."""
+    limit_bytes: int | None = None
+    """What engine.memory_budget_bytes allows, where that is less than the empty device has."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -226,10 +228,19 @@ class MemoryView:
         if kept := self._config.keep_free_bytes:
             held_by += f"; engine.keep_free_bytes keeps {size_text(kept)} for others"
         now_bytes -= kept
-        if (limit := self._config.memory_budget_bytes) is not None:
-            now_bytes, empty_bytes = min(now_bytes, limit), min(empty_bytes, limit)
-            held_by += f"; engine.memory_budget_bytes is {size_text(limit)}"
-        return Budget(now_bytes=max(0, now_bytes), empty_bytes=max(0, empty_bytes), held_by=held_by)
+        limit = self._config.memory_budget_bytes
+        if limit is not None and limit >= empty_bytes:
+            limit = None  # to raise it would help nobody
+        if limit is not None:
+            if limit < now_bytes:
+                held_by += f"; engine.memory_budget_bytes is {size_text(limit)}"
+            now_bytes, empty_bytes = min(now_bytes, limit), limit
+        return Budget(
+            now_bytes=max(0, now_bytes),
+            empty_bytes=max(0, empty_bytes),
+            held_by=held_by,
+            limit_bytes=limit,
+        )
 
     def _start_of(self, pid: int) -> float | None:
         """When a process of ours began, by the wall clock; looked up once for each."""

@@ -7,13 +7,14 @@ from engine.daemon.memory import Budget, MemoryView
 from engine.daemon.prompts import KeptPrompts
 from engine.daemon.queue import Plan, never_fits, waits_for
 from engine.daemon.supervisor import Supervisor
-from engine.errors import EngineError, ModelUnusable, NotNow
+from engine.errors import DoesNotFit, EngineError, ModelUnusable, NotNow
 from engine.models.catalog import Catalog
 from engine.models.model import Model
 from engine.planning.explaining import explain_job, explain_switch
 from engine.planning.footprint import DeviceKind, Footprint, estimate_footprint
 from engine.planning.residency import Needed, Resident, Stage
 from engine.planning.stages import JobStage, job_stages, returning
+from engine.units import size_text
 from engine.wire import Explanation, PlanStep
 
 SWITCH_RESERVE_BYTES = 2**30
@@ -81,7 +82,7 @@ class Planner:
                     back=[self._stage(plan, stage) for stage in returning(plan.model.kind, stages)],
                 )
             except EngineError as error:
-                reason = str(error)
+                reason = _with_setting(error, budget)
         size = f"{admitted.width}x{admitted.height}, {admitted.frames} frames, {admitted.steps} steps"
         return Explanation(
             target=f"job: {plan.model.name} at {size}",
@@ -114,7 +115,7 @@ class Planner:
                 reserve_bytes=reserve,
             )
         except EngineError as error:
-            reason = str(error)
+            reason = _with_setting(error, budget)
         held = steps[-1].held_bytes if steps else sum(item.bytes for item in self._residents())
         return Explanation(
             target=f"switch: {model.name}",
@@ -178,3 +179,11 @@ class Planner:
     @property
     def _device_kind(self) -> DeviceKind:
         return "cpu" if self._memory.device_id == "cpu" else "cuda"
+
+
+def _with_setting(error: EngineError, budget: Budget) -> str:
+    """Why it does not fit, with the setting that is in the way, if one is."""
+    limited = budget.limit_bytes is not None and budget.now_bytes == budget.limit_bytes
+    if not limited or not isinstance(error, DoesNotFit):
+        return str(error)
+    return f"{error}, or raise engine.memory_budget_bytes, which is {size_text(budget.now_bytes)}"

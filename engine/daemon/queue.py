@@ -380,11 +380,15 @@ def waits_for(peak_bytes: int, budget: Budget) -> str | None:
 def never_fits(plan: Plan, budget: Budget) -> str:
     """Why a request is refused for good, and the way out."""
     admitted = plan.admitted
-    return (
+    what = (
         f"{plan.model.name} at {admitted.width}x{admitted.height} with {admitted.frames} frames needs "
-        f"{size_text(plan.footprint.peak_bytes)}, and the empty device has {size_text(budget.empty_bytes)}; "
-        "choose a smaller resolution, fewer frames or a smaller model"
+        f"{size_text(plan.footprint.peak_bytes)}, and "
     )
+    smaller = "choose a smaller resolution, fewer frames or a smaller model"
+    if budget.limit_bytes is not None:
+        limit = size_text(budget.limit_bytes)
+        return f"{what}engine.memory_budget_bytes allows {limit}; raise that, or {smaller}"
+    return f"{what}the empty device has {size_text(budget.empty_bytes)}; {smaller}"
 
 
 def code_and_text(error: Exception) -> tuple[str, str]:

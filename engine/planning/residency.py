@@ -94,6 +94,9 @@ class Stage:
     """Components that may be loaded under it for later stages; None for all that those need."""
 
 
+# Whether a setting or another tenant is in the way, only the daemon knows, and says.
+SMALLER_WORK = "take fewer frames or a smaller resolution"
+SMALLER_WEIGHTS = "take a smaller model, or one with int8 weights"
 REST = "rest"
 """Called so where nothing runs: after a job's last stage."""
 
@@ -170,10 +173,11 @@ def _evictions(
     need_bytes = sum(item.bytes for item in needed) + working_bytes
     if need_bytes > budget_bytes:
         names = " + ".join(item.label for item in needed) or "its work"
+        weights = need_bytes - working_bytes
         raise DoesNotFit(
             f"{stage} needs {size_text(need_bytes)} ({names} and {size_text(working_bytes)} of working "
-            f"memory) and the budget is {size_text(budget_bytes)}; take fewer frames or a smaller "
-            "resolution, or raise the budget"
+            f"memory) and the budget is {size_text(budget_bytes)}; "
+            f"{SMALLER_WORK if weights < budget_bytes else SMALLER_WEIGHTS}"
         )
     others = [item for item in here if item.label not in wanted]
     excess = need_bytes + sum(item.bytes for item in others) - budget_bytes
@@ -245,8 +249,7 @@ def plan_switch(
     if largest.bytes + reserve_bytes > budget_bytes:
         raise DoesNotFit(
             f"{largest.label} needs {size_text(largest.bytes)}, the work of its largest stage "
-            f"{size_text(reserve_bytes)}, and the budget is {size_text(budget_bytes)}; "
-            "raise the budget or take a smaller model"
+            f"{size_text(reserve_bytes)}, and the budget is {size_text(budget_bytes)}; {SMALLER_WEIGHTS}"
         )
     chosen: list[Needed] = []
     left = budget_bytes - reserve_bytes
