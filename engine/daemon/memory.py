@@ -314,6 +314,8 @@ class MemoryView:
                 name=process.name,
                 command=process.command,
                 started_at=process.started_at,
+                start_time=process.start_time,
+                container=process.container,
                 ours=self._label(process.pid),  # type: ignore[arg-type]  # our own labels
             )
             for process in reading.processes

@@ -5,12 +5,10 @@ A pid alone is reused, and a name survives a restart; all three together cannot 
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from engine.jobs.model import Owner
-
-_TICKS = os.sysconf("SC_CLK_TCK")
+from engine.telemetry.procfs import read_stat, same_start
 
 
 def read_boot_id(proc: Path = Path("/proc")) -> str:
@@ -23,15 +21,8 @@ def read_boot_id(proc: Path = Path("/proc")) -> str:
 
 def read_start_time(pid: int, proc: Path = Path("/proc")) -> float | None:
     """Seconds since boot at which `pid` started, or None when there is no such process or it is a zombie."""
-    try:
-        stat = (proc / str(pid) / "stat").read_bytes()
-    except OSError:
-        return None
-    # The name in parentheses may itself hold spaces and parentheses.
-    fields = stat[stat.rindex(b")") + 2 :].split()
-    if fields[0] in (b"Z", b"X"):
-        return None
-    return int(fields[19]) / _TICKS
+    stat = read_stat(pid, proc)
+    return None if stat is None or stat.ended else stat.start_time
 
 
 def is_alive(owner: Owner, proc: Path = Path("/proc")) -> bool:
@@ -41,4 +32,4 @@ def is_alive(owner: Owner, proc: Path = Path("/proc")) -> bool:
     started = read_start_time(owner.worker_pid, proc)
     if started is None:
         return False
-    return owner.worker_start_time is None or abs(started - owner.worker_start_time) < 0.5 / _TICKS
+    return owner.worker_start_time is None or same_start(started, owner.worker_start_time)

@@ -119,6 +119,8 @@ class DeviceReader:
             name=who.name,
             command=who.command,
             started_at=who.started_at,
+            start_time=who.start_time,
+            container=who.container,
         )
 
     def _fault(self, kind: str, detail: str) -> None:

@@ -111,7 +111,8 @@ class ProbeProcess:
             processes = nvml.read_processes(device)
         except NvmlFault:
             return UNKNOWN
-        return Held(num_bytes=processes.get(trace.pid), listed=trace.pid in processes, alive=rss is not None)
+        # A zombie, whose parent has not waited for it yet, has no pages and holds nothing.
+        return Held(num_bytes=processes.get(trace.pid), listed=trace.pid in processes, alive=bool(rss))
 
     # ----------------------------------------------------------------- host
 

@@ -1,24 +1,15 @@
-"""Who a pid on a GPU is: user, name, command line and start, as /proc shows them to us.
-
-What other users put into their command lines is hostile text until it is cleaned here.
-"""
+"""Who a pid on a GPU is: user, name, command line, start and container, as /proc shows them to us."""
 
 from __future__ import annotations
 
-import os
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 
+from engine.telemetry.procfs import NAME_LIMIT, clean, holds_gpu_file, read_container, read_stat
+
 COMMAND_LIMIT = 300
-NAME_LIMIT = 64
-ELLIPSIS = "…"
-REPLACEMENT = "\ufffd"
-_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-_GPU_FILES = ("/dev/nvidia", "/dev/dxg")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,6 +21,9 @@ class ProcessIdentity:
     command: str = ""
     started_at: float | None = None
     """Wall-clock seconds, for display only."""
+    start_time: float | None = None
+    """Seconds since boot by the kernel's clock: with the pid, who it is."""
+    container: str | None = None
 
 
 class ProcessTable:
@@ -52,11 +46,14 @@ class ProcessTable:
 
     def _read(self, pid: int) -> ProcessIdentity:
         known = self._known.get(pid)
+        stat = read_stat(pid)
+        if stat is None:
+            return ProcessIdentity()
+        if known is not None and known.start_time == stat.start_time:
+            return known
         try:
             process = psutil.Process(pid)
             started_at = process.create_time()
-            if known is not None and known.started_at == started_at:
-                return known
             if holds_gpu_file(pid) is False:
                 # Some drivers give pids of the host's namespace, which here belong to somebody else.
                 return ProcessIdentity()
@@ -66,29 +63,17 @@ class ProcessTable:
                 command = _read_command(process)
         except (psutil.Error, OSError, ValueError):
             return ProcessIdentity()
-        return ProcessIdentity(user=user, name=name, command=command, started_at=started_at)
-
-
-def holds_gpu_file(pid: int, proc: Path = Path("/proc")) -> bool | None:
-    """Whether `pid` has a GPU's device file open; None where we may not look."""
-    try:
-        entries = list((proc / str(pid) / "fd").iterdir())
-    except OSError:
-        return None
-    return any(_link(entry).startswith(_GPU_FILES) for entry in entries)
-
-
-def _link(entry: Path) -> str:
-    try:
-        return os.readlink(entry)
-    except OSError:
-        return ""  # closed since it was listed
-
-
-def clean(text: str, limit: int) -> str:
-    """`text` as one line of at most `limit` characters with nothing that acts on a terminal."""
-    shown = "".join(REPLACEMENT if unicodedata.category(c) in _HIDDEN else c for c in text[: limit + 1])
-    return shown if len(shown) <= limit else shown[: limit - 1] + ELLIPSIS
+        identity = ProcessIdentity(
+            user=user,
+            name=name,
+            command=command,
+            started_at=started_at,
+            start_time=stat.start_time,
+            container=read_container(pid),
+        )
+        # The pid may have gone to somebody else between two of these looks.
+        again = read_stat(pid)
+        return identity if again is not None and again.start_time == stat.start_time else ProcessIdentity()
 
 
 def _read_command(process: psutil.Process) -> str:

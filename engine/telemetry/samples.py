@@ -43,6 +43,9 @@ class ProcessReading(msgspec.Struct, frozen=True, kw_only=True):
     name: str = ""
     command: str = ""
     started_at: float | None = None
+    start_time: float | None = None
+    """Seconds since boot by the kernel's clock: with `pid`, an identity."""
+    container: str | None = None
 
 
 class DeviceReading(msgspec.Struct, frozen=True, kw_only=True, tag=True):

@@ -84,6 +84,10 @@ class DeviceProcess(Wire):
     name: str = ""
     command: str = ""
     started_at: float | None = None
+    start_time: float | None = None
+    """Seconds since boot by the kernel's clock: with `pid` an identity, which a kill must name."""
+    container: str | None = None
+    """Where it runs, as `docker 3f2a9c1b`; None for no container or an unknown one."""
     ours: Literal["worker", "nursery", "daemon", "probe"] | None = None
 
 

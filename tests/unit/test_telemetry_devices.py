@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from engine.jobs.liveness import read_start_time
 from engine.telemetry import processes
 from engine.telemetry.devices import DeviceReader
 from engine.telemetry.nvml import NvmlFault
@@ -45,6 +46,7 @@ def test_each_card_gives_a_reading_with_its_processes(monkeypatch):
     assert (process.pid, process.bytes) == (os.getpid(), 3 * GIB)
     assert "pytest" in process.command
     assert process.started_at is not None and process.user
+    assert process.start_time == read_start_time(os.getpid())
     assert (second.processes, faults) == ((), [])
 
 
