@@ -256,6 +256,7 @@ _RECEIPT_SYMBOLS = {
     "cleanup": "↻",
     "warm": "◌",
     "drop_warm": "◌",
+    "kill": "✕",
 }
 OTHER_SYMBOL = "•"
 """Of an action that a newer engine knows."""

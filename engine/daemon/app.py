@@ -35,6 +35,7 @@ from engine.wire import (
     JobForecast,
     JobMove,
     JobSpec,
+    KillRequest,
     LogLine,
     MemoryHistory,
     ModelStatus,
@@ -193,6 +194,12 @@ def _add_memory_routes(app: FastAPI, engine: Engine) -> None:
     async def cleanup(request: CleanupRequest) -> Receipt:
         """End the worker, whatever it does, and start a fresh one."""
         return await engine.cleanup(request)
+
+    @app.post("/kill")
+    async def kill(request: KillRequest, connection: Request) -> Receipt:
+        """End one process that holds a GPU; `pid` and `start_time` as /status shows them."""
+        asked_by = f"{connection.client.host}, pid {connection.client.port}" if connection.client else "?"
+        return await engine.kill(request, asked_by=asked_by)
 
     @app.post("/warm")
     async def warm(request: WarmRequest) -> Receipt:

@@ -17,6 +17,7 @@ from engine.daemon.actions import Actions
 from engine.daemon.demo import make_demo_models
 from engine.daemon.devices import DeviceInUse
 from engine.daemon.events import EventHub
+from engine.daemon.kill import Kill
 from engine.daemon.lock import EngineLock
 from engine.daemon.logbook import LogBook
 from engine.daemon.memory import MemoryView
@@ -24,12 +25,14 @@ from engine.daemon.nursery import Nursery
 from engine.daemon.planner import Planner
 from engine.daemon.probe import Probe
 from engine.daemon.prompts import KeptPrompts
+from engine.daemon.proofs import Proofs
 from engine.daemon.queue import QueueRunner, never_fits
 from engine.daemon.read_ahead import ReadAhead
 from engine.daemon.readiness import FirstReading
 from engine.daemon.server import SocketServer
 from engine.daemon.supervisor import Supervisor
 from engine.daemon.threads import in_thread
+from engine.daemon.victims import Victims
 from engine.embeddings import EmbeddingStore
 from engine.errors import DoesNotFit, InvalidRequest, NotFound, NotNow
 from engine.jobs.liveness import is_alive, read_start_time
@@ -59,6 +62,7 @@ from engine.wire import (
     JobMove,
     JobSpec,
     JobsReordered,
+    KillRequest,
     Logged,
     LogLine,
     MemoryHistory,
@@ -152,6 +156,13 @@ class Engine:
             models=self.catalog.models,
             running=lambda: self.queue.running.id if self.queue.running else None,
             kept_file=paths.state / "warm.json",
+        )
+        self._kill = Kill(
+            Victims(devices=self.memory.statuses, ours=self._pids),
+            Proofs(self.probe),
+            self.logbook,
+            issue=self.supervisor.issue,
+            stepped=self.supervisor.stepped,
         )
         prompts = KeptPrompts(EmbeddingStore(paths.embeddings, self._config.embedding_cache_bytes))
         self.planner = Planner(self.catalog, self.supervisor, self.memory, prompts, self._config)
@@ -467,6 +478,9 @@ class Engine:
 
     async def cleanup(self, request: CleanupRequest) -> Receipt:
         return await self.actions.cleanup(reload=request.reload)
+
+    async def kill(self, request: KillRequest, *, asked_by: str) -> Receipt:
+        return await self._kill.run(request, asked_by=asked_by)
 
     async def warm(self, request: WarmRequest) -> Receipt:
         if request.model is None:

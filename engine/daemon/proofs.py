@@ -1,7 +1,9 @@
-"""What the probe saw of a worker's memory, as the proof of an action's receipt. Event loop's thread only."""
+"""What the probe saw of a process's memory, as the proof of an action's receipt. Event loop's thread only."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 
 from engine.daemon.probe import Probe
@@ -18,17 +20,30 @@ LOOK_TIMEOUT_S = 0.2
 
 
 class Proofs:
-    """Looks at worker processes from outside."""
+    """Looks at processes from outside."""
 
     def __init__(self, probe: Probe) -> None:
         self._probe = probe
 
     async def held_by(self, worker: WorkerProcess) -> int | None:
         """What the worker's process holds on its device at this moment."""
-        seen = await self._probe.trace(
-            worker.pid, worker.device_id, until_bytes=2**62, timeout_s=LOOK_TIMEOUT_S
+        return await self.held_on(worker.pid, (worker.device_id,))
+
+    async def held_on(self, pid: int, device_ids: Sequence[str]) -> int | None:
+        """What any process holds on these devices together at this moment."""
+        traces = (
+            self._probe.trace(pid, device_id, until_bytes=2**62, timeout_s=LOOK_TIMEOUT_S)
+            for device_id in device_ids
         )
-        return seen.start_bytes if seen is not None else None
+        return _sum([None if seen is None else seen.start_bytes for seen in await asyncio.gather(*traces)])
+
+    async def left_on(self, pid: int, device_ids: Sequence[str], *, ended: bool) -> int | None:
+        """What the driver still counts for a process; one that has `ended` is watched until it is nothing."""
+        timeout_s = PROOF_TIMEOUT_S if ended else LOOK_TIMEOUT_S
+        traces = (
+            self._probe.trace(pid, device_id, until_bytes=0, timeout_s=timeout_s) for device_id in device_ids
+        )
+        return _sum([None if seen is None else seen.end_bytes for seen in await asyncio.gather(*traces)])
 
     async def of_return(
         self,
@@ -92,3 +107,8 @@ class Proofs:
             proof_reason=unseen or ("no GPU: the worker's resident set is the proof" if on_cpu else None),
             steps=tuple(steps.taken),
         )
+
+
+def _sum(sizes: Sequence[int | None]) -> int | None:
+    """All of them together; None where one is unknown."""
+    return None if None in sizes else sum(size or 0 for size in sizes)

@@ -85,6 +85,15 @@ def read_uid(pid: int, proc: Path = PROC) -> int | None:
     return None
 
 
+def read_wait(pid: int, proc: Path = PROC) -> str | None:
+    """The kernel's function that `pid` waits in; None where it is not told."""
+    try:
+        name = (proc / str(pid) / "wchan").read_bytes().decode("ascii", "replace").strip()
+    except OSError:
+        return None
+    return clean(name, NAME_LIMIT) if name not in ("", "0") else None
+
+
 def holds_gpu_file(pid: int, proc: Path = PROC) -> bool | None:
     """Whether `pid` has a GPU's device file open; None where we may not look."""
     try:

@@ -68,6 +68,7 @@ ReceiptAction: TypeAlias = Literal[
     "cleanup",  # the worker was ended and replaced
     "warm",  # weight files were registered in host memory
     "drop_warm",  # and let go of
+    "kill",  # a process that a person picked was ended
 ]
 
 

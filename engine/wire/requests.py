@@ -37,6 +37,18 @@ class CleanupRequest(Wire):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class KillRequest(Wire):
+    """End one process that holds a GPU: SIGTERM, and SIGKILL where it has not ended after `grace_s`."""
+
+    pid: int
+    start_time: float | None = None
+    """As `DeviceProcess` showed it to the person who asks; nothing is sent without it, or to another."""
+    other_user: bool = False
+    """Also if it is another user's."""
+    grace_s: float = 5.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class WarmRequest(Wire):
     """Weight files to keep in host memory, or to let go of: a component's, a model's or (None) all."""
 

@@ -34,6 +34,7 @@ from engine.wire import (
     JobForecast,
     JobMove,
     JobSpec,
+    KillRequest,
     LogLine,
     MemoryHistory,
     ModelStatus,
@@ -122,6 +123,9 @@ class HttpClient:
 
     def cleanup(self, request: CleanupRequest) -> Receipt:
         return self._post("/cleanup", Receipt, request, timeout=LONG_TIMEOUT_S)
+
+    def kill(self, request: KillRequest) -> Receipt:
+        return self._post("/kill", Receipt, request, timeout=LONG_TIMEOUT_S)
 
     def warm(self, request: WarmRequest) -> Receipt:
         return self._post("/warm", Receipt, request, timeout=LONG_TIMEOUT_S)

@@ -27,6 +27,7 @@ from engine.wire import (
     JobForecast,
     JobMove,
     JobSpec,
+    KillRequest,
     LogLine,
     MemoryHistory,
     ModelStatus,
@@ -244,6 +245,13 @@ class ScriptedClient:
     def cleanup(self, request: CleanupRequest) -> Receipt:
         receipt = Receipt(action="cleanup", target="", ok=True, elapsed_s=1.0, proof="nvml-process")
         answer: Receipt = self._answer("cleanup", request, default=receipt)
+        return answer
+
+    def kill(self, request: KillRequest) -> Receipt:
+        receipt = Receipt(
+            action="kill", target=str(request.pid), ok=True, elapsed_s=0.5, proof="nvml-process"
+        )
+        answer: Receipt = self._answer("kill", request, default=receipt)
         return answer
 
     def warm(self, request: WarmRequest) -> Receipt:

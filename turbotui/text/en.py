@@ -258,6 +258,7 @@ TEXTS: dict[str, str] = {
     "receipt.did_cleanup": "cleanup",
     "receipt.did_warm": "warm",
     "receipt.did_drop_warm": "let go",
+    "receipt.did_kill": "kill",
     # choices
     "choices.type": "type to find",
     "choices.keys": "↵ chooses  esc back",
