@@ -21,6 +21,7 @@ from turbotui.subcommands import (
     lifecycle,
     memory,
     models,
+    processes,
     switch,
     watch,
 )
@@ -88,6 +89,8 @@ for _command in (
     memory.cleanup,
     memory.warm,
     memory.drop_warm,
+    processes.ps,
+    processes.kill,
     explain.explain,
     cache.cache,
     watch.status,

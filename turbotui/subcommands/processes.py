@@ -1,0 +1,124 @@
+"""The commands about processes on the GPUs, anybody's: list them, and end one."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable
+
+import click
+
+from engine.errors import InvalidRequest
+from engine.wire import DeviceProcess, DeviceStatus, KillRequest, Status
+from turbotui.format import bytes_text, seconds
+from turbotui.subcommands.output import note, table
+from turbotui.subcommands.receipts import show_receipt
+from turbotui.subcommands.session import json_option, open_session
+from turbotui.subcommands.steps import steps_shown
+
+UNKNOWN = "-"
+
+
+@click.command()
+@json_option
+def ps(json: bool) -> None:
+    """List every process on a GPU, whoever's: its owner, memory, age, container and command.
+
+    With --json: the processes of each device, by the device's id.
+    """
+    session = open_session(json=json)
+    devices = session.client().status().devices
+    session.show({device.id: device.processes for device in devices}, lambda: _lines(devices))
+
+
+@click.command()
+@click.argument("pid", type=int)
+@click.option("--yes", "-y", is_flag=True, help="Do not ask; needed where there is no terminal to ask on.")
+@click.option("--other-user", is_flag=True, help="Also if it is another user's.")
+@click.option(
+    "--grace",
+    type=click.FloatRange(0, 600),
+    default=5.0,
+    show_default=True,
+    help="Seconds from SIGTERM to SIGKILL.",
+)
+@json_option
+def kill(pid: int, yes: bool, other_user: bool, grace: float, json: bool) -> None:
+    """End the process PID, which holds a GPU: SIGTERM, then SIGKILL, and the proof of what came back.
+
+    Only ever that one process, and only if it is still the one that is shown. The engine's own
+    worker is ended by `turbotui cleanup` or `turbotui park`.
+    """
+    session = open_session(json=json)
+    client = session.client()
+    found = _find(client.status(), pid)
+    if not found or found[0][1].ours is not None:
+        # Without a start time nothing is ever ended: the engine says what stands against it.
+        show_receipt(session, client.kill(KillRequest(pid=pid)))
+        return
+    process = found[0][1]
+    if not yes and not sys.stdin.isatty():
+        raise InvalidRequest(f"kill ends process {pid} and there is no terminal to ask on; add --yes")
+    note(_sentence(found))
+    if not yes:
+        click.confirm("End it?", abort=True, err=True)
+        others = process.user is not None and process.user != client.hello().user
+        if others and not other_user:
+            note(f"it belongs to {process.user}, who may still need it")
+            other_user = click.confirm("End another user's process?", abort=True, err=True)
+    request = KillRequest(pid=pid, start_time=process.start_time, other_user=other_user, grace_s=grace)
+    with steps_shown(client, "kill"):
+        receipt = client.kill(request)
+    show_receipt(session, receipt)
+
+
+def _find(status: Status, pid: int) -> list[tuple[DeviceStatus, DeviceProcess]]:
+    """The process on each GPU that it is on."""
+    return [
+        (device, process)
+        for device in status.devices
+        if device.kind == "cuda"
+        for process in device.processes
+        if process.pid == pid
+    ]
+
+
+def _sentence(found: list[tuple[DeviceStatus, DeviceProcess]]) -> str:
+    """What would be ended: who, where, how much, how old."""
+    process = found[0][1]
+    where = ", ".join(f"{bytes_text(there.bytes)} on GPU {device.index}" for device, there in found)
+    inside = f", in {process.container}" if process.container else ""
+    return (
+        f"ends process {process.pid} of {process.user or 'an unknown user'}, {where}, "
+        f"{_age(process)} old{inside}: {_command(process)}"
+    )
+
+
+def _lines(devices: Iterable[DeviceStatus]) -> Iterable[str]:
+    rows = [
+        [
+            device.id if device.index is None else str(device.index),
+            str(process.pid),
+            process.user or UNKNOWN,
+            bytes_text(process.bytes),
+            _age(process),
+            process.container or UNKNOWN,
+            _command(process),
+        ]
+        for device in devices
+        for process in device.processes
+    ]
+    if not rows:
+        return ["no process is on a GPU that the engine reads"]
+    return table(
+        [["gpu", "pid", "owner", "memory", "age", "container", "command"], *rows], right=frozenset({1, 3, 4})
+    )
+
+
+def _age(process: DeviceProcess) -> str:
+    return seconds(None if process.started_at is None else max(0.0, time.time() - process.started_at))
+
+
+def _command(process: DeviceProcess) -> str:
+    mark = f"[turbotui {process.ours}] " if process.ours else ""
+    return mark + (process.command or process.name or UNKNOWN)
