@@ -16,7 +16,9 @@ import msgspec
 import pytest
 
 from engine.telemetry.outbox import Outbox
+from engine.telemetry.probe import ProbeProcess
 from engine.telemetry.samples import DeviceReading, FromProbe, HostReading, ProbeFault, Trace, Traced, Watch
+from tests.fake_nvml import FakeNvml, card
 
 DECODER = msgspec.json.Decoder(FromProbe)
 ROOT = Path(__file__).parents[2]
@@ -331,3 +333,15 @@ def test_a_broken_pipe_is_told_once():
     assert broken.wait(5)
     outbox.close(5)
     os.close(write_end)
+
+
+def test_a_zombie_that_nobody_waits_for_holds_nothing() -> None:
+    card_ = card(0)
+    probe = ProbeProcess()
+    probe._nvml, probe._devices = FakeNvml(card_), {card_.device.device_id: card_.device}
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    asked = Trace(trace_id=1, pid=child.pid, device_id=card_.device.device_id, until_bytes=0, timeout_s=0.0)
+    held = probe._held(asked)
+    assert not held.listed and not held.alive
+    child.wait()
