@@ -432,6 +432,14 @@ def test_an_explanation_says_what_it_rests_on(engine: StandIn, capsys: pytest.Ca
     assert capsys.readouterr().out.splitlines()[3] == "its embedding is kept"
 
 
+def test_a_cleanup_without_a_worker_does_not_rule_out_one_that_starts(
+    engine: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine.answers["/status"] = (200, replace(STATUS, workers=()))
+    assert main(["cleanup", "--yes"]) == 0
+    assert "no worker runs; one that is starting would be ended" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("options", "reload"), [([], True), (["--no-reload"], False)])
 def test_a_cleanup_tells_what_it_ends_before_it_does(
     options: list[str], reload: bool, engine: StandIn, capsys: pytest.CaptureFixture[str]

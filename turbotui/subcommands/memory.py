@@ -57,7 +57,8 @@ def _ended_by_cleanup(status: Status) -> list[str]:
         size = "bytes unknown" if back is None else f"{bytes_text(back)} come back"
         job = f"; job {worker.job_id} is interrupted" if worker.job_id is not None else ""
         lines.append(f"ends worker {worker.pid} on {worker.device_id}: {size}{job}")
-    return lines or ["no worker runs; there is nothing to end"]
+    # A worker that is being started may have no process yet, which a cleanup waits for.
+    return lines or ["no worker runs; one that is starting would be ended once it is there"]
 
 
 @click.command()
