@@ -22,7 +22,7 @@ from engine.daemon.switches import Switches
 from engine.daemon.switching import Switching
 from engine.daemon.wanted import names_of, resident_now
 from engine.daemon.worker import WorkerProcess
-from engine.errors import EngineError, JobCancelled, NotFound
+from engine.errors import EngineError, JobCancelled, NotFound, NotNow
 from engine.models.model import Model
 from engine.wire import Receipt
 from engine.worker.channel import Preload, Restore, Wanted
@@ -35,7 +35,7 @@ WHY = "a hard cleanup was asked for"
 
 
 class Cleanup:
-    """Ends workers; who asks while one is under way gets that one's receipt. Event loop's thread only."""
+    """Ends workers; who asks the same while one is under way gets its receipt. Event loop's thread only."""
 
     def __init__(
         self,
@@ -53,15 +53,27 @@ class Cleanup:
         self._switches = switches
         self._find = find
         self._running: asyncio.Task[Receipt] | None = None
+        self._reloads = False
 
     async def run(self, *, reload: bool) -> Receipt:
         """End the worker, prove that its memory is back, and start a fresh one.
 
         Under a job, which ends as interrupted, and with a worker that hangs, as well. With `reload`
         what was resident is loaded again while the fresh worker's libraries warm up.
+
+        Raises:
+            NotNow: one is under way that does not do the same.
         """
         if self._running is None or self._running.done():
+            self._reloads = reload
             self._running = asyncio.create_task(self._run(reload=reload))
+        elif self._reloads and not reload:
+            raise NotNow(
+                "a cleanup with a reload is under way; `turbotui cancel-switch` gives its reload up, "
+                "or ask again once it has ended"
+            )
+        elif reload and not self._reloads:
+            raise NotNow("a cleanup without a reload is under way; ask again once it has ended")
         return await asyncio.shield(self._running)
 
     async def _run(self, *, reload: bool) -> Receipt:

@@ -181,3 +181,15 @@ async def test_a_reload_gives_back_what_was_there(cleanup: Cleanup, supervisor: 
     assert told.ok and told.loaded_bytes == 2**30
     (asked,) = supervisor.asked
     assert isinstance(asked, Restore) and [item.model.name for item in asked.wanted] == ["small"]
+
+
+@pytest.mark.parametrize("reload", [True, False])
+async def test_who_asks_for_another_kind_of_cleanup_does_not_get_the_receipt_of_the_one_under_way(
+    cleanup: Cleanup, supervisor: FakeSupervisor, reload: bool
+) -> None:
+    first, same = (cleaning(cleanup, reload=reload) for _ in range(2))
+    await settle()
+    with pytest.raises(NotNow, match="`turbotui cancel-switch` gives" if reload else "without a reload"):
+        await cleanup.run(reload=not reload)
+    supervisor.ready.set_result(supervisor.fresh)
+    assert await asyncio.wait_for(first, 1) is await asyncio.wait_for(same, 1)
