@@ -9,7 +9,7 @@ while the old one dies.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from engine.daemon.cancel import Cancel
@@ -20,7 +20,7 @@ from engine.daemon.steps import Steps
 from engine.daemon.supervisor import Supervisor
 from engine.daemon.switches import Switches
 from engine.daemon.switching import Switching
-from engine.daemon.wanted import names_of, resident_now
+from engine.daemon.wanted import NOTHING, Resident, resident_now
 from engine.daemon.worker import WorkerProcess
 from engine.errors import EngineError, JobCancelled, NotFound, NotNow
 from engine.models.model import Model
@@ -93,8 +93,9 @@ class Cleanup:
             steps = Steps(lambda step: supervisor.stepped("cleanup", "worker", step))
             # Read in the same moment as the worker is let go: a switch may have ended while the probe looked.
             cut_off = self._switches.under_way
-            wanted = self._to_come_back(cut_off) if reload else ()
-            why = WHY if cut_off is None else f"{WHY}, which {_promise(wanted)}"
+            resident = self._to_come_back(cut_off) if reload else NOTHING
+            wanted = resident.wanted
+            why = WHY if cut_off is None else f"{WHY}, which {_promise(resident)}"
             worker = supervisor.let_go(why)
             if worker is None:  # it ended by itself while the probe looked
                 await waiting
@@ -108,8 +109,11 @@ class Cleanup:
             receipt = await self._proofs.of_end("cleanup", worker, held, steps)
             await waiting
             # What is gone is gone, and proved, whatever becomes of the fresh one.
-            back = await self._start_again(starting, preloading, wanted, cancel, steps, _reload_name(cut_off))
-            error = "; ".join(filter(None, (receipt.error, back.error)))
+            back = await self._start_again(
+                starting, preloading, resident, cancel, steps, _reload_name(cut_off)
+            )
+            lost = f"did not come back: {'; '.join(resident.lost)}" if resident.lost else None
+            error = "; ".join(filter(None, (receipt.error, back.error, lost)))
             receipt = replace(
                 receipt,
                 ok=not error,
@@ -128,7 +132,7 @@ class Cleanup:
             else:
                 waiting.cancel()
 
-    def _to_come_back(self, cut_off: Switching | None) -> tuple[Wanted, ...]:
+    def _to_come_back(self, cut_off: Switching | None) -> Resident:
         """What is resident now; in the middle of a switch what was before it, not the half of both."""
         if cut_off is not None:
             return cut_off.previous
@@ -180,12 +184,13 @@ class Cleanup:
         self,
         starting: asyncio.Future[WorkerProcess],
         preloading: asyncio.Future[bool],
-        wanted: tuple[Wanted, ...],
+        resident: Resident,
         cancel: Cancel,
         steps: Steps,
         reload_name: str,
     ) -> _Back:
         """Wait for the fresh worker, and for what was resident to be loaded again."""
+        wanted = resident.wanted
         way_out = (
             f"`turbotui switch {wanted[0].model.name}` loads it" if wanted else "the next work starts one"
         )
@@ -210,7 +215,7 @@ class Cleanup:
             )
         except EngineError as error:
             steps.ended(reload_name, 0)
-            return _Back(error=f"{names_of(wanted)} did not come back: {error}; {way_out}")
+            return _Back(error=f"{resident.names} did not come back: {error}; {way_out}")
         steps.ended(reload_name, receipt.loaded_bytes)
         return _Back(error=receipt.error, error_code=receipt.error_code, loaded_bytes=receipt.loaded_bytes)
 
@@ -224,8 +229,8 @@ class _Back:
     loaded_bytes: int = 0
 
 
-def _promise(wanted: Sequence[Wanted]) -> str:
-    return f"brings back {names_of(wanted)}" if wanted else "loads nothing again"
+def _promise(resident: Resident) -> str:
+    return f"brings back {resident.names}" if resident.wanted else "loads nothing again"
 
 
 def _reload_name(cut_off: Switching | None) -> str:

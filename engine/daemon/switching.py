@@ -15,11 +15,11 @@ from engine.daemon.look import Look
 from engine.daemon.proofs import Proofs
 from engine.daemon.steps import Steps
 from engine.daemon.supervisor import Supervisor
-from engine.daemon.wanted import names_of
+from engine.daemon.wanted import Resident
 from engine.daemon.worker import WorkerProcess
 from engine.errors import EngineError, JobCancelled, WorkerDied, WorkerReplaced, WorkerStopped
 from engine.wire import Receipt
-from engine.worker.channel import Restore, SwitchTo, Wanted
+from engine.worker.channel import Restore, SwitchTo
 
 
 class Switching:
@@ -33,7 +33,7 @@ class Switching:
         cancel: Cancel,
         *,
         message: Callable[[int], SwitchTo],
-        previous: tuple[Wanted, ...],
+        previous: Resident,
     ) -> None:
         self.target = cancel.target
         self.previous = previous
@@ -140,9 +140,13 @@ class Switching:
 
     async def _bring_back(self, receipt: Receipt) -> Receipt:
         """Load what was there before, on a worker that has never seen it; asks nobody."""
-        if not self.previous:
-            return replace(receipt, error=f"{receipt.error}; nothing was loaded before it")
-        names, steps, wanted = names_of(self.previous), self._steps, self.previous
+        if self.previous.lost:
+            lost = "; ".join(self.previous.lost)
+            receipt = replace(receipt, error=f"{receipt.error}; and what cannot come back is {lost}")
+        names, steps, wanted = self.previous.names, self._steps, self.previous.wanted
+        if not wanted:
+            nothing = "" if self.previous.lost else "; nothing was loaded before it"
+            return replace(receipt, error=f"{receipt.error}{nothing}")
         try:
             if self._supervisor.worker is None:
                 await self._fresh_worker()

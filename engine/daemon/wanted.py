@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from engine.daemon.residents import Residents
 from engine.errors import NotFound
@@ -27,19 +28,35 @@ def wanted_of(model: Model, component: str | None) -> tuple[Wanted, ...]:
     return tuple(Wanted(model=files_of(model), component=name) for name in names)
 
 
-def names_of(wanted: Sequence[Wanted]) -> str:
-    """The models that these components are of, in words."""
-    return ", ".join(dict.fromkeys(item.model.name for item in wanted))
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resident:
+    """What is to come back on a worker that has never seen it."""
+
+    wanted: tuple[Wanted, ...]
+    lost: tuple[str, ...] = ()
+    """Of models that cannot be opened any more: their names, each with the reason."""
+
+    @property
+    def names(self) -> str:
+        """The models that come back, in words."""
+        return ", ".join(dict.fromkeys(item.model.name for item in self.wanted))
 
 
-def resident_now(residents: Residents, find: Callable[[str], Model]) -> tuple[Wanted, ...]:
-    """What is on the device or on its way, but for models whose folder has gone from the disk."""
-    found = []
+NOTHING = Resident(wanted=())
+
+
+def resident_now(residents: Residents, find: Callable[[str], Model]) -> Resident:
+    """What is on the device or on its way."""
+    found: list[Wanted] = []
+    lost: dict[str, str] = {}
     for name, component in residents.present():
         try:
             model = find(name)
         except NotFound:
+            lost[name] = f"{name}: its folder is gone"
             continue
-        if model.problem is None:
+        if model.problem is not None:
+            lost[name] = f"{name}: {model.problem}"
+        else:
             found.append(Wanted(model=files_of(model), component=component))
-    return tuple(found)
+    return Resident(wanted=tuple(found), lost=tuple(lost.values()))

@@ -151,6 +151,23 @@ def test_a_cleanup_in_the_middle_of_a_switch_brings_back_the_whole_of_what_was_t
     assert f"which brings back {SMALL}; `turbotui switch {LARGE}` asks for it again" in told[0]
 
 
+def test_a_cleanup_names_a_resident_model_that_has_lost_a_file(live: LiveEngine) -> None:
+    assert switch(live, SMALL).ok
+    file = next((live.paths.models / "demo" / SMALL / "vae").rglob("*.safetensors"))
+    away = file.with_suffix(".away")
+    file.rename(away)
+    try:
+        wait_for(lambda: any(model.problem for model in live.client.models()), 10, "a look at the folder")
+        receipt = live.client.cleanup(CleanupRequest(reload=True))
+    finally:
+        away.rename(file)
+    assert not receipt.ok and receipt.loaded_bytes == 0
+    assert receipt.error is not None and receipt.error.startswith(f"did not come back: {SMALL}: ")
+    assert resident(live) == set()
+    wait_for(lambda: not any(model.problem for model in live.client.models()), 10, "another look")
+    assert switch(live, SMALL).ok
+
+
 def test_park_ends_the_worker_and_the_next_job_starts_one(live: LiveEngine, short: JobSpec) -> None:
     assert switch(live, SMALL).ok
     worker = live.worker_pid()

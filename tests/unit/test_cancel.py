@@ -332,7 +332,7 @@ async def test_a_cleanup_that_ends_what_brings_the_previous_model_back_does_that
         raise WorkerDied("worker 7 was ended by SIGKILL")
 
     def cleaned_up(said: Any, cancel: Any) -> Receipt:
-        assert switches.under_way is not None and switches.under_way.previous == BEFORE
+        assert switches.under_way is not None and switches.under_way.previous.wanted == BEFORE
         raise WorkerReplaced("worker 8 was ended: a hard cleanup was asked for")
 
     supervisor.answers = [dies, cleaned_up]

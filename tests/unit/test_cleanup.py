@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -193,3 +194,17 @@ async def test_who_asks_for_another_kind_of_cleanup_does_not_get_the_receipt_of_
         await cleanup.run(reload=not reload)
     supervisor.ready.set_result(supervisor.fresh)
     assert await asyncio.wait_for(first, 1) is await asyncio.wait_for(same, 1)
+
+
+async def test_what_cannot_come_back_is_named_with_the_reason(
+    cleanup: Cleanup, supervisor: FakeSupervisor, found: dict[str, Model]
+) -> None:
+    found["damaged"] = replace(model("damaged"), problem="vae is gone; copy it there again")
+    supervisor.residents.present = lambda: [("damaged", "dit"), ("damaged", "vae"), ("small", "dit")]
+    supervisor.ready.set_result(supervisor.fresh)
+    told = await asyncio.wait_for(cleaning(cleanup), 1)
+    assert (told.ok, told.error_code, told.loaded_bytes) == (False, None, 2**30)
+    assert told.error == "did not come back: damaged: vae is gone; copy it there again"
+    # Where nothing was to come back nothing is missed.
+    supervisor.worker = supervisor.fresh
+    assert (await asyncio.wait_for(cleaning(cleanup, reload=False), 1)).ok
