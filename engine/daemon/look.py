@@ -47,6 +47,8 @@ class Look:
 
     def proved(self, receipt: Receipt, traced: Traced | None) -> Receipt:
         """`receipt` with the proof that was seen, where it was."""
+        if receipt.residue_bytes and receipt.residue_bytes <= _slack(receipt.expected_bytes):
+            receipt = replace(receipt, residue_bytes=0, residue=())
         if not receipt.ok or self.held is None or traced is None or traced.end_bytes is None:
             return receipt
         on_cpu = self._memory.device_id == "cpu"
@@ -65,7 +67,7 @@ class Look:
             traced = await self._probe.trace(
                 worker.pid,
                 worker.device_id,
-                until_bytes=held - told.expected_bytes - told.cache_bytes + slack(told.expected_bytes),
+                until_bytes=held - told.expected_bytes - told.cache_bytes + _slack(told.expected_bytes),
                 timeout_s=SWITCH_PROOF_TIMEOUT_S,
             )
         returned = None
@@ -88,3 +90,8 @@ class Look:
         self.replaced = True
         self._supervisor.let_go(text)
         worker.kill(text)
+
+
+def _slack(expected_bytes: int) -> int:
+    """What may be missing where all counts as given back: less than what a worker is replaced for."""
+    return min(slack(expected_bytes), RESIDUE_BOUND)

@@ -29,10 +29,12 @@ def model(name: str) -> Model:
     return Model(name=name, kind="t2v", path=Path("/m") / name, card=inferred_card(name, "t2v"))
 
 
-def receipt(action: Any, *, error: str | None = None, code: str | None = None, loaded: int = 0) -> Receipt:
+def receipt(
+    action: Any, *, error: str | None = None, code: str | None = None, loaded: int = 0, **more: Any
+) -> Receipt:
     return Receipt(
         action=action, target="x", ok=error is None, error=error, error_code=code, loaded_bytes=loaded,
-        elapsed_s=0.1, proof="allocator",
+        elapsed_s=0.1, proof="allocator", **more,
     )  # fmt: skip
 
 
@@ -338,3 +340,21 @@ async def test_a_cleanup_that_ends_what_brings_the_previous_model_back_does_that
     supervisor.answers = [dies, cleaned_up]
     with pytest.raises(WorkerReplaced, match="`turbotui switch large` asks for it again"):
         await asyncio.wait_for(switching(switches), 1)
+
+
+@pytest.mark.parametrize(("left", "residue_bytes"), [(512, 0), (2**26, 2**26)])
+async def test_a_residue_within_the_slack_is_none_as_after_an_unload(
+    switches: Switches, supervisor: FakeSupervisor, residue: list[int], left: int, residue_bytes: int
+) -> None:
+    residue[0] = left
+    supervisor.answers = [
+        lambda said, cancel: receipt(
+            "switch", expected_bytes=2**30, returned_bytes=2**30 - left, residue_bytes=left, residue=("x",)
+        )
+    ]
+    told = await asyncio.wait_for(switching(switches), 1)
+    assert (told.proof, told.residue_bytes, bool(told.residue)) == (
+        "nvml-process",
+        residue_bytes,
+        bool(residue_bytes),
+    )
