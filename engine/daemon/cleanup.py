@@ -89,7 +89,8 @@ class Cleanup:
                 await asyncio.sleep(0.01)  # one that starts for a job: it is ended as soon as it is there
             if supervisor.worker is None:
                 return supervisor.issue(nothing_to_do("cleanup", "worker"))
-            held = await self._proofs.held_by(supervisor.worker)
+            looked_at = supervisor.worker
+            seen = await self._proofs.held_by(looked_at)
             steps = Steps(lambda step: supervisor.stepped("cleanup", "worker", step))
             # Read in the same moment as the worker is let go: a switch may have ended while the probe looked.
             cut_off = self._switches.under_way
@@ -106,6 +107,7 @@ class Cleanup:
                 worker.kill(WHY)
             self._switches.reloads += [cancel] if wanted else []
             preloading = asyncio.ensure_future(self._preload(worker, starting, wanted, cancel))
+            held = seen if worker is looked_at else None
             receipt = await self._proofs.of_end("cleanup", worker, held, steps)
             await waiting
             # What is gone is gone, and proved, whatever becomes of the fresh one.

@@ -27,10 +27,12 @@ def model(name: str) -> Model:
     return Model(name=name, kind="t2v", path=Path("/m") / name, card=inferred_card(name, "t2v"))
 
 
-def receipt(action: Any, *, error: str | None = None, code: str | None = None, loaded: int = 0) -> Receipt:
+def receipt(
+    action: Any, *, error: str | None = None, code: str | None = None, loaded: int = 0, **more: Any
+) -> Receipt:
     return Receipt(
         action=action, target="x", ok=error is None, error=error, error_code=code, loaded_bytes=loaded,
-        elapsed_s=0.1, proof="allocator",
+        elapsed_s=0.1, proof="allocator", **more,
     )  # fmt: skip
 
 
@@ -104,7 +106,7 @@ def cleanup(supervisor: FakeSupervisor, found: dict[str, Model]) -> Cleanup:
 
     async def of_end(action: Any, worker: object, held: int, steps: Steps) -> Receipt:
         steps.ended("worker ended", held)
-        return receipt(action)
+        return receipt(action, expected_bytes=held or 0)
 
     parts: Any = (
         supervisor,
@@ -208,3 +210,18 @@ async def test_what_cannot_come_back_is_named_with_the_reason(
     # Where nothing was to come back nothing is missed.
     supervisor.worker = supervisor.fresh
     assert (await asyncio.wait_for(cleaning(cleanup, reload=False), 1)).ok
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_what_another_worker_held_is_not_said_of_the_one_that_ended(
+    cleanup: Cleanup, supervisor: FakeSupervisor, replaced: bool
+) -> None:
+    async def held_by(worker: object) -> int:
+        if replaced:
+            supervisor.worker = FakeWorker(9)
+        return 2**30
+
+    cleanup._proofs.held_by = held_by  # type: ignore[method-assign]
+    supervisor.ready.set_result(supervisor.fresh)
+    told = await asyncio.wait_for(cleaning(cleanup), 1)
+    assert told.expected_bytes == (0 if replaced else 2**30)
