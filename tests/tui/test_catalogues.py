@@ -5,15 +5,19 @@ from __future__ import annotations
 import re
 import string
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 import turbotui
 from engine.errors import InvalidRequest
+from engine.wire.receipts import Proof
 from turbotui.actions import ACTIONS, BY_ID, KEY_LINE_HEAD, KEY_LINE_HERE, KEY_LINE_TAIL, bound_keys, keymap
 from turbotui.draft import Draft, load_draft, save_draft
+from turbotui.subcommands import receipts
 from turbotui.text import choose_language, texts_of
 from turbotui.theme import Paint, read_palette, theme_files, theme_folders
+from turbotui.widgets import bottom
 
 
 def fields_of(text: str) -> set[str]:
@@ -125,3 +129,8 @@ def test_a_damaged_draft_is_an_empty_one(tmp_path: Path, text: str) -> None:
 def test_a_draft_that_cannot_be_kept_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     save_draft(tmp_path / "file" / "draft.json", Draft(prompt="x"))
+
+
+@pytest.mark.parametrize("names", [receipts.PROOFS, bottom.PROOFS], ids=["commands", "console"])
+def test_every_proof_has_its_words(names: dict[str, str]) -> None:
+    assert set(names) == set(get_args(Proof))
