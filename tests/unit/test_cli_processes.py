@@ -23,7 +23,7 @@ GIB = 2**30
 HOSTILE = "python \x1b]0;owned\x07 train.py"
 VICTIM = DeviceProcess(
     pid=4242, bytes=4 * GIB, user=HELLO.user, name="python", command=HOSTILE, start_time=77.25,
-    started_at=time.time() - 7500, container="docker 3f2a9c1b",
+    container="docker 3f2a9c1b",
 )  # fmt: skip
 ADAS = DeviceProcess(pid=4243, bytes=None, user="ada", name="trainer", start_time=78.5)
 OURS = DeviceProcess(pid=9, bytes=GIB, user=HELLO.user, ours="worker", start_time=79.0)
@@ -46,7 +46,8 @@ REFUSED = (409, ErrorBody(code="refused", message="process 9 is the engine's own
 @pytest.fixture(autouse=True)
 def processes(request: pytest.FixtureRequest) -> None:
     stand_in: StandIn = request.getfixturevalue("engine")
-    devices = (gpu(0, VICTIM, ADAS, OURS), gpu(1, VICTIM), *STATUS.devices)
+    victim = replace(VICTIM, started_at=time.time() - 7500)  # at this test, not at the import
+    devices = (gpu(0, victim, ADAS, OURS), gpu(1, victim), *STATUS.devices)
     stand_in.answers = {"/status": (200, replace(STATUS, devices=devices)), "/kill": (200, KILLED)}
 
 
