@@ -59,6 +59,9 @@ def test_every_row_is_there_with_a_sane_figure_or_a_reason(tmp_path: Path) -> No
         assert row.target is None and row.cached_share == pytest.approx(1.0, abs=0.02), row
         assert row.drift_bytes is not None and abs(row.drift_bytes) < 64 * MIB, row
     assert by_name["unload"].receipt is not None
+    cold = by_name["load_cold"]
+    assert cold.value is not None and cold.ok is None
+    assert "not cold" in cold.note or cold.cached_share == pytest.approx(0.0, abs=0.03)
     swap = by_name["expert_swap"]
     assert swap.value is not None and abs(swap.value) < 5 and "the frames are the same" in swap.note
     for name in ("failures", "weights_left", "outputs_changed", "outputs_alike"):

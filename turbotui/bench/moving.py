@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from engine.wire import CleanupRequest, Receipt
+from engine.wire import CleanupRequest, Receipt, WarmRequest
 from turbotui.bench.drift import component_residency, residency
 from turbotui.bench.roles import Role
 from turbotui.bench.rows import Row, unmeasured
@@ -17,6 +17,10 @@ CLEARED_S = 0.25
 """What the driver gets to clear memory that was given back: it does 28.6 GB in 0.06 s."""
 ENOUGH = 0.98
 """Of a component's bytes registered: the rest may be refused by the budget or be at the file's edges."""
+COLD_RUNS = 2
+"""Each takes as long as the disk does: 16 s for 28.6 GB at 1.8 GB/s."""
+COLD_SHARE = 0.02
+"""What may be left in the page cache of a file that is called cold."""
 STILL = 10
 """Looks, half a second apart, between which nothing more was registered."""
 DIT = "dit"
@@ -76,6 +80,28 @@ def measure_first_load(run: Run) -> Iterator[Row]:
     series.note(_warm_state(run))
     if "small" not in run.roles:
         series.note("the small model is missing, so the same worker had loaded it before: not a first load")
+    yield series.row(run, drift=drift, residency=found)
+
+
+def measure_cold_load(run: Run) -> Iterator[Row]:
+    """The large DiT's load when the page cache holds nothing of it: the disk's rate and no more."""
+    name = run.cast.name("large")
+    run.switch("large")
+    series = Series(name="load_cold")
+    left = 0.0
+    with run.drift() as drift:
+        for _ in range(min(run.cycles, COLD_RUNS)):
+            run.unload("large", DIT)
+            run.timed(lambda: run.engine.client.drop_warm(WarmRequest(model=name, component=DIT)))
+            found = component_residency(run.engine.model(name), DIT)
+            left = max(left, found.cached_share or 0.0)
+            _, receipt = run.switch("large")
+            step = load_step(receipt, f"{name}/{DIT}")
+            series.add((step.bytes or 0) / step.elapsed_s / 1e9)
+    if found.cached_share is None:
+        series.note("whether the files had left the page cache is not known here")
+    elif left > COLD_SHARE:
+        series.note(f"not cold: {left:.0%} stayed in the page cache")
     yield series.row(run, drift=drift, residency=found)
 
 

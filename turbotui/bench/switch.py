@@ -18,6 +18,7 @@ from turbotui.bench.cycles import measure_cycles
 from turbotui.bench.moving import (
     measure_both_experts,
     measure_cleanup,
+    measure_cold_load,
     measure_first_load,
     measure_loads,
     measure_switches,
@@ -74,6 +75,7 @@ GROUPS = (
     Group(
         name="first_load", rows=("load_page_cache",), needs=("large",), measure=measure_first_load, plain=True
     ),
+    Group(name="cold_load", rows=("load_cold",), needs=("large",), measure=measure_cold_load),
     Group(
         name="switches",
         rows=("switch_small_large", "switch_large_small"),
