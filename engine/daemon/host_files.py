@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Sequence
 
 from engine.models import page_cache
 from engine.models.model import ModelComponent
@@ -20,7 +17,7 @@ def drop_files(target: str, components: Sequence[ModelComponent]) -> Receipt:
     by workers only.
     """
     began = time.monotonic()
-    files = _one_name_each(path for component in components for path in component.files)
+    files = page_cache.one_name_each(path for component in components for path in component.files)
     before = page_cache.cached_bytes(files)
     page_cache.drop(files)
     after = page_cache.cached_bytes(files)
@@ -38,13 +35,3 @@ def drop_files(target: str, components: Sequence[ModelComponent]) -> Receipt:
         proof="page-cache",
         proof_reason=None if returned is not None else "the files are not ours: nobody tells us",
     )
-
-
-def _one_name_each(paths: Iterable[Path]) -> list[Path]:
-    """One name of each file: models of a family share some, as links."""
-    found: dict[tuple[int, int], Path] = {}
-    for path in paths:
-        with suppress(OSError):
-            info = os.stat(path)
-            found.setdefault((info.st_dev, info.st_ino), path)
-    return list(found.values())

@@ -14,6 +14,7 @@ import mmap
 import os
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 PAGE = mmap.PAGESIZE
@@ -55,6 +56,16 @@ def cached_bytes(paths: Iterable[Path]) -> int | None:
             return None
         total += found
     return total
+
+
+def one_name_each(paths: Iterable[Path]) -> list[Path]:
+    """One name of each file that is there: models of a family share some, as links."""
+    found: dict[tuple[int, int], Path] = {}
+    for path in paths:
+        with suppress(OSError):
+            info = os.stat(path)
+            found.setdefault((info.st_dev, info.st_ino), path)
+    return list(found.values())
 
 
 def mostly_cached(address: int, num_bytes: int, *, samples: int = 64) -> bool:

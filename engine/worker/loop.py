@@ -110,7 +110,7 @@ class Worker:
         self._cancelled: set[int] = set()
         # What each stage took of the last job of a shape, for the next one's estimate.
         self._shares: dict[tuple[object, ...], Shares] = {}
-        self._libraries_loaded = False
+        self._rested = False
         self._warm = warm = open_warm_tier(
             backend,
             settings,
@@ -218,7 +218,7 @@ class Worker:
         """The next message; until one comes, warm up what is left of that."""
         while True:
             try:
-                return self._work.get(timeout=None if self._libraries_loaded else REST_S)
+                return self._work.get(timeout=None if self._rested else REST_S)
             except queue.Empty:
                 pass
             try:
@@ -228,14 +228,15 @@ class Worker:
                     raise
                 text = f"libraries could not be loaded ahead: {type(error).__name__}: {error}"
                 self._channel.send(WorkerLog(level="info", event="worker", text=text))
+                self._channel.send(LibrariesLoaded())  # what there will be of them before a job
                 more = False
-            if not more:
-                self._libraries_loaded = True
-                self._channel.send(LibrariesLoaded())
+            self._rested = not more
 
     def _rest(self) -> Iterator[None]:
         """What is done once while nothing is asked: the other libraries, and the ring's measurement."""
         yield from self._backend.warm_up_rest()
+        # Not after the measurement: it waits for files that may never be registered here.
+        self._channel.send(LibrariesLoaded())
         warm = self._warm
         while warm is not None and warm.refusal is None and warm.ring_rate() is None:
             if self._settings.stream != "auto":

@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 
 from engine.errors import EngineError, ModelUnusable
@@ -151,7 +150,7 @@ class Warmer:
         if self._tier is not None:
             self._tier.keep(path for item in self._components(message.kept) for path in _paths([item]))
         paths = sorted(set(_paths(components)))
-        files = _one_name_each(paths)
+        files = page_cache.one_name_each(paths)
         before = page_cache.cached_bytes(files)
         unregistered = 0 if self._tier is None else self._tier.drop(paths)
         unregistered_s = time.monotonic() - began
@@ -214,16 +213,6 @@ def read_ahead(paths: Iterable[Path]) -> None:
 
 def _paths(components: Iterable[Component]) -> list[Path]:
     return [file.path for item in components for file in item.index.files]
-
-
-def _one_name_each(paths: Iterable[Path]) -> list[Path]:
-    """One name of each file: models of a family share some, as links."""
-    found: dict[tuple[int, int], Path] = {}
-    for path in paths:
-        with suppress(OSError):
-            info = os.stat(path)
-            found.setdefault((info.st_dev, info.st_ino), path)
-    return list(found.values())
 
 
 def _names(components: Sequence[Component]) -> str:
