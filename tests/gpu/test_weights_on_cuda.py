@@ -19,9 +19,11 @@ from engine.models.demo import make_demo_models
 from engine.models.demo_files import demo_folder
 from engine.wire import CleanupRequest, JobSpec, Manifest, Receipt, Stage, SwitchRequest, UnloadRequest
 from engine.worker import mapped, ring
+from engine.worker.backend import Registrar
 from engine.worker.channel import ModelFiles, RunJob, WorkerSettings
 from engine.worker.components import Component, open_component
 from engine.worker.cuda import CudaBackend
+from engine.worker.pinned import HostBuffer
 from engine.worker.pipeline import run_job
 from engine.worker.store import ComponentStore
 from engine.worker.warm import open_warm_tier
@@ -59,6 +61,10 @@ def _same_as_file(component: Component) -> bool:
     )
 
 
+def _refuse(buffer: HostBuffer, registrar: Registrar) -> None:
+    buffer.refusal = "no"
+
+
 @pytest.mark.parametrize("stream", ["registered", "auto", "ring", "unpinned"])
 def test_weights_arrive_whole_by_every_way(
     demo: Path, stream: str, monkeypatch: pytest.MonkeyPatch, held: Callable[[], int]
@@ -67,9 +73,7 @@ def test_weights_arrive_whole_by_every_way(
     monkeypatch.setattr(mapped, "PIECE_BYTES", 64 * 1024)
     monkeypatch.setattr(ring, "CHUNK_BYTES", 20_000)
     if stream == "unpinned":
-        monkeypatch.setattr(
-            ring, "pinned", lambda num_bytes: (torch.empty(num_bytes, dtype=torch.uint8), "no")
-        )
+        monkeypatch.setattr(HostBuffer, "pin", _refuse)
     backend = CudaBackend()
     backend.connect()
     ALIVE.append(backend)
