@@ -66,6 +66,7 @@ ACTIONS: tuple[Action, ...] = (
     Action(id="resume_queue", keys=("o",), tier="routine"),
     Action(id="demo", keys=("D",), tier="routine"),
     Action(id="hard_cleanup", keys=("C",), tier="dangerous"),
+    Action(id="kill", keys=("K",), tier="dangerous"),
     Action(id="restart", keys=("E",), tier="dangerous", without_engine=True),
     Action(id="copy", keys=("y",)),
     Action(id="pause", keys=("p",)),
@@ -110,7 +111,7 @@ KEY_LINE_HERE: Mapping[str, tuple[str, ...]] = {
     "history": ("axis", "pause"),
     "models": ("warm", "open", "copy"),
     "queue": ("open", "retry", "duplicate", "hold", "sooner", "later", "copy"),
-    "card": ("hard_cleanup", "park", "pause"),
+    "card": ("kill", "hard_cleanup", "park", "pause"),
     "log": ("filter", "all_lines", "follow", "open", "copy"),
 }
 """What the key line offers between head and tail, by the panel that has the focus; the last ones

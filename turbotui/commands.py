@@ -10,8 +10,10 @@ from engine.errors import JobCancelled
 from engine.wire import (
     CancelRequest,
     CleanupRequest,
+    DeviceProcess,
     Job,
     JobMove,
+    KillRequest,
     ModelStatus,
     Receipt,
     SwitchRequest,
@@ -20,6 +22,7 @@ from engine.wire import (
     WorkerStatus,
 )
 from turbotui.text import t
+from turbotui.widgets.card import CardPanel
 from turbotui.widgets.log import LogPanel
 from turbotui.widgets.models import ModelsPanel, previous_model
 from turbotui.widgets.queue import QueuePanel
@@ -145,6 +148,45 @@ class Commands:
             t("doing.cleanup", pid=worker.pid),
             lambda client: client.cleanup(CleanupRequest(reload=answer == RELOAD)),
             then=self._receipt,
+        )
+
+    def kill(self) -> None:
+        from turbotui.screens.kill import kill_dialog
+
+        panel = self.app.dashboard.query_one(CardPanel)
+        if not self._at("card"):
+            self.app.dashboard.choose("card")
+            self.app.say(t("kill.choose"), "wait")
+            return
+        process = panel.chosen_process
+        if process is None:
+            self.app.say(t("kill.nothing"), "wait")
+        elif process.ours is not None:
+            self.app.say(t("kill.ours_worker" if process.ours == "worker" else "kill.ours"), "wait")
+        elif process.start_time is None:
+            self.app.say(t("kill.unknown", pid=process.pid), "wait")
+        else:
+            dialog = kill_dialog(self.app.dashboard.view_now(), process, self.app.where)
+            self.app.push_screen(dialog, partial(self._kill, process))
+
+    def _kill(self, process: DeviceProcess, agreed: object) -> None:
+        from turbotui.screens.kill import is_others, other_user_dialog
+
+        if agreed is not True:
+            return
+        view = self.app.dashboard.view_now()
+        if is_others(view, process):
+            dialog = other_user_dialog(view, process, self.app.where)
+            self.app.push_screen(dialog, partial(self._send_kill, process, True))
+        else:
+            self._send_kill(process, False, True)
+
+    def _send_kill(self, process: DeviceProcess, other_user: bool, agreed: object) -> None:
+        if agreed is not True:
+            return
+        request = KillRequest(pid=process.pid, start_time=process.start_time, other_user=other_user)
+        self.app.ask(
+            t("doing.kill", pid=process.pid), lambda client: client.kill(request), then=self._receipt
         )
 
     def warm(self) -> None:

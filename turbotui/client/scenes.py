@@ -75,11 +75,12 @@ def gpu_balance(now: float, *, live: float = 3.1, weights: float = 13.7, unseen:
 def gpu(now: float, balance: Balance | None = None) -> DeviceStatus:
     processes = (
         DeviceProcess(
-            pid=81223, bytes=gib(17.9), user="me", name="python", started_at=now - 270000, ours="worker"
+            pid=81223, bytes=gib(17.9), user="me", name="python", started_at=now - 270000,
+            start_time=12.5, ours="worker",
         ),
         DeviceProcess(
             pid=90112, bytes=gib(6.2), user="liwei", name="python", command="ComfyUI main.py --listen",
-            started_at=now - 40000,
+            started_at=now - 40000, start_time=230000.25,
         ),
     )  # fmt: skip
     return DeviceStatus(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from engine.wire import DeviceProcess
 from turbotui.format import UNKNOWN, cell_width, short_bytes
 from turbotui.history import parts_of
 from turbotui.text import t
@@ -52,6 +53,13 @@ class CardPanel(ListPanel):
         row = Row(width).field("PID", pid, muted, right=True).add(" ", muted)
         row.field(t("card.who"), who, muted).field("GiB", 6, muted, right=True)
         return [row.field(t("card.age"), 5, muted, right=True).add("  " + t("card.what"), muted)]
+
+    @property
+    def chosen_process(self) -> DeviceProcess | None:
+        """The process that the cursor is on; None on a row that is no process."""
+        device = self.view.state.device if self.view is not None else None
+        processes = () if device is None else device.processes
+        return next((process for process in processes if process.pid == self.chosen), None)
 
     def _columns(self, view: View) -> tuple[int, int]:
         """Cells for pid and owner: as wide as they are, the rest is for what it is."""
