@@ -74,11 +74,14 @@ class Actions:
         target = "everything" if model is None else model if component is None else f"{model}/{component}"
         if self._supervisor.worker is None:
             return self._supervisor.issue(nothing_to_do("unload", target))
+        if model is not None and not self._supervisor.residents.of_model(model):
+            # The worker may never have opened it, and would not know its name.
+            return self._supervisor.issue(nothing_to_do("unload", target, "nothing of it is on the device"))
         return await self._give_back(
             "unload",
             target,
             lambda action_id: Unload(action_id=action_id, model=model, component=component),
-            expected_bytes=self._supervisor.residents.resident_bytes(model, component),
+            expected=lambda: self._supervisor.residents.resident_bytes(model, component),
         )
 
     async def free(self) -> Receipt:
@@ -89,7 +92,7 @@ class Actions:
             "free",
             "cache and idle components",
             lambda action_id: Free(action_id=action_id),
-            expected_bytes=self._supervisor.residents.resident_bytes(),
+            expected=self._supervisor.residents.resident_bytes,
         )
 
     async def _give_back(
@@ -98,18 +101,38 @@ class Actions:
         target: str,
         message: Callable[[int], ToWorker],
         *,
-        expected_bytes: int,
+        expected: Callable[[], int],
     ) -> Receipt:
-        worker = await self._supervisor.ensure_worker()
-        # Read now: the last reading may be from before the bytes came that this shall give back.
-        held = None if self._supervisor.running_job is not None else await self._proofs.held_by(worker)
-        receipt = await self._supervisor.ask(action, target, message)
-        if receipt.ok:
-            receipt = await self._proofs.of_return(
-                worker, receipt, held, expected_bytes, running_job=self._supervisor.running_job
-            )
-        self._supervisor.used_at = time.monotonic()
-        return self._supervisor.issue(receipt)
+        """A job serves it between two steps; what loads beside it, a switch say, ends first.
+
+        Else what is read before would be compared with what that has loaded meanwhile.
+        """
+        supervisor = self._supervisor
+        if (job := self._running()) is not None:
+            worker = await supervisor.ensure_worker()
+            receipt = await supervisor.ask(action, target, message)
+            if receipt.ok:
+                receipt = await self._proofs.of_return(worker, receipt, None, 0, running_job=job)
+            supervisor.used_at = time.monotonic()
+            return supervisor.issue(receipt)
+        # Before those who wait: a job that waits for the switch, too, must not keep a person waiting.
+        await supervisor.device_lock.acquire(first=True)
+        try:
+            if supervisor.worker is None:
+                return supervisor.issue(nothing_to_do(action, target))
+            worker = await supervisor.ensure_worker()
+            # Read now: the last reading may be from before the bytes came that this shall give back.
+            held = await self._proofs.held_by(worker)
+            expected_bytes = expected()
+            receipt = await supervisor.ask(action, target, message)
+            if receipt.ok:
+                receipt = await self._proofs.of_return(
+                    worker, receipt, held, expected_bytes, running_job=None
+                )
+            supervisor.used_at = time.monotonic()
+            return supervisor.issue(receipt)
+        finally:
+            supervisor.device_lock.release()
 
     # ----------------------------------------------------------------- the worker as a whole
 

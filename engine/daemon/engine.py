@@ -433,8 +433,9 @@ class Engine:
         model = self.catalog.get(name)
         if model.problem is not None:
             raise NotNow(f"{name} cannot be loaded: {model.problem}")
-        await self.first_reading.wait()
-        receipt = await self.actions.switches.switch(model, reserve_bytes=self.planner.reserve_bytes(model))
+        receipt = await self.actions.switches.switch(
+            model, reserve=self.planner.reserve_bytes, device_read=self.first_reading
+        )
         self._switched(name, receipt)
         return receipt
 
@@ -458,7 +459,8 @@ class Engine:
         if request.model is not None:
             names = list(self.supervisor.residents.of_model(request.model))
             try:
-                names = [component.name for component in self.catalog.get(request.model).components]
+                found = self.catalog.get(request.model).components
+                names = [*dict.fromkeys([*(component.name for component in found), *names])]
             except NotFound:
                 if not names:  # one whose folder is gone may still be loaded
                     raise

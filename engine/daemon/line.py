@@ -35,7 +35,7 @@ class DeviceLine:
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
                 self.release()  # it was given at the last moment to one who does not want it any more
-            else:
+            elif turn in self._waiting:  # else `release` has passed it over already
                 self._waiting.remove(turn)
             raise
         return True

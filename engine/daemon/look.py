@@ -62,6 +62,9 @@ class Look:
     async def _look(self, worker: WorkerProcess, told: Unloaded) -> Traced | None:
         began = time.monotonic()
         held = self.held
+        if held is not None and worker.device_id == "cpu":
+            # Opening the model that comes has made the process larger since it was looked at.
+            held = told.held_bytes
         traced = None
         if held is not None:
             traced = await self._probe.trace(

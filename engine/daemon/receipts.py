@@ -71,7 +71,11 @@ def given_up(action: ReceiptAction, target: str, error: EngineError, elapsed_s: 
     )
 
 
-def nothing_to_do(action: ReceiptAction, target: str) -> Receipt:
+def nothing_to_do(
+    action: ReceiptAction,
+    target: str,
+    reason: str = "no worker runs, so nothing of ours is on the device",
+) -> Receipt:
     """The receipt of an action that found nothing to do."""
     return Receipt(
         action=action,
@@ -81,5 +85,5 @@ def nothing_to_do(action: ReceiptAction, target: str) -> Receipt:
         residue_bytes=0,
         elapsed_s=0.0,
         proof="device-delta",
-        proof_reason="no worker runs, so nothing of ours is on the device",
+        proof_reason=reason,
     )

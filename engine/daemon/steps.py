@@ -24,7 +24,9 @@ class Steps:
         return self._last - self.began
 
     def took(self, step: ReceiptStep) -> None:
-        """A step that the worker took and told itself."""
+        """A step that the worker took and told itself; one that is still under way is none yet."""
+        if step.total_bytes is not None:
+            return
         self.taken.append(step)
         self._last = time.monotonic()
 

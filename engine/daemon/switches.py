@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from engine.daemon.cancel import Cancel
 from engine.daemon.logbook import LogBook
@@ -14,12 +15,13 @@ from engine.daemon.look import Look
 from engine.daemon.memory import MemoryView
 from engine.daemon.probe import Probe
 from engine.daemon.proofs import Proofs
+from engine.daemon.readiness import FirstReading
 from engine.daemon.receipts import given_up
 from engine.daemon.supervisor import Supervisor
 from engine.daemon.switching import Switching
 from engine.daemon.wanted import files_of, resident_now
 from engine.daemon.worker import WorkerProcess
-from engine.errors import JobCancelled, NotNow
+from engine.errors import DoesNotFit, JobCancelled, NotNow
 from engine.models.model import Model
 from engine.wire import Receipt
 from engine.worker.channel import SwitchTo
@@ -52,8 +54,12 @@ class Switches:
         self._cancels: list[Cancel] = []
         """Of the switches that were asked for and have no receipt yet."""
 
-    async def switch(self, model: Model, *, reserve_bytes: int) -> Receipt:
-        """Make `model` the loaded one, after the running job; `reserve_bytes` stay free for its work.
+    async def switch(
+        self, model: Model, *, reserve: Callable[[Model], int], device_read: FirstReading
+    ) -> Receipt:
+        """Make `model` the loaded one, after the running job and not before the device was read.
+
+        `reserve(model)` bytes stay free for its work.
 
         Refused, given up, or with a worker that died under it, it has a receipt too, which is not ok.
 
@@ -64,10 +70,11 @@ class Switches:
         lock, cancel = self._supervisor.device_lock, Cancel(model.name)
         self._cancels.append(cancel)
         try:
+            await cancel.unless(device_read.wait())
             await cancel.unless(lock.acquire())
             try:
                 worker = await cancel.unless(self._supervisor.ensure_worker())
-                receipt = await self._switch(worker, model, reserve_bytes, cancel)
+                receipt = await self._switch(worker, model, reserve(model), cancel)
             finally:
                 lock.release()
         except JobCancelled as cancelled:
@@ -114,6 +121,9 @@ class Switches:
             previous=resident_now(supervisor.residents, self._find),
         )
         try:
-            return await self.under_way.run(worker)
+            receipt = await self.under_way.run(worker)
         finally:
             self.under_way = None
+        if receipt.error_code == DoesNotFit.code:  # the worker knows how much there is, and not why
+            receipt = replace(receipt, error=f"{receipt.error}; {budget.held_by}")
+        return receipt

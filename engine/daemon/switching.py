@@ -103,7 +103,14 @@ class Switching:
         steps.ended("verify, and replace the worker", look.residue)
         # Until its bytes are gone, which may be needed; with them goes the residue.
         ended = await self._proofs.of_end("switch", worker, look.held, steps)
-        fresh = await self._fresh_worker()
+        try:
+            fresh = await self._fresh_worker()
+        except (WorkerReplaced, WorkerStopped):
+            raise
+        except EngineError as error:  # what is gone is gone, and proved
+            return await self._bring_back(
+                replace(ended, target=self.target, ok=False, error=str(error), error_code=error.code)
+            )
         try:
             receipt = await self._ask(looks=False)
         except (WorkerReplaced, WorkerStopped):

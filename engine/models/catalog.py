@@ -150,16 +150,19 @@ def model_status(
 ) -> ModelStatus:
     """`model` as viewers see it; a component that `states` lacks is absent."""
     components = []
-    for component in model.components:
-        present = states.get(component.name)
-        num_bytes = present.bytes if present and present.state == "resident" else component.bytes
+    sizes = {component.name: component.bytes for component in model.components}
+    # What lost its files since it was loaded is there all the same.
+    sizes |= {name: state.bytes for name, state in states.items() if name not in sizes}
+    for name, size in sizes.items():
+        present = states.get(name)
+        num_bytes = present.bytes if present and present.state == "resident" else size
         components.append(
             ComponentStatus(
-                name=component.name,
+                name=name,
                 bytes=num_bytes,
                 state=present.state if present else "absent",
                 leased=bool(present and present.leased),
-                warm_bytes=None if warm is None else min(num_bytes, warm.get(component.name, 0)),
+                warm_bytes=None if warm is None else min(num_bytes, warm.get(name, 0)),
                 back_in_s=rate.seconds(num_bytes) if rate else None,
             )
         )

@@ -240,16 +240,16 @@ def plan_switch(
 ) -> SwitchPlan:
     """What must go and come so that `components`, all of one model, are resident as far as they fit.
 
-    `reserve_bytes` stay free for the work of its largest stage.
+    `reserve_bytes` stay free for the work of a job of the model's default size.
 
     Raises:
-        DoesNotFit: the largest one does not fit beside that work, so no job could run.
+        DoesNotFit: the largest one does not fit beside that work, so no such job could run.
     """
     largest = max(components, key=lambda item: item.bytes)
     if largest.bytes + reserve_bytes > budget_bytes:
         raise DoesNotFit(
-            f"{largest.label} needs {size_text(largest.bytes)}, the work of its largest stage "
-            f"{size_text(reserve_bytes)}, and the budget is {size_text(budget_bytes)}; {SMALLER_WEIGHTS}"
+            f"{largest.label} needs {size_text(largest.bytes)}, work beside it {size_text(reserve_bytes)}, "
+            f"and the budget is {size_text(budget_bytes)}; {SMALLER_WEIGHTS}"
         )
     chosen: list[Needed] = []
     left = budget_bytes - reserve_bytes

@@ -262,6 +262,8 @@ class Unloaded(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     expected_bytes: int
     cache_bytes: int
     """Of the allocator's cache, which went before."""
+    held_bytes: int
+    """Before either went, by the backend's own count: on cpu the process's resident set."""
 
 
 class WarmChanged(msgspec.Struct, frozen=True, kw_only=True, tag=True):

@@ -85,8 +85,9 @@ class NetByStep:
         except BaseException:
             self._store.end_swap(swap, finished=False)
             raise
-        self._store.end_swap(swap, finished=True)
-        self._open(following)  # at once: nothing may take it for idle before its step
+        with self._store.hold(self._model, following):  # nothing may take it for idle before its step
+            self._store.end_swap(swap, finished=True)
+            self._open(following)
         return result
 
     def _open(self, name: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import traceback
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from itertools import starmap
@@ -207,4 +208,7 @@ class Carrier:
 
     def _run(self) -> None:
         while True:
-            self._loads.get().run()
+            try:
+                self._loads.get().run()
+            except Exception:  # of who was told of its end: the next load must not wait for ever
+                traceback.print_exc()

@@ -346,9 +346,14 @@ class Worker:
         action_id = message.action_id
         cancels = self._store.cancels
 
-        def unloaded(num_bytes: int, cache_bytes: int) -> tuple[int | None, float]:
+        def unloaded(num_bytes: int, cache_bytes: int, held_bytes: int) -> tuple[int | None, float]:
             self._channel.send(
-                Unloaded(action_id=action_id, expected_bytes=num_bytes, cache_bytes=cache_bytes)
+                Unloaded(
+                    action_id=action_id,
+                    expected_bytes=num_bytes,
+                    cache_bytes=cache_bytes,
+                    held_bytes=held_bytes,
+                )
             )
             deadline = time.monotonic() + LOOK_S
             while True:

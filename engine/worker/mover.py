@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Literal, TypeAlias
 
-from engine.errors import EngineError, JobCancelled, OutOfMemory
+from engine.errors import EngineError, JobCancelled, OutOfMemory, from_code
 from engine.units import size_text
 from engine.wire import ComponentState, Receipt, ReceiptAction, ReceiptStep
 from engine.worker.backend import Backend
@@ -73,7 +73,14 @@ class Mover:
         """Those that nothing uses."""
         return [item for item in self.residents() if not item.leases]
 
-    def load(self, component: Component, *, moved: Moved, job_id: int | None) -> None:
+    def load(
+        self,
+        component: Component,
+        *,
+        moved: Moved,
+        job_id: int | None,
+        keep: Collection[Component] = (),
+    ) -> None:
         """Make it resident, with a receipt also where that fails, but not where `moved` gives it up.
 
         Raises:
@@ -82,7 +89,7 @@ class Mover:
         """
         began = self.clock()
         try:
-            self.fill(component, moved)
+            self.fill(component, moved, keep=keep)
         except JobCancelled:
             raise  # by a person, who knows
         except EngineError as error:
@@ -130,6 +137,20 @@ class Mover:
             raise loading.failure
         component.last_used = self.clock()
         self.announce(component, load_s=component.last_used - began)
+
+    def finish(self, component: Component, moved: Moved) -> None:
+        """Wait for weights that were begun before; all of them are there on return.
+
+        Raises:
+            OutOfMemory, DeviceFault, ModelUnusable: they cannot be had; the component is absent.
+        """
+        loading = component.loading
+        assert loading is not None, "nothing was begun"
+        loading.wait(lambda: moved(component, loading.done_bytes, component.bytes))
+        if loading.failure is not None:
+            self.drop(component)
+            raise from_code(loading.failure.code, str(loading.failure))
+        self.announce(component)
 
     def adopt(self, component: Component) -> bool:
         """Let it have the device memory of an idle component with the same weights, if there is one.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TypeAlias
 
 from engine.errors import EngineError, JobCancelled, WorkFailed
@@ -12,8 +12,9 @@ from engine.worker.components import Component
 from engine.worker.mover import Moved, Mover
 
 Open: TypeAlias = Callable[[ModelFiles, str], Component]
-Bring: TypeAlias = Callable[[Component, Moved], None]
-"""Waits until a component's weights are there, begun before or not; raises where they cannot be."""
+Bring: TypeAlias = Callable[[Component, Moved, Collection[Component]], None]
+"""Waits until a component's weights are there, begun before or not; raises where they cannot be. None of
+the last ones has to go for it."""
 
 
 def restore_all(
@@ -32,12 +33,14 @@ def restore_all(
     began = mover.clock()
     names = ", ".join(f"{files.name}/{name}" for files, name in wanted)
     components: list[Component] = []
+    brought: list[Component] = []
     errors: list[str] = []
     for files, name in wanted:
         try:
             check()
             components.append(component := open_one(files, name))
-            bring(component, lambda _component, _done, _total: check())
+            bring(component, lambda _component, _done, _total: check(), components)
+            brought.append(component)
         except JobCancelled as cancelled:
             for item in mover.idle():
                 if (item.model, item.name) in {(files.name, name) for files, name in wanted}:
@@ -47,6 +50,7 @@ def restore_all(
         except EngineError as error:
             errors.append(f"{files.name}/{name}: {error}")
     mover.drop_broken()
+    errors += [f"{item.label}: it had to go again" for item in brought if not item.resident]
     failure = WorkFailed("; ".join(errors)) if errors else None
     loaded = sum(component.bytes for component in components if component.resident)
     return mover.receipt("load", names, began, error=failure, loaded_bytes=loaded)

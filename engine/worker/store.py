@@ -133,7 +133,8 @@ class ComponentStore:
         with self._lock:
             component = self.component(files, name)
             if self._begins and not component.arena.attached and not self._mover.adopt(component):
-                self._mover.begin(component, job_id=None)
+                # What is there belongs to the same reload: one of it must not make room for another.
+                self._mover.begin(component, job_id=None, keep=self._mover.residents())
 
     def restore(
         self, wanted: Sequence[tuple[ModelFiles, str]], *, check: Callable[[], None] = _ignore_wait
@@ -150,9 +151,9 @@ class ComponentStore:
                 self._begins = False
             return receipt
 
-    def _bring_and_wait(self, component: Component, moved: Moved) -> None:
+    def _bring_and_wait(self, component: Component, moved: Moved, keep: Collection[Component]) -> None:
         try:
-            self._bring(component, False, moved, None)
+            self._bring(component, False, moved, None, keep=keep)
         finally:
             component.arena.poll = _ignore_wait
 
@@ -223,13 +224,21 @@ class ComponentStore:
                         self._mover.drop(component)
                     self._mover.announce(component)
 
-    def _bring(self, component: Component, under_compute: bool, moved: Moved, job_id: int | None) -> None:
-        """See that its weights are there, or on their way where that will do."""
+    def _bring(
+        self,
+        component: Component,
+        under_compute: bool,
+        moved: Moved,
+        job_id: int | None,
+        *,
+        keep: Collection[Component] = (),
+    ) -> None:
+        """See that its weights are there, or on their way where that will do; none of `keep` goes for it."""
         if not component.arena.attached:
             if under_compute:
                 self._mover.begin(component, job_id=job_id)
             else:
-                self._mover.load(component, moved=moved, job_id=job_id)
+                self._mover.load(component, moved=moved, job_id=job_id, keep=keep)
         else:
             self._mover.announce(component)
         loading = component.loading
@@ -291,6 +300,18 @@ class ComponentStore:
             ):
                 return None
             return Swap(first, second, self._mover, job_id=job_id)
+
+    @contextmanager
+    def hold(self, model: Model, name: str) -> Iterator[None]:
+        """Nothing takes the component for idle until the block ends, whoever else leases it."""
+        component = component_named(model, name)
+        with self._lock:
+            component.leases += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                component.leases -= 1
 
     def end_swap(self, swap: Swap, *, finished: bool) -> None:
         """The pass under which it ran has ended, or has failed so that both experts go."""

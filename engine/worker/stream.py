@@ -61,7 +61,8 @@ class FileSource:
                     f"{self.path} cannot be read at byte {offset}: {error.strerror}; check its disk"
                 ) from error
             if count == 0:
-                raise ModelUnusable(f"{self.path} is truncated: it ends at byte {offset}; {FETCH_AGAIN}")
+                size = os.fstat(self._handle).st_size
+                raise ModelUnusable(f"{self.path} is truncated: it ends at byte {size}; {FETCH_AGAIN}")
             into = into[count:]
             offset += count
 

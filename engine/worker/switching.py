@@ -15,16 +15,17 @@ from engine.worker.components import Component, Model
 from engine.worker.mover import Moved, Mover
 
 Stepped: TypeAlias = Callable[[ReceiptStep], None]
-Unloaded: TypeAlias = Callable[[int, int], tuple[int | None, float]]
-"""(bytes of weights that went, bytes of cache that went before) to the bytes that are seen to be back
-from outside, or None, and the seconds that looking took. Nothing is loaded before it returns."""
+Unloaded: TypeAlias = Callable[[int, int, int], tuple[int | None, float]]
+"""(bytes of weights that went, bytes of cache that went before, bytes that were held before either) to the
+bytes that are seen to be back from outside, or None, and the seconds that looking took. Nothing is loaded
+before it returns."""
 
 
 PROGRESS_S = 0.25
 """How often a load under way is told of; one from warm files is mostly over before."""
 
 
-def look_at_nothing(_num_bytes: int, _cache_bytes: int) -> tuple[int | None, float]:
+def look_at_nothing(_num_bytes: int, _cache_bytes: int, _held_bytes: int) -> tuple[int | None, float]:
     """Where nobody looks from outside."""
     return None, 0.0
 
@@ -104,7 +105,8 @@ class _Switch:
                 self._stepped(f"keep {item.label}, the same weights", item.bytes, since)
         at_start = mover.residents()
         previous = [item for item in at_start if item not in target]
-        absent = [item for item in target if item not in at_start]
+        # What is on its way already is waited for: it may yet fail.
+        absent = [item for item in target if not item.resident]
         self._stepped("fits", sum(item.bytes for item in target), self._began)
 
         at_start_bytes = mover.backend.held_bytes()
@@ -117,7 +119,8 @@ class _Switch:
         since = mover.clock()
         returned = mover.returned_since(before)
         if previous:
-            seen, _ = self._unloaded(sum(item.bytes for item in previous), max(0, at_start_bytes - before))
+            cache_bytes = max(0, at_start_bytes - before)
+            seen, _ = self._unloaded(sum(item.bytes for item in previous), cache_bytes, at_start_bytes)
             returned = returned if seen is None else seen
         self._stepped("verify", returned, since)
 
@@ -174,7 +177,10 @@ class _Switch:
                     self._on_step(ReceiptStep(name=name, bytes=done, total_bytes=total, elapsed_s=elapsed_s))
 
             try:
-                self._mover.fill(item, coming, keep=keep)
+                if item.arena.attached:
+                    self._mover.finish(item, coming)
+                else:
+                    self._mover.fill(item, coming, keep=keep)
             except EngineError as error:
                 self._stepped(f"{verb} {item.label}, given up", done_bytes, since)
                 # A new one without its frames; and what would refuse a request is a failure by now.

@@ -310,10 +310,11 @@ class WarmTier:
         with self._driver:
             if piece.registered or mapped.refused or not mapped.truth:
                 return
+            # What was looked up is true for this load alone: by the next one its pages may be gone.
+            ahead, piece.populated = piece.populated, None
             if not self._make_room(piece.bytes, evict=evict):
                 return
             address = mapped.address + piece.begin
-            ahead, piece.populated = piece.populated, None
             if not (ahead.result() if ahead is not None else _populate_cached(address, piece.bytes)):
                 return
             began = self._clock()

@@ -79,7 +79,8 @@ class Warmer:
                 receipt = self._warm(message) if isinstance(message, Warm) else self._drop(message)
             except Exception as error:  # the thread's edge: the next request must be served, too
                 told = error if isinstance(error, EngineError) else f"{type(error).__name__}: {error}"
-                receipt = self._receipts.write(action, "weight files", began, error=told)
+                asked = ", ".join(f"{item.model.name}/{item.component}" for item in message.wanted or ())
+                receipt = self._receipts.write(action, asked or "all weight files", began, error=told)
             self._on_ended(ActionEnded(action_id=message.action_id, receipt=receipt))
 
     def _warm(self, message: Warm) -> Receipt:

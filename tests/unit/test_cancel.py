@@ -15,13 +15,15 @@ from engine.daemon.look import RESIDUE_BOUND
 from engine.daemon.memory import Budget
 from engine.daemon.steps import Steps
 from engine.daemon.switches import Switches
-from engine.errors import JobCancelled, NotNow, WorkerDied, WorkerReplaced
+from engine.errors import DoesNotFit, JobCancelled, NotNow, WorkerDied, WorkerReplaced
 from engine.models.card import inferred_card
 from engine.models.model import Model
 from engine.telemetry.samples import Traced
 from engine.wire import Receipt, ReceiptStep
 from engine.worker.channel import CancelAction, ModelFiles, Proceed, Restore, SwitchTo, Unloaded, Wanted
 
+READ = SimpleNamespace(wait=lambda: asyncio.sleep(0))
+"""The device has been read."""
 BEFORE = (Wanted(model=ModelFiles(name="small", kind="t2v", path="/m/small"), component="dit"),)
 
 
@@ -86,7 +88,10 @@ class FakeSupervisor:
         if cancel is not None:
             cancel.tell(lambda: self.worker.send(CancelAction(action_id=said.action_id)))
         if on_unloaded is not None:
-            on_unloaded(self.worker, Unloaded(action_id=said.action_id, expected_bytes=2**33, cache_bytes=0))
+            on_unloaded(
+                self.worker,
+                Unloaded(action_id=said.action_id, expected_bytes=2**33, cache_bytes=0, held_bytes=2**33),
+            )
         answer = self.answers.pop(0)(said, cancel)
         answer = await answer if asyncio.iscoroutine(answer) else answer
         if cancel is not None:
@@ -145,7 +150,9 @@ def switches(supervisor: FakeSupervisor, residue: list[int]) -> Switches:
 
 
 def switching(switches: Switches, name: str = "large") -> asyncio.Task[Receipt]:
-    return asyncio.create_task(switches.switch(model(name), reserve_bytes=0))
+    return asyncio.create_task(
+        switches.switch(model(name), reserve=lambda _model: 0, device_read=READ)  # type: ignore[arg-type]
+    )
 
 
 async def settle() -> None:
@@ -358,3 +365,31 @@ async def test_a_residue_within_the_slack_is_none_as_after_an_unload(
         residue_bytes,
         bool(residue_bytes),
     )
+
+
+async def test_a_switch_can_be_given_up_before_the_device_was_read(
+    switches: Switches, supervisor: FakeSupervisor
+) -> None:
+    read = asyncio.Event()
+    task = asyncio.create_task(
+        switches.switch(model("large"), reserve=lambda _model: 0, device_read=read)  # type: ignore[arg-type]
+    )
+    await asyncio.sleep(0)
+    assert switches.cancel("large") == ("large",)
+    ended = await asyncio.wait_for(task, 1)
+    assert (ended.ok, ended.error_code) == (False, JobCancelled.code)
+    assert supervisor.asked == [] and not supervisor.device_lock.locked()
+
+
+def test_how_far_a_step_has_come_is_told_and_is_no_step_of_the_receipt() -> None:
+    steps = Steps(lambda step: None)
+    steps.took(ReceiptStep(name="load dit", bytes=5, total_bytes=9, elapsed_s=0.25))
+    steps.took(ReceiptStep(name="load dit", bytes=9, elapsed_s=0.5))
+    assert [(step.name, step.bytes) for step in steps.taken] == [("load dit", 9)]
+
+
+async def test_a_switch_that_does_not_fit_says_who_holds_the_rest(
+    switches: Switches, supervisor: FakeSupervisor
+) -> None:
+    supervisor.answers = [lambda said, cancel: receipt("switch", error="too small", code=DoesNotFit.code)]
+    assert (await switching(switches)).error == "too small; nobody"

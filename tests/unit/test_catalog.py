@@ -288,3 +288,14 @@ def test_the_catalog_and_the_checks_import_no_torch() -> None:
         "sys.exit(any(name in sys.modules for name in ('torch', 'diffusers', 'transformers', 'PIL')))"
     )
     assert subprocess.run([sys.executable, "-P", "-c", code], check=False).returncode == 0
+
+
+def test_what_lost_its_files_since_it_was_loaded_is_there_all_the_same(tmp_path: Path) -> None:
+    (folder := tmp_path / "gone").mkdir()
+    write_json(folder / "model_index.json", {"_class_name": "WanPipeline"})
+    catalog = Catalog(tmp_path)
+    broken = catalog.get("gone")
+    assert broken.problem is not None and broken.components == ()
+    states = {"dit": Present(bytes=2**30, state="resident", leased=False)}
+    (part,) = catalog.status(broken, states, rate=None, active=True, last_used_at=None).components
+    assert (part.name, part.bytes, part.state) == ("dit", 2**30, "resident")

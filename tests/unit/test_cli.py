@@ -508,6 +508,12 @@ def test_demo_chooses_the_smallest_model_of_the_kind_that_is_asked_for(
     assert spec["output_dir"] == f"{engine.tmp_path}/out"
 
 
+@pytest.mark.parametrize("value", ["nan", "inf", "1e999"])
+def test_a_sigma_that_is_no_number_is_refused_and_not_taken_for_none(engine: StandIn, value: str) -> None:
+    assert main(["generate", "--model", "m", "--prompt", "x", "--sigma-max", value]) == 2
+    assert all(path != "/jobs" for _, path, *_ in engine.asked)
+
+
 def test_every_option_of_generate_reaches_the_engine(engine: StandIn, capsys: Any) -> None:
     options = (
         "generate --model m --resolution 480p --aspect-ratio 9:16 --frames 17 --steps 2 --seed 7 "

@@ -52,3 +52,15 @@ async def test_one_who_gives_up_waiting_leaves_the_device_to_the_next(given: boo
     assert await asyncio.wait_for(stays, 1)
     line.release()
     assert not line.locked()
+
+
+async def test_one_who_gives_up_in_the_moment_it_would_be_served_is_passed_over() -> None:
+    line = DeviceLine()
+    await line.acquire()
+    gives_up, stays = (asyncio.create_task(line.acquire()) for _ in range(2))
+    await settle()
+    gives_up.cancel()
+    line.release()
+    await settle()
+    assert gives_up.cancelled()
+    assert stays.done() and line.locked()

@@ -268,7 +268,7 @@ def test_a_switch_leaves_room_for_work_and_says_what_it_leaves_out() -> None:
     plan = plan_switch([], parts, budget_bytes=35 * GIB, reserve_bytes=8 * GIB)
     assert [load.needed.label for load in plan.loads] == ["a/text", "a/dit.high"]
     assert [item.label for item in plan.left_out] == ["a/dit.low"]
-    with pytest.raises(DoesNotFit, match=r"a/dit.high needs 14\.00 GiB, the work of its largest stage 8"):
+    with pytest.raises(DoesNotFit, match=r"a/dit.high needs 14\.00 GiB, work beside it 8"):
         plan_switch([], parts, budget_bytes=21 * GIB, reserve_bytes=8 * GIB)
     assert isinstance(explain_switch([], parts, budget_bytes=60 * GIB, reserve_bytes=0)[0], PlanStep)
 

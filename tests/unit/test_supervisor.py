@@ -155,7 +155,7 @@ async def test_what_a_worker_does_after_its_silence_has_a_receipt(kept: Callable
     found.fall_silent(SILENT_S)
     with pytest.raises(WorkerSilent):
         await asked
-    found.hear(Unloaded(action_id=1, expected_bytes=0, cache_bytes=0))
+    found.hear(Unloaded(action_id=1, expected_bytes=0, cache_bytes=0, held_bytes=0))
     assert unloaded == [1], "the worker waits for the word to go on"
     assert found.state == "loading"
     found.hear(ActionEnded(action_id=1, receipt=receipt("switch")))

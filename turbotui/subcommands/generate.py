@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -72,6 +73,8 @@ def generate(
     text = prompt if prompt is not None else _read_prompt(prompt_file or "-")
     first_frame, folder = _absolute(image), _absolute(output_dir)
     client = session.client()
+    if sigma_max is not None and not math.isfinite(sigma_max):  # JSON has no such number: it would say none
+        raise InvalidRequest(f"--sigma-max is {sigma_max}; it must be a number")
     spec = JobSpec(
         model=model or _demo_model(client, "i2v" if image else "t2v").name,
         prompt=text,

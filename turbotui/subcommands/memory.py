@@ -11,7 +11,7 @@ from engine.wire import CleanupRequest, Status, WarmRequest
 from turbotui.format import bytes_text
 from turbotui.subcommands.output import note
 from turbotui.subcommands.receipts import show_receipt
-from turbotui.subcommands.session import demo_option, json_option, open_session
+from turbotui.subcommands.session import INTERRUPTED_EXIT, demo_option, json_option, open_session
 from turbotui.subcommands.steps import steps_shown
 from turbotui.subcommands.targets import split_target
 from turbotui.workers import held_bytes
@@ -45,7 +45,11 @@ def cleanup(no_reload: bool, yes: bool, json: bool, demo: bool) -> None:
     if not yes:
         click.confirm("End it?", abort=True, err=True)
     with steps_shown(client, "cleanup"):
-        receipt = client.cleanup(CleanupRequest(reload=not no_reload))
+        try:
+            receipt = client.cleanup(CleanupRequest(reload=not no_reload))
+        except KeyboardInterrupt:
+            note("the cleanup goes on; `turbotui cancel-switch` gives up its reload")
+            raise click.exceptions.Exit(INTERRUPTED_EXIT) from None
     show_receipt(session, receipt)
 
 
@@ -68,7 +72,12 @@ def _ended_by_cleanup(status: Status) -> list[str]:
 def warm(target: str, json: bool, demo: bool) -> None:
     """Keep the files of a model or component in host memory, from where they load at the bus's rate."""
     session = open_session(json=json, demo=demo)
-    show_receipt(session, session.client().warm(_request(target)))
+    try:
+        receipt = session.client().warm(_request(target))
+    except KeyboardInterrupt:
+        note(f"the engine goes on with it; `turbotui drop-warm {target}` lets go of it")
+        raise click.exceptions.Exit(INTERRUPTED_EXIT) from None
+    show_receipt(session, receipt)
 
 
 @click.command("drop-warm")

@@ -109,7 +109,9 @@ class ModelsPanel(ListPanel):
             keys.append(ModelKey(model.name))
             if model.problem:
                 keys.append(ModelKey(model.name, kind="problem"))
-            elif model.active or any(part.state != "absent" for part in model.components):
+            if any(part.state != "absent" for part in model.components) or (
+                model.active and not model.problem
+            ):
                 keys += [ModelKey(model.name, part.name, "component") for part in model.components]
         return keys
 
@@ -163,9 +165,11 @@ def _model_row(view: View, model: ModelStatus, width: int) -> Row:
     row.to(2 + room, paint.text)
     if runs and running is not None:
         return row.field(t("models.runs", id=running.id), BYTES_CELLS + BACK_CELLS, paint.muted, right=True)
-    row.field(short_bytes(model.bytes), BYTES_CELLS, paint.text, right=True)
     if model.problem:
-        return row.field(t("models.unusable"), BACK_CELLS, paint.wait, right=True)
+        there = resident_bytes(model)
+        text = f"{short_bytes(there)} {t('models.unusable')}" if there else t("models.unusable")
+        return row.field(text, BYTES_CELLS + BACK_CELLS, paint.wait, right=True)
+    row.field(short_bytes(model.bytes), BYTES_CELLS, paint.text, right=True)
     absent = [part for part in model.components if part.state == "absent"]
     back = seconds(back_in_s(model)) if absent else ""
     return row.field(back, BACK_CELLS, paint.text, right=True)

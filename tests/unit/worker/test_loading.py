@@ -310,6 +310,42 @@ def test_a_restore_does_not_count_what_failed_while_it_waited_for_the_rest(
     assert set(store.weights()) == {f"{SMALL}/vae"}
 
 
+@pytest.mark.parametrize("broken", [False, True], ids=["arrives", "fails"])
+def test_a_switch_waits_for_weights_that_travel_already(
+    store: ComponentStore, files: Files, backend: SteppedBackend, expected: Tensor, broken: bool
+) -> None:
+    own = files(SMALL)
+    dit = store.open(own).components["dit"]
+    begun, go_on = threading.Event(), threading.Event()
+
+    def stall(number: int) -> None:
+        if number == 1:
+            begun.set()
+            go_on.wait(10)
+            if broken:
+                raise ModelUnusable("its disk is broken")
+
+    backend.before = stall
+    store.begin(own, "dit")
+    assert begun.wait(10)
+    backend.before = lambda number: None
+    ended: list[Any] = []
+    switch = threading.Thread(target=lambda: ended.append(store.switch(own, BUDGET)))
+    switch.start()
+    switch.join(0.2)
+    assert switch.is_alive(), "it may not say that it is there"
+    go_on.set()
+    switch.join(10)
+    (receipt,) = ended
+    assert receipt.ok is not broken
+    if broken:
+        assert "its disk is broken" in receipt.error
+        assert dit.resident, "what was on its way before comes back"
+    else:
+        assert receipt.loaded_bytes == sum(item.bytes for item in store.open(own).components.values())
+        assert torch.equal(_forward(dit.module), expected)
+
+
 def test_a_lease_that_fails_takes_nothing_from_another_of_the_same_component(
     store: ComponentStore, files: Files, backend: SteppedBackend, expected: Tensor
 ) -> None:

@@ -303,6 +303,24 @@ def test_a_switch_tells_how_far_a_load_has_come(
     assert [step for step in told if step.total_bytes is None] == list(receipt.steps)
 
 
+def test_a_reload_never_makes_room_by_what_it_has_just_loaded_and_names_what_is_missing(
+    store: ComponentStore, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Component.begin_load
+
+    def scarce(self: Component, *args: Any) -> Loading:
+        if self.label == f"{LARGE}/vae":
+            raise MemoryError
+        return real(self, *args)
+
+    monkeypatch.setattr(Component, "begin_load", scarce)
+    receipt = store.restore([(files(LARGE), name) for name in ("text", "dit", "vae")])
+    components = store.open(files(LARGE)).components
+    assert not receipt.ok and f"{LARGE}/vae" in (receipt.error or "")
+    assert set(store.weights()) == _labels(LARGE, "text", "dit")
+    assert receipt.loaded_bytes == components["text"].bytes + components["dit"].bytes
+
+
 @pytest.mark.parametrize("refused", ["once", "always"])
 def test_a_switch_never_makes_room_by_what_it_has_just_loaded(
     store: ComponentStore, files: Files, seen: Seen, monkeypatch: pytest.MonkeyPatch, refused: str

@@ -179,6 +179,27 @@ def test_a_swap_has_one_expert_s_bytes_and_makes_the_frames_of_both_resident(
     _assert_whole(store, seen, experts)
 
 
+def test_what_came_by_a_swap_is_in_use_before_anybody_may_take_it_for_idle(
+    run: Run,
+    store: ComponentStore,
+    seen: Seen,
+    experts: tuple[Component, Component],
+    expected: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    end_swap = store.end_swap
+
+    def and_free(swap: Swap, *, finished: bool) -> None:
+        end_swap(swap, finished=finished)
+        store.free()  # a person asks in just this moment
+
+    monkeypatch.setattr(store, "end_swap", and_free)
+    assert run().frames_sha256 == expected
+    loads = [receipt.target for receipt in seen.receipts if receipt.action == "load"]
+    assert experts[1].label not in loads, "it was dropped, and loaded again for its step"
+    _assert_whole(store, seen, experts)
+
+
 def test_a_mixed_set_of_blocks_is_refused_in_both_experts(
     store: ComponentStore, files: Files, experts: tuple[Component, Component]
 ) -> None:

@@ -377,6 +377,26 @@ def test_cold_pieces_are_not_registered_under_a_load(
     assert all(registered for _, registered in _use(tier, file)[file.path])
 
 
+def test_what_was_cached_for_a_load_without_room_is_asked_again_by_the_next(
+    tier_of: Callable[..., WarmTier],
+    file_of: Callable[[str], FileIndex],
+    registrar: FakeRegistrar,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    a, b = file_of("a"), file_of("b")
+    tier = tier_of(a.bytes)
+    cached = True
+    monkeypatch.setattr(warm, "mostly_cached", lambda address, num_bytes: cached)
+    _use(tier, a)
+    with tier.in_use([a], [(a.path, 0, a.bytes)]):
+        assert not any(registered for _, registered in _use(tier, b)[b.path])
+    cached = False
+    tier.drop([a.path])
+    before = len(registrar.calls)
+    assert not any(registered for _, registered in _use(tier, b)[b.path])
+    assert registrar.calls[before:] == [], "its pages are gone: the driver would read the disk"
+
+
 def test_a_file_cut_short_under_its_mapping_is_sliced_and_never_read(
     tier_of: Callable[..., WarmTier], file_of: Callable[[str], FileIndex], registrar: FakeRegistrar
 ) -> None:
