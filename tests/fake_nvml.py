@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import queue
 from dataclasses import dataclass, field
 
 from engine.telemetry.nvml import Device, DeviceMemory, NvmlFault
+from engine.telemetry.nvml_card import CardIdentity, Clocks, Condition, Versions
+from engine.telemetry.nvml_events import NvmlEvent
 
 GIB = 2**30
+CLOCKS = Clocks(graphics_mhz=1980, memory_mhz=3201, limits=("power cap",))
+WELL = Condition(
+    ecc_uncorrected=0, persistence_mode=True, mig_mode=False, display_active=False, recovery_action="none"
+)
+IDENTITY = CardIdentity(pci_bus_id="00000000:1A:00.0", coherent_memory=False, virtual=False)
 
 
 @dataclass
@@ -20,6 +28,14 @@ class FakeCard:
     processes: dict[int, int | None] = field(default_factory=dict)
     temperature_c: int | None = 40
     fault: NvmlFault | None = None
+    """Raised by everything that is asked of the card."""
+    processes_fault: NvmlFault | None = None
+    """Raised by its list of processes alone."""
+    refused_lists: tuple[str, ...] = ()
+    clocks: Clocks = CLOCKS
+    condition: Condition = WELL
+    identity: CardIdentity = IDENTITY
+    announces: bool = True
 
     @property
     def used_bytes(self) -> int:
@@ -32,10 +48,14 @@ class FakeNvml:
     def __init__(self, *cards: FakeCard) -> None:
         self.cards = {card.device.device_id: card for card in cards}
         self.slow_reads = 0
+        self.condition_reads = 0
+        self.listings = 0
         self.closed = False
+        self.announced: queue.SimpleQueue[NvmlEvent | NvmlFault] = queue.SimpleQueue()
 
     def list_devices(self) -> tuple[Device, ...]:
-        return tuple(card.device for card in self.cards.values())
+        self.listings += 1
+        return tuple(card.device for card in self.cards.values() if card.fault is None)
 
     def read_memory(self, device: Device) -> DeviceMemory:
         card = self._card(device)
@@ -48,7 +68,13 @@ class FakeNvml:
         )
 
     def read_processes(self, device: Device) -> dict[int, int | None]:
-        return dict(self._card(device).processes)
+        card = self._card(device)
+        if card.processes_fault is not None:
+            raise card.processes_fault
+        return dict(card.processes)
+
+    def refused_lists(self, device: Device) -> tuple[str, ...]:
+        return self._card(device).refused_lists
 
     def read_utilisation_percent(self, device: Device) -> int | None:
         self.slow_reads += 1
@@ -60,6 +86,24 @@ class FakeNvml:
     def read_power_w(self, device: Device) -> float | None:
         return 300.5 if self._card(device) else None
 
+    def read_clocks(self, device: Device) -> Clocks:
+        return self._card(device).clocks
+
+    def read_condition(self, device: Device) -> Condition:
+        self.condition_reads += 1
+        return self._card(device).condition
+
+    def read_identity(self, device: Device) -> CardIdentity:
+        return self._card(device).identity
+
+    def read_versions(self) -> Versions:
+        return Versions(driver="580.159.04", nvml="13.580.159.04")
+
+    def open_events(self) -> FakeEvents:
+        return FakeEvents(
+            frozenset(device_id for device_id, card in self.cards.items() if card.announces), self.announced
+        )
+
     def close(self) -> None:
         self.closed = True
 
@@ -68,6 +112,28 @@ class FakeNvml:
         if card.fault is not None:
             raise card.fault
         return card
+
+
+class FakeEvents:
+    """Implements `engine.telemetry.nvml_events.NvmlEvents`; a test puts into the queue what comes."""
+
+    def __init__(
+        self, device_ids: frozenset[str], announced: queue.SimpleQueue[NvmlEvent | NvmlFault]
+    ) -> None:
+        self.device_ids = device_ids
+        self._announced = announced
+
+    def wait(self, timeout_s: float) -> NvmlEvent | None:
+        try:
+            found = self._announced.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+        if isinstance(found, NvmlFault):
+            raise found
+        return found
+
+    def close(self) -> None:
+        self.device_ids = frozenset()
 
 
 def card(number: int = 0, **changes: object) -> FakeCard:

@@ -39,6 +39,7 @@ _KIND_TO_PART = {
     "others": "others",
     "driver": "driver",
     "unseen": "unseen",
+    "ghost": "unseen",
     "free": "free",
 }
 

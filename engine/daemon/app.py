@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from engine.daemon.engine import Engine
 from engine.daemon.openapi import describe_api
+from engine.daemon.routes import sampling
 from engine.errors import EngineError, InvalidRequest, NotFound
 from engine.wire import (
     CacheCleared,
@@ -69,6 +70,7 @@ def create_app(engine: Engine) -> FastAPI:
     _add_reading_routes(app, engine)
     _add_job_routes(app, engine)
     _add_memory_routes(app, engine)
+    sampling.add_routes(app, engine)
     return app
 
 

@@ -134,6 +134,8 @@ class Engine:
             on_progress=lambda job_id, progress: self.queue.progressed(job_id, progress),
         )
         self.supervisor.on_late = self._ended_late
+        self.memory.ask_counters = self.supervisor.count
+        self.memory.ask_reading = self.probe.read_soon
         self.queue = QueueRunner(
             self.store,
             self.catalog,
@@ -332,6 +334,7 @@ class Engine:
             workers=self.supervisor.statuses(),
             devices=self.memory.statuses(),
             models=self.models(),
+            host=self.memory.host_status(registered_bytes=self.supervisor.registered_bytes),
         )
 
     def snapshot(self) -> Snapshot:

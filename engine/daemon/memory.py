@@ -1,8 +1,7 @@
 """What is known of each device's memory now: the probe's readings joined with the worker's counters.
 
-For a GPU a balance is composed when the worker's counters arrive that follow a reading, so that
-the reading lies between two sets of counters and moving memory can be told. Event loop's
-thread only.
+For a GPU a balance is composed of a reading that lies between two sets of the worker's counters
+(`engine.daemon.pairing`), so that moving memory can be told. Event loop's thread only.
 """
 
 from __future__ import annotations
@@ -10,24 +9,24 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from engine.config import EngineConfig
+from engine.daemon.cards import Cards
+from engine.daemon.pairing import Pairing
 from engine.jobs.liveness import read_start_time
 from engine.paths import user_name
-from engine.telemetry.balance import cpu_balance, gpu_balance
+from engine.telemetry.balance import cpu_balance, gpu_balance, why_moving
 from engine.telemetry.recorder import Recorder
-from engine.telemetry.samples import DeviceReading, FromProbe, HostReading, ProbeFault
+from engine.telemetry.samples import DeviceNews, DeviceReading, FromProbe, HostReading, ProbeFault
 from engine.units import size_text
-from engine.wire import Balance, DeviceProcess, DeviceStatus
+from engine.wire import Balance, DeviceProcess, DeviceStatus, HostStatus
 from engine.worker.channel import AllocatorSample, WorkerReady
 
 CONTEXT_GUESS_BYTES = 800 * 2**20
 """A worker's context and libraries before one was measured; 756 MiB on an H200 with torch 2.11."""
-COUNTERS_WAIT_S = 0.3
-"""A reading is composed without following counters after this long: the worker is busy or gone."""
 
 
 UNUSABLE = frozenset({"nvml_missing", "nvml_driver", "nvml_error", "nvml_hang", "gpu_lost", "no_permission"})
@@ -52,10 +51,12 @@ class Budget:
 class _Worker:
     pid: int
     device_id: str
+    pairing: Pairing
     ready: WorkerReady | None = None
-    before: AllocatorSample | None = None
-    """The newest counters that precede the pending reading."""
-    latest: AllocatorSample | None = None
+
+    @property
+    def latest(self) -> AllocatorSample | None:
+        return self.pairing.latest
 
 
 class MemoryView:
@@ -76,10 +77,14 @@ class MemoryView:
         self._host: HostReading | None = None
         self._statuses: dict[str, DeviceStatus] = {}
         self._worker: _Worker | None = None
-        self._pending: DeviceReading | None = None
+        self.ask_counters: Callable[[], None] = lambda: None
+        """Asks the worker for its counters now."""
+        self.ask_reading: Callable[[float], None] = lambda after_s: None
+        """Asks the probe for one more reading, after so many seconds."""
         self.device_id: str | None = None
         self.nvml_fault: str | None = None
         self.recorder = Recorder()
+        self.cards = Cards()
         self._context_due = False
         self._context_bytes: int | None = None
         self._user = user_name()
@@ -90,36 +95,36 @@ class MemoryView:
     def heard(self, message: FromProbe) -> None:
         if isinstance(message, DeviceReading):
             self._readings[message.device_id] = message
+            self.cards.heard(message)
             worker = self._worker
-            if worker is None or worker.device_id != message.device_id or worker.latest is None:
+            if worker is None or worker.device_id != message.device_id:
                 self._compose_gpu(message, None, None)
-                return
-            if self._pending is not None and message.taken_at - self._pending.taken_at > COUNTERS_WAIT_S:
-                self._compose_gpu(self._pending, worker.before, None)
-                self._pending = None
-            if self._pending is None:
-                self._pending, worker.before = message, worker.latest
+            else:
+                worker.pairing.read(message)
         elif isinstance(message, HostReading):
             self._host = message
             if self.device_id == "cpu":
                 self._compose_cpu(message)
-        elif isinstance(message, ProbeFault) and message.kind in UNUSABLE:
-            self.nvml_fault = message.detail
+        elif isinstance(message, DeviceNews):
+            self.cards.heard_news(message)
+        elif isinstance(message, ProbeFault):
+            if message.kind in UNUSABLE:
+                self.nvml_fault = message.detail
+            if self.cards.heard_fault(message) and message.device_id in self._statuses:
+                self._publish(self.cards.aged(self._statuses[message.device_id]), record=False)
 
     def heard_worker(self, sample: AllocatorSample) -> None:
-        worker = self._worker
-        if worker is None:
-            return
-        worker.latest = sample
-        pending = self._pending
-        if pending is not None and sample.taken_at >= pending.taken_at:
-            self._pending = None
-            self._compose_gpu(pending, worker.before, sample)
+        if self._worker is not None:
+            self._worker.pairing.counted(sample)
 
     def worker_started(self, pid: int, device_id: str) -> None:
-        self._worker = _Worker(pid=pid, device_id=device_id)
+        pairing = Pairing(
+            told=self._compose_gpu,
+            ask_counters=lambda: self.ask_counters(),
+            ask_reading=lambda after_s: self.ask_reading(after_s),
+        )
+        self._worker = _Worker(pid=pid, device_id=device_id, pairing=pairing)
         self._context_due = False
-        self._pending = None
 
     def worker_ready(self, ready: WorkerReady) -> None:
         if self._worker is not None:
@@ -128,7 +133,6 @@ class MemoryView:
     def worker_gone(self) -> None:
         self._began.clear()
         self._worker = None
-        self._pending = None
 
     def measure_context(self) -> None:
         """Take what the worker's process holds beyond its allocator as context and libraries.
@@ -150,14 +154,25 @@ class MemoryView:
 
     def statuses(self) -> tuple[DeviceStatus, ...]:
         """Every device, each with the age of its reading."""
-        now = time.monotonic()
-        aged = []
-        for device_id, status in self._statuses.items():
-            taken = self._readings[device_id].taken_at if device_id in self._readings else None
-            if taken is None and self._host is not None:
-                taken = self._host.taken_at
-            aged.append(replace(status, age_s=None if taken is None else round(now - taken, 3)))
-        return tuple(aged)
+        host_at = self._host.taken_at if self._host is not None else None
+        return tuple(self.cards.aged(status, host_at=host_at) for status in self._statuses.values())
+
+    def host_status(self, *, registered_bytes: int | None) -> HostStatus | None:
+        """The host's memory and ours in it; `registered_bytes` as the worker tells."""
+        host = self._host
+        if host is None:
+            return None
+        return HostStatus(
+            total_bytes=host.total_bytes,
+            available_bytes=host.available_bytes,
+            limited_by_cgroup=host.limited_by_cgroup,
+            age_s=round(time.monotonic() - host.taken_at, 3),
+            registered_bytes=registered_bytes,
+            worker_rss_bytes=host.rss_bytes.get(self._worker.pid) if self._worker is not None else None,
+            ours_rss_bytes=sum(host.rss_bytes.values()),
+            swapped_bytes=sum(host.swapped_bytes.values()) if host.swapped_bytes else None,
+            pressure_percent=host.pressure_percent,
+        )
 
     def process_bytes(self, pid: int, device_id: str) -> int | None:
         """What `pid` holds on the device by the newest reading: NVML's entry, or its RSS on cpu."""
@@ -209,7 +224,7 @@ class MemoryView:
         worker = self._worker
         held = 0
         if worker is not None and worker.device_id == reading.device_id:
-            held = self.process_bytes(worker.pid, reading.device_id) or 0
+            held = self.process_bytes(worker.pid, reading.device_id) or self._counted(worker)
         # Also before there is a worker: the first job brings its context along.
         context = CONTEXT_GUESS_BYTES if self._context_bytes is None else self._context_bytes
         reserve = 0 if reading.reserved_inside_used else (reading.reserved_bytes or 0)
@@ -223,6 +238,12 @@ class MemoryView:
             reading.total_bytes - reserve - context,
             ", ".join(neighbours) or "nobody that we can see holds the rest",
         )
+
+    def _counted(self, worker: _Worker) -> int:
+        """What the worker holds by its own count, where the driver does not tell."""
+        counters = worker.latest
+        reserved = counters.reserved_bytes if counters is not None else None
+        return 0 if reserved is None else reserved + (self._context_bytes or 0)
 
     def _limited(self, now_bytes: int, empty_bytes: int, held_by: str) -> Budget:
         if kept := self._config.keep_free_bytes:
@@ -288,7 +309,7 @@ class MemoryView:
         if not self._context_due or worker is None or before is None or after is None:
             return
         held = next((process.bytes for process in reading.processes if process.pid == worker.pid), None)
-        still = before.device_allocs == after.device_allocs
+        still = why_moving(reading, before, after) is None
         if still and held is not None and after.reserved_bytes is not None:
             self._context_bytes = max(0, held - after.reserved_bytes)
             self._context_due = False
@@ -321,25 +342,17 @@ class MemoryView:
             for process in reading.processes
         )
         self._publish(
-            DeviceStatus(
-                id=reading.device_id,
-                kind="cuda",
-                index=reading.index,
-                name=reading.name,
-                total_bytes=reading.total_bytes,
+            self.cards.described(
+                reading,
                 in_use=reading.device_id == self.device_id,
                 balance=balance,
                 processes=processes,
-                utilisation_percent=reading.utilisation_percent,
-                temperature_c=reading.temperature_c,
-                power_w=reading.power_w,
-                age_s=0.0,
             )
         )
 
-    def _publish(self, status: DeviceStatus) -> None:
+    def _publish(self, status: DeviceStatus, *, record: bool = True) -> None:
         self._statuses[status.id] = status
-        if status.balance is not None:
+        if status.balance is not None and record:
             self.recorder.record(status.balance)
         self._on_status(status)
 

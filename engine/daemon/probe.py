@@ -17,8 +17,20 @@ from pathlib import Path
 
 import msgspec
 
+from engine.daemon.cards import introduction
 from engine.daemon.silence import Silence
-from engine.telemetry.samples import FromProbe, ProbeFault, ToProbe, Trace, Traced, Watch
+from engine.telemetry.samples import (
+    DeviceNews,
+    DeviceReading,
+    FromProbe,
+    Pace,
+    ProbeFault,
+    ReadNow,
+    ToProbe,
+    Trace,
+    Traced,
+    Watch,
+)
 
 SILENT_S = 5.0
 """A probe that says nothing for so long hangs: it speaks 10 times a second."""
@@ -34,7 +46,7 @@ class Probe:
         log_path: Path,
         environ: dict[str, str],
         on_reading: Callable[[FromProbe], None],
-        on_log: Callable[[str, str], None],
+        on_log: Callable[..., None],
         on_start: Callable[[], None],
     ) -> None:
         """`on_start` is called whenever a new process is there, to tell it what to watch."""
@@ -48,6 +60,7 @@ class Probe:
         self._traces: dict[int, asyncio.Future[Traced]] = {}
         self._trace_ids = count(1)
         self._heard_at: float | None = None
+        self._introduced: set[str] = set()
         self._keeper: asyncio.Task[None] | None = None
 
     @property
@@ -70,6 +83,14 @@ class Probe:
     def watch(self, pids: dict[str, int]) -> None:
         """Read these processes of ours with every sample."""
         self._send(Watch(pids=pids))
+
+    def read_soon(self, after_s: float) -> None:
+        """One more reading of the GPUs beside the ten a second."""
+        asyncio.get_running_loop().call_later(after_s, self._send, ReadNow())
+
+    def pace(self, *, period_s: float, for_s: float) -> None:
+        """Read at another rate for a while; a probe that is replaced meanwhile reads as usual."""
+        self._send(Pace(period_s=period_s, for_s=for_s))
 
     async def trace(self, pid: int, device_id: str, *, until_bytes: int, timeout_s: float) -> Traced | None:
         """Follow one process's bytes at 1 kHz; None when no probe answers."""
@@ -153,6 +174,12 @@ class Probe:
             return
         if isinstance(message, ProbeFault):
             self._on_log("probe", f"{message.kind}: {message.detail}")
+        elif isinstance(message, DeviceNews):
+            level = "info" if message.kind == "back" else "warning"
+            self._on_log("gpu", f"{message.device_id}: {message.detail}", level=level, memory=True)
+        elif isinstance(message, DeviceReading) and message.device_id not in self._introduced:
+            self._introduced.add(message.device_id)
+            self._on_log("gpu", introduction(message))
         self._on_reading(message)
 
     def _kill(self) -> None:

@@ -48,6 +48,7 @@ from engine.worker.channel import (
     CancelJob,
     ComponentChanged,
     Connected,
+    Count,
     FromWorker,
     JobEnded,
     JobProgressed,
@@ -195,6 +196,16 @@ class Supervisor:
             return None
         found = ((*label.rpartition("/")[::2], size) for label, size in self.warm.warm.items())
         return {component: size for name, component, size in found if name == model}
+
+    @property
+    def registered_bytes(self) -> int | None:
+        """Of weight files in host memory, each once; None without a worker that tells."""
+        return self.warm.total_bytes if self.warm is not None else None
+
+    def count(self) -> None:
+        """Ask the worker for its counters now."""
+        if self._worker is not None:
+            self._worker.send(Count())
 
     @property
     def worker(self) -> WorkerProcess | None:

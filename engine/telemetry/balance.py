@@ -13,6 +13,9 @@ from engine.telemetry.samples import DeviceReading, HostReading, ProcessReading
 from engine.wire import Balance, BalancePart, Owner, PartKind
 from engine.worker.channel import AllocatorSample
 
+DRIVER_FLOOR_BYTES = 32 * 2**20
+"""What a driver may count as used on a card that nobody uses, in no process's name."""
+
 
 def gpu_balance(
     reading: DeviceReading,
@@ -26,16 +29,18 @@ def gpu_balance(
     """The balance of a GPU.
 
     `before` and `after` are our worker's counters from either side of the reading: it is
-    coherent when the worker took nothing from the driver and gave nothing back in between.
+    coherent when the worker took nothing from the driver and gave nothing back in between, no other
+    process did while it was read, and no part had to be cut off at 0, which would be a contradiction.
     Without any counters our process is one part, by NVML. `context_bytes` was measured; None
     leaves context and libraries in the remainder. `our_pids` are the worker's on this device.
     `wall_offset_s` turns the reading's monotonic time into wall time (None: this host's now).
     """
     counters = after or before
     reserve = reading.reserved_bytes
+    cut: list[str] = []
     parts: list[BalancePart] = []
     if counters is not None:
-        parts += _allocator_parts(counters)
+        parts += _allocator_parts(counters, cut)
         parts.append(
             _part("context", "ours", context_bytes, reason="not measured yet: the worker has not been idle")
         )
@@ -45,13 +50,14 @@ def gpu_balance(
         elif counters is None:
             parts.append(_process_part(process, "ours"))
     parts.append(_part("driver", "driver", reserve, reason="this driver does not tell its own reserve"))
-    parts.append(_unseen_part(reading, counters, context_bytes, our_pids))
+    parts.append(_unseen_part(reading, counters, context_bytes, our_pids, cut))
     parts.append(_part("free", "free", reading.free_bytes))
+    moving = why_moving(reading, before, after) or (cut[0] if cut else None)
     return _balance(
         device_id=reading.device_id,
         taken_at=reading.taken_at,
         wall_offset_s=wall_offset_s,
-        coherent=_is_coherent(reading, before, after),
+        moving=moving,
         total_bytes=reading.total_bytes,
         parts=parts,
     )
@@ -75,11 +81,12 @@ def cpu_balance(
     weights_bytes = sum(weights.values())
     parts = [_part("weights", "ours", num_bytes, label=label) for label, num_bytes in sorted(weights.items())]
     in_use = max(0, host.total_bytes - host.available_bytes)
-    coherent = True
+    moving: str | None = None
     if worker_rss is not None:
         beyond_weights = worker_rss - weights_bytes
         # Weights that are not in its RSS were swapped out, or counted before or after it was read.
-        coherent = beyond_weights >= 0
+        if beyond_weights < 0:
+            moving = "the worker's weights are more than its resident set"
         runtime = live = None
         if baseline_rss is not None:
             runtime = max(0, min(baseline_rss, beyond_weights))
@@ -99,14 +106,16 @@ def cpu_balance(
         device_id="cpu",
         taken_at=host.taken_at,
         wall_offset_s=wall_offset_s,
-        coherent=coherent,
+        moving=moving,
         total_bytes=host.total_bytes,
         parts=parts,
     )
 
 
-def _allocator_parts(counters: AllocatorSample) -> list[BalancePart]:
+def _allocator_parts(counters: AllocatorSample, cut: list[str]) -> list[BalancePart]:
     """What the caching allocator holds, in parts that add up to its reserved bytes.
+
+    A part that would be negative is 0, and `cut` says so.
 
     allocated is part of active, active of reserved. Blocks between active and allocated wait
     for another stream; of what is reserved and not active, the inactive part of split segments
@@ -115,18 +124,23 @@ def _allocator_parts(counters: AllocatorSample) -> list[BalancePart]:
     weights_bytes = sum(counters.weights.values())
     parts = [_part("weights", "ours", size, label=label) for label, size in sorted(counters.weights.items())]
     reason = "this allocator does not count it"
-    rounding = _less(counters.allocated_bytes, counters.requested_bytes)
-    live = None
-    if counters.allocated_bytes is not None:
-        # Without a figure for rounding, it is part of the live blocks.
-        live = max(0, counters.allocated_bytes - (rounding or 0) - weights_bytes)
-    cached = _less(counters.reserved_bytes, counters.active_bytes)
+
+    def less(whole: int | None, part: int | None) -> int | None:
+        found = _less(whole, part)
+        if found is not None and found < 0:
+            cut.append("the worker's counters contradict each other")
+        return None if found is None else max(0, found)
+
+    rounding = less(counters.allocated_bytes, counters.requested_bytes)
+    # Without a figure for rounding, it is part of the live blocks.
+    live = less(_less(counters.allocated_bytes, rounding or 0), weights_bytes)
+    cached = less(counters.reserved_bytes, counters.active_bytes)
     return [
         *parts,
         _part("live", "ours", live, reason=reason),
         _part("rounding", "ours", rounding, reason=reason),
-        _part("awaiting_free", "ours", _less(counters.active_bytes, counters.allocated_bytes), reason=reason),
-        _part("releasable", "ours", _less(cached, counters.inactive_split_bytes), reason=reason),
+        _part("awaiting_free", "ours", less(counters.active_bytes, counters.allocated_bytes), reason=reason),
+        _part("releasable", "ours", less(cached, counters.inactive_split_bytes), reason=reason),
         _part("fragmented", "ours", counters.inactive_split_bytes, reason=reason),
     ]
 
@@ -136,8 +150,16 @@ def _unseen_part(
     counters: AllocatorSample | None,
     context_bytes: int | None,
     our_pids: Collection[int],
+    cut: list[str],
 ) -> BalancePart:
-    """What the driver counts as used beyond every process that it shows us."""
+    """What the driver counts as used beyond every process that it shows us.
+
+    A ghost only where nobody can hide from us, and beyond what a driver keeps for itself.
+    """
+    if reading.processes_fault is not None:
+        return _part(
+            "unseen", "unseen", None, reason=f"the processes cannot be listed: {reading.processes_fault}"
+        )
     silent = [process.pid for process in reading.processes if process.bytes is None]
     if silent:
         pids = ", ".join(str(pid) for pid in silent)
@@ -151,19 +173,35 @@ def _unseen_part(
         if counters.reserved_bytes is None:
             return _part("unseen", "unseen", None, reason="NVML does not list our worker's process")
         shown += counters.reserved_bytes + (context_bytes or 0)
-    return _part("unseen", "unseen", max(0, used - shown))
+    beyond = used - shown
+    if beyond < 0:
+        cut.append("processes hold more than the device: memory moved, or two share some")
+    ghost = reading.view_gap is None and beyond > DRIVER_FLOOR_BYTES
+    return _part("ghost" if ghost else "unseen", "unseen", max(0, beyond))
 
 
-def _is_coherent(
+def why_moving(
     reading: DeviceReading, before: AllocatorSample | None, after: AllocatorSample | None
-) -> bool:
+) -> str | None:
+    """Why memory may have moved between the readings; None where none did."""
+    if not reading.still:
+        return "memory of the device moved while its processes were read"
     if before is None and after is None:
-        return True  # one source alone cannot disagree with itself
+        return None  # one source alone cannot disagree with itself
     if before is None or after is None:
-        return False
-    return (
-        before.taken_at <= reading.taken_at <= after.taken_at and before.device_allocs == after.device_allocs
-    )
+        return "the worker's counters did not come"
+    began_at = reading.taken_at if reading.began_at is None else reading.began_at
+    if not (until(before) <= began_at and reading.taken_at <= after.taken_at):
+        return "the worker's counters do not enclose the reading"
+    # Segments that grow in place are not counted as taken, so what is reserved is compared as well.
+    if (before.device_allocs, before.reserved_bytes) != (after.device_allocs, after.reserved_bytes):
+        return "the worker took memory or gave it back"
+    return None
+
+
+def until(counters: AllocatorSample) -> float:
+    """When the counters had been read."""
+    return counters.taken_at if counters.read_at is None else counters.read_at
 
 
 def _process_part(process: ProcessReading, owner: Owner) -> BalancePart:
@@ -178,8 +216,8 @@ def _process_part(process: ProcessReading, owner: Owner) -> BalancePart:
 
 
 def _less(whole: int | None, part: int | None) -> int | None:
-    """Whole less part, at least 0; None when either is unknown."""
-    return None if whole is None or part is None else max(0, whole - part)
+    """Whole less part; None when either is unknown."""
+    return None if whole is None or part is None else whole - part
 
 
 def _part(
@@ -207,7 +245,7 @@ def _balance(
     device_id: str,
     taken_at: float,
     wall_offset_s: float | None,
-    coherent: bool,
+    moving: str | None,
     total_bytes: int,
     parts: list[BalancePart],
 ) -> Balance:
@@ -216,7 +254,8 @@ def _balance(
     return Balance(
         device_id=device_id,
         taken_at=taken_at + wall_offset_s,
-        coherent=coherent,
+        coherent=moving is None,
+        moving=moving,
         total_bytes=total_bytes,
         parts=tuple(parts),
         unexplained_bytes=total_bytes - sum(part.bytes for part in parts if part.bytes is not None),

@@ -1,29 +1,57 @@
 """What the probe reads of GPUs: a DeviceReading of each, ten times a second, and what cannot be read.
 
-Memory and process bytes are read each time; names, power, temperature and utilisation once a
-second, and keep their last value in between.
+Memory and processes are read each time, and again at once where memory moved in between. Names,
+clocks, power and the like are read once a second, a card's condition every ten, and keep their last
+value in between.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from engine.telemetry.nvml import Device, Nvml, NvmlFault, is_reserved_inside_used
+from engine.telemetry.nvml import Device, DeviceMemory, Nvml, NvmlFault, is_reserved_inside_used
+from engine.telemetry.nvml_card import CardIdentity, Clocks, Condition
 from engine.telemetry.processes import ProcessTable
-from engine.telemetry.samples import DeviceReading, ProbeFault, ProcessReading
+from engine.telemetry.samples import CardReading, DeviceNews, DeviceReading, ProbeFault, ProcessReading
+from engine.telemetry.view import CardView, HostView, read_host_view, view_gap
 
 SLOW_S = 1.0
 """How often what moves slowly is read."""
+CONDITION_S = 10.0
+"""How often what hardly ever moves is read, such as the ECC counters."""
+RELIST_S = 10.0
+"""How often a card that was lost is looked for."""
+TRIES = 3
+"""Readings of a device at one beat: memory that moves under all of them is marked."""
 
 
 @dataclass(kw_only=True, slots=True)
 class _Slow:
+    """What is kept of a device between its readings."""
+
     reserved_inside_used: bool
+    identity: CardIdentity
+    read_at: float | None = None
     utilisation_percent: int | None = None
     temperature_c: int | None = None
     power_w: float | None = None
+    clocks: Clocks = field(default_factory=Clocks)
+    condition_at: float | None = None
+    condition: Condition = field(default_factory=Condition)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Seen:
+    """Memory and processes of a device, from one moment if `still`."""
+
+    began_at: float
+    taken_at: float
+    memory: DeviceMemory
+    processes: Mapping[int, int | None]
+    processes_fault: str | None
+    still: bool
 
 
 class DeviceReader:
@@ -32,9 +60,10 @@ class DeviceReader:
     def __init__(
         self,
         nvml: Nvml,
-        report: Callable[[ProbeFault], None],
+        report: Callable[[ProbeFault | DeviceNews], None],
         *,
         clock: Callable[[], float] = time.monotonic,
+        host_view: Callable[[], HostView] = read_host_view,
     ) -> None:
         """`report` hears of each thing that cannot be read once, however long it lasts.
 
@@ -44,11 +73,19 @@ class DeviceReader:
         self._nvml = nvml
         self._report = report
         self._clock = clock
+        self._read_host_view = host_view
+        self._view = host_view()
         self._devices = nvml.list_devices()
+        self._versions = nvml.read_versions()
         self._slow: dict[str, _Slow] = {}
         self._slow_at: float | None = None
         self._table = ProcessTable()
-        self._reported: set[tuple[str, str]] = set()
+        self._reported: set[tuple[str, str, str]] = set()
+        self._lost: dict[str, float] = {}
+        """Device that does not answer to since when."""
+        self._relisted_at = clock()
+        self.relisted = 0
+        """How often a lost card was found again: what was opened for it before is stale."""
 
     @property
     def devices(self) -> tuple[Device, ...]:
@@ -60,54 +97,118 @@ class DeviceReader:
         slow_turn = self._slow_at is None or now - self._slow_at >= SLOW_S
         if slow_turn:
             self._slow_at = now
-        listed: dict[str, Mapping[int, int | None]] = {}
+            self._view = self._read_host_view()
+        self._look_for_lost(now)
+        seen: dict[str, _Seen] = {}
         for device in self._devices:
-            listed[device.device_id] = self._read_processes(device)
-        pids = {pid for processes in listed.values() for pid in processes}
+            try:
+                seen[device.device_id] = self._look(device)
+            except NvmlFault as fault:
+                self._failed(device, fault)
+        pids = {pid for found in seen.values() for pid in found.processes}
         if slow_turn or not all(self._table.knows(pid) for pid in pids):
             self._table.refresh(pids)
         readings = []
         for device in self._devices:
+            if device.device_id not in seen:
+                continue
             try:
-                readings.append(self._read_device(device, listed[device.device_id], slow_turn))
+                readings.append(self._describe_device(device, seen[device.device_id], slow_turn))
             except NvmlFault as fault:
-                self._fault(fault.kind, f"{device.device_id} (index {device.index}): {fault.detail}")
+                self._failed(device, fault)
+            else:
+                self._answered(device)
         return readings
 
-    def _read_processes(self, device: Device) -> Mapping[int, int | None]:
-        try:
-            return self._nvml.read_processes(device)
-        except NvmlFault as fault:
-            self._fault("processes_unknown", f"{device.device_id}: {fault.detail}")
-            return {}
+    def condition_changed(self, device_id: str) -> None:
+        """The driver announced it: read that card's condition with the next reading."""
+        if (slow := self._slow.get(device_id)) is not None:
+            slow.condition_at = None
 
-    def _read_device(
-        self, device: Device, processes: Mapping[int, int | None], slow_turn: bool
-    ) -> DeviceReading:
-        taken_at = self._clock()
-        memory = self._nvml.read_memory(device)
+    # ----------------------------------------------------------------- memory and processes
+
+    def _look(self, device: Device) -> _Seen:
+        """Memory before and after the processes, until nothing moved in between."""
+        before = self._nvml.read_memory(device)
+        for _ in range(TRIES):
+            began_at = self._clock()
+            processes, fault = self._read_processes(device)
+            after = self._nvml.read_memory(device)
+            still = before.used_bytes == after.used_bytes
+            seen = _Seen(
+                began_at=began_at,
+                taken_at=self._clock(),
+                memory=after,
+                processes=processes,
+                processes_fault=fault,
+                still=still,
+            )
+            if still:
+                break
+            before = after
+        return seen
+
+    def _read_processes(self, device: Device) -> tuple[Mapping[int, int | None], str | None]:
+        try:
+            return self._nvml.read_processes(device), None
+        except NvmlFault as fault:
+            if fault.kind == "gpu_lost":
+                raise
+            self._fault("processes_unknown", device, fault.detail)
+            return {}, fault.detail
+
+    def _describe_device(self, device: Device, seen: _Seen, slow_turn: bool) -> DeviceReading:
         slow = self._slow.get(device.device_id)
         if slow is None:
-            slow = _Slow(reserved_inside_used=is_reserved_inside_used(memory))
+            slow = _Slow(
+                reserved_inside_used=is_reserved_inside_used(seen.memory),
+                identity=self._nvml.read_identity(device),
+            )
             self._slow[device.device_id] = slow
-        if slow_turn:
-            slow.utilisation_percent = self._nvml.read_utilisation_percent(device)
-            slow.temperature_c = self._nvml.read_temperature_c(device)
-            slow.power_w = self._nvml.read_power_w(device)
+        if slow_turn or slow.read_at is None or slow.condition_at is None:
+            self._read_slow(device, slow)
         return DeviceReading(
-            taken_at=taken_at,
+            began_at=seen.began_at,
+            taken_at=seen.taken_at,
+            still=seen.still,
             device_id=device.device_id,
             index=device.index,
             name=device.name,
-            total_bytes=memory.total_bytes,
-            used_bytes=memory.used_bytes,
-            reserved_bytes=memory.reserved_bytes,
+            total_bytes=seen.memory.total_bytes,
+            used_bytes=seen.memory.used_bytes,
+            reserved_bytes=seen.memory.reserved_bytes,
             reserved_inside_used=slow.reserved_inside_used,
-            free_bytes=memory.free_bytes,
-            processes=tuple(self._describe(pid, num_bytes) for pid, num_bytes in sorted(processes.items())),
+            free_bytes=seen.memory.free_bytes,
+            processes=tuple(self._describe(pid, size) for pid, size in sorted(seen.processes.items())),
+            processes_fault=seen.processes_fault,
+            view_gap=view_gap(
+                self._view,
+                CardView(
+                    mig_mode=slow.condition.mig_mode,
+                    coherent_memory=slow.identity.coherent_memory,
+                    virtual=slow.identity.virtual,
+                    refused_lists=self._nvml.refused_lists(device),
+                    unreadable=seen.processes_fault,
+                ),
+            ),
+            slow_at=slow.read_at,
             utilisation_percent=slow.utilisation_percent,
             temperature_c=slow.temperature_c,
             power_w=slow.power_w,
+            card=CardReading(
+                driver_version=self._versions.driver,
+                nvml_version=self._versions.nvml,
+                pci_bus_id=slow.identity.pci_bus_id,
+                graphics_clock_mhz=slow.clocks.graphics_mhz,
+                memory_clock_mhz=slow.clocks.memory_mhz,
+                clock_limits=slow.clocks.limits,
+                condition_at=slow.condition_at,
+                ecc_uncorrected=slow.condition.ecc_uncorrected,
+                persistence_mode=slow.condition.persistence_mode,
+                mig_mode=slow.condition.mig_mode,
+                display_active=slow.condition.display_active,
+                recovery_action=slow.condition.recovery_action,
+            ),
         )
 
     def _describe(self, pid: int, num_bytes: int | None) -> ProcessReading:
@@ -123,7 +224,64 @@ class DeviceReader:
             container=who.container,
         )
 
-    def _fault(self, kind: str, detail: str) -> None:
-        if (kind, detail) not in self._reported:
-            self._reported.add((kind, detail))
-            self._report(ProbeFault(kind=kind, detail=detail))
+    # ----------------------------------------------------------------- what moves slowly
+
+    def _read_slow(self, device: Device, slow: _Slow) -> None:
+        slow.read_at = now = self._clock()
+        slow.utilisation_percent = self._nvml.read_utilisation_percent(device)
+        slow.temperature_c = self._nvml.read_temperature_c(device)
+        slow.power_w = self._nvml.read_power_w(device)
+        slow.clocks = self._nvml.read_clocks(device)
+        if slow.condition_at is not None and now - slow.condition_at < CONDITION_S:
+            return
+        before, slow.condition = slow.condition, self._nvml.read_condition(device)
+        slow.condition_at = now
+        action = slow.condition.recovery_action
+        # A card that is well at the start is no news; one that is not, is.
+        if action is not None and action != (before.recovery_action or "none"):
+            news = DeviceNews(
+                device_id=device.device_id, kind="recovery_action", detail=f"the driver advises: {action}"
+            )
+            self._report(news)
+
+    # ----------------------------------------------------------------- faults
+
+    def _failed(self, device: Device, fault: NvmlFault) -> None:
+        self._lost.setdefault(device.device_id, self._clock())
+        self._fault(fault.kind, device, fault.detail)
+
+    def _fault(self, kind: str, device: Device, detail: str) -> None:
+        if (kind, device.device_id, detail) not in self._reported:
+            self._reported.add((kind, device.device_id, detail))
+            text = f"{device.device_id} (index {device.index}): {detail}"
+            self._report(ProbeFault(kind=kind, detail=text, device_id=device.device_id))
+
+    def _answered(self, device: Device) -> None:
+        lost_at = self._lost.pop(device.device_id, None)
+        if lost_at is None:
+            return
+        # It may be lost again, which is another loss.
+        self._reported = {said for said in self._reported if said[1] != device.device_id}
+        self._slow.pop(device.device_id, None)
+        self._report(
+            DeviceNews(
+                device_id=device.device_id,
+                kind="back",
+                detail=f"answers again, after {self._clock() - lost_at:.0f} s",
+            )
+        )
+
+    def _look_for_lost(self, now: float) -> None:
+        """A card that comes back may have another handle."""
+        if not self._lost or now - self._relisted_at < RELIST_S:
+            return
+        self._relisted_at = now
+        try:
+            found = self._nvml.list_devices()
+        except NvmlFault:
+            return
+        back = {device.device_id for device in found} & set(self._lost)
+        if back:
+            self.relisted += 1
+        known = {device.device_id: device for device in (*self._devices, *found)}
+        self._devices = tuple(sorted(known.values(), key=lambda device: device.index))

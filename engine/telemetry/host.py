@@ -31,6 +31,8 @@ class CgroupFiles:
     stat: Path
     reclaimable: bytes
     """Field of `stat` with the page cache that can go at once."""
+    pressure: Path | None = None
+    """How long its processes wait for memory; cgroup v2 only."""
 
 
 class HostProbe:
@@ -64,6 +66,15 @@ class HostProbe:
             available = min(available, max(0, headroom))
         return HostMemory(total_bytes=total, available_bytes=min(available, total), limited_by_cgroup=limited)
 
+    def read_pressure(self) -> float | None:
+        """Percent of the last 10 s in which somebody waited for memory; None where it is not told.
+
+        Of the innermost level that limits us, else of the machine.
+        """
+        limiting = next((level for level, _ in self._limited), None)
+        path = self._proc / "pressure/memory" if limiting is None else limiting.pressure
+        return None if path is None else _read_some_avg10(path)
+
     def _read_meminfo(self) -> tuple[int, int]:
         fields: dict[bytes, int] = {}
         # MemTotal, MemFree and MemAvailable are the first three lines; the rest is not parsed.
@@ -80,6 +91,17 @@ def read_rss(pid: int, proc: Path = Path("/proc")) -> int | None:
             return int(file.read(128).split()[1]) * _PAGE_BYTES
     except (OSError, IndexError):
         return None
+
+
+def read_swapped(pid: int, proc: Path = Path("/proc")) -> int | None:
+    """What of `pid` lies in swap, in bytes; None when it is gone or the kernel has no swap."""
+    try:
+        for line in (proc / str(pid) / "status").read_bytes().splitlines():
+            if line.startswith(b"VmSwap:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    return None
 
 
 def find_levels(proc: Path) -> list[CgroupFiles]:
@@ -106,6 +128,7 @@ def _level_v2(folder: Path) -> CgroupFiles:
         usage=folder / "memory.current",
         stat=folder / "memory.stat",
         reclaimable=b"inactive_file",
+        pressure=folder / "memory.pressure",
     )
 
 
@@ -157,3 +180,14 @@ def _read_field(path: Path, field: bytes) -> int:
     except (OSError, ValueError):
         pass
     return 0
+
+
+def _read_some_avg10(path: Path) -> float | None:
+    """`avg10` of the line `some`. Source: Documentation/accounting/psi.rst."""
+    try:
+        for line in path.read_bytes().splitlines():
+            if line.startswith(b"some "):
+                return float(line.split()[1].removeprefix(b"avg10="))
+    except (OSError, ValueError, IndexError):
+        pass
+    return None

@@ -6,30 +6,26 @@ calls can hang in the kernel, and any open client blocks a GPU reset.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol
 
 import pynvml
 
-FaultKind: TypeAlias = Literal[
-    "nvml_missing",  # no libnvidia-ml here: no NVIDIA driver, or a container without it
-    "nvml_driver",  # the library is there, the driver does not answer it
-    "gpu_lost",  # fell off the bus or must be reset
-    "not_supported",
-    "no_permission",
-    "nvml_error",
-]
-Value = TypeVar("Value")
+from engine.telemetry.nvml_calls import NvmlFault, call, optional, text
+from engine.telemetry.nvml_card import (
+    CardIdentity,
+    Clocks,
+    Condition,
+    Versions,
+    read_clocks,
+    read_condition,
+    read_identity,
+    read_versions,
+)
+from engine.telemetry.nvml_events import DriverEvents, NvmlEvents
 
-
-class NvmlFault(Exception):
-    """Something that NVML would not tell, with a stable kind."""
-
-    def __init__(self, kind: FaultKind, detail: str) -> None:
-        self.kind: FaultKind = kind
-        self.detail = detail
-        super().__init__(f"{kind}: {detail}")
+__all__ = ["Device", "DeviceMemory", "DriverNvml", "Nvml", "NvmlFault", "is_reserved_inside_used"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,11 +61,27 @@ class Nvml(Protocol):
         """Pid to bytes, or None where the driver will not tell that process's."""
         ...
 
+    def refused_lists(self, device: Device) -> tuple[str, ...]:
+        """Which lists of processes the last reading was refused, though the driver has them."""
+        ...
+
     def read_utilisation_percent(self, device: Device) -> int | None: ...
 
     def read_temperature_c(self, device: Device) -> int | None: ...
 
     def read_power_w(self, device: Device) -> float | None: ...
+
+    def read_clocks(self, device: Device) -> Clocks: ...
+
+    def read_condition(self, device: Device) -> Condition: ...
+
+    def read_identity(self, device: Device) -> CardIdentity: ...
+
+    def read_versions(self) -> Versions: ...
+
+    def open_events(self) -> NvmlEvents:
+        """Of the devices as last listed."""
+        ...
 
     def close(self) -> None: ...
 
@@ -83,9 +95,10 @@ class DriverNvml:
         Raises:
             NvmlFault: there is no library, or no driver that answers it.
         """
-        _call(pynvml.nvmlInit)
+        call(pynvml.nvmlInit)
         self._handles: dict[str, Any] = {}
         self._has_v2 = True
+        self._refused: dict[str, tuple[str, ...]] = {}
 
     def list_devices(self) -> tuple[Device, ...]:
         """The GPUs that answer; one that is lost is left out, and the rest go on.
@@ -94,11 +107,11 @@ class DriverNvml:
             NvmlFault: not even their number can be read.
         """
         found = []
-        for index in range(_call(pynvml.nvmlDeviceGetCount)):
+        for index in range(call(pynvml.nvmlDeviceGetCount)):
             try:
-                handle = _call(pynvml.nvmlDeviceGetHandleByIndex, index)
-                device_id = _text(_call(pynvml.nvmlDeviceGetUUID, handle))
-                name = _text(_call(pynvml.nvmlDeviceGetName, handle))
+                handle = call(pynvml.nvmlDeviceGetHandleByIndex, index)
+                device_id = text(call(pynvml.nvmlDeviceGetUUID, handle))
+                name = text(call(pynvml.nvmlDeviceGetName, handle))
             except NvmlFault as fault:
                 if fault.kind in ("gpu_lost", "no_permission", "nvml_error"):
                     continue
@@ -111,7 +124,7 @@ class DriverNvml:
         handle = self._handles[device.device_id]
         if self._has_v2:
             try:
-                memory = _call(pynvml.nvmlDeviceGetMemoryInfo, handle, version=pynvml.nvmlMemory_v2)
+                memory = call(pynvml.nvmlDeviceGetMemoryInfo, handle, version=pynvml.nvmlMemory_v2)
             except NvmlFault as fault:
                 if fault.kind != "not_supported":
                     raise
@@ -123,7 +136,7 @@ class DriverNvml:
                     free_bytes=memory.free,
                     reserved_bytes=memory.reserved,
                 )
-        memory = _call(pynvml.nvmlDeviceGetMemoryInfo, handle)
+        memory = call(pynvml.nvmlDeviceGetMemoryInfo, handle)
         return DeviceMemory(
             total_bytes=memory.total, used_bytes=memory.used, free_bytes=memory.free, reserved_bytes=None
         )
@@ -137,38 +150,60 @@ class DriverNvml:
         handle = self._handles[device.device_id]
         lists: list[dict[int, int | None]] = []
         refused: NvmlFault | None = None
-        for read in (
-            pynvml.nvmlDeviceGetComputeRunningProcesses,
-            pynvml.nvmlDeviceGetGraphicsRunningProcesses,
-            pynvml.nvmlDeviceGetMPSComputeRunningProcesses,
+        refused_names: list[str] = []
+        for name, read in (
+            ("compute", pynvml.nvmlDeviceGetComputeRunningProcesses),
+            ("graphics", pynvml.nvmlDeviceGetGraphicsRunningProcesses),
+            ("MPS", pynvml.nvmlDeviceGetMPSComputeRunningProcesses),
         ):
             try:
-                lists.append(_sum_by_pid(_call(read, handle)))
+                lists.append(_sum_by_pid(call(read, handle)))
             except NvmlFault as fault:
                 if fault.kind == "gpu_lost":
                     raise
                 refused = refused or fault
+                if fault.kind != "not_supported":
+                    refused_names.append(name)
+        self._refused[device.device_id] = tuple(refused_names)
         if not lists and refused is not None:
             raise refused
         return merge_processes(lists)
 
+    def refused_lists(self, device: Device) -> tuple[str, ...]:
+        return self._refused.get(device.device_id, ())
+
     def read_utilisation_percent(self, device: Device) -> int | None:
-        rates = _optional(pynvml.nvmlDeviceGetUtilizationRates, self._handles[device.device_id])
+        rates = optional(pynvml.nvmlDeviceGetUtilizationRates, self._handles[device.device_id])
         return None if rates is None else int(rates.gpu)
 
     def read_temperature_c(self, device: Device) -> int | None:
         handle = self._handles[device.device_id]
-        found = _optional(pynvml.nvmlDeviceGetTemperature, handle, pynvml.NVML_TEMPERATURE_GPU)
+        found = optional(pynvml.nvmlDeviceGetTemperature, handle, pynvml.NVML_TEMPERATURE_GPU)
         return None if found is None else int(found)
 
     def read_power_w(self, device: Device) -> float | None:
-        milliwatts = _optional(pynvml.nvmlDeviceGetPowerUsage, self._handles[device.device_id])
+        milliwatts = optional(pynvml.nvmlDeviceGetPowerUsage, self._handles[device.device_id])
         return None if milliwatts is None else milliwatts / 1000
+
+    def read_clocks(self, device: Device) -> Clocks:
+        return read_clocks(self._handles[device.device_id])
+
+    def read_condition(self, device: Device) -> Condition:
+        return read_condition(self._handles[device.device_id])
+
+    def read_identity(self, device: Device) -> CardIdentity:
+        return read_identity(self._handles[device.device_id])
+
+    def read_versions(self) -> Versions:
+        return read_versions()
+
+    def open_events(self) -> NvmlEvents:
+        return DriverEvents(self._handles)
 
     def close(self) -> None:
         """Let go of the driver; harmless twice."""
         try:
-            _call(pynvml.nvmlShutdown)
+            call(pynvml.nvmlShutdown)
         except NvmlFault:
             pass
 
@@ -211,44 +246,3 @@ def _sum_by_pid(entries: list[Any]) -> dict[int, int | None]:
             num_bytes = None if num_bytes is None or known is None else num_bytes + known
         summed[entry.pid] = num_bytes
     return summed
-
-
-def _optional(function: Callable[..., Value], *arguments: Any) -> Value | None:
-    """The value, or None where this card or driver will not tell it; a lost card is still a fault."""
-    try:
-        return _call(function, *arguments)
-    except NvmlFault as fault:
-        if fault.kind == "gpu_lost":
-            raise
-        return None
-
-
-def _call(function: Callable[..., Value], *arguments: Any, **options: Any) -> Value:
-    try:
-        return function(*arguments, **options)
-    except pynvml.NVMLError as error:
-        raise NvmlFault(_kind(error), str(error)) from None
-
-
-def _kind(error: Any) -> FaultKind:
-    match error.value:
-        case pynvml.NVML_ERROR_LIBRARY_NOT_FOUND:
-            return "nvml_missing"
-        case pynvml.NVML_ERROR_DRIVER_NOT_LOADED | pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH:
-            return "nvml_driver"
-        case pynvml.NVML_ERROR_GPU_IS_LOST | pynvml.NVML_ERROR_RESET_REQUIRED:
-            return "gpu_lost"
-        case (
-            pynvml.NVML_ERROR_NOT_SUPPORTED
-            | pynvml.NVML_ERROR_FUNCTION_NOT_FOUND
-            | pynvml.NVML_ERROR_ARGUMENT_VERSION_MISMATCH
-        ):
-            return "not_supported"
-        case pynvml.NVML_ERROR_NO_PERMISSION:
-            return "no_permission"
-        case _:
-            return "nvml_error"
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value

@@ -20,16 +20,31 @@ from typing import NoReturn
 import msgspec
 
 from engine.telemetry.devices import DeviceReader
-from engine.telemetry.host import HostProbe, read_rss
+from engine.telemetry.host import HostProbe, read_rss, read_swapped
 from engine.telemetry.nvml import Device, DriverNvml, Nvml, NvmlFault
+from engine.telemetry.nvml_events import NvmlEvents, xid_text
 from engine.telemetry.outbox import Outbox
-from engine.telemetry.samples import HostReading, ProbeFault, ToProbe, Trace, Traced, Watch
+from engine.telemetry.pace import Beat
+from engine.telemetry.samples import (
+    DeviceNews,
+    HostReading,
+    Pace,
+    ProbeFault,
+    ReadNow,
+    ToProbe,
+    Trace,
+    Traced,
+    Watch,
+)
 from engine.telemetry.tracing import UNKNOWN, Held, follow
 from engine.tether import tether
 
 PERIOD_S = 0.1
 LIMITS_S = 1.0
-"""How often cgroup limits are looked up again."""
+"""How often cgroup limits, pressure and swap are looked up again."""
+EVENTS_S = 1.0
+"""How long one wait for the driver's announcements lasts; they themselves come at once."""
+EVENTS_RETRY_S = 30.0
 NVML_RETRY_S = 30.0
 """A driver that does not answer may be loaded later."""
 NVML_PATIENCE_S = 2.0
@@ -54,12 +69,15 @@ class ProbeProcess:
         self._host = HostProbe()
         self._watched: tuple[int, ...] = ()
         self._nvml: Nvml | None = None
+        self._reader: DeviceReader | None = None
         self._devices: dict[str, Device] = {}
         self._gpus_known = threading.Event()
         self._busy_since: float | None = None
         self._opening = False
         self._traces = threading.Semaphore(TRACE_LIMIT)
         self._parent = os.getppid()
+        self._gpu_beat = Beat(PERIOD_S)
+        self._host_beat = Beat(PERIOD_S)
 
     def run(self) -> NoReturn:
         """Until the input closes; ends the process itself, since a hanging thread could not be joined."""
@@ -88,6 +106,11 @@ class ProbeProcess:
             return
         if isinstance(question, Watch):
             self._watched = tuple(question.pids.values())
+        elif isinstance(question, ReadNow):
+            self._gpu_beat.now()
+        elif isinstance(question, Pace):
+            for beat in (self._gpu_beat, self._host_beat):
+                beat.hurry(question.period_s, question.for_s)
         elif self._traces.acquire(blocking=False):
             threading.Thread(target=self._trace, args=(question,), daemon=True).start()
         else:
@@ -119,7 +142,8 @@ class ProbeProcess:
     def _read_host(self) -> None:
         self._gpus_known.wait(NVML_PATIENCE_S)
         limits_at = float("-inf")
-        due = time.monotonic()
+        pressure: float | None = None
+        swapped: dict[int, int] = {}
         while True:
             now = time.monotonic()
             if os.getppid() != self._parent:
@@ -128,6 +152,8 @@ class ProbeProcess:
             try:
                 if now - limits_at >= LIMITS_S:
                     self._host.refresh_limits()
+                    pressure = self._host.read_pressure()
+                    swapped = {pid: size for pid in self._watched if (size := read_swapped(pid)) is not None}
                     limits_at = now
                 memory = self._host.read()
             except (OSError, ValueError, KeyError) as error:
@@ -142,9 +168,11 @@ class ProbeProcess:
                     available_bytes=memory.available_bytes,
                     limited_by_cgroup=memory.limited_by_cgroup,
                     rss_bytes=rss,
+                    swapped_bytes=swapped,
+                    pressure_percent=pressure,
                 )
             )
-            due = _pause_until(due + PERIOD_S)
+            self._host_beat.wait()
 
     def _check_hang(self, now: float) -> None:
         since = self._busy_since
@@ -158,8 +186,9 @@ class ProbeProcess:
     # ----------------------------------------------------------------- GPUs
 
     def _read_gpus(self) -> None:
-        reader = self._open_gpus()
-        due = time.monotonic()
+        self._reader = reader = self._open_gpus()
+        if reader.devices:
+            threading.Thread(target=self._hear_driver, name="events", daemon=True).start()
         while True:
             self._busy_since = time.monotonic()
             for reading in reader.read():
@@ -168,7 +197,7 @@ class ProbeProcess:
             self._gpus_known.set()
             if not reader.devices:
                 return
-            due = _pause_until(due + PERIOD_S)
+            self._gpu_beat.wait()
 
     def _open_gpus(self) -> DeviceReader:
         """Try until the driver answers; says once for each reason why it does not."""
@@ -191,6 +220,42 @@ class ProbeProcess:
             self._gpus_known.set()
             time.sleep(NVML_RETRY_S)
 
+    # ----------------------------------------------------------------- what the driver announces
+
+    def _hear_driver(self) -> None:
+        """Xids and recovery actions as they happen; a driver without events is left alone."""
+        nvml, reader = self._nvml, self._reader
+        assert nvml is not None and reader is not None
+        while True:
+            relisted = reader.relisted
+            try:
+                events = nvml.open_events()
+            except NvmlFault as fault:
+                self._outbox.put(ProbeFault(kind="events_unknown", detail=fault.detail))
+                return
+            if not events.device_ids:
+                return
+            try:
+                while reader.relisted == relisted:
+                    self._announce(events)
+            except NvmlFault:
+                time.sleep(EVENTS_RETRY_S)  # a card was lost: its reading says so
+            finally:
+                events.close()
+
+    def _announce(self, events: NvmlEvents) -> None:
+        event = events.wait(EVENTS_S)
+        if event is None:
+            return
+        if event.kind == "xid":
+            news = DeviceNews(
+                device_id=event.device_id, kind="xid", detail=xid_text(event.number), number=event.number
+            )
+            self._outbox.put(news)
+        # An Xid is what most often changes the advice, also on drivers that do not announce that.
+        if self._reader is not None:
+            self._reader.condition_changed(event.device_id)
+
 
 def _untraced(trace: Trace) -> Traced:
     """The answer to a trace that was not even begun."""
@@ -201,15 +266,6 @@ def _untraced(trace: Trace) -> Traced:
         elapsed_s=0.0,
         reached=False,
     )
-
-
-def _pause_until(due: float) -> float:
-    """Sleep until `due`; after a long stop the beat starts afresh instead of catching up."""
-    now = time.monotonic()
-    if due < now:
-        return now
-    time.sleep(due - now)
-    return due
 
 
 def _leave(code: int) -> NoReturn:

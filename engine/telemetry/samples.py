@@ -7,6 +7,8 @@ that closes. Imports neither pynvml nor psutil, so the daemon can read it.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 
@@ -31,7 +33,18 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     timeout_s: float
 
 
-ToProbe = Watch | Trace
+class ReadNow(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Read the GPUs once more, beside the beat: memory moved under the last reading."""
+
+
+class Pace(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Read at another rate for a while, as a benchmark asks."""
+
+    period_s: float
+    for_s: float
+
+
+ToProbe = Watch | Trace | ReadNow | Pace
 
 
 class ProcessReading(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,11 +61,35 @@ class ProcessReading(msgspec.Struct, frozen=True, kw_only=True):
     container: str | None = None
 
 
+class CardReading(msgspec.Struct, frozen=True, kw_only=True):
+    """What a card tells beside its memory. What it does not tell is None."""
+
+    driver_version: str | None = None
+    nvml_version: str | None = None
+    pci_bus_id: str | None = None
+    graphics_clock_mhz: int | None = None
+    memory_clock_mhz: int | None = None
+    clock_limits: tuple[str, ...] | None = None
+    """What slows it down now, in words; empty: nothing."""
+    condition_at: float | None = None
+    """`time.monotonic()` of what follows, which is read every few seconds."""
+    ecc_uncorrected: int | None = None
+    persistence_mode: bool | None = None
+    mig_mode: bool | None = None
+    display_active: bool | None = None
+    recovery_action: str | None = None
+    """What the driver advises, in words; `none` when all is well."""
+
+
 class DeviceReading(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """A GPU's memory and processes; 10 a second. Slow-moving fields keep their last value."""
 
     taken_at: float
-    """`time.monotonic()`."""
+    """`time.monotonic()` when memory and processes had been read."""
+    began_at: float | None = None
+    """... and when that began; None: at the same moment."""
+    still: bool = True
+    """Whether the device's used bytes were the same before and after its processes were read."""
     device_id: str
     index: int
     name: str
@@ -64,9 +101,16 @@ class DeviceReading(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Which identity holds on this driver, found at start."""
     free_bytes: int
     processes: tuple[ProcessReading, ...]
+    processes_fault: str | None = None
+    """Why the processes are not known; then `processes` is empty, which says nothing."""
+    view_gap: str | None = "nobody has looked"
+    """Why memory of nobody we see may belong to somebody all the same; None: it belongs to nobody."""
+    slow_at: float | None = None
+    """`time.monotonic()` of what follows."""
     utilisation_percent: int | None = None
     temperature_c: int | None = None
     power_w: float | None = None
+    card: CardReading = CardReading()
 
 
 class HostReading(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -80,6 +124,11 @@ class HostReading(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     limited_by_cgroup: bool
     rss_bytes: dict[int, int]
     """Watched pid to RSS; a pid that is gone is absent."""
+    swapped_bytes: dict[int, int] = {}
+    """Watched pid to what of it was swapped out; read once a second."""
+    pressure_percent: float | None = None
+    """Share of the last 10 s in which somebody waited for memory: in our cgroup where that limits us,
+    else on the machine. None where the kernel does not tell."""
 
 
 class Traced(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -97,6 +146,19 @@ class ProbeFault(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
     kind: str
     detail: str
+    device_id: str | None = None
+    """Of the one device that it concerns."""
 
 
-FromProbe = DeviceReading | HostReading | Traced | ProbeFault
+class DeviceNews(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Something happened on a device that a person should know of."""
+
+    device_id: str
+    kind: Literal["xid", "recovery_action", "back"]
+    """`back`: it was lost and answers again."""
+    detail: str
+    number: int = 0
+    """The Xid."""
+
+
+FromProbe = DeviceReading | HostReading | Traced | ProbeFault | DeviceNews

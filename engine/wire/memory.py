@@ -19,6 +19,7 @@ PartKind: TypeAlias = Literal[
     "process",  # another process on the device
     "driver",  # the driver's own reserve
     "unseen",  # counted by the driver, attributable to nobody we can see
+    "ghost",  # the same where nobody can hide from us: it belongs to nobody
     "others",  # cpu only: everything else on the host
     "free",
 ]
@@ -47,11 +48,17 @@ class Balance(Wire):
     device_id: str
     taken_at: float
     coherent: bool
-    """False when memory moved between the readings it is made of."""
+    """False when memory moved between the readings it is made of, or they contradict each other."""
     total_bytes: int
     parts: tuple[BalancePart, ...]
     unexplained_bytes: int
-    """Total less the parts: the one remainder, which must be small."""
+    """Total less the known parts: the one remainder, which must be small.
+
+    Negative where the parts claim more than there is: the worker holds less beyond its allocator than
+    when its context was measured. In a coherent balance nothing else makes it so.
+    """
+    moving: str | None = None
+    """Why it is not coherent."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,6 +99,42 @@ class DeviceProcess(Wire):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class CardStatus(Wire):
+    """What a GPU tells beside its memory. What it does not tell is None."""
+
+    driver_version: str | None = None
+    nvml_version: str | None = None
+    pci_bus_id: str | None = None
+    graphics_clock_mhz: int | None = None
+    memory_clock_mhz: int | None = None
+    clock_limits: tuple[str, ...] | None = None
+    """What slows it down now, in words; empty: nothing."""
+    ecc_uncorrected: int | None = None
+    """Errors that ECC could not correct since the driver was loaded."""
+    persistence_mode: bool | None = None
+    mig_mode: bool | None = None
+    display_active: bool | None = None
+    recovery_action: str | None = None
+    """What the driver itself advises, in words; `none` when all is well."""
+    condition_age_s: float | None = None
+    """Seconds since everything from `ecc_uncorrected` on was read; every ten seconds is usual."""
+    xid: int | None = None
+    """The newest critical error that the driver announced while this engine ran."""
+    xid_text: str | None = None
+    xid_age_s: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeviceView(Wire):
+    """Whether we see everybody who may hold the device's memory."""
+
+    complete: bool
+    """True: what belongs to nobody we see is a ghost's. False: it may be somebody's."""
+    reason: str | None = None
+    """Why it is not complete."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DeviceStatus(Wire):
     """A GPU (or the host, when there is none) and what is on it."""
 
@@ -110,4 +153,47 @@ class DeviceStatus(Wire):
     temperature_c: int | None = None
     power_w: float | None = None
     age_s: float | None = None
-    """Seconds since its newest reading."""
+    """Seconds since its newest reading: memory, and processes unless `processes_fault` says otherwise."""
+    slow_age_s: float | None = None
+    """Seconds since utilisation, temperature, power and clocks were read; once a second is usual."""
+    processes_fault: str | None = None
+    """Why the processes are not known; then `processes` is empty, which says nothing."""
+    fault: str | None = None
+    """Why the device is not read any more; everything above is as it was then."""
+    view: DeviceView | None = None
+    """None for the host."""
+    reserved_inside_used: bool | None = None
+    """Whether this driver counts its own reserve as used; found when the device was first read."""
+    card: CardStatus | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HostStatus(Wire):
+    """The host's memory, and what of it is ours."""
+
+    total_bytes: int
+    """The machine's memory or the cgroup's limit, whichever is smaller."""
+    available_bytes: int
+    limited_by_cgroup: bool
+    age_s: float
+    registered_bytes: int | None = None
+    """Weight files that the worker keeps registered, each once; None without a worker that tells."""
+    worker_rss_bytes: int | None = None
+    """The worker's resident set; mapped weight files count in it."""
+    ours_rss_bytes: int = 0
+    """Of all our processes; what they share counts in each."""
+    swapped_bytes: int | None = None
+    """Of all our processes; None where the kernel does not tell."""
+    pressure_percent: float | None = None
+    """Share of the last 10 s in which somebody waited for memory: in our cgroup where that limits us,
+    else on the machine."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SamplingRequest(Wire):
+    """Read memory at another rate for a while."""
+
+    hz: float
+    """Readings a second, at most 500; ten are usual."""
+    seconds: float
+    """After these the usual rate comes back; 0 brings it back at once."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from engine.wire.base import Wire
-from engine.wire.memory import DeviceStatus
+from engine.wire.memory import DeviceStatus, HostStatus
 from engine.wire.models import ModelStatus
 
 
@@ -130,3 +130,5 @@ class Status(Wire):
     workers: tuple[WorkerStatus, ...]
     devices: tuple[DeviceStatus, ...]
     models: tuple[ModelStatus, ...]
+    host: HostStatus | None = None
+    """None before the first reading."""

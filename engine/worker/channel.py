@@ -148,6 +148,10 @@ class Free(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     action_id: int
 
 
+class Count(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Tell the allocator's counters now, beside the usual ten times a second."""
+
+
 class Stop(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """End once nothing runs; the process exits 0."""
 
@@ -164,6 +168,7 @@ ToWorker = (
     | DropWarm
     | Unload
     | Free
+    | Count
     | Stop
 )
 
@@ -208,6 +213,8 @@ class AllocatorSample(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
     taken_at: float
     """`time.monotonic()`, comparable across processes of one host."""
+    read_at: float | None = None
+    """When all of them had been read, where that takes a while."""
     device_allocs: int
     """Segments ever taken from the driver plus given back: moves when memory moved."""
     weights: dict[str, int]

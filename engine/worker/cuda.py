@@ -176,6 +176,7 @@ class CudaBackend:
         stats = torch.cuda.memory_stats(self.device)
         return AllocatorSample(
             taken_at=taken_at,
+            read_at=time.monotonic(),
             device_allocs=stats.get("num_device_alloc", 0) + stats.get("num_device_free", 0),
             weights=dict(weights),
             allocated_bytes=stats.get("allocated_bytes.all.current", 0),

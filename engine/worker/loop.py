@@ -33,6 +33,7 @@ from engine.worker.channel import (
     CancelJob,
     Channel,
     Connected,
+    Count,
     DropWarm,
     Free,
     FromWorker,
@@ -263,6 +264,8 @@ class Worker:
                         self._work.put(None)
                     case Warm() | DropWarm() as warming:
                         self._warmer.ask(warming)
+                    case Count():
+                        self._channel.send(self._backend.sample(self._store.weights()))
                     case Proceed() as proceed:
                         self._proceed.put(proceed)
                     case Preload() as preload:

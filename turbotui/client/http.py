@@ -40,6 +40,7 @@ from engine.wire import (
     ModelStatus,
     QueueStatus,
     Receipt,
+    SamplingRequest,
     Status,
     StopRequest,
     SwitchRequest,
@@ -144,6 +145,9 @@ class HttpClient:
 
     def clear_cache(self) -> CacheCleared:
         return self._post("/cache/clear", CacheCleared)
+
+    def sample(self, request: SamplingRequest) -> SamplingRequest:
+        return self._post("/sampling", SamplingRequest, request)
 
     def make_demo_models(self) -> list[ModelStatus]:
         return self._post("/models/demo", list[ModelStatus], timeout=LONG_TIMEOUT_S)
