@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.telemetry.balance import cpu_balance, gpu_balance
+from engine.telemetry.balance import DRIVER_FLOOR_BYTES, cpu_balance, gpu_balance
 from engine.telemetry.samples import DeviceReading, HostReading, ProcessReading
 from engine.wire import Balance
 from engine.worker.channel import AllocatorSample
@@ -182,6 +182,94 @@ def test_an_allocator_that_counts_less_leaves_parts_unknown_with_a_reason():
     assert adds_up(balance)
 
 
+# ------------------------------------------------------------------------- ghosts and contradictions
+
+WHOLE = msgspec.structs.replace(READING, view_gap=None)
+
+
+def kinds(balance: Balance) -> set[str]:
+    return {part.kind for part in balance.parts if part.owner == "unseen"}
+
+
+def test_memory_of_nobody_is_a_ghosts_only_where_nobody_can_hide():
+    assert kinds(compose()) == {"unseen"}
+    assert kinds(compose(reading=WHOLE)) == {"ghost"}
+    assert of(compose(reading=WHOLE), "ghost") == 100 * MIB
+
+
+def test_what_a_driver_keeps_in_nobodys_name_is_no_ghost():
+    small = msgspec.structs.replace(
+        WHOLE,
+        used_bytes=WHOLE.used_bytes - 100 * MIB + DRIVER_FLOOR_BYTES,
+        free_bytes=WHOLE.free_bytes + 100 * MIB - DRIVER_FLOOR_BYTES,
+    )
+    assert kinds(compose(reading=small)) == {"unseen"}
+
+
+def test_processes_that_cannot_be_listed_make_unseen_unknown_and_not_everything_unseen():
+    blind = msgspec.structs.replace(WHOLE, processes=(), processes_fault="no permission")
+    for balance in (compose(reading=blind), compose(reading=blind, before=None, after=None)):
+        (part,) = [part for part in balance.parts if part.owner == "unseen"]
+        assert (part.kind, part.bytes) == ("unseen", None) and "no permission" in part.reason
+        assert adds_up(balance)
+
+
+def test_a_neighbour_that_moved_while_it_was_read_makes_a_balance_incoherent():
+    balance = compose(reading=msgspec.structs.replace(READING, still=False))
+    assert not balance.coherent and "processes were read" in balance.moving
+
+
+def test_segments_that_grow_without_being_counted_are_noticed():
+    grown = msgspec.structs.replace(LATER, reserved_bytes=LATER.reserved_bytes + 20 * MIB)
+    balance = compose(after=grown)
+    assert not balance.coherent and "took memory" in balance.moving
+
+
+def test_counters_that_were_still_being_read_when_the_reading_began_do_not_precede_it():
+    assert not compose(before=msgspec.structs.replace(COUNTERS, read_at=10.01)).coherent
+
+
+def test_processes_that_hold_more_than_the_device_are_a_contradiction_and_no_negative_part():
+    twice = msgspec.structs.replace(
+        READING, processes=(*READING.processes, ProcessReading(pid=778, bytes=8 * GIB))
+    )
+    balance = compose(reading=twice)
+    assert not balance.coherent and "more than the device" in balance.moving
+    assert of(balance, "unseen") == 0 and balance.unexplained_bytes == 100 * MIB - 8 * GIB
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"weights": {"wan-14b/dit": 35 * GIB}},
+        {"active_bytes": 35 * GIB},
+        {"inactive_split_bytes": 4 * GIB},
+        {"requested_bytes": 31 * GIB},
+    ],
+)
+def test_counters_that_contradict_each_other_are_told(wrong):
+    before = msgspec.structs.replace(COUNTERS, **wrong)
+    balance = compose(before=before, after=msgspec.structs.replace(LATER, **wrong))
+    assert not balance.coherent and balance.moving == "the worker's counters contradict each other"
+    assert is_honest(balance)
+
+
+@pytest.mark.parametrize("counter", ["reserved_bytes", "active_bytes", "allocated_bytes"])
+def test_one_counter_that_is_off_by_64_mib_is_noticed(counter):
+    """What the test on a real card relies on: a wrong counter cannot pass as a coherent balance."""
+    off = {counter: getattr(COUNTERS, counter) + 64 * MIB}
+    true = compose()
+    wrong = compose(
+        before=msgspec.structs.replace(COUNTERS, **off), after=msgspec.structs.replace(LATER, **off)
+    )
+    moved = {
+        kind
+        for kind in ("live", "rounding", "awaiting_free", "releasable", "fragmented")
+        if abs(of(wrong, kind) - of(true, kind)) > 4 * MIB
+    }
+    assert moved and (counter != "reserved_bytes" or abs(wrong.unexplained_bytes) == 64 * MIB)
+
+
 sizes = st.integers(0, 200 * GIB)
 maybe = st.none() | sizes
 
@@ -226,6 +314,42 @@ def is_honest(balance: Balance) -> bool:
 @given(device_readings(), st.none() | counters(), st.none() | counters(), maybe, st.sets(st.integers(1, 6)))
 def test_known_parts_and_the_remainder_are_the_total_whatever_was_read(reading, before, after, context, pids):
     assert is_honest(gpu_balance(reading, before, after, context, pids))
+
+
+@given(st.integers(-CONTEXT, 10 * GIB))
+def test_in_a_coherent_balance_the_remainder_is_what_our_context_has_changed_by(change):
+    """It may be negative, and nothing else makes it so: no part takes up the difference."""
+    ours, neighbour = READING.processes
+    reading = msgspec.structs.replace(
+        READING,
+        used_bytes=READING.used_bytes + change,
+        free_bytes=READING.free_bytes - change,
+        processes=(ProcessReading(pid=OURS, bytes=ours.bytes + change), neighbour),
+    )
+    balance = compose(reading=reading)
+    assert balance.coherent and balance.unexplained_bytes == change
+    assert of(balance, "unseen") == 100 * MIB and of(balance, "process") == 8 * GIB
+
+
+@given(
+    st.sampled_from(["requested_bytes", "allocated_bytes", "active_bytes", "inactive_split_bytes"]),
+    st.integers(-(30 * GIB), 10 * GIB),
+)
+def test_a_balance_whose_counters_contradict_each_other_is_never_coherent(counter, change):
+    off = {counter: max(0, getattr(COUNTERS, counter) + change)}
+    after = msgspec.structs.replace(LATER, **off)
+    consistent = (
+        after.reserved_bytes - after.active_bytes >= after.inactive_split_bytes
+        and after.active_bytes
+        >= after.allocated_bytes
+        >= after.requested_bytes
+        >= sum(after.weights.values())
+    )
+    balance = compose(before=msgspec.structs.replace(COUNTERS, **off), after=after)
+    assert balance.coherent == consistent
+    assert is_honest(balance)
+    if consistent:
+        assert balance.unexplained_bytes == 0
 
 
 @given(st.data())

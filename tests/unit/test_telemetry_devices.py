@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -13,9 +14,10 @@ from engine.telemetry import processes
 from engine.telemetry.devices import DeviceReader
 from engine.telemetry.nvml import NvmlFault
 from engine.telemetry.processes import ProcessTable, clean, holds_gpu_file
-from engine.telemetry.samples import ProbeFault, Trace
+from engine.telemetry.samples import DeviceNews, ProbeFault, Trace
 from engine.telemetry.tracing import UNKNOWN, Held, follow
-from tests.fake_nvml import GIB, FakeNvml, card
+from engine.telemetry.view import HostView
+from tests.fake_nvml import GIB, IDENTITY, WELL, FakeNvml, card
 
 
 class Clock:
@@ -188,3 +190,154 @@ def test_a_living_process_that_was_never_listed_proves_nothing():
 def test_a_driver_that_stops_answering_does_not_look_like_memory_given_back():
     traced = run(trace(0), held(500), UNKNOWN)
     assert (traced.end_bytes, traced.reached) == (None, False)
+
+
+# ------------------------------------------------------------------------- faults and news
+
+
+def test_a_card_that_was_lost_is_looked_for_and_told_when_it_is_back():
+    reader, nvml, clock, said = reader_of(card(0), card(1))
+    lost = next(iter(nvml.cards.values()))
+    lost.fault = NvmlFault("gpu_lost", "GPU is lost")
+    for _ in range(250):
+        reader.read()
+        clock.now += 0.1
+    assert nvml.listings == 1 + 2, "every ten seconds"
+    assert [fault.kind for fault in said] == ["gpu_lost"]
+    lost.fault = None
+    assert len(reader.read()) == 2
+    assert isinstance(said[-1], DeviceNews)
+    assert (said[-1].kind, said[-1].device_id) == ("back", lost.device.device_id)
+    assert "25 s" in said[-1].detail
+    lost.fault = NvmlFault("gpu_lost", "GPU is lost")
+    reader.read()
+    assert said[-1].kind == "gpu_lost", "a second loss is said again"
+
+
+def test_a_list_of_processes_that_cannot_be_read_is_unknown_and_not_empty():
+    reader, nvml, _clock, faults = reader_of(card(0, processes={7: GIB}))
+    only = next(iter(nvml.cards.values()))
+    only.processes_fault = NvmlFault("no_permission", "Insufficient Permissions")
+    for _ in range(3):
+        (reading,) = reader.read()
+    assert (reading.processes, reading.processes_fault) == ((), "Insufficient Permissions")
+    assert "Insufficient Permissions" in reading.view_gap
+    assert [fault.kind for fault in faults] == ["processes_unknown"]
+    only.processes_fault = None
+    (reading,) = reader.read()
+    assert reading.processes_fault is None and reading.processes[0].bytes == GIB
+
+
+def test_a_condition_is_read_every_ten_seconds_and_at_once_when_the_driver_announces_a_change():
+    reader, nvml, clock, said = reader_of(card(0))
+    only = next(iter(nvml.cards.values()))
+    for _ in range(50):
+        (reading,) = reader.read()
+        clock.now += 0.1
+    assert nvml.condition_reads == 1
+    assert (reading.card.recovery_action, reading.card.ecc_uncorrected) == ("none", 0)
+    assert reading.card.condition_at < reading.slow_at <= reading.taken_at
+    only.condition = replace(WELL, recovery_action="reset the GPU", ecc_uncorrected=2)
+    assert reader.read()[0].card.recovery_action == "none"
+    reader.condition_changed(only.device.device_id)
+    assert reader.read()[0].card.recovery_action == "reset the GPU"
+    assert [(news.kind, news.detail) for news in said] == [
+        ("recovery_action", "the driver advises: reset the GPU")
+    ]
+
+
+def test_a_card_that_needs_a_reset_from_the_start_is_news():
+    _reader, _nvml, _clock, said = reader_of(card(0, condition=replace(WELL, recovery_action="drain")))
+    _reader.read()
+    assert [news.kind for news in said] == ["recovery_action"]
+
+
+def test_what_a_card_tells_beside_its_memory_is_in_the_reading():
+    reader, _nvml, _clock, _said = reader_of(card(0))
+    found = reader.read()[0].card
+    assert (found.driver_version, found.pci_bus_id) == ("580.159.04", "00000000:1A:00.0")
+    assert (found.graphics_clock_mhz, found.memory_clock_mhz, found.clock_limits) == (
+        1980,
+        3201,
+        ("power cap",),
+    )
+    assert (found.persistence_mode, found.mig_mode, found.display_active) == (True, False, False)
+
+
+def test_memory_that_moves_while_processes_are_listed_is_read_again_and_then_marked():
+    reader, nvml, _clock, _faults = reader_of(card(0))
+    only = next(iter(nvml.cards.values()))
+    moves = [GIB]
+
+    def list_and_move(device):
+        if moves:
+            only.unseen_bytes += moves.pop()
+        return {}
+
+    nvml.read_processes = list_and_move
+    (reading,) = reader.read()
+    assert reading.still and reading.used_bytes == GIB
+    moves = [GIB] * 10
+    (reading,) = reader.read()
+    assert not reading.still and len(moves) == 7
+
+
+def test_a_reading_says_from_when_to_when_it_was_taken():
+    clock = Clock()
+    nvml = FakeNvml(card(0))
+    listed = nvml.read_processes
+
+    def slow_list(device):
+        clock.now += 0.02
+        return listed(device)
+
+    nvml.read_processes = slow_list
+    (reading,) = DeviceReader(nvml, lambda said: None, clock=clock).read()
+    assert (reading.began_at, reading.taken_at) == (100.0, 100.02)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"condition": replace(WELL, mig_mode=True)}, "MIG"),
+        ({"refused_lists": ("compute",)}, "compute"),
+        ({"identity": replace(IDENTITY, coherent_memory=True)}, "kernel"),
+        ({}, None),
+    ],
+)
+def test_a_view_that_is_not_complete_says_why(changes, said):
+    whole = HostView(host_namespace=True, proc_is_ours=True, init_shown=True, hidden=False, wsl=False)
+    reader = DeviceReader(FakeNvml(card(0, **changes)), lambda news: None, host_view=lambda: whole)
+    gap = reader.read()[0].view_gap
+    assert gap is None if said is None else said in gap
+
+
+def test_a_process_that_dies_while_it_is_read_has_no_name(monkeypatch):
+    def vanish(self):
+        raise processes.psutil.NoSuchProcess(self.pid)
+
+    monkeypatch.setattr(processes, "holds_gpu_file", lambda pid: True)
+    monkeypatch.setattr(processes.psutil.Process, "username", vanish)
+    table = ProcessTable()
+    table.refresh([os.getpid()])
+    assert table.get(os.getpid()) == table.get(10**9)
+
+
+def test_a_pid_that_became_somebody_else_while_it_was_read_has_no_name(monkeypatch):
+    monkeypatch.setattr(processes, "holds_gpu_file", lambda pid: True)
+    starts = iter((1.0, 2.0))
+    stat = processes.read_stat(os.getpid())
+    monkeypatch.setattr(processes, "read_stat", lambda pid: replace(stat, start_time=next(starts)))
+    table = ProcessTable()
+    table.refresh([os.getpid()])
+    assert table.get(os.getpid()) == table.get(10**9)
+
+
+def test_a_zombie_on_the_card_is_named_by_the_kernel_and_breaks_nothing(monkeypatch):
+    monkeypatch.setattr(processes, "holds_gpu_file", lambda pid: None)
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    table = ProcessTable()
+    table.refresh([child.pid])
+    assert table.get(child.pid).command == ""
+    child.wait()

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from engine.telemetry.host import HostMemory, HostProbe, find_levels, read_rss
+from engine.telemetry.host import HostMemory, HostProbe, find_levels, read_rss, read_swapped
 from tests.host_tree import HostTree
 
 MIB = 2**20
@@ -126,3 +126,26 @@ def test_the_resident_set_of_a_process_is_in_bytes_and_of_a_gone_one_none(tree):
     assert read_rss(8, tree.proc) is None
     mine = read_rss(os.getpid())
     assert mine is not None and mine > MIB
+
+
+def test_pressure_is_the_machines_or_that_of_the_cgroup_which_limits(tree):
+    (tree.proc / "pressure").mkdir()
+    (tree.proc / "pressure/memory").write_text("some avg10=1.50 avg60=0 avg300=0 total=9\nfull avg10=0.00\n")
+    probe = tree.probe()
+    probe.refresh_limits()
+    assert probe.read_pressure() == 1.5
+    tree.limit(2 * GIB, current=GIB)
+    probe = tree.probe()
+    probe.refresh_limits()
+    assert probe.read_pressure() is None, "the group tells none, and the machine's would be another's"
+    tree.level("job", memory__pressure="some avg10=37.25 avg60=0.00 avg300=0.00 total=1")
+    assert probe.read_pressure() == 37.25
+
+
+def test_what_is_swapped_out_is_read_and_unknown_for_a_process_that_is_gone(tmp_path):
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7/status").write_text("Name:\tx\nVmSwap:\t    2048 kB\n")
+    assert read_swapped(7, tmp_path) == 2 * MIB
+    assert read_swapped(8, tmp_path) is None
+    (tmp_path / "7/status").write_text("Name:\tx\n")
+    assert read_swapped(7, tmp_path) is None

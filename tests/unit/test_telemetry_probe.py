@@ -17,7 +17,18 @@ import pytest
 
 from engine.telemetry.outbox import Outbox
 from engine.telemetry.probe import ProbeProcess
-from engine.telemetry.samples import DeviceReading, FromProbe, HostReading, ProbeFault, Trace, Traced, Watch
+from engine.telemetry.samples import (
+    DeviceNews,
+    DeviceReading,
+    FromProbe,
+    HostReading,
+    Pace,
+    ProbeFault,
+    ReadNow,
+    Trace,
+    Traced,
+    Watch,
+)
 from tests.fake_nvml import FakeNvml, card
 
 DECODER = msgspec.json.Decoder(FromProbe)
@@ -73,6 +84,7 @@ def probe():
 FAKE_DRIVER = """
 import os, sys, time
 from engine.telemetry import probe
+from engine.telemetry.nvml_events import NvmlEvent
 from tests.fake_nvml import GIB, FakeNvml, card
 
 class Driver(FakeNvml):
@@ -80,6 +92,9 @@ class Driver(FakeNvml):
         time.sleep({opening_s})
         super().__init__(card(0, processes={{os.getpid(): 2 * GIB}}))
         self.started = time.monotonic()
+        if {xid}:
+            device_id = next(iter(self.cards))
+            self.announced.put(NvmlEvent(device_id=device_id, kind="xid", number={xid}))
 
     def read_memory(self, device):
         if time.monotonic() > self.started + {hangs_after_s}:
@@ -103,9 +118,9 @@ def probe_with_gpu():
     """Starts a probe whose driver is a fake with one card."""
     started = []
 
-    def start(*, opening_s: float = 0.0, hangs_after_s: float = 3600.0, frees_after_s: float = 3600.0):
+    def start(*, opening_s: float = 0.0, hangs_after_s: float = 3600.0, frees_after_s: float = 3600.0, xid=0):
         script = FAKE_DRIVER.format(
-            opening_s=opening_s, hangs_after_s=hangs_after_s, frees_after_s=frees_after_s
+            opening_s=opening_s, hangs_after_s=hangs_after_s, frees_after_s=frees_after_s, xid=xid
         )
         started.append(Running([sys.executable, "-c", script], cwd=ROOT))
         return started[-1]
@@ -250,6 +265,40 @@ def test_a_driver_that_takes_long_to_open_does_not_count_as_hanging(probe_with_g
     probe = probe_with_gpu(opening_s=1.0)
     assert probe.hear(DeviceReading)
     assert probe.process.poll() is None
+
+
+def test_an_xid_is_told_as_it_comes(probe_with_gpu):
+    probe = probe_with_gpu(xid=79)
+    news = probe.hear(DeviceNews)
+    assert (news.kind, news.number) == ("xid", 79) and "off the bus" in news.detail
+    assert probe.hear(DeviceReading).device_id == news.device_id
+
+
+def test_a_reading_that_is_asked_for_comes_at_once_and_leaves_the_beat_alone(probe_with_gpu):
+    probe = probe_with_gpu()
+    for _ in range(3):
+        probe.hear(DeviceReading)
+    asked = time.monotonic()
+    probe.ask(ReadNow())
+    extra = probe.hear(DeviceReading, lambda reading: reading.taken_at > asked)
+    following = [probe.hear(DeviceReading).taken_at for _ in range(10)]
+    assert extra.taken_at - asked < 0.08
+    assert following[-1] - following[0] == pytest.approx(0.9, abs=0.25)
+
+
+def test_a_faster_rate_lasts_as_long_as_it_was_asked_for(probe_with_gpu):
+    probe = probe_with_gpu()
+    probe.hear(DeviceReading)
+    probe.ask(Pace(period_s=0.01, for_s=1.0))
+    ends = time.monotonic() + 0.9
+    fast = 0
+    while time.monotonic() < ends:
+        probe.hear(DeviceReading)
+        fast += 1
+    assert fast > 30
+    time.sleep(0.3)
+    slow = [probe.hear(DeviceReading, lambda reading: reading.taken_at > ends + 0.3) for _ in range(4)]
+    assert slow[-1].taken_at - slow[0].taken_at == pytest.approx(0.3, abs=0.15)
 
 
 def test_it_imports_nothing_heavy():
