@@ -105,7 +105,7 @@ for _command in (
         lifecycle.status,
         lifecycle.run,
     ),
-    _group("bench", "Measure this host.", bench.start, bench.switch),
+    _group("bench", "Measure this host.", bench.start, bench.switch, bench.balance),
     lifecycle.version,
 ):
     app.add_command(_command)

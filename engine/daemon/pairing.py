@@ -79,7 +79,8 @@ class Pairing:
 
     def counted(self, sample: AllocatorSample) -> None:
         """Counters came."""
-        self._asked_at = None
+        if self._asked_at is not None and sample.taken_at >= self._asked_at:
+            self._asked_at = None  # what was on its way already answers nothing
         self._samples.append(sample)
         if self._pending is not None and sample.taken_at >= self._pending[0].taken_at:
             self._settle(sample)

@@ -143,6 +143,17 @@ def test_a_stopped_worker_is_asked_once_and_its_readings_go_on_without_it(trial:
     assert trial.counters_asked == 2
 
 
+def test_counters_that_were_on_their_way_are_no_answer(trial: Trial) -> None:
+    late = msgspec.structs.replace(COUNTERS, taken_at=trial.now, read_at=trial.now, device_allocs=0)
+    trial.read()
+    trial.pairing.counted(late)
+    for _ in range(3):
+        trial.pass_by(0.1)
+        trial.read()
+    assert trial.told, "a worker that stops right then must not stop what is told"
+    assert trial.counters_asked == 1
+
+
 def test_counters_that_overtook_the_reading_are_its_after(trial: Trial) -> None:
     began_at = trial.now
     trial.count()

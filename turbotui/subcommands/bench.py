@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from turbotui.subcommands.output import note, print_json, say
 from turbotui.subcommands.session import demo_option, json_option, open_session
 
 if TYPE_CHECKING:
+    from turbotui.bench.balance import Figure
     from turbotui.bench.rows import Row
 
 MISSED_EXIT = 5
@@ -102,6 +104,78 @@ def switch(
     if json:
         print_json(merged([], rows))
     return MISSED_EXIT if any(row.ok is False for row in rows) else 0
+
+
+@click.command("balance")
+@json_option
+@demo_option
+@click.option("--model", "-m", help="Whose jobs run; needs --models where it is none of your own.")
+@click.option("--models", type=click.Path(path_type=Path), help="Where the models lie.")
+@click.option(
+    "--samples",
+    type=click.IntRange(min=2),
+    default=10_000,
+    show_default=True,
+    help="Half of them at rest, half while a job denoises.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=1, max=1700),
+    default=300.0,
+    show_default=True,
+    help="Each half ends after so long.",
+)
+@click.option(
+    "--hz",
+    type=click.FloatRange(min=1, max=500),
+    default=100.0,
+    show_default=True,
+    help="Readings a second while samples are taken; ten are usual.",
+)
+def balance(
+    json: bool, demo: bool, model: str | None, models: Path | None, samples: int, seconds: float, hz: float
+) -> int:
+    """Measure whether the parts of the device's memory add up, and what looking at it costs.
+
+    With an engine in a folder of its own. Uses the model named by --model, or with --demo a small one.
+    """
+    from turbotui.bench.balance import Options, measure_balance  # nothing of it belongs to a start of the CLI
+
+    demo = open_session(json=json, demo=demo).demo
+    if demo == (model is not None):
+        raise InvalidRequest("name a model by --model, or take --demo for a small one")
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    options = Options(
+        demo=demo,
+        models=models if demo or models is not None else find_paths().models,
+        model=model,
+        samples=samples,
+        seconds=seconds,
+        hz=hz,
+    )
+    found = []
+    for figure in measure_balance(options):
+        found.append(figure)
+        if not json:
+            say(figure_line(figure))
+            if figure.note:
+                say(f"       {figure.note}")
+    if json:
+        print_json([{**asdict(figure), "ok": figure.ok} for figure in found])
+    return MISSED_EXIT if any(figure.ok is False for figure in found) else 0
+
+
+def figure_line(figure: Figure) -> str:
+    """A figure with its aim."""
+
+    def text(value: float | None) -> str:
+        if value is None:
+            return "not known"
+        return bytes_text(round(value)) if figure.unit == "B" else f"{value:.5g}"
+
+    aims = [("at least", figure.at_least), ("at most", figure.at_most)]
+    aim = ", ".join(f"{word} {text(value)}" for word, value in aims if value is not None)
+    return f"{MARKS[figure.ok]} {figure.title}: {text(figure.value)}" + (f"  ({aim})" if aim else "")
 
 
 def row_line(row: Row) -> str:

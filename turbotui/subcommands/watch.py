@@ -10,6 +10,7 @@ from engine.wire import (
     DeviceStatus,
     EventFrame,
     Goodbye,
+    HostStatus,
     Logged,
     LogLine,
     NurseryStatus,
@@ -113,6 +114,8 @@ def _status_lines(status: Status) -> Iterable[str]:
         if worker.state == "silent":
             rows.append(["", "it says nothing; `turbotui cleanup` ends it and starts another"])
         rows += _worker_rows(worker)
+    if status.host is not None:
+        rows.append(["host", _host_text(status.host)])
     for device in status.devices:
         rows += _device_rows(device)
     for model in status.models:
@@ -121,6 +124,21 @@ def _status_lines(status: Status) -> Iterable[str]:
             size = bytes_text(sum(part.bytes for part in resident))
             rows.append(["model", f"{model.name}: {size} of {bytes_text(model.bytes)} on the device"])
     return table(rows)
+
+
+def _host_text(host: HostStatus) -> str:
+    limit = " (this cgroup's)" if host.limited_by_cgroup else ""
+    parts = [
+        f"{bytes_text(host.available_bytes)} of {bytes_text(host.total_bytes)} available{limit}",
+        f"{bytes_text(host.ours_rss_bytes)} ours",
+    ]
+    if host.registered_bytes:
+        parts.append(f"{bytes_text(host.registered_bytes)} registered")
+    if host.swapped_bytes:
+        parts.append(f"{bytes_text(host.swapped_bytes)} of ours swapped out")
+    if host.pressure_percent:
+        parts.append(f"waiting for memory {host.pressure_percent:g} % of the time")
+    return ", ".join(parts)
 
 
 def _nursery_text(nursery: NurseryStatus) -> str:
@@ -151,6 +169,12 @@ def _device_rows(device: DeviceStatus) -> list[list[str]]:
     balance = device.balance
     if balance is None:
         return [*rows, ["", "not read yet"]]
+    if device.fault:
+        rows.append(["", f"not read any more: {device.fault}; as it was {seconds(device.age_s or 0)} ago"])
+    if device.card is not None and device.card.xid is not None:
+        rows.append(["", f"{device.card.xid_text}, {seconds(device.card.xid_age_s or 0)} ago"])
+    if device.card is not None and device.card.recovery_action not in (None, "none"):
+        rows.append(["", f"the driver advises: {device.card.recovery_action}"])
     moving = "" if balance.coherent else ", moving"
     for part in balance.parts:
         # A part that cannot be known says why; one that is empty says nothing.
