@@ -44,15 +44,19 @@ def test_a_benchmark_gets_more_samples_for_as_long_as_it_asked(live: LiveEngine)
 def test_a_killed_probe_leaves_a_gap_and_another_takes_over(live: LiveEngine) -> None:
     host = wait_for(lambda: live.status().host, 10, "the first reading of the host")
     assert 0 < host.available_bytes <= host.total_bytes and host.ours_rss_bytes > 0 and host.age_s < 2
-    probe = next(process.pid for process in live.status().devices[0].processes if process.ours == "probe")
+    probe = wait_for(lambda: _probe(live), 5, "the probe among our processes")
     os.kill(probe, signal.SIGKILL)  # our own engine's
     oldest = wait_for(lambda: (age := _age(live)) > 0.3 and age, 5, "a gap that shows as age")
     assert oldest > 0.3
     wait_for(lambda: _age(live) < 0.3, 10, "a reading by the next probe")
-    after = next(process.pid for process in live.status().devices[0].processes if process.ours == "probe")
-    assert after != probe
+    assert wait_for(lambda: _probe(live), 5, "the next probe among our processes") != probe
     columns = live.client.history("cpu", seconds=5, columns=25).columns
     assert any(column.samples == 0 for column in columns), "the gap is a gap"
+
+
+def _probe(live: LiveEngine) -> int | None:
+    processes = live.status().devices[0].processes
+    return next((process.pid for process in processes if process.ours == "probe"), None)
 
 
 def _age(live: LiveEngine) -> float:
