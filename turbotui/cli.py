@@ -15,7 +15,9 @@ from engine.wire import ErrorBody
 from turbotui.subcommands import (
     bench,
     cache,
+    check,
     explain,
+    follow,
     generate,
     jobs,
     lifecycle,
@@ -35,6 +37,9 @@ Exit codes:
   3    no engine answers, or it may not be used
   4    the engine refused
   5    the work was accepted and failed
+  6    check: the worst finding is a notice
+  7    check: it is a warning
+  8    check: it is critical
   130  interrupted; a job that was waited for goes on, a switch was given up
 """
 
@@ -91,6 +96,8 @@ for _command in (
     memory.drop_warm,
     processes.ps,
     processes.kill,
+    follow.watch,
+    check.check,
     explain.explain,
     cache.cache,
     watch.status,

@@ -205,7 +205,7 @@ def _reduce_wire(state: ConsoleState, event: Event, wall: float, monotonic: floa
             )
         case wire.Goodbye(reason=reason):
             return replace(state, goodbye=reason)
-        case wire.Heartbeat():
+        case wire.Heartbeat() | wire.FindingsChanged():  # the log has a line of its own
             return state
 
 

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from engine.daemon.engine import Engine
 from engine.daemon.openapi import describe_api
-from engine.daemon.routes import sampling
+from engine.daemon.routes import checks, sampling
 from engine.errors import EngineError, InvalidRequest, NotFound
 from engine.wire import (
     CacheCleared,
@@ -51,7 +51,7 @@ from engine.wire import (
 
 MAX_BODY_BYTES = 1 << 20
 """No request of ours comes near it; a prompt of 100 kB is refused with its own sentence."""
-UNAUDITED = frozenset({"/jobs/forecast", "/explain/job", "/explain/switch"})
+UNAUDITED = frozenset({"/check", "/jobs/forecast", "/explain/job", "/explain/switch"})
 """Posts that change nothing."""
 
 
@@ -71,6 +71,7 @@ def create_app(engine: Engine) -> FastAPI:
     _add_job_routes(app, engine)
     _add_memory_routes(app, engine)
     sampling.add_routes(app, engine)
+    checks.add_routes(app, engine)
     return app
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from engine.config import Config
 from engine.daemon.actions import Actions
+from engine.daemon.checks import Checks
 from engine.daemon.demo import make_demo_models
 from engine.daemon.devices import DeviceInUse
 from engine.daemon.events import EventHub
@@ -128,7 +129,7 @@ class Engine:
             logbook=self.logbook,
             worker_log=paths.logs / "worker.log",
             rates=paths.state / "rates.json",
-            publish=self.hub.publish,
+            publish=self._publish,
             on_change=self._processes_changed,
             on_models=self._models_changed,
             on_progress=lambda job_id, progress: self.queue.progressed(job_id, progress),
@@ -165,6 +166,16 @@ class Engine:
             self.logbook,
             issue=self.supervisor.issue,
             stepped=self.supervisor.stepped,
+        )
+        self.checks = Checks(
+            memory=self.memory,
+            supervisor=self.supervisor,
+            logbook=self.logbook,
+            config=self._config,
+            environ=environ,
+            engine=self._engine_status,
+            file=paths.state / "findings.json",
+            publish=self.hub.publish,
         )
         prompts = KeptPrompts(EmbeddingStore(paths.embeddings, self._config.embedding_cache_bytes))
         self.planner = Planner(self.catalog, self.supervisor, self.memory, prompts, self._config)
@@ -256,6 +267,7 @@ class Engine:
             self._recover()
         self.supervisor.look_after()
         self._act_unasked()
+        self.checks.look_around(watched=self.hub.watched)
         if self.store.count_waiting():
             self.queue.wake()
         if self._state == "stopping" and self.queue.running is None:
@@ -569,6 +581,7 @@ class Engine:
         self.first_reading.look()
 
     def _sampled(self, status: DeviceStatus) -> None:
+        self.checks.sampled(status)
         if self.hub.watched:
             self.hub.publish(MemorySampled(device=status))
 
@@ -586,6 +599,10 @@ class Engine:
 
     def _models_changed(self) -> None:
         self._publish_if_watched(lambda: ModelsChanged(models=self.models()))
+
+    def _publish(self, event: Event) -> None:
+        self.checks.heard(event)
+        self.hub.publish(event)
 
     def _publish_if_watched(self, compose: Callable[[], Event]) -> None:
         if self.hub.watched:

@@ -21,6 +21,7 @@ from engine.paths import user_name
 from engine.telemetry.balance import cpu_balance, gpu_balance, why_moving
 from engine.telemetry.recorder import Recorder
 from engine.telemetry.samples import DeviceNews, DeviceReading, FromProbe, HostReading, ProbeFault
+from engine.telemetry.tenants import program_of
 from engine.units import size_text
 from engine.wire import Balance, DeviceProcess, DeviceStatus, HostStatus
 from engine.worker.channel import AllocatorSample, WorkerReady
@@ -173,6 +174,22 @@ class MemoryView:
             swapped_bytes=sum(host.swapped_bytes.values()) if host.swapped_bytes else None,
             pressure_percent=host.pressure_percent,
         )
+
+    @property
+    def host(self) -> HostReading | None:
+        """Host memory by the newest reading."""
+        return self._host
+
+    @property
+    def counters(self) -> AllocatorSample | None:
+        """The worker's newest allocator counters."""
+        return self._worker.latest if self._worker is not None else None
+
+    @property
+    def versions(self) -> dict[str, str] | None:
+        """Of the worker's libraries; None without a worker that is ready."""
+        worker = self._worker
+        return worker.ready.versions if worker is not None and worker.ready is not None else None
 
     def process_bytes(self, pid: int, device_id: str) -> int | None:
         """What `pid` holds on the device by the newest reading: NVML's entry, or its RSS on cpu."""
@@ -334,6 +351,7 @@ class MemoryView:
                 user=process.user,
                 name=process.name,
                 command=process.command,
+                program=program_of(process.name, process.command),
                 started_at=process.started_at,
                 start_time=process.start_time,
                 container=process.container,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from engine.wire.base import Wire
+from engine.wire.findings import CheckReport
 from engine.wire.jobs import Job
 from engine.wire.memory import DeviceStatus
 from engine.wire.models import ModelStatus
@@ -90,6 +91,13 @@ class Logged(Wire):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class FindingsChanged(Wire):
+    """A check found something new, or what was found before is gone."""
+
+    report: CheckReport
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Heartbeat(Wire):
     at: float
 
@@ -111,6 +119,7 @@ Event: TypeAlias = (
     | ActionProgressed
     | ReceiptIssued
     | Logged
+    | FindingsChanged
     | Heartbeat
     | Goodbye
 )
@@ -125,6 +134,7 @@ EVENT_TYPES: dict[str, type[Event]] = {
     "action": ActionProgressed,
     "receipt": ReceiptIssued,
     "log": Logged,
+    "findings": FindingsChanged,
     "heartbeat": Heartbeat,
     "goodbye": Goodbye,
 }

@@ -90,6 +90,8 @@ class DeviceProcess(Wire):
     user: str | None = None
     name: str = ""
     command: str = ""
+    program: str | None = None
+    """What it is by its command line: `ComfyUI`, `vLLM`; None where that tells nothing known."""
     started_at: float | None = None
     start_time: float | None = None
     """Seconds since boot by the kernel's clock: with `pid` an identity, which a kill must name."""

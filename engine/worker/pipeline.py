@@ -443,6 +443,8 @@ def versions() -> dict[str, str]:
     found.update({name: _version(name) for name in LIBRARIES})
     if torch.version.cuda:
         found["cuda"] = torch.version.cuda
+    if cudnn := torch.backends.cudnn.version():  # type: ignore[no-untyped-call]
+        found["cudnn"] = str(cudnn)
     return found
 
 

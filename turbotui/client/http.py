@@ -23,6 +23,7 @@ from engine.wire import (
     CacheStatus,
     CancelAsked,
     CancelRequest,
+    CheckReport,
     CleanupRequest,
     EngineStatus,
     ErrorBody,
@@ -139,6 +140,9 @@ class HttpClient:
 
     def explain_switch(self, request: SwitchRequest) -> Explanation:
         return self._post("/explain/switch", Explanation, request)
+
+    def check(self) -> CheckReport:
+        return self._post("/check", CheckReport)
 
     def cache(self) -> CacheStatus:
         return self._get("/cache", CacheStatus)

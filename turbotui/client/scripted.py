@@ -18,6 +18,7 @@ from engine.wire import (
     CacheStatus,
     CancelAsked,
     CancelRequest,
+    CheckReport,
     CleanupRequest,
     Event,
     EventFrame,
@@ -276,6 +277,11 @@ class ScriptedClient:
         answer: Explanation = self._answer(
             "explain_switch", request, default=_no_plan(f"switch: {request.model}")
         )
+        return answer
+
+    def check(self) -> CheckReport:
+        clean = CheckReport(at=0.0, elapsed_s=0.1, findings=(), new=0, clean_at=0.0)
+        answer: CheckReport = self._answer("check", default=clean)
         return answer
 
     def cache(self) -> CacheStatus:

@@ -98,4 +98,5 @@ class CardPanel(ListPanel):
         row.field(short_age(age), 5, paint.muted, right=True).add("  ", style)
         if ours:
             return row.add(t(f"card.our_{process.ours}"), paint.ours)
-        return row.add(process.command or process.name or UNKNOWN, style)
+        known = f"{process.program} " if process.program else ""
+        return row.add(known + (process.command or process.name or UNKNOWN), style)

@@ -1,0 +1,1 @@
+"""The baseline check: facts in, findings out; and what `turbotui doctor` looks at."""

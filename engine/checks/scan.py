@@ -1,0 +1,236 @@
+"""The look through /proc that a check takes: of a user's own engines, and of whatever holds a GPU.
+
+Runs in a thread, within a time. What blocks in the kernel is left out: the command line of a process
+in state D cannot be read without its memory's lock, so it is not asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from engine.checks.facts import EngineRole, ProcessFact, View
+from engine.telemetry.procfs import PROC, Stat, clean, holds_gpu_file, read_stat, read_uid, read_wait
+
+COMMAND_LIMIT = 300
+BOUND_S = 0.5
+"""Of the look through /proc, all in all; a host with 10,000 processes takes 0.3 s."""
+AGAIN_S = 0.1
+"""Until what looks wrong is looked at again: a process may be waiting for a disk, or dying, rightly."""
+HOST_PID_NAMESPACE = "pid:[4026531836]"
+"""PROC_PID_INIT_INO. Source: include/linux/proc_ns.h."""
+_TITLES: dict[str, EngineRole] = {
+    "tt-worker": "worker",
+    "tt-nursery": "nursery",
+    "tt-probe": "probe",
+    "tt-demo-maker": "demo-maker",
+}
+_MODULES: tuple[tuple[str, EngineRole], ...] = (
+    ("engine.daemon", "daemon"),
+    ("engine.worker.entry", "worker"),
+    ("engine.telemetry.probe", "probe"),
+)
+_LISTENING = b"0A"
+_TTY_FIELD = 4
+"""Of /proc/<pid>/stat, counted behind the name: tty_nr."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scan:
+    processes: tuple[ProcessFact, ...]
+    view: View
+    complete: bool
+    """Whether every process was looked at within the time."""
+
+
+def scan(
+    on_gpus: Collection[int],
+    *,
+    uid: int,
+    find_holders: bool = False,
+    proc: Path = PROC,
+    bound_s: float = BOUND_S,
+) -> Scan:
+    """Look at the processes of `uid` that are an engine's, and at those `on_gpus`, whoever's they are.
+
+    With `find_holders` also at every other one that is seen to have a GPU's file open.
+    """
+    deadline = time.monotonic() + bound_s
+    pids = _pids(proc)
+    stats: dict[int, Stat] = {}
+    for pid in pids:
+        if time.monotonic() > deadline:
+            break
+        if (stat := read_stat(pid, proc)) is not None:
+            stats[pid] = stat
+    complete = len(stats) > 0 and time.monotonic() <= deadline
+    roles = _roles(stats, proc, deadline)
+    holders = set(_holders(stats, proc, deadline)) if find_holders else set()
+    wanted = {*on_gpus, *holders}
+    daemons = {pid for pid, role in roles.items() if role == "daemon"}
+    found = [
+        _look(pid, stats, roles.get(pid), daemons, proc)
+        for pid in sorted({*roles, *wanted} & set(stats))
+        if time.monotonic() <= deadline
+    ]
+    facts = [fact for fact in found if fact is not None and (fact.uid == uid or fact.pid in wanted)]
+    if any(_looks_wrong(fact) for fact in facts):
+        time.sleep(AGAIN_S)
+        facts = [again for fact in facts if (again := _confirm(fact, proc)) is not None]
+    return Scan(
+        processes=tuple(facts),
+        view=read_view(proc, uid),
+        complete=complete and time.monotonic() <= deadline + AGAIN_S,
+    )
+
+
+def read_view(proc: Path, uid: int) -> View:
+    """How much we can see of others."""
+    host: bool | None = None
+    with suppress(OSError):
+        host = os.readlink(proc / "self/ns/pid") == HOST_PID_NAMESPACE
+    hidden: bool | None = None
+    with suppress(OSError):
+        for line in (proc / "self/mountinfo").read_bytes().decode("utf-8", "replace").splitlines():
+            left, _, right = line.partition(" - ")
+            if right.startswith("proc ") and left.split(" ")[4:5] == ["/proc"]:
+                options = right.split(" ")[-1].split(",")
+                hides = any(
+                    option.startswith("hidepid=") and option[8:] not in ("0", "off") for option in options
+                )
+                hidden = hides and uid != 0
+    return View(host_pid_namespace=host, proc_hidden=hidden)
+
+
+def _pids(proc: Path) -> list[int]:
+    try:
+        return sorted(int(entry) for entry in os.listdir(proc) if entry.isdecimal())
+    except OSError:
+        return []
+
+
+def _roles(stats: dict[int, Stat], proc: Path, deadline: float) -> dict[int, EngineRole]:
+    """Every process that is an engine's, whichever engine's, by title or by what it was started as."""
+    roles: dict[int, EngineRole] = {}
+    for pid, stat in stats.items():
+        if stat.kernel_thread or stat.ended or time.monotonic() > deadline:
+            continue
+        if stat.name in _TITLES:
+            roles[pid] = _TITLES[stat.name]
+        elif stat.name.startswith(("python", "pypy")) and stat.state != "D":
+            words = read_words(pid, proc)
+            module = next((words[i + 1] for i, word in enumerate(words[:-1]) if word == "-m"), None)
+            for name, role in _MODULES:
+                if module == name:
+                    roles[pid] = role
+    return roles
+
+
+def _holders(stats: dict[int, Stat], proc: Path, deadline: float) -> Iterable[int]:
+    """Those that have a GPU's file open, as far as we may look and the time allows."""
+    for pid, stat in stats.items():
+        if time.monotonic() > deadline:
+            return
+        if not stat.kernel_thread and not stat.ended and holds_gpu_file(pid, proc):
+            yield pid
+
+
+def read_words(pid: int, proc: Path = PROC) -> list[str]:
+    """The command line in its words, not cleaned; empty where it cannot be read."""
+    try:
+        with open(proc / str(pid) / "cmdline", "rb") as file:
+            raw = file.read(4096)
+    except OSError:
+        return []
+    return raw.decode("utf-8", "replace").rstrip("\0").split("\0") if raw else []
+
+
+def _look(
+    pid: int, stats: dict[int, Stat], role: EngineRole | None, daemons: Collection[int], proc: Path
+) -> ProcessFact | None:
+    stat, uid = stats[pid], read_uid(pid, proc)
+    if uid is None:
+        return None
+    parent = stats.get(stat.parent)
+    return ProcessFact(
+        pid=pid,
+        start_time=stat.start_time,
+        uid=uid,
+        name=stat.name,
+        state=stat.state,
+        parent=stat.parent,
+        parent_name=parent.name if parent is not None else "",
+        command="" if stat.state == "D" else clean(" ".join(read_words(pid, proc)), COMMAND_LIMIT),
+        role=role,
+        under_daemon=any(number in daemons for number in _ancestors(pid, stats)),
+        holds_gpu=holds_gpu_file(pid, proc),
+        has_terminal=_has_terminal(pid, proc),
+        listens=_listens(pid, proc),
+        stuck_in=_stuck(pid, proc),
+    )
+
+
+def _ancestors(pid: int, stats: dict[int, Stat]) -> Iterable[int]:
+    seen = {pid}
+    while (stat := stats.get(pid)) is not None and stat.parent not in seen:
+        pid = stat.parent
+        seen.add(pid)
+        yield pid
+
+
+def _looks_wrong(fact: ProcessFact) -> bool:
+    return fact.stuck_in is not None or fact.state == "Z" or _is_left(fact)
+
+
+def _is_left(fact: ProcessFact) -> bool:
+    return fact.role not in (None, "daemon") and not fact.under_daemon
+
+
+def _confirm(fact: ProcessFact, proc: Path) -> ProcessFact | None:
+    """The fact if it is still so; None where the process has ended meanwhile."""
+    stat = read_stat(fact.pid, proc)
+    if stat is None or stat.start_time != fact.start_time:
+        return None
+    stuck = _stuck(fact.pid, proc)
+    return replace(fact, state=stat.state, stuck_in=stuck if stuck == fact.stuck_in else None)
+
+
+def _stuck(pid: int, proc: Path) -> str | None:
+    """Where any of its threads waits in state D; None where none does."""
+    try:
+        threads = sorted(int(entry) for entry in os.listdir(proc / str(pid) / "task"))
+    except (OSError, ValueError):
+        threads = []
+    for folder, number in ((proc, pid), *((proc / str(pid) / "task", number) for number in threads)):
+        stat = read_stat(number, folder)
+        if stat is not None and stat.state == "D":
+            return read_wait(number, folder) or "an unknown place"
+    return None
+
+
+def _has_terminal(pid: int, proc: Path) -> bool:
+    try:
+        stat = (proc / str(pid) / "stat").read_bytes()
+        return int(stat[stat.rindex(b")") + 2 :].split()[_TTY_FIELD]) != 0
+    except (OSError, ValueError, IndexError):
+        return False
+
+
+def _listens(pid: int, proc: Path) -> bool | None:
+    """Whether one of its sockets is a TCP port that listens; None where its files may not be looked at."""
+    try:
+        targets = {os.readlink(entry.path) for entry in os.scandir(proc / str(pid) / "fd")}
+        inodes = {target[8:-1].encode() for target in targets if target.startswith("socket:[")}
+        for table in ("tcp", "tcp6"):
+            # Of the process's own network namespace, which need not be ours.
+            for line in (proc / str(pid) / "net" / table).read_bytes().splitlines()[1:]:
+                fields = line.split()
+                if len(fields) > 9 and fields[3] == _LISTENING and fields[9] in inodes:
+                    return True
+    except OSError:
+        return None
+    return False

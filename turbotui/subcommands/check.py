@@ -1,0 +1,74 @@
+"""The command that looks for what holds memory and should not: the baseline check."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import click
+
+from engine.wire import CheckReport, Finding, Severity
+from turbotui.format import bytes_text, clock, seconds
+from turbotui.subcommands.session import json_option, open_session
+
+EXIT_CODES: dict[Severity, int] = {"info": 0, "notice": 6, "warning": 7, "critical": 8}
+"""By the worst finding; the others are taken by the errors of all commands."""
+
+
+@click.command()
+@click.option("--all", "all_", is_flag=True, help="Also what was told before, and what is good to know only.")
+@json_option
+def check(all_: bool, json: bool) -> None:
+    """Look for leftovers, unseen memory and wrong settings; say what each costs and what ends it.
+
+    Tells new findings in full and older ones in a line each; --all tells everything in full. With
+    --json: the whole report. Exits 0 if nothing is worse than info, else 6 (notice), 7 (warning) or
+    8 (critical).
+    """
+    session = open_session(json=json)
+    report = session.client().check()
+    session.show(report, lambda: _lines(report, all_))
+    if code := exit_code(report):
+        raise click.exceptions.Exit(code)
+
+
+def exit_code(report: CheckReport) -> int:
+    """By the worst finding."""
+    return max((EXIT_CODES.get(finding.severity, 8) for finding in report.findings), default=0)
+
+
+def _lines(report: CheckReport, all_: bool) -> Iterable[str]:
+    told = [finding for finding in report.findings if all_ or finding.new]
+    for finding in told:
+        yield from _whole(finding)
+    for finding in report.findings:
+        if finding not in told:
+            since = f" (since {clock(finding.since)})" if finding.since else ""
+            yield f"{finding.severity}, as before: {finding.title}{since}"
+    for unknown in report.unknown:
+        yield f"unknown: {unknown}"
+    yield _summary(report)
+
+
+def _whole(finding: Finding) -> Iterable[str]:
+    size = f"  {bytes_text(finding.bytes)}" if finding.bytes is not None else ""
+    since = f"  since {clock(finding.since)}" if finding.since is not None else ""
+    yield f"{finding.severity}: {finding.title}{size}{since}"
+    for sentence in finding.evidence:
+        yield f"    {sentence}"
+    if finding.changed:
+        yield f"    About then: {finding.changed}"
+    yield f"    Remedy: {finding.remedy}"
+    if finding.remedy_command:
+        yield f"        {finding.remedy_command}"
+    if finding.admin_line:
+        yield "    For whoever administers the host:"
+        yield f"        {finding.admin_line}"
+
+
+def _summary(report: CheckReport) -> str:
+    took = f"in {seconds(report.elapsed_s)}"
+    if not report.findings:
+        return f"nothing found {took}"
+    count = len(report.findings)
+    clean = f", clean at {clock(report.clean_at)}" if report.clean_at is not None else ""
+    return f"{count} finding{'s' if count > 1 else ''}, {report.new} new{clean}; {took}"
