@@ -16,6 +16,7 @@ from turbotui.subcommands import (
     bench,
     cache,
     check,
+    doctor,
     explain,
     follow,
     generate,
@@ -38,7 +39,7 @@ Exit codes:
   4    the engine refused
   5    the work was accepted and failed
   6    check: the worst finding is a notice
-  7    check: it is a warning
+  7    check: it is a warning; doctor: there is a problem
   8    check: it is critical
   130  interrupted; a job that was waited for goes on, a switch was given up
 """
@@ -98,6 +99,7 @@ for _command in (
     processes.kill,
     follow.watch,
     check.check,
+    doctor.doctor,
     explain.explain,
     cache.cache,
     watch.status,
