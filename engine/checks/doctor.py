@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
+from shlex import quote
 
 import msgspec
 
@@ -82,7 +83,7 @@ def _packages(facts: Installation) -> Iterator[InstallationLine]:
             wrong.append(f"{name} is {version}, needed {requirement.partition(';')[0].strip()}")
     if wrong:
         yield _problem(
-            "packages", "; ".join(wrong), f"{facts.executable} -m pip install -c constraints.txt -e ."
+            "packages", "; ".join(wrong), f"{quote(facts.executable)} -m pip install -c constraints.txt -e ."
         )
         return
     other = [
@@ -95,7 +96,7 @@ def _packages(facts: Installation) -> Iterator[InstallationLine]:
         yield _note(
             "packages",
             f"all that is needed is there; of other versions than tested: {', '.join(other[:4])}{more}",
-            f"{facts.executable} -m pip install -c constraints.txt -e .",
+            f"{quote(facts.executable)} -m pip install -c constraints.txt -e .",
         )
     else:
         yield _ok("packages", f"{len(facts.requirements)} packages as needed")
@@ -127,12 +128,15 @@ def _torch(facts: Installation) -> Iterator[InstallationLine]:
         yield _problem(
             "cudnn",
             f"cuDNN {cudnn} makes the VAE take three times its memory in bf16; {CUDNN_LEAST} is needed",
-            f"{facts.executable} -m pip install 'nvidia-cudnn-cu{major}>=9.15'",
+            f"{quote(facts.executable)} -m pip install 'nvidia-cudnn-cu{major}>=9.15'",
         )
 
 
 def _gpus(facts: Installation) -> Iterator[InstallationLine]:
     """NVML's GPUs, and whether torch sees the same ones."""
+    if not facts.nvml_gpus and facts.driver is not None:
+        yield _problem("gpu", f"driver {facts.driver} is loaded, but: {facts.nvml_fault}", "nvidia-smi")
+        return
     if not facts.nvml_gpus:
         yield _note(
             "gpu", f"no GPU: {facts.nvml_fault or 'NVML lists none'}; models then run on the CPU", None
@@ -194,7 +198,7 @@ def _driver(facts: Installation) -> Iterator[InstallationLine]:
 
 def _ffmpeg(facts: Installation) -> Iterator[InstallationLine]:
     if facts.ffmpeg is None:
-        fix = f"{facts.executable} -m pip install 'imageio[ffmpeg]'"
+        fix = f"{quote(facts.executable)} -m pip install 'imageio[ffmpeg]'"
         yield _problem(
             "ffmpeg", f"ffmpeg does not run, so no video can be written: {facts.ffmpeg_error}", fix
         )
@@ -238,7 +242,7 @@ def _linger(facts: Installation) -> Iterator[InstallationLine]:
             "linger",
             f"{facts.runtime_dir} goes, with the engine's socket, when {facts.user}'s last login ends; the "
             "socket is made again, but logind may end the engine, too (KillUserProcesses)",
-            f"loginctl enable-linger {facts.user}",
+            f"loginctl enable-linger {quote(facts.user)}",
         )
 
 
@@ -248,17 +252,19 @@ def _places(facts: Installation) -> Iterator[InstallationLine]:
         told = f"{place.name} in {place.path} on {place.fs_type or 'an unknown file system'}, {free}"
         if not place.writable:
             yield _problem(
-                place.name, f"{told}; it cannot be written", f"ls -ld {place.path}; echo $TURBOTUI_HOME"
+                place.name,
+                f"{told}; it cannot be written",
+                f"ls -ld {quote(place.path)}; echo $TURBOTUI_HOME",
             )
         elif place.free_bytes is not None and place.free_bytes < DISK_PROBLEM:
-            yield _problem(place.name, f"{told}; that is too little", f"df -h {place.path}")
+            yield _problem(place.name, f"{told}; that is too little", f"df -h {quote(place.path)}")
         elif place.network:
             slow = "it works without WAL" if place.name == "state" else "first loads take the network's time"
             yield _note(
                 place.name, f"{told}, over the network: {slow}", "export TURBOTUI_HOME=/a/local/folder"
             )
         elif place.name != "state" and place.free_bytes is not None and place.free_bytes < DISK_NOTE:
-            yield _note(place.name, f"{told}; a 14B model takes 28 GB", f"df -h {place.path}")
+            yield _note(place.name, f"{told}; a 14B model takes 28 GB", f"df -h {quote(place.path)}")
         else:
             yield _ok(place.name, told)
 

@@ -141,7 +141,9 @@ def what_changed(facts: Facts, finding: Finding, checked_at: float | None) -> st
     if finding.since is not None:
         begin, end = finding.since - BEFORE_S, finding.since + AFTER_S
     else:
-        begin, end = max(checked_at or 0.0, facts.at - 3600.0), facts.at
+        if checked_at is None:
+            return None  # it may have been there long before anybody looked
+        begin, end = max(checked_at, facts.at - 3600.0), facts.at
     found: list[tuple[float, str]] = []
     for change in facts.changes:
         if begin <= change.at <= end and finding.device_id in (None, change.device_id):

@@ -17,6 +17,8 @@ _SERVICE_PARENTS = frozenset({"systemd", "init", "tini", "dumb-init", "docker-in
 
 def orphans(facts: Facts) -> Iterator[Finding]:
     """Our workers, nurseries and probes whose engine is gone."""
+    if not facts.scanned:
+        return  # an ancestor may be one that was not looked at
     for process in facts.processes:
         if process.uid != facts.uid or process.role in (None, "daemon") or process.under_daemon:
             continue
@@ -105,7 +107,7 @@ def other_engines(facts: Facts) -> Iterator[Finding]:
         mine = process is not None and process.uid == facts.uid
         yield Finding(
             kind="other_engine",
-            severity="notice" if device.in_use else "info",
+            severity="info",
             title=f"Another turbotui engine is on {gpu_name(device)}, of {listed.user or 'another user'}.",
             evidence=(
                 f"Its worker {listed.pid} holds {_size(listed.bytes)}"
@@ -127,7 +129,7 @@ def _stuck(facts: Facts, device: DeviceStatus, listed: DeviceProcess, process: P
         severity="warning",
         title=f"{who(listed)} on {gpu_name(device)} waits in the kernel, where no signal reaches it.",
         evidence=(
-            f"A thread of it is in state D in {process.stuck_in}, at two looks.",
+            f"A thread of it is in state D in {process.stuck_in} and has not run between two looks.",
             f"It holds {_size(listed.bytes)}.",
         ),
         bytes=listed.bytes,

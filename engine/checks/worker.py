@@ -89,7 +89,7 @@ def pressure(facts: Facts) -> Iterator[Finding]:
         ),
         remedy="Fewer frames, a lower resolution or another residency needs less; see what a job would take.",
         device_id=worker.device_id,
-        component="allocator",
+        pid=worker.pid,
     )
 
 
@@ -175,7 +175,7 @@ def residue(facts: Facts) -> Iterator[Finding]:
         since=last.at or None,
         remedy="End the worker, which gives back all that it holds, and start a fresh one.",
         remedy_command="turbotui cleanup",
-        component=last.action,
+        component=f"{last.action} {last.at:.0f}",
     )
 
 

@@ -43,9 +43,9 @@ from engine.wire import (
 HOURLY_S = 3600.0
 OPENED_S = 60.0
 """A stream that opens sooner after a check starts no other: commands open streams, too."""
-PATIENCE_S = 0.7
+PATIENCE_S = 0.8
 """What the look through /proc gets, of the second that a check may take."""
-FIRST_READING_S, LOOK_S = 0.6, 0.02
+FIRST_READING_S, LOOK_S = 0.5, 0.02
 """How long a check that is asked for as the engine starts waits for something to look at."""
 CHANGES = 200
 LOG_LINES = 200
@@ -175,8 +175,13 @@ class Checks:
             holders = any((unseen_bytes(device) or 0) >= LEAST_BYTES for device in self._memory.statuses())
             look = partial(self._look, on_gpus, uid=os.getuid(), find_holders=holders)
             self._looking = asyncio.create_task(in_thread(look, name="check"))
-        done, _pending = await asyncio.wait({self._looking}, timeout=PATIENCE_S)
-        return self._looking.result() if done else None
+        await asyncio.wait({self._looking}, timeout=PATIENCE_S)
+        if not self._looking.done():
+            return None
+        if (error := self._looking.exception()) is not None:
+            self._logbook.write("bug", f"looking at /proc: {type(error).__name__}: {error}", level="error")
+            return None
+        return self._looking.result()
 
     def _gather(self, seen: Scan | None) -> Facts:
         memory, engine = self._memory, self._engine()
@@ -232,11 +237,11 @@ class Checks:
         kinds = frozenset(identity(finding) for finding in report.findings)
         gone = self._told - kinds
         self._told = kinds
-        loud = [finding for finding in new if finding.severity != "info"]
-        if new:
-            count = f"{len(new)} new finding{'s' if len(new) > 1 else ''}"
+        loud = [finding.title for finding in new if finding.severity != "info"]
+        if loud:
+            count = f"{len(loud)} new finding{'s' if len(loud) > 1 else ''}"
             was = f"; clean at {time.strftime('%H:%M', time.localtime(clean_at))}" if clean_at else ""
-            text = f"{count}: {' '.join(finding.title for finding in new)}{was}"
-            self._logbook.write("check", text, level="warning" if loud else "info", memory=True)
+            text = f"{count}: {' '.join(loud)}{was}"
+            self._logbook.write("check", text, level="warning", memory=True)
         if new or gone:
             self._publish(FindingsChanged(report=report))

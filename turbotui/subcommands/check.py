@@ -15,14 +15,14 @@ EXIT_CODES: dict[Severity, int] = {"info": 0, "notice": 6, "warning": 7, "critic
 
 
 @click.command()
-@click.option("--all", "all_", is_flag=True, help="Also what was told before, and what is good to know only.")
+@click.option("--all", "all_", is_flag=True, help="In full also what is only good to know.")
 @json_option
 def check(all_: bool, json: bool) -> None:
     """Look for leftovers, unseen memory and wrong settings; say what each costs and what ends it.
 
-    Tells new findings in full and older ones in a line each; --all tells everything in full. With
-    --json: the whole report. Exits 0 if nothing is worse than info, else 6 (notice), 7 (warning) or
-    8 (critical).
+    What is only good to know takes a line unless --all is given. The engine itself looks hourly and
+    tells in its log what is new. With --json: the whole report. Exits 0 if nothing is worse than
+    info, else 6 (notice), 7 (warning) or 8 (critical).
     """
     session = open_session(json=json)
     report = session.client().check()
@@ -37,13 +37,12 @@ def exit_code(report: CheckReport) -> int:
 
 
 def _lines(report: CheckReport, all_: bool) -> Iterable[str]:
-    told = [finding for finding in report.findings if all_ or finding.new]
-    for finding in told:
-        yield from _whole(finding)
     for finding in report.findings:
-        if finding not in told:
-            since = f" (since {clock(finding.since)})" if finding.since else ""
-            yield f"{finding.severity}, as before: {finding.title}{since}"
+        if all_ or finding.severity != "info":
+            yield from _whole(finding)
+        else:
+            command = f"  ({finding.remedy_command})" if finding.remedy_command else ""
+            yield f"info: {finding.title}{command}"
     for unknown in report.unknown:
         yield f"unknown: {unknown}"
     yield _summary(report)
@@ -52,7 +51,8 @@ def _lines(report: CheckReport, all_: bool) -> Iterable[str]:
 def _whole(finding: Finding) -> Iterable[str]:
     size = f"  {bytes_text(finding.bytes)}" if finding.bytes is not None else ""
     since = f"  since {clock(finding.since)}" if finding.since is not None else ""
-    yield f"{finding.severity}: {finding.title}{size}{since}"
+    new = ", new" if finding.new else ""
+    yield f"{finding.severity}{new}: {finding.title}{size}{since}"
     for sentence in finding.evidence:
         yield f"    {sentence}"
     if finding.changed:

@@ -25,7 +25,7 @@ BACK_S = 2.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Moved:
-    """One line: what the process holds on a device, or (`ended`) that it holds nothing any more."""
+    """One line: what the process holds on a device, or (`left`) that it holds nothing there any more."""
 
     at: float
     """Wall clock, of the reading."""
@@ -38,9 +38,9 @@ class Moved:
     rate: float | None
     """Bytes a second over that time."""
     peak_bytes: int | None
-    ended: bool = False
+    left: bool = False
     came_back_bytes: int | None = None
-    """Of an end: what the device had more free, where it can be told."""
+    """Of a leaving: what the device had more free, where it can be told."""
     elapsed_s: float
     """Since it was first seen."""
 
@@ -124,7 +124,7 @@ class Follower:
         whole = last.bytes is not None and back is not None and back >= last.bytes - LEAST_CHANGE_BYTES
         if whole or at - place.gone_at >= BACK_S:
             del self._places[device.id]
-            self._say(device, place, 0, at, ended=True, back=back)
+            self._say(device, place, 0, at, left=True, back=back)
 
     def _say(
         self,
@@ -133,7 +133,7 @@ class Follower:
         num_bytes: int | None,
         at: float,
         *,
-        ended: bool = False,
+        left: bool = False,
         back: int | None = None,
     ) -> None:
         told = place.told
@@ -146,9 +146,9 @@ class Follower:
             program=self.program,
             bytes=num_bytes,
             change_bytes=change,
-            rate=round(change / took, 1) if change is not None and took > 0 and not ended else None,
+            rate=round(change / took, 1) if change is not None and took > 0 and not left else None,
             peak_bytes=self.peak,
-            ended=ended,
+            left=left,
             came_back_bytes=back,
             elapsed_s=round(at - (self.first_at or at), 3),
         )
@@ -209,13 +209,13 @@ def _free(device: DeviceStatus) -> int | None:
 def _line(moved: Moved) -> str:
     name = f" {moved.program}" if moved.program else ""
     head = f"{clock(moved.at)} {moved.pid}{name} on {moved.device_id}"
-    if moved.ended:
+    if moved.left:
         held = bytes_text(-moved.change_bytes) if moved.change_bytes is not None else "an unknown size"
         back = "what came back is not known"
         if moved.came_back_bytes is not None:
             back = f"{bytes_text(moved.came_back_bytes)} more are free"
         return (
-            f"{head}: ended after {seconds(moved.elapsed_s)}; held {held}, at most "
+            f"{head}: left after {seconds(moved.elapsed_s)}; held {held}, at most "
             f"{bytes_text(moved.peak_bytes)}; {back}"
         )
     change = ""
