@@ -264,7 +264,7 @@ def read_driver(file: Path = Path("/proc/driver/nvidia/version")) -> str | None:
         text = file.read_bytes().decode("utf-8", "replace")
     except OSError:
         return None
-    found = re.search(r"Kernel Module\D*?\s(\d+\.\d+(?:\.\d+)?)\s", text.split("\n", 1)[0] + " ")
+    found = re.search(r"Kernel Module(?: for \S+)?\s+(\d+\.\d+(?:\.\d+)?)\s", text.split("\n", 1)[0] + " ")
     return found[1] if found else None
 
 

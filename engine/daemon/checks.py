@@ -69,6 +69,7 @@ class Checks:
         file: Path,
         publish: Callable[[Event], None],
         look: Callable[..., Scan] = scan,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`environ` is the environment that workers get, `look` the look through /proc."""
         self._memory = memory
@@ -79,6 +80,7 @@ class Checks:
         self._engine = engine
         self._publish = publish
         self._look = look
+        self._clock = clock
         self._ledger = Ledger(file, read_boot_id())
         self._on_card: dict[str, dict[tuple[int, float | None], DeviceProcess]] = {}
         self._changes: deque[CardChange] = deque(maxlen=CHANGES)
@@ -86,7 +88,7 @@ class Checks:
         self._running: asyncio.Task[CheckReport] | None = None
         self._looking: asyncio.Task[Scan] | None = None
         self._last_at: float | None = None
-        """Monotonic."""
+        """By the clock."""
         self._was_watched = False
         self.report: CheckReport | None = None
         """The newest one."""
@@ -120,7 +122,7 @@ class Checks:
         if not self._memory.statuses() or self._running is not None:
             self._was_watched = watched and not opened  # asked again when there is something to look at
             return
-        age = None if self._last_at is None else time.monotonic() - self._last_at
+        age = None if self._last_at is None else self._clock() - self._last_at
         if age is None or age >= HOURLY_S or (opened and age >= OPENED_S):
             self._begin().add_done_callback(self._ended_unasked)
 
@@ -150,7 +152,7 @@ class Checks:
 
     async def _check(self) -> CheckReport:
         began = time.monotonic()
-        self._last_at = began
+        self._last_at = self._clock()
         seen = await self._scan()
         facts = self._gather(seen)
         clean_at = self._ledger.clean_at
