@@ -153,6 +153,8 @@ def test_what_does_not_come_back_is_not_claimed() -> None:
 def test_a_list_that_failed_once_is_no_end() -> None:
     follower, told = followed(gpu(6 * GIB, 10), gpu(-1, 10.1), gpu(6 * GIB, 10.2), gpu(6 * GIB, 20))
     assert not follower.ended and len(told) == 1
+    follower.take(gpu(-1, 20.1))  # the patience with its end begins anew
+    assert not follower.ended
 
 
 def test_a_pid_that_is_somebody_else_by_now_has_ended() -> None:
