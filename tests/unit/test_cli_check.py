@@ -260,3 +260,16 @@ def test_doctor_needs_no_engine_and_starts_none(
     assert str(tmp_path) in lines["state"]["text"]
     assert code == (7 if any(line["state"] == "problem" for line in lines.values()) else 0)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_ps_names_the_program_beside_the_command_and_ours_as_ours(
+    engine: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    device = gpu(GIB, 10)
+    ours = replace(device.processes[0], pid=9, ours="worker", program="turbotui worker", command="py")
+    device = replace(device, processes=(*device.processes, ours))
+    engine.answers["/status"] = (200, replace(STATUS, devices=(device,)))
+    assert main(["ps"]) == 0
+    _heading, foreign, worker = capsys.readouterr().out.splitlines()
+    assert "[ComfyUI] " in foreign and "\x1b" not in foreign
+    assert worker.endswith("[turbotui worker] py")
