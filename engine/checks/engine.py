@@ -53,7 +53,7 @@ def probe(facts: Facts) -> Iterator[Finding]:
 def driver(facts: Facts) -> Iterator[Finding]:
     """What the driver itself asks for, and its error events."""
     for device in facts.gpus:
-        action = facts.recovery_actions.get(device.id)
+        action = device.card.recovery_action if device.card is not None else None
         if action and action.lower() != "none":
             yield Finding(
                 kind="recovery_action",
@@ -65,23 +65,24 @@ def driver(facts: Facts) -> Iterator[Finding]:
                 f"NVML's recovery action is {action}",
                 device_id=device.id,
             )
-    names = {device.id: gpu_name(device) for device in facts.gpus}
-    for device_id, xid, at in facts.xids:
-        if facts.at - at > XID_KEPT_S:
+    for device in facts.gpus:
+        card = device.card
+        if card is None or card.xid is None or card.xid_age_s is None or card.xid_age_s > XID_KEPT_S:
             continue
+        xid = card.xid
         by_program = xid in _APPLICATION_XIDS
         yield Finding(
             kind="xid",
             severity="notice" if by_program else "warning",
-            title=f"The driver reported Xid {xid} on {names.get(device_id, device_id)}.",
+            title=f"The driver reported Xid {xid} on {gpu_name(device)}.",
             evidence=(
                 "Of this number a program is the usual cause; its process has to be replaced."
                 if by_program
                 else "Of this number the GPU or its driver is the usual cause.",
             ),
-            since=at,
+            since=facts.at - card.xid_age_s,
             remedy="The kernel's log says which process met it.",
             remedy_command="dmesg --level=err,warn | grep Xid",
-            device_id=device_id,
+            device_id=device.id,
             component=str(xid),
         )

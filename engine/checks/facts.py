@@ -39,21 +39,6 @@ class ProcessFact:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class View:
-    """How much of the host's processes we can see."""
-
-    host_pid_namespace: bool | None = None
-    """False in a container with a PID namespace of its own; None where the kernel does not tell."""
-    proc_hidden: bool | None = None
-    """Whether /proc hides other users' processes from us; None where that cannot be known."""
-
-    @property
-    def complete(self) -> bool:
-        """Whether a process that exists is surely seen."""
-        return self.host_pid_namespace is True and self.proc_hidden is False
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class CardChange:
     """A process that came to a GPU or left it."""
 
@@ -95,18 +80,10 @@ class Facts:
     log: tuple[LogLine, ...] = ()
     """The newest last."""
     processes: tuple[ProcessFact, ...] = ()
-    view: View = View()
     changes: tuple[CardChange, ...] = ()
     """Who came to the GPUs and left them lately, the newest last."""
     unseen_since: dict[str, float] = field(default_factory=dict)
     """Device to when its unseen memory rose to what it is, where that was recorded."""
-    recovery_actions: dict[str, str] = field(default_factory=dict)
-    """Device to what its driver asks for, where it asks for anything.
-
-    Wire here, in `engine.daemon.checks`, what DeviceStatus tells of NVML's recovery action.
-    """
-    xids: tuple[tuple[str, int, float], ...] = ()
-    """Device, Xid and wall clock of the driver's error events; wired in the same place."""
     scanned: bool = True
     """Whether /proc was looked through to its end."""
 

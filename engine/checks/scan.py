@@ -9,11 +9,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Collection, Iterable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from engine.checks.facts import EngineRole, ProcessFact, View
+from engine.checks.facts import EngineRole, ProcessFact
 from engine.telemetry.procfs import PROC, Stat, clean, holds_gpu_file, read_stat, read_uid, read_wait
 
 COMMAND_LIMIT = 300
@@ -22,7 +21,6 @@ BOUND_S = 0.4
 AGAIN_S = 0.25
 """Until what looks wrong is looked at again: a process may be waiting for a disk, or dying, rightly. One that
 has not run once in so long waits for no disk that is well."""
-HOST_PID_NAMESPACE = "pid:[4026531836]"
 """PROC_PID_INIT_INO. Source: include/linux/proc_ns.h."""
 _TITLES: dict[str, EngineRole] = {
     "tt-worker": "worker",
@@ -53,7 +51,6 @@ class Wait:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scan:
     processes: tuple[ProcessFact, ...]
-    view: View
     complete: bool
     """Whether every process was looked at within the time."""
 
@@ -97,27 +94,8 @@ def scan(
         facts = [again for fact in facts if (again := _confirm(fact, waits.get(fact.pid), proc)) is not None]
     return Scan(
         processes=tuple(facts),
-        view=read_view(proc, uid),
         complete=complete and time.monotonic() <= deadline + AGAIN_S,
     )
-
-
-def read_view(proc: Path, uid: int) -> View:
-    """How much we can see of others."""
-    host: bool | None = None
-    with suppress(OSError):
-        host = os.readlink(proc / "self/ns/pid") == HOST_PID_NAMESPACE
-    hidden: bool | None = None
-    with suppress(OSError):
-        for line in (proc / "self/mountinfo").read_bytes().decode("utf-8", "replace").splitlines():
-            left, _, right = line.partition(" - ")
-            if right.startswith("proc ") and left.split(" ")[4:5] == ["/proc"]:
-                options = right.split(" ")[-1].split(",")
-                hides = any(
-                    option.startswith("hidepid=") and option[8:] not in ("0", "off") for option in options
-                )
-                hidden = hides and uid != 0
-    return View(host_pid_namespace=host, proc_hidden=hidden)
 
 
 def _is_python(stat: Stat) -> bool:

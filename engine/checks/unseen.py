@@ -17,7 +17,6 @@ LEFT_S = 10.0
 """A process that left so lately may still be giving its memory back: 10 s was the slowest ever reported."""
 UNATTRIBUTED: frozenset[str] = frozenset({"unseen", "ghost"})
 """Kinds of parts that no process owns."""
-_HOST_MEMORY_GPUS = ("GH200", "GB200", "GB300")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,15 +79,6 @@ def rank_causes(facts: Facts, device: DeviceStatus) -> tuple[Cause, ...]:
                 name="clients of the MPS server", why="it runs, and its clients' memory is not always theirs"
             )
         )
-    if facts.view.host_pid_namespace is False:
-        causes.append(
-            Cause(
-                name="another container, or the host",
-                why="this engine runs in a PID namespace of its own and can see no process beyond it",
-            )
-        )
-    if facts.view.proc_hidden:
-        causes.append(Cause(name="another user", why="/proc hides other users' processes here (hidepid)"))
     for process in facts.processes:
         if process.holds_gpu and process.pid not in on_card and process.stuck_in is None:
             if process.role is None and len(causes) < 6:
@@ -98,14 +88,10 @@ def rank_causes(facts: Facts, device: DeviceStatus) -> tuple[Cause, ...]:
                         why="it has a GPU's file open and is on none of NVML's lists",
                     )
                 )
-    if any(name in device.name for name in _HOST_MEMORY_GPUS):
-        causes.append(
-            Cause(
-                name="the kernel's own pages",
-                why="this GPU's memory is a NUMA node of the host, whose pages outlive processes",
-            )
-        )
-    if facts.view.complete and facts.scanned:
+    view = device.view
+    if view is not None and not view.complete and view.reason is not None:
+        causes.append(Cause(name="somebody whom this engine cannot see", why=view.reason))
+    elif view is not None and view.complete and facts.scanned:
         causes.append(
             Cause(
                 name="a ghost: memory of a process that is gone",

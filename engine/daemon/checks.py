@@ -217,7 +217,7 @@ class Checks:
         )
         if seen is None:
             return replace(facts, scanned=False)
-        return replace(facts, processes=seen.processes, view=seen.view, scanned=seen.complete)
+        return replace(facts, processes=seen.processes, scanned=seen.complete)
 
     def _unseen_since(self, device: DeviceStatus) -> float | None:
         """When its unseen memory rose to what it is; None where the history does not go back so far."""

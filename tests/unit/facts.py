@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from engine.checks.facts import Facts, ProcessFact, View
+from engine.checks.facts import Facts, ProcessFact
 from engine.units import GIB, MIB
-from engine.wire import Balance, BalancePart, DeviceProcess, DeviceStatus, WorkerStatus
+from engine.wire import Balance, BalancePart, DeviceProcess, DeviceStatus, DeviceView, WorkerStatus
 from engine.worker.channel import AllocatorSample
 
 NOW = 1_800_000_000.0
@@ -41,7 +41,7 @@ def balance(**parts: int | None) -> Balance:
 def gpu(*others: DeviceProcess, **parts: int | None) -> DeviceStatus:
     return DeviceStatus(
         id=GPU, kind="cuda", index=0, name="NVIDIA H200", total_bytes=140 * GIB, in_use=True,
-        balance=balance(**parts), processes=(OURS, *others), age_s=0.1,
+        balance=balance(**parts), processes=(OURS, *others), age_s=0.1, view=DeviceView(complete=True),
     )  # fmt: skip
 
 
@@ -70,7 +70,6 @@ CLEAN = Facts(
     processes=(
         process(500, name="tt-worker", role="worker", under_daemon=True, parent=499, start_time=900.0),
     ),
-    view=View(host_pid_namespace=True, proc_hidden=False),
 )  # fmt: skip
 
 

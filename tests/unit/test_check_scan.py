@@ -10,7 +10,7 @@ import pytest
 
 from engine.checks import scan as scanning
 from engine.checks.facts import ProcessFact
-from engine.checks.scan import HOST_PID_NAMESPACE, Scan, read_view, scan
+from engine.checks.scan import Scan, scan
 from tests.proc_tree import ProcTree
 
 UID = 1000
@@ -173,35 +173,6 @@ def test_a_look_without_time_says_that_it_is_not_whole(tree: Tree) -> None:
     engine(tree)
     assert seen(tree).complete
     assert not scan((), uid=UID, proc=tree.proc, bound_s=0.0).complete
-
-
-@pytest.mark.parametrize(
-    ("options", "uid", "hidden"),
-    [
-        ("rw", 1000, False),
-        ("rw,hidepid=2", 1000, True),
-        ("rw,hidepid=invisible", 1000, True),
-        ("rw,hidepid=0", 1000, False),
-        ("rw,hidepid=off", 1000, False),
-        ("rw,hidepid=2", 0, False),
-    ],
-)
-def test_the_view_knows_a_hidden_proc(tree: Tree, options: str, uid: int, hidden: bool) -> None:
-    me = tree.proc / "self"
-    (me / "ns").mkdir(parents=True)
-    (me / "ns" / "pid").symlink_to(HOST_PID_NAMESPACE)
-    (me / "mountinfo").write_text(f"22 27 0:21 / /proc rw,relatime shared:5 - proc proc {options}\n")
-    view = read_view(tree.proc, uid)
-    assert (view.host_pid_namespace, view.proc_hidden) == (True, hidden)
-    assert view.complete is not hidden
-
-
-def test_the_view_knows_a_container_and_what_it_cannot_know(tree: Tree) -> None:
-    view = read_view(tree.proc, UID)
-    assert (view.host_pid_namespace, view.proc_hidden, view.complete) == (None, None, False)
-    (tree.proc / "self" / "ns").mkdir(parents=True)
-    (tree.proc / "self" / "ns" / "pid").symlink_to("pid:[4026532819]")
-    assert read_view(tree.proc, UID).host_pid_namespace is False
 
 
 def test_the_real_proc_is_looked_through_within_its_time() -> None:

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from facts import CLEAN, GPU, NOW, OURS, WORKER, foreign, gpu, process, spoiled
 
-from engine.checks.facts import CardChange, Facts, View
+from engine.checks.facts import CardChange, Facts
 from engine.checks.run import find, unknown
 from engine.checks.unseen import rank_causes
 from engine.units import GIB, MIB
-from engine.wire import Finding, Receipt
+from engine.wire import CardStatus, DeviceStatus, DeviceView, Finding, Receipt
 from engine.worker.channel import AllocatorSample
 
 ESCAPES = set("\x1b\x07\x9b\u202e")
@@ -141,13 +141,11 @@ def test_another_engine_is_a_named_tenant_and_no_error() -> None:
 
 
 def test_unseen_memory_is_told_with_its_bytes_since_when_and_a_line_for_the_admin() -> None:
-    facts = spoiled(
-        devices=(gpu(unseen=14 * GIB),), view=View(host_pid_namespace=False, proc_hidden=False),
-        unseen_since={GPU: NOW - 60},
-    )  # fmt: skip
+    device = replace(gpu(unseen=14 * GIB), view=DeviceView(complete=False, reason="this is a container"))
+    facts = spoiled(devices=(device,), unseen_since={GPU: NOW - 60})
     found = only(facts, "unseen")
     assert found.severity == "warning" and found.bytes == 14 * GIB and found.since == NOW - 60
-    assert "Likeliest: another container" in found.evidence[1]
+    assert "Likeliest: somebody whom this engine cannot see, since this is a container" in found.evidence[1]
     assert found.remedy_command is None and found.admin_line is not None
     assert "14.00 GiB" in found.admin_line and GPU in found.admin_line and "uid 1000" in found.admin_line
 
@@ -177,23 +175,24 @@ def test_what_could_not_be_known_is_said_with_its_reason() -> None:
 def test_a_ghost_is_claimed_only_where_all_processes_are_seen() -> None:
     devices = (gpu(unseen=14 * GIB),)
     assert "reset" in only(spoiled(devices=devices), "ghost").remedy
-    for view in (View(), View(host_pid_namespace=True), View(host_pid_namespace=True, proc_hidden=True)):
-        assert "ghost" not in " ".join(only(spoiled(devices=devices, view=view), "unseen").evidence)
+    for view in (None, DeviceView(complete=False), DeviceView(complete=False, reason="hidepid")):
+        hidden = (replace(devices[0], view=view),)
+        assert "ghost" not in " ".join(only(spoiled(devices=hidden), "unseen").evidence)
     assert "unseen" in {found.kind for found in find(spoiled(devices=devices, scanned=False))}
 
 
 @pytest.mark.parametrize(
-    ("changes", "cause"),
+    ("view", "cause"),
     [
-        ({"view": View(host_pid_namespace=False, proc_hidden=False)}, "another container"),
-        ({"view": View(host_pid_namespace=True, proc_hidden=True)}, "another user"),
-        ({"view": View()}, "a process that cannot be seen"),
-        ({"view": CLEAN.view}, "a ghost"),
+        (DeviceView(complete=False, reason="hidepid"), "somebody whom this engine cannot see"),
+        (DeviceView(complete=False), "a process that cannot be seen"),
+        (None, "a process that cannot be seen"),
+        (DeviceView(complete=True), "a ghost"),
     ],
 )
-def test_the_likeliest_cause_follows_from_what_we_can_see(changes: dict[str, Any], cause: str) -> None:
-    device = gpu(unseen=14 * GIB)
-    assert rank_causes(spoiled(devices=(device,), **changes), device)[0].name.startswith(cause)
+def test_the_likeliest_cause_follows_from_what_we_can_see(view: DeviceView | None, cause: str) -> None:
+    device = replace(gpu(unseen=14 * GIB), view=view)
+    assert rank_causes(spoiled(devices=(device,)), device)[0].name.startswith(cause)
 
 
 def test_a_process_that_left_just_now_is_the_likeliest_cause_and_only_a_notice() -> None:
@@ -214,11 +213,6 @@ def test_mps_and_hanging_processes_and_holders_that_nvml_does_not_list_are_cause
         "process 600, which hangs in the kernel", "clients of the MPS server", "process 601 (Xorg)"
     ]  # fmt: skip
     assert names[-1].startswith("a ghost")
-
-
-def test_a_gpu_whose_memory_is_the_hosts_says_so() -> None:
-    device = replace(gpu(unseen=6 * GIB), name="NVIDIA GH200 480GB")
-    assert "NUMA" in rank_causes(CLEAN, device)[0].why
 
 
 # ----------------------------------------------------------------- the worker
@@ -346,24 +340,26 @@ def test_a_probe_that_does_not_answer() -> None:
     nothing(spoiled(probe_age_s=None))
 
 
+def card(**told: Any) -> DeviceStatus:
+    return replace(gpu(), card=CardStatus(**told))
+
+
 def test_what_the_driver_asks_for_is_critical_and_its_events_are_kept_for_a_day() -> None:
-    found = only(spoiled(recovery_actions={GPU: "GPU_RESET"}), "recovery_action")
-    assert found.severity == "critical" and "GPU_RESET" in found.title
-    nothing(spoiled(recovery_actions={GPU: "NONE"}))
-    assert only(spoiled(xids=((GPU, 79, NOW - 60),)), "xid").severity == "warning"
-    assert only(spoiled(xids=((GPU, 31, NOW - 60),)), "xid").severity == "notice"
-    nothing(spoiled(xids=((GPU, 79, NOW - 90_000),)))
+    found = only(spoiled(devices=(card(recovery_action="reset the GPU"),)), "recovery_action")
+    assert found.severity == "critical" and "reset the GPU" in found.title
+    nothing(spoiled(devices=(card(recovery_action="none"),)))
+    assert only(spoiled(devices=(card(xid=79, xid_age_s=60.0),)), "xid").severity == "warning"
+    assert only(spoiled(devices=(card(xid=31, xid_age_s=60.0),)), "xid").severity == "notice"
+    nothing(spoiled(devices=(card(xid=79, xid_age_s=90_000.0),)))
 
 
 # ----------------------------------------------------------------- all of them
 
 
 def test_the_worst_and_largest_come_first() -> None:
-    facts = spoiled(
-        process(777, role="worker"),
-        devices=(gpu(foreign(777, program=None), unseen=14 * GIB, releasable=20 * GIB),),
-        recovery_actions={GPU: "NODE_REBOOT"},
-    )
+    device = gpu(foreign(777, program=None), unseen=14 * GIB, releasable=20 * GIB)
+    asks = replace(device, card=CardStatus(recovery_action="reboot the host"))
+    facts = spoiled(process(777, role="worker"), devices=(asks,))
     assert [found.kind for found in find(facts)] == ["recovery_action", "ghost", "orphan", "cache"]
 
 

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from facts import GPU, WORKER, foreign, gpu
 
-from engine.checks.facts import View
 from engine.checks.scan import Scan
 from engine.config import EngineConfig
 from engine.daemon import checks as daemon_checks
@@ -23,7 +22,7 @@ from engine.telemetry.recorder import Recorder
 from engine.units import GIB
 from engine.wire import DeviceStatus, Event, FindingsChanged, LogLine, Receipt, ReceiptIssued
 
-SEEN = Scan(processes=(), view=View(host_pid_namespace=False, proc_hidden=False), complete=True)
+SEEN = Scan(processes=(), complete=True)
 
 
 class Setting:
@@ -84,7 +83,7 @@ async def test_a_finding_is_said_once_and_its_end_is_an_event(setting: Setting) 
     setting.devices = (gpu(unseen=14 * GIB),)
     for _ in range(3):
         report = await setting.checks.check()
-    assert [finding.kind for finding in report.findings] == ["unseen"]
+    assert [finding.kind for finding in report.findings] == ["ghost"]
     assert len(setting.told()) == 1 and setting.told()[0].startswith("1 new finding: 14.00 GiB on GPU 0")
     assert "; clean at " in setting.told()[0]
     assert [isinstance(event, FindingsChanged) for event in setting.events] == [True]
