@@ -56,6 +56,8 @@ class EngineConfig:
     """Each log file is turned over at this size; three are kept."""
     embedding_cache_bytes: int = 512 * 2**20
     """What the embeddings of earlier prompts may take on disk; 0 keeps none."""
+    reset_program: str | None = None
+    """What is run in nvidia-smi's place to reset a GPU, as this user; None: nvidia-smi, as root."""
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -71,6 +73,8 @@ class EngineConfig:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"engine.{name} must be at least {least}, got {value}")
+        if self.reset_program is not None and not self.reset_program.startswith("/"):
+            raise ValueError(f"engine.reset_program must be absolute, got {self.reset_program!r}")
         if self.output_dir is not None and not self.output_dir.startswith(("/", "~/")):
             raise ValueError(f"engine.output_dir must be absolute or begin with ~/, got {self.output_dir!r}")
 

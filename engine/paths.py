@@ -54,6 +54,10 @@ class Paths:
         return self.state / "logs"
 
     @property
+    def audit(self) -> Path:
+        return self.state / "audit.jsonl"
+
+    @property
     def models(self) -> Path:
         return self.data / "models"
 

@@ -25,6 +25,7 @@ from turbotui.subcommands import (
     memory,
     models,
     processes,
+    reset,
     switch,
     watch,
 )
@@ -100,6 +101,7 @@ for _command in (
     follow.watch,
     check.check,
     doctor.doctor,
+    reset.reset,
     explain.explain,
     cache.cache,
     watch.status,

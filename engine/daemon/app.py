@@ -20,7 +20,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from engine.daemon.engine import Engine
 from engine.daemon.openapi import describe_api
-from engine.daemon.routes import checks, sampling
+from engine.daemon.routes import checks, reset, sampling
+from engine.daemon.routes.asker import asker_of
 from engine.errors import EngineError, InvalidRequest, NotFound
 from engine.wire import (
     CacheCleared,
@@ -72,6 +73,7 @@ def create_app(engine: Engine) -> FastAPI:
     _add_memory_routes(app, engine)
     sampling.add_routes(app, engine)
     checks.add_routes(app, engine)
+    reset.add_routes(app, engine)
     return app
 
 
@@ -189,20 +191,19 @@ def _add_memory_routes(app: FastAPI, engine: Engine) -> None:
         return await engine.free()
 
     @app.post("/park")
-    async def park() -> Receipt:
+    async def park(connection: Request) -> Receipt:
         """Give everything back, the worker's context too."""
-        return await engine.park()
+        return await engine.park(asker=asker_of(connection))
 
     @app.post("/cleanup")
-    async def cleanup(request: CleanupRequest) -> Receipt:
+    async def cleanup(request: CleanupRequest, connection: Request) -> Receipt:
         """End the worker, whatever it does, and start a fresh one."""
-        return await engine.cleanup(request)
+        return await engine.cleanup(request, asker=asker_of(connection))
 
     @app.post("/kill")
     async def kill(request: KillRequest, connection: Request) -> Receipt:
         """End one process that holds a GPU; `pid` and `start_time` as /status shows them."""
-        asked_by = f"{connection.client.host}, pid {connection.client.port}" if connection.client else "?"
-        return await engine.kill(request, asked_by=asked_by)
+        return await engine.kill(request, asker=asker_of(connection))
 
     @app.post("/warm")
     async def warm(request: WarmRequest) -> Receipt:

@@ -14,6 +14,7 @@ from typing import Any
 
 from engine.config import Config
 from engine.daemon.actions import Actions
+from engine.daemon.audit import Asker, AuditLog
 from engine.daemon.checks import Checks
 from engine.daemon.demo import make_demo_models
 from engine.daemon.devices import DeviceInUse
@@ -23,6 +24,7 @@ from engine.daemon.lock import EngineLock
 from engine.daemon.logbook import LogBook
 from engine.daemon.memory import MemoryView
 from engine.daemon.nursery import Nursery
+from engine.daemon.own_processes import OwnProcesses
 from engine.daemon.planner import Planner
 from engine.daemon.probe import Probe
 from engine.daemon.prompts import KeptPrompts
@@ -30,6 +32,9 @@ from engine.daemon.proofs import Proofs
 from engine.daemon.queue import QueueRunner, never_fits
 from engine.daemon.read_ahead import ReadAhead
 from engine.daemon.readiness import FirstReading
+from engine.daemon.reset import Reset
+from engine.daemon.reset_helper import HELPER
+from engine.daemon.reset_program import ResetProgram
 from engine.daemon.server import SocketServer
 from engine.daemon.supervisor import Supervisor
 from engine.daemon.threads import in_thread
@@ -50,6 +55,7 @@ from engine.wire import (
     CancelAsked,
     CancelRequest,
     CleanupRequest,
+    DeviceProcess,
     DeviceStatus,
     EngineChanged,
     EngineStatus,
@@ -106,6 +112,9 @@ class Engine:
         self.device = DeviceInUse(self._config.device, environ.get("CUDA_VISIBLE_DEVICES"))
         self.hub = EventHub()
         self.logbook = LogBook(paths.logs, max_bytes=self._config.log_bytes, on_line=self._logged)
+        self.audit = AuditLog(
+            paths.audit, on_problem=lambda text: self.logbook.write("audit", text, level="warning")
+        )
         self.store = JobStore(paths.jobs, max_waiting=self._config.max_queue)
         self.catalog = Catalog(paths.models, self._config.vae_precision)
         self.embeddings = EmbeddingStore(paths.embeddings, self._config.embedding_cache_bytes)
@@ -177,6 +186,17 @@ class Engine:
             file=paths.state / "findings.json",
             publish=self.hub.publish,
         )
+        self.own = OwnProcesses(self.supervisor, self.nursery, self.probe, pids=self._pids)
+        self.reset = Reset(
+            ResetProgram(self._config.reset_program, helper=HELPER, is_root=os.geteuid() == 0),
+            self.own,
+            self.audit,
+            helper=HELPER,
+            listed=self._listed_on,
+            issue=self.supervisor.issue,
+            stepped=self.supervisor.stepped,
+            hold_queue=self.hold_queue,
+        )
         prompts = KeptPrompts(EmbeddingStore(paths.embeddings, self._config.embedding_cache_bytes))
         self.planner = Planner(self.catalog, self.supervisor, self.memory, prompts, self._config)
         self._demo: asyncio.Task[None] | None = None
@@ -221,6 +241,7 @@ class Engine:
             self._stopping.set()
 
     async def _end(self, tasks: list[asyncio.Task[None]]) -> None:
+        await self.reset.settled()
         # The worker first: its death interrupts a running job, which the queue then writes down.
         await self.supervisor.stop("the engine was stopped")
         with suppress(TimeoutError):
@@ -444,6 +465,12 @@ class Engine:
         self._engine_changed()
         return self._engine_status().queue
 
+    def hold_queue(self, reason: str) -> None:
+        """Start no job until a person resumes the queue."""
+        self.store.hold_queue(reason)
+        self.logbook.write("queue", f"held: {reason}", level="warning")
+        self._engine_changed()
+
     async def switch(self, name: str) -> Receipt:
         model = self.catalog.get(name)
         if model.problem is not None:
@@ -490,14 +517,18 @@ class Engine:
     async def free(self) -> Receipt:
         return await self.actions.free()
 
-    async def park(self) -> Receipt:
-        return await self.actions.park()
+    async def park(self, *, asker: Asker | None = None) -> Receipt:
+        with self.audit.deed("park", f"worker {self.supervisor.pid}", asker) as deed:
+            return deed.ended(await self.actions.park())
 
-    async def cleanup(self, request: CleanupRequest) -> Receipt:
-        return await self.actions.cleanup(reload=request.reload)
+    async def cleanup(self, request: CleanupRequest, *, asker: Asker | None = None) -> Receipt:
+        with self.audit.deed("cleanup", f"worker {self.supervisor.pid}", asker) as deed:
+            return deed.ended(await self.actions.cleanup(reload=request.reload))
 
-    async def kill(self, request: KillRequest, *, asked_by: str) -> Receipt:
-        return await self._kill.run(request, asked_by=asked_by)
+    async def kill(self, request: KillRequest, *, asker: Asker | None) -> Receipt:
+        target = f"process {request.pid}, started at {request.start_time}"
+        with self.audit.deed("kill", target, asker) as deed:
+            return deed.ended(await self._kill.run(request, asked_by=str(asker)))
 
     async def warm(self, request: WarmRequest) -> Receipt:
         if request.model is None:
@@ -621,6 +652,10 @@ class Engine:
         pids = {"daemon": os.getpid(), "probe": self.probe.pid, "nursery": self.nursery.pid}
         pids["worker"] = self.supervisor.pid
         return {role: pid for role, pid in pids.items() if pid is not None}
+
+    def _listed_on(self, device_id: str) -> tuple[DeviceProcess, ...]:
+        found = (device.processes for device in self.memory.statuses() if device.id == device_id)
+        return next(found, ())
 
     def _label(self, pid: int) -> str | None:
         return next((role for role, ours in self._pids().items() if ours == pid), None)

@@ -87,6 +87,7 @@ class Nursery:
         self._detail: str | None = None
         self._settled = asyncio.Event()
         self._stopping = False
+        self._resting = False
 
     @property
     def state(self) -> NurseryState:
@@ -113,6 +114,7 @@ class Nursery:
     def start(self) -> None:
         """Launch it and return at once; `wait_settled` tells when it is of use. Main thread only."""
         assert threading.current_thread() is threading.main_thread(), "its life is tied to this thread"
+        self._resting = False
         self._starts += 1
         self._generation += 1
         self._started = time.monotonic()
@@ -150,6 +152,8 @@ class Nursery:
         Raises:
             WorkerDied: the nursery died before it could fork, or did not answer.
         """
+        if self._resting:
+            raise WorkerDied("the nursery was ended for as long as something has the GPU to itself")
         process = self._context.Process(target=target, args=args, daemon=True)
         loop, pid, silence = asyncio.get_running_loop(), self._pid, Silence()
         forking = loop.run_in_executor(self._asking, process.start)
@@ -177,6 +181,16 @@ class Nursery:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
+    def rest(self) -> None:
+        """End it until `start` is called again; workers forked from it end with it. Not waited for."""
+        self._resting = True
+        self._starts = 0  # that it dies now says nothing about it
+        if self._pid is not None:
+            with suppress(
+                ProcessLookupError
+            ):  # not reaped: the forkserver module does that at its next start
+                os.kill(self._pid, signal.SIGKILL)
+
     def stop(self) -> None:
         """End it now; workers forked from it end with it."""
         self._stopping = True
@@ -194,7 +208,7 @@ class Nursery:
             report = await asyncio.to_thread(_receive_report, receiving)
             await asyncio.to_thread(process.join)
         except (WorkerDied, EOFError, OSError) as error:
-            if not self._stopping and generation == self._generation:
+            if not self._stopping and not self._resting and generation == self._generation:
                 self._settle("failed", f"the nursery did not answer: {error}")
             return
         finally:
@@ -229,6 +243,9 @@ class Nursery:
         if self._stopping or pid != self._pid:
             return
         self._pid = None
+        if self._resting:
+            self._settle("cold", None)
+            return
         self._on_log("nursery", f"the nursery (pid {pid}) died")
         if self._warm_s is not None and time.monotonic() - self._started > PROVEN_S:
             self._starts = 0

@@ -255,8 +255,8 @@ class QueueRunner:
         settle: Callable[[], Job]
         try:
             ended = await self._work(job, chosen.plan, output)
-        except WorkerStopped:
-            settle = partial(self._stopped, job)
+        except WorkerStopped as error:
+            settle = partial(self._stopped, job, error)
         except WorkerReplaced as error:
             settle = partial(
                 self._store.interrupt, job.id, str(error), error_code=CLEANED_UP, counted=False, again=False
@@ -340,11 +340,10 @@ class QueueRunner:
             job.id, "failed", attempt=job.attempt, error=ended.error, error_code=ended.error_code
         )
 
-    def _stopped(self, job: Job) -> Job:
-        # A person ended the engine under it: that must not use up its one free restart.
-        return self._store.interrupt(
-            job.id, "the engine was stopped under it", error_code=ENGINE_ENDED, counted=False
-        )
+    def _stopped(self, job: Job, error: WorkerStopped) -> Job:
+        # A person ended the engine, or the worker, under it: that must not use up its one free restart.
+        cause = "the engine was stopped under it" if self._draining else str(error)
+        return self._store.interrupt(job.id, cause, error_code=ENGINE_ENDED, counted=False)
 
     def _end(self, job: Job) -> None:
         match job.status:

@@ -154,6 +154,8 @@ class Supervisor:
         self._silence = Silence()
         self._shown_silent = False
         self._cancelled_at: float | None = None
+        self.closed: str | None = None
+        """Why no worker may start now, while something has the whole device to itself."""
 
     # ----------------------------------------------------------------- the worker's life
 
@@ -229,8 +231,10 @@ class Supervisor:
         Raises:
             WorkerDied: it could not be started, or died before it was ready.
             WorkerStopped: the engine ends.
-            NotNow: no device has been chosen.
+            NotNow: no device has been chosen, or something has it to itself.
         """
+        if self.closed is not None:
+            raise NotNow(self.closed)
         if self._worker is not None and self._starting is None:
             return self._worker
         if self._starting is None:
@@ -255,6 +259,14 @@ class Supervisor:
         if self._worker is not None:
             self._set_state("stopping")
             await self._worker.stop(reason, grace_s=0.0 if self._job else STOP_GRACE_S)
+
+    def end(self, reason: str) -> None:
+        """Kill the worker, which is not waited for; a running job is interrupted and queued again."""
+        if self._starting is not None:
+            self._starting.cancel()
+        if self._worker is not None:
+            self._set_state("stopping")
+            self._worker.kill(reason)
 
     def look_after(self) -> None:
         """Called once a second: what a silent worker was asked for fails, and one told to stop ends."""

@@ -44,6 +44,10 @@ class Breaker:
             )
         return Breaker(kind=kind, count=count, held_reason=held)
 
+    def hold(self, reason: str) -> Breaker:
+        """Held for a reason of a person's or the engine's own, until `reset`."""
+        return replace(self, held_reason=self.held_reason or reason)
+
     def reset(self) -> Breaker:
         """Cleared: a person resumed the queue."""
         return Breaker()

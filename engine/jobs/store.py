@@ -400,6 +400,11 @@ class JobStore:
         with self._tables.read():
             return self._tables.breaker().held_reason
 
+    def hold_queue(self, reason: str) -> None:
+        """Start nothing more until `resume`; a reason that is there already stays."""
+        with self._tables.write():
+            self._tables.save_breaker(self._tables.breaker().hold(reason))
+
     def resume(self) -> None:
         """Clear the hold and the count of failures; harmless when nothing is held."""
         with self._tables.write():

@@ -81,6 +81,7 @@ from engine.wire.requests import (
     UnloadRequest,
     WarmRequest,
 )
+from engine.wire.reset import ResetCondition, ResetHelper, ResetHolder, ResetPlan, ResetRequest, ResetState
 from engine.wire.status import (
     EngineStatus,
     Hello,
@@ -159,6 +160,12 @@ __all__ = [
     "ReceiptAction",
     "ReceiptIssued",
     "ReceiptStep",
+    "ResetCondition",
+    "ResetHelper",
+    "ResetHolder",
+    "ResetPlan",
+    "ResetRequest",
+    "ResetState",
     "Residency",
     "Resolution",
     "SamplingRequest",

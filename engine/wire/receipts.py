@@ -69,6 +69,8 @@ ReceiptAction: TypeAlias = Literal[
     "warm",  # weight files were registered in host memory
     "drop_warm",  # and let go of
     "kill",  # a process that a person picked was ended
+    "reset",  # the driver reset a whole GPU
+    "full_cleanup",  # everything of ours was ended, and what the person picked besides
 ]
 
 
@@ -106,5 +108,7 @@ class Receipt(Wire):
     proof_reason: str | None = None
     """Why the proof is weaker than `nvml-process`."""
     steps: tuple[ReceiptStep, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What else was found, a sentence each: a program's own words, what is still held and by whom."""
     at: float = 0.0
     job_id: int | None = None

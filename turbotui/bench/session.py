@@ -24,6 +24,7 @@ from turbotui.client.launch import connect
 
 NURSERY_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 15.0
+NO_RESET = "/nonexistent/no-reset-in-a-benchmark"
 CLIENT_TIMEOUT_S = 60.0
 """A host whose bus and cores are busy answers later than in a day's use."""
 _POLL_S = 0.01
@@ -39,7 +40,9 @@ class BenchEngine:
         """
         self._folder = tempfile.TemporaryDirectory(prefix="turbotui-bench-", ignore_cleanup_errors=True)
         self.home = Path(self._folder.name)
-        self._environ = {**os.environ, **(settings or {}), "TURBOTUI_HOME": str(self.home)}
+        # A benchmark measures no reset, and its engine must not even be able to ask for one.
+        never = {"TURBOTUI_HOME": str(self.home), "TURBOTUI_ENGINE_RESET_PROGRAM": NO_RESET}
+        self._environ = {**os.environ, **(settings or {}), **never}
         self.paths = find_paths(self._environ)
         self._models = models
         self._started: set[tuple[int, float]] = set()

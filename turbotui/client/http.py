@@ -41,6 +41,9 @@ from engine.wire import (
     ModelStatus,
     QueueStatus,
     Receipt,
+    ResetHelper,
+    ResetPlan,
+    ResetRequest,
     SamplingRequest,
     Status,
     StopRequest,
@@ -57,6 +60,8 @@ TIMEOUT_S = 10.0
 LONG_TIMEOUT_S = 1800.0
 """For calls that move weights or make models: a cold 14B from a slow disk takes minutes. An
 engine that dies meanwhile closes the connection, so this is no wait for the dead."""
+LOOK_TIMEOUT_S = 120.0
+"""For calls that ask the driver through its own program, which initialises every GPU first."""
 SILENCE_S = 3 * HEARTBEAT_S
 
 Answer = TypeVar("Answer")
@@ -128,6 +133,16 @@ class HttpClient:
 
     def kill(self, request: KillRequest) -> Receipt:
         return self._post("/kill", Receipt, request, timeout=LONG_TIMEOUT_S)
+
+    def reset_plan(self, device: str) -> ResetPlan:
+        path = f"/reset/{quote(device, safe='')}"
+        return self._call("GET", path, ResetPlan, None, LOOK_TIMEOUT_S)
+
+    def reset_helper(self) -> ResetHelper:
+        return self._get("/reset-helper", ResetHelper)
+
+    def reset(self, request: ResetRequest) -> Receipt:
+        return self._post("/reset", Receipt, request, timeout=LONG_TIMEOUT_S)
 
     def warm(self, request: WarmRequest) -> Receipt:
         return self._post("/warm", Receipt, request, timeout=LONG_TIMEOUT_S)

@@ -33,6 +33,9 @@ from engine.wire import (
     MemoryHistory,
     ModelStatus,
     Receipt,
+    ResetHelper,
+    ResetPlan,
+    ResetRequest,
     Snapshot,
     Status,
     StopRequest,
@@ -260,6 +263,21 @@ class ScriptedClient:
             action="warm", target=request.model or "", ok=True, elapsed_s=1.0, proof="page-cache"
         )
         answer: Receipt = self._answer("warm", request, default=receipt)
+        return answer
+
+    def reset_plan(self, device: str) -> ResetPlan:
+        answer: ResetPlan = self._answer("reset_plan", device, default=NotFound(f"no GPU {device}"))
+        return answer
+
+    def reset_helper(self) -> ResetHelper:
+        answer: ResetHelper = self._answer("reset_helper", default=NotFound("no helper in a script"))
+        return answer
+
+    def reset(self, request: ResetRequest) -> Receipt:
+        receipt = Receipt(
+            action="reset", target=request.device_id, ok=True, elapsed_s=5.0, proof="device-delta"
+        )
+        answer: Receipt = self._answer("reset", request, default=receipt)
         return answer
 
     def drop_warm(self, request: WarmRequest) -> Receipt:

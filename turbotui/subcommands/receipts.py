@@ -44,6 +44,7 @@ def receipt_lines(receipt: Receipt) -> Iterable[str]:
             for step in receipt.steps
         ]
         yield from (f"  {line}" for line in table(rows, right=frozenset({1})))
+    yield from (f"  {note}" for note in receipt.notes)
 
 
 def _receipt_line(receipt: Receipt) -> str:

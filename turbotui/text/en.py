@@ -262,6 +262,8 @@ TEXTS: dict[str, str] = {
     "receipt.did_warm": "warm",
     "receipt.did_drop_warm": "let go",
     "receipt.did_kill": "kill",
+    "receipt.did_reset": "reset",
+    "receipt.did_full_cleanup": "full cleanup",
     # choices
     "choices.type": "type to find",
     "choices.keys": "↵ chooses  esc back",

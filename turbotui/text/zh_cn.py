@@ -250,6 +250,8 @@ TEXTS: dict[str, str] = {
     "receipt.did_warm": "预热",
     "receipt.did_drop_warm": "放开",
     "receipt.did_kill": "结束进程",
+    "receipt.did_reset": "重置",
+    "receipt.did_full_cleanup": "全面清理",
     "choices.type": "输入以查找",
     "choices.keys": "↵ 选定  esc 返回",
     "choices.none": "没有叫 {text} 的",

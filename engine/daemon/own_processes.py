@@ -1,0 +1,110 @@
+"""Our own processes set aside: worker, nursery and probe ended and proved gone, and brought back after.
+
+Whoever does this has the device to himself, and no worker starts meanwhile. Event loop's thread only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+
+from engine.daemon.nursery import Nursery
+from engine.daemon.probe import Probe
+from engine.daemon.steps import Steps
+from engine.daemon.supervisor import Supervisor
+from engine.daemon.worker import WorkerProcess
+from engine.jobs.liveness import read_start_time
+
+GONE_S = 5.0
+"""What an ended process gets to leave: the kernel takes half a second to unpin 43 GB."""
+
+
+class OwnProcesses:
+    """The processes of this engine that hold a GPU, or could."""
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        nursery: Nursery,
+        probe: Probe,
+        *,
+        pids: Callable[[], Mapping[str, int]],
+    ) -> None:
+        """`pids` gives our processes by role."""
+        self._supervisor = supervisor
+        self._nursery = nursery
+        self._probe = probe
+        self.pids = pids
+        self._away: str | None = None
+
+    @property
+    def worker(self) -> WorkerProcess | None:
+        return self._supervisor.worker
+
+    @property
+    def job_id(self) -> int | None:
+        """Of the job that runs on the worker."""
+        return self._supervisor.running_job
+
+    @asynccontextmanager
+    async def device(self, why: str) -> AsyncIterator[asyncio.Future[bool]]:
+        """The device to oneself, before all who wait for it; no worker starts until the block ends.
+
+        Gives what to await, once the worker is ended, until whoever had the device has let go of it.
+        """
+        supervisor = self._supervisor
+        waiting = asyncio.ensure_future(supervisor.device_lock.acquire(first=True))
+        await asyncio.sleep(0)  # in the line before an ended job lets go
+        supervisor.closed = why
+        try:
+            yield waiting
+        finally:
+            supervisor.closed = self._away
+            if waiting.done() and not waiting.cancelled():
+                supervisor.device_lock.release()
+            else:
+                waiting.cancel()
+
+    async def end_clients(self, why: str, steps: Steps) -> list[str]:
+        """End worker, nursery and probe, in that order; the roles that would not go.
+
+        A running job is interrupted and queued again.
+        """
+        ended = {role: pid for role, pid in self.pids().items() if role != "daemon"}
+        self._supervisor.end(why)
+        self._nursery.rest()
+        await self._probe.stop()
+        left = await _wait_gone(ended)
+        steps.ended(f"{', '.join(sorted(set(ended) - set(left))) or 'nothing of ours'} ended")
+        return [f"{role} {ended[role]}" for role in left]
+
+    def bring_back(self) -> None:
+        """Start what `end_clients` has ended; the worker comes with the next work."""
+        self._probe.start()
+        self._nursery.start()
+
+    def keep_away(self, why: str | None) -> None:
+        """Let no worker start, also after `device`, until this is called with None."""
+        self._away = self._supervisor.closed = why
+
+    async def renew_nursery(self, steps: Steps) -> None:
+        """End the nursery and start a fresh one."""
+        pid = self._nursery.pid
+        if pid is None:
+            return
+        self._nursery.rest()
+        await _wait_gone({"nursery": pid})
+        self._nursery.start()
+        steps.ended("nursery replaced")
+
+
+async def _wait_gone(pids: Mapping[str, int]) -> list[str]:
+    """The roles whose process has not ended in time; a zombie has."""
+    deadline = time.monotonic() + GONE_S
+    while True:
+        left = [role for role, pid in pids.items() if read_start_time(pid) is not None]
+        if not left or time.monotonic() >= deadline:
+            return left
+        await asyncio.sleep(0.005)

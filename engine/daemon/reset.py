@@ -1,0 +1,327 @@
+"""The driver's reset of one GPU: looked at first, asked for by its index, then done and looked at again.
+
+Any NVML client blocks a reset, so probe, worker and nursery end before; persistence mode blocks it
+too, so it is switched off and restored whatever happens. A reset that hangs is said to hang, and is
+neither waited for without end nor cut off. Event loop's thread only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from engine.daemon.audit import Asker, AuditLog
+from engine.daemon.host_kind import HostKind, read_host_kind
+from engine.daemon.own_processes import OwnProcesses
+from engine.daemon.reset_course import Course, end_text
+from engine.daemon.reset_helper import helper_problem
+from engine.daemon.reset_holders import Holders, find_holders
+from engine.daemon.reset_plan import (
+    Facts,
+    Surroundings,
+    conditions,
+    count_links,
+    facts_from,
+    holder_text,
+    rights_condition,
+)
+from engine.daemon.reset_program import QUERY_TIMEOUT_S, RESET_TIMEOUT_S, Ran, ResetProgram
+from engine.daemon.reset_words import explain
+from engine.daemon.steps import Steps
+from engine.daemon.threads import in_thread
+from engine.errors import InvalidRequest, NotFound, NotNow, Refused
+from engine.units import size_text
+from engine.wire import (
+    DeviceProcess,
+    Receipt,
+    ReceiptAction,
+    ReceiptStep,
+    ResetCondition,
+    ResetPlan,
+    ResetRequest,
+)
+
+FIELDS = (
+    "uuid",
+    "index",
+    "name",
+    "pci.bus_id",
+    "persistence_mode",
+    "display_active",
+    "mig.mode.current",
+    "compute_cap",
+    "memory.used",
+)
+RECOVERY = "gpu_recovery_action"
+"""Asked apart: drivers before 570 do not know it."""
+WHY = "a GPU reset was asked for"
+NEAR_NOTHING_BYTES = 2**30
+"""More than the driver itself takes of an empty GPU; 0.6 GiB on an H200."""
+
+
+class Reset:
+    """Resets GPUs, one at a time."""
+
+    def __init__(
+        self,
+        program: ResetProgram,
+        own: OwnProcesses,
+        audit: AuditLog,
+        *,
+        helper: Path,
+        listed: Callable[[str], Iterable[DeviceProcess]],
+        issue: Callable[[Receipt], Receipt],
+        stepped: Callable[[ReceiptAction, str, ReceiptStep], None],
+        hold_queue: Callable[[str], None],
+        platform: Callable[[], HostKind] = read_host_kind,
+        timeout_s: float = RESET_TIMEOUT_S,
+        holders: Callable[..., Holders] = find_holders,
+    ) -> None:
+        """`listed` gives who is on the driver's lists of a GPU, by its UUID; `hold_queue` keeps jobs from
+        a GPU that is not sound.
+        """
+        self._program = program
+        self._own = own
+        self._audit = audit
+        self._helper = helper
+        self._listed = listed
+        self._issue = issue
+        self._stepped = stepped
+        self._hold_queue = hold_queue
+        self._platform = platform
+        self._timeout_s = timeout_s
+        self._holders = holders
+        self._running: asyncio.Task[Receipt] | None = None
+        self._hanging: str | None = None
+        self._watching: asyncio.Task[int | None] | None = None
+
+    # ----------------------------------------------------------------- looking
+
+    async def plan(self, device: str) -> ResetPlan:
+        """What a reset of `device` (a UUID, its beginning, or an index) would do now.
+
+        Raises:
+            Refused: there is no GPU, no such one, or the driver does not tell of it.
+        """
+        facts = await self._find(device)
+        return await self._plan(facts)
+
+    async def _plan(self, facts: Facts) -> ResetPlan:
+        facts = await self._more(facts)
+        holders = await self._held(facts)
+        rights = await self._rights(facts.uuid)
+        around = Surroundings(rights=rights, platform=self._platform())
+        return ResetPlan(
+            device_id=facts.uuid,
+            index=facts.index,
+            name=facts.name,
+            bus_id=facts.bus_id,
+            used_bytes=facts.used_bytes,
+            recovery_action=facts.recovery_action,
+            conditions=conditions(facts, holders, around),
+            holders=holders.known,
+            ends=tuple(self._ends()),
+            commands=tuple(self._commands(facts)),
+        )
+
+    async def _find(self, device: str) -> Facts:
+        if device == "cpu":
+            raise Refused("the cpu has no reset; `turbotui cleanup` ends the worker and gives back all of it")
+        rows = await self._program.query(FIELDS)
+        known = [facts for row in rows if (facts := facts_from(row)) is not None]
+        if device.isdecimal():
+            found = [facts for facts in known if facts.index == int(device)]
+        else:
+            found = [facts for facts in known if device and facts.uuid.startswith(device)]
+        if len(found) != 1:
+            names = ", ".join(f"{facts.index} ({facts.uuid})" for facts in known) or "none"
+            raise NotFound(f"{device!r} names {len(found) or 'no'} GPU; there are {names}")
+        return found[0]
+
+    async def _more(self, facts: Facts) -> Facts:
+        """What is asked apart, since not every driver can be asked."""
+        links = await self._program.ask("nvlink", "--status", "-i", facts.uuid)
+        recovery = None
+        with suppress(Refused):
+            rows = await self._program.query((RECOVERY,), facts.uuid)
+            recovery = rows[0][RECOVERY] if rows else None
+        return replace(
+            facts, links=count_links(links.text) if links.code == 0 else None, recovery_action=recovery
+        )
+
+    async def _held(self, facts: Facts) -> Holders:
+        # In a thread: a host has thousands of processes.
+        look = partial(self._holders, facts.bus_id, tuple(self._listed(facts.uuid)), dict(self._own.pids()))
+        return await in_thread(look, name="holders")
+
+    async def _rights(self, uuid: str) -> ResetCondition:
+        program = self._program
+        problem = sudo = None
+        if not (program.is_set or program.is_root):
+            problem = helper_problem(self._helper)
+            if problem is None:
+                ran = await program.run(program.command("check", uuid), timeout_s=QUERY_TIMEOUT_S, kill=True)
+                sudo = (
+                    None
+                    if ran.code == 0
+                    else f"sudo does not run the helper: {explain(1, ran.text).sentence}"
+                )
+        return rights_condition(
+            is_set=program.is_set, is_root=program.is_root, helper_problem=problem, sudo_problem=sudo
+        )
+
+    def _ends(self) -> Iterable[str]:
+        for role, pid in sorted(self._own.pids().items()):
+            if role != "daemon":
+                job = self._own.job_id if role == "worker" else None
+                also = f"; job {job} is interrupted and queued again" if job is not None else ""
+                yield f"{role} {pid}{also}"
+
+    def _commands(self, facts: Facts) -> Iterable[tuple[str, ...]]:
+        off = facts.persistence is True
+        verbs = ("persistence-off", "reset", "persistence-on") if off else ("reset",)
+        return (self._program.command(verb, facts.uuid) for verb in verbs)
+
+    # ----------------------------------------------------------------- doing
+
+    async def run(self, request: ResetRequest, *, asker: Asker | None) -> Receipt:
+        """Reset the GPU; goes on when the caller is gone.
+
+        Raises:
+            Refused: nothing was done, and why.
+        """
+        target = f"GPU {request.device_id}"
+        try:
+            if self._hanging is not None:
+                raise NotNow(self._hanging)
+            if self._running is not None and not self._running.done():
+                raise NotNow("a reset is already under way; its receipt will tell")
+            self._running = asyncio.create_task(self._run(request, asker))
+            return await asyncio.shield(self._running)
+        except Refused as refusal:
+            self._audit.write("reset", target, f"refused: {refusal}", asker)
+            raise
+
+    async def settled(self) -> None:
+        """Wait for a reset that is under way, so that persistence mode is restored before the engine ends."""
+        if self._running is not None:
+            await asyncio.wait({self._running}, timeout=self._timeout_s + 2 * QUERY_TIMEOUT_S)
+
+    async def _run(self, request: ResetRequest, asker: Asker | None) -> Receipt:
+        facts = await self._find(request.device_id)
+        if facts.uuid != request.device_id:
+            raise InvalidRequest(f"name the GPU by its whole UUID, {facts.uuid}")
+        if facts.index != request.index:
+            raise InvalidRequest(
+                f"{facts.uuid} is GPU {facts.index}, not {request.index} as was typed; nothing was done"
+            )
+        plan = await self._plan(facts)
+        if plan.blocked_by:
+            raise Refused(
+                f"GPU {facts.index} is not reset: {'; '.join(cond.text for cond in plan.blocked_by)}"
+            )
+        name = f"GPU {facts.index} {facts.uuid}"
+        self._audit.write("reset", name, "asked", asker)
+        steps = Steps(lambda step: self._stepped("reset", name, step))
+        steps.ended("looked at", facts.used_bytes)
+        receipt = await self._reset(facts, name, steps)
+        self._audit.write("reset", name, "done" if receipt.ok else f"failed: {receipt.error}", asker)
+        return self._issue(receipt)
+
+    async def _reset(self, facts: Facts, name: str, steps: Steps) -> Receipt:
+        course = Course(facts)
+        closed = f"GPU {facts.index} is being reset; ask again when its receipt is there"
+        async with self._own.device(closed) as turn:
+            try:
+                left = await self._own.end_clients(WHY, steps)
+                await asyncio.wait({turn}, timeout=QUERY_TIMEOUT_S)
+                holders = await self._held(facts)
+                steps.ended("holders looked at")
+                if left or holders.known:
+                    held = [*left, *map(holder_text, holders.known)]
+                    course.fail(f"nothing was reset: {', '.join(held)} would not let go of the GPU")
+                else:
+                    await self._between(course, steps)
+                    await self._look_after(course, steps)
+            finally:
+                if course.hung is None:
+                    self._own.bring_back()
+                else:
+                    self._stay_away(course.hung, facts)
+        return course.receipt(name, steps)
+
+    async def _between(self, course: Course, steps: Steps) -> None:
+        """The commands themselves; persistence mode is restored whatever happens between."""
+        facts = course.facts
+        try:
+            if facts.persistence:
+                ran = await self._command("persistence-off", facts.uuid, QUERY_TIMEOUT_S, kill=True)
+                steps.ended("persistence mode off")
+                if ran.code != 0:
+                    text = f"nothing was reset: persistence mode cannot be switched off, {end_text(ran)}"
+                    course.fail(text, ran)
+                    return
+            ran = await self._command("reset", facts.uuid, self._timeout_s, kill=False)
+            steps.ended("reset")
+            course.heard(ran)
+        except Refused as refusal:  # the program has gone since it was asked
+            course.fail(str(refusal))
+        finally:
+            if facts.persistence:
+                await self._restore_persistence(course, steps)
+
+    async def _restore_persistence(self, course: Course, steps: Steps) -> None:
+        uuid = course.facts.uuid
+        by_hand = f"do it by `{' '.join(self._program.command('persistence-on', uuid))}`"
+        try:
+            ran = await self._command("persistence-on", uuid, QUERY_TIMEOUT_S, kill=True)
+        except Refused as refusal:
+            course.fail(f"persistence mode is not restored: {refusal}; {by_hand}")
+            return
+        steps.ended("persistence mode restored" if ran.code == 0 else "persistence mode not restored")
+        if ran.code != 0:
+            course.fail(f"persistence mode is not restored, {end_text(ran)}; {by_hand}", ran)
+
+    async def _command(self, verb: str, uuid: str, timeout_s: float, *, kill: bool) -> Ran:
+        return await self._program.run(self._program.command(verb, uuid), timeout_s=timeout_s, kill=kill)
+
+    def _stay_away(self, ran: Ran, facts: Facts) -> None:
+        """A hanging reset: no process of ours goes near the driver until that has ended."""
+        self._hanging = (
+            f"the reset of GPU {facts.index} hangs (pid {ran.pid}) and is left to itself; nothing of ours "
+            "uses the GPUs until it has ended, or the host is restarted"
+        )
+        self._hold_queue(self._hanging)
+        self._own.keep_away(self._hanging)
+
+        def ended(_task: asyncio.Task[int | None]) -> None:
+            self._hanging = None
+            self._own.keep_away(None)
+            self._own.bring_back()
+
+        wait = ran.child.wait if ran.child is not None else lambda: None
+        self._watching = asyncio.create_task(in_thread(wait, name="hanging-reset"))
+        self._watching.add_done_callback(ended)
+
+    async def _look_after(self, course: Course, steps: Steps) -> None:
+        """Whether the GPU is sound: the driver answers, next to nothing is used, nothing is recommended."""
+        if not course.began or course.hung is not None:
+            return
+        try:
+            after = await self._more(await self._find(course.facts.uuid))
+        except Refused as refusal:
+            course.fail(f"the driver does not tell of the GPU after it: {refusal}")
+        else:
+            course.after = after
+            used, action = after.used_bytes, after.recovery_action
+            if used is not None and used > NEAR_NOTHING_BYTES:
+                course.fail(f"{size_text(used)} are still used on it, which a reset should have ended")
+            if action is not None and action.lower() != "none":
+                course.fail(f"the driver still recommends: {action}")
+        steps.ended("health looked at", course.after.used_bytes if course.after else None)
+        if course.failures and course.done:
+            self._hold_queue(f"GPU {course.facts.index} is not sound after its reset: {course.failures[-1]}")

@@ -1,0 +1,17 @@
+"""What holds for every test, whichever folder it is in."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from engine.daemon import reset_helper, reset_program
+
+NO_RESET = Path(__file__).parent / "stand_ins/no_reset.sh"
+
+# No test may reach the program that resets a GPU. The variable reaches every engine that a test starts,
+# the rest this process; there is no way back to the real one but to name its path.
+os.environ["TURBOTUI_ENGINE_RESET_PROGRAM"] = str(NO_RESET)
+reset_program.PLACES = ()
+reset_program.SUDO = "/nonexistent/sudo"
+reset_helper.HELPER = Path("/nonexistent/turbotui-gpu-reset")
