@@ -24,6 +24,8 @@ from turbotui.subcommands import (
     lifecycle,
     memory,
     models,
+    opening,
+    outputs,
     processes,
     reset,
     switch,
@@ -117,6 +119,9 @@ for _command in (
         lifecycle.run,
     ),
     _group("bench", "Measure this host.", bench.start, bench.switch, bench.balance),
+    _group("outputs", "Look at finished videos, or delete old ones.", outputs.list_outputs, outputs.prune),
+    opening.open_,
+    opening.view,
     lifecycle.version,
 ):
     app.add_command(_command)

@@ -19,6 +19,7 @@ from engine.daemon.checks import Checks
 from engine.daemon.demo import make_demo_models
 from engine.daemon.devices import DeviceInUse
 from engine.daemon.events import EventHub
+from engine.daemon.full_cleanup import FullCleanup
 from engine.daemon.kill import Kill
 from engine.daemon.lock import EngineLock
 from engine.daemon.logbook import LogBook
@@ -169,9 +170,10 @@ class Engine:
             running=lambda: self.queue.running.id if self.queue.running else None,
             kept_file=paths.state / "warm.json",
         )
+        victims, proofs = Victims(devices=self.memory.statuses, ours=self._pids), Proofs(self.probe)
         self._kill = Kill(
-            Victims(devices=self.memory.statuses, ours=self._pids),
-            Proofs(self.probe),
+            victims,
+            proofs,
             self.logbook,
             issue=self.supervisor.issue,
             stepped=self.supervisor.stepped,
@@ -193,6 +195,21 @@ class Engine:
             self.audit,
             helper=HELPER,
             listed=self._listed_on,
+            issue=self.supervisor.issue,
+            stepped=self.supervisor.stepped,
+            hold_queue=self.hold_queue,
+        )
+        self.full_cleanup = FullCleanup(
+            self.own,
+            self.memory,
+            proofs,
+            victims,
+            self._kill,
+            self.reset,
+            self.store,
+            self.logbook,
+            self.audit,
+            output_dir=self.output_dir,
             issue=self.supervisor.issue,
             stepped=self.supervisor.stepped,
             hold_queue=self.hold_queue,

@@ -10,6 +10,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from itertools import islice
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -60,6 +61,10 @@ class LogBook:
         self._file.write(self._encoder.encode(line).decode())
         self._on_line(line)
 
+    def turn_over(self) -> None:
+        """Begin a new file; the one so far becomes the newest of those that are kept."""
+        self._file.turn_over()
+
     def tail(self, limit: int) -> tuple[LogLine, ...]:
         """The newest `limit` lines, oldest first."""
         return tuple(islice(self._ring, max(0, len(self._ring) - limit), None))
@@ -91,6 +96,11 @@ class _BoundedFile:
     def write(self, text: str) -> None:
         if self._handler is not None:
             self._handler.emit(logging.LogRecord("engine", logging.INFO, "", 0, text, None, None))
+
+    def turn_over(self) -> None:
+        if self._handler is not None:
+            with self._handler.lock or nullcontext(), suppress(OSError):
+                self._handler.doRollover()
 
     def _failed(self, record: logging.LogRecord) -> None:
         self._on_error("the engine's log file cannot be written (disk full or read-only?)")

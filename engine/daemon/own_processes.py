@@ -12,10 +12,12 @@ from contextlib import asynccontextmanager
 
 from engine.daemon.nursery import Nursery
 from engine.daemon.probe import Probe
+from engine.daemon.proofs import Proofs
 from engine.daemon.steps import Steps
 from engine.daemon.supervisor import Supervisor
 from engine.daemon.worker import WorkerProcess
 from engine.jobs.liveness import read_start_time
+from engine.wire import Receipt
 
 GONE_S = 5.0
 """What an ended process gets to leave: the kernel takes half a second to unpin 43 GB."""
@@ -79,6 +81,22 @@ class OwnProcesses:
         left = await _wait_gone(ended)
         steps.ended(f"{', '.join(sorted(set(ended) - set(left))) or 'nothing of ours'} ended")
         return [f"{role} {ended[role]}" for role in left]
+
+    async def end_worker(self, why: str, proofs: Proofs) -> Receipt | None:
+        """End the worker, whatever it does, within `device`; None where there is none. No other is started.
+
+        A running job ends as interrupted; `turbotui job retry` runs it again.
+        """
+        supervisor = self._supervisor
+        if (worker := supervisor.worker) is None:
+            supervisor.end(why)  # one that is only starting
+            return None
+        steps = Steps(lambda step: supervisor.stepped("park", "worker", step))
+        held = await proofs.held_by(worker)
+        if supervisor.let_go(why) is None:
+            return None
+        worker.kill(why)
+        return await proofs.of_end("park", worker, held, steps)
 
     def bring_back(self) -> None:
         """Start what `end_clients` has ended; the worker comes with the next work."""

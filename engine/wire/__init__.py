@@ -32,6 +32,7 @@ from engine.wire.events import (
     Snapshot,
 )
 from engine.wire.findings import CheckReport, Finding, InstallationLine, Severity
+from engine.wire.full_cleanup import CleanupCandidate, FullCleanupPlan, FullCleanupRequest
 from engine.wire.jobs import (
     RESIDENCIES,
     TERMINAL_STATES,
@@ -68,6 +69,7 @@ from engine.wire.models import (
     Resolution,
     VaePrecision,
 )
+from engine.wire.outputs import OutputList, OutputPart, OutputVideo, PruneRequest, PruneResult
 from engine.wire.receipts import Explanation, PlanAction, PlanStep, Proof, Receipt, ReceiptAction, ReceiptStep
 from engine.wire.requests import (
     CacheCleared,
@@ -110,6 +112,7 @@ __all__ = [
     "CancelRequest",
     "CardStatus",
     "CheckReport",
+    "CleanupCandidate",
     "CleanupRequest",
     "ComponentState",
     "ComponentStatus",
@@ -124,6 +127,8 @@ __all__ = [
     "Explanation",
     "Finding",
     "FindingsChanged",
+    "FullCleanupPlan",
+    "FullCleanupRequest",
     "Goodbye",
     "Heartbeat",
     "Hello",
@@ -150,11 +155,16 @@ __all__ = [
     "ModelsChanged",
     "NurseryState",
     "NurseryStatus",
+    "OutputList",
+    "OutputPart",
+    "OutputVideo",
     "Owner",
     "PartKind",
     "PlanAction",
     "PlanStep",
     "Proof",
+    "PruneRequest",
+    "PruneResult",
     "QueueStatus",
     "Receipt",
     "ReceiptAction",

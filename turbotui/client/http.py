@@ -29,6 +29,8 @@ from engine.wire import (
     ErrorBody,
     EventFrame,
     Explanation,
+    FullCleanupPlan,
+    FullCleanupRequest,
     Goodbye,
     Hello,
     Job,
@@ -39,6 +41,9 @@ from engine.wire import (
     LogLine,
     MemoryHistory,
     ModelStatus,
+    OutputList,
+    PruneRequest,
+    PruneResult,
     QueueStatus,
     Receipt,
     ResetHelper,
@@ -133,6 +138,18 @@ class HttpClient:
 
     def kill(self, request: KillRequest) -> Receipt:
         return self._post("/kill", Receipt, request, timeout=LONG_TIMEOUT_S)
+
+    def full_cleanup_plan(self) -> FullCleanupPlan:
+        return self._call("GET", "/cleanup/all", FullCleanupPlan, None, LOOK_TIMEOUT_S)
+
+    def full_cleanup(self, request: FullCleanupRequest) -> Receipt:
+        return self._post("/cleanup/all", Receipt, request, timeout=LONG_TIMEOUT_S)
+
+    def outputs(self) -> OutputList:
+        return self._call("GET", "/outputs", OutputList, None, LOOK_TIMEOUT_S)
+
+    def prune_outputs(self, request: PruneRequest) -> PruneResult:
+        return self._post("/outputs/prune", PruneResult, request, timeout=LONG_TIMEOUT_S)
 
     def reset_plan(self, device: str) -> ResetPlan:
         path = f"/reset/{quote(device, safe='')}"

@@ -23,6 +23,8 @@ from engine.wire import (
     Event,
     EventFrame,
     Explanation,
+    FullCleanupPlan,
+    FullCleanupRequest,
     Hello,
     Job,
     JobForecast,
@@ -32,6 +34,9 @@ from engine.wire import (
     LogLine,
     MemoryHistory,
     ModelStatus,
+    OutputList,
+    PruneRequest,
+    PruneResult,
     Receipt,
     ResetHelper,
     ResetPlan,
@@ -263,6 +268,27 @@ class ScriptedClient:
             action="warm", target=request.model or "", ok=True, elapsed_s=1.0, proof="page-cache"
         )
         answer: Receipt = self._answer("warm", request, default=receipt)
+        return answer
+
+    def full_cleanup_plan(self) -> FullCleanupPlan:
+        answer: FullCleanupPlan = self._answer("full_cleanup_plan", default=NotFound("no plan in a script"))
+        return answer
+
+    def full_cleanup(self, request: FullCleanupRequest) -> Receipt:
+        receipt = Receipt(
+            action="full_cleanup", target="everything", ok=True, elapsed_s=1.0, proof="nvml-process"
+        )
+        answer: Receipt = self._answer("full_cleanup", request, default=receipt)
+        return answer
+
+    def outputs(self) -> OutputList:
+        nothing = OutputList(folders=(), videos=(), parts=(), others=0)
+        answer: OutputList = self._answer("outputs", default=nothing)
+        return answer
+
+    def prune_outputs(self, request: PruneRequest) -> PruneResult:
+        nothing = PruneResult(deleted=request.delete, videos=(), parts=(), bytes=0)
+        answer: PruneResult = self._answer("prune_outputs", request, default=nothing)
         return answer
 
     def reset_plan(self, device: str) -> ResetPlan:

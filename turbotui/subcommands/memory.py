@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import click
 
 from engine.errors import InvalidRequest
 from engine.wire import CleanupRequest, Status, WarmRequest
 from turbotui.format import bytes_text
+from turbotui.subcommands.full_cleanup import NO_WISHES, Wishes, clean_up_all
 from turbotui.subcommands.output import note
 from turbotui.subcommands.receipts import show_receipt
 from turbotui.subcommands.session import INTERRUPTED_EXIT, demo_option, json_option, open_session
@@ -28,15 +30,46 @@ def park(json: bool, demo: bool) -> None:
 
 @click.command()
 @click.option("--no-reload", is_flag=True, help="Leave the device empty; else what was resident is loaded.")
+@click.option("--all", "everything", is_flag=True, help="Everything of ours, and start no worker again.")
+@click.option("--also", multiple=True, type=int, metavar="PID", help="With --all: end this process too.")
+@click.option("--other-user", is_flag=True, help="With --all: also other users' that you pick.")
+@click.option("--reset", is_flag=True, help="With --all: reset the GPU in use after.")
+@click.option("--confirm", type=int, metavar="INDEX", help="With --reset: the index of that GPU.")
+@click.option("--move-outputs", metavar="DIR", help="With --all: move videos into a new folder below DIR.")
+@click.option("--move-logs", metavar="DIR", help="With --all: move logs into a new folder below DIR.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask; needed where there is no terminal to ask on.")
 @json_option
 @demo_option
-def cleanup(no_reload: bool, yes: bool, json: bool, demo: bool) -> None:
+def cleanup(
+    no_reload: bool,
+    everything: bool,
+    also: tuple[int, ...],
+    other_user: bool,
+    reset: bool,
+    confirm: int | None,
+    move_outputs: str | None,
+    move_logs: str | None,
+    yes: bool,
+    json: bool,
+    demo: bool,
+) -> None:
     """End the worker, prove that all of it is gone, and start a fresh one.
 
     Helps where the worker hangs, too. A running job is interrupted; `turbotui job retry` runs it again.
+    With --all back to the baseline: shows first what would be done, and deletes nothing.
     """
     session = open_session(json=json, demo=demo)
+    wishes = Wishes(
+        also=also, other_user=other_user, reset=reset, confirm=confirm, move_outputs=move_outputs,
+        move_logs=move_logs, yes=yes,
+    )  # fmt: skip
+    if everything:
+        if no_reload:
+            raise InvalidRequest("--all starts no worker, so there is nothing to leave out by --no-reload")
+        clean_up_all(session, wishes)
+        return
+    if replace(wishes, yes=False) != NO_WISHES:
+        raise InvalidRequest("these options belong to `turbotui cleanup --all`; add --all, or leave them out")
     if not yes and not sys.stdin.isatty():
         raise InvalidRequest("cleanup ends the worker and there is no terminal to ask on; add --yes")
     client = session.client()

@@ -6,9 +6,12 @@ Nothing of the engine's reaches a terminal but through here, and so through `san
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TextIO
+from urllib.parse import quote
 
 import msgspec
 
@@ -24,6 +27,15 @@ PIPE_CLOSED_EXIT = 141
 def say(line: str) -> None:
     """One line for people."""
     _write(sys.stdout, clean(line) + "\n")
+
+
+def say_path(path: Path) -> None:
+    """A file's path for people; on a terminal that knows links (OSC 8) one that can be clicked."""
+    shown = clean(str(path))
+    if sys.stdout.isatty():
+        target = f"file://{quote(socket.gethostname())}{quote(os.fsencode(path))}"
+        shown = f"\x1b]8;;{target}\x1b\\{shown}\x1b]8;;\x1b\\"
+    _write(sys.stdout, shown + "\n")
 
 
 def note(line: str) -> None:

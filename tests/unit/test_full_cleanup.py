@@ -1,0 +1,195 @@
+"""A full cleanup beside other people's processes: offered as they are, ended only as picked."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from engine.daemon.audit import Asker, AuditLog
+from engine.daemon.full_cleanup import FullCleanup
+from engine.errors import NotNow, Refused
+from engine.paths import user_name
+from engine.wire import (
+    Balance,
+    BalancePart,
+    DeviceProcess,
+    DeviceStatus,
+    FullCleanupRequest,
+    KillRequest,
+    Receipt,
+    ResetRequest,
+)
+
+GIB = 2**30
+MINE = DeviceProcess(pid=100, bytes=4 * GIB, user=user_name(), command="train.py", start_time=1.0)
+ADAS = DeviceProcess(pid=101, bytes=None, user="ada", command="serve.py", start_time=2.0)
+OURS = DeviceProcess(pid=9, bytes=GIB, user=user_name(), ours="worker", start_time=3.0)
+UNSEEN = BalancePart(kind="unseen", owner="unseen", bytes=3 * GIB)
+
+
+def gpu(number: int, *processes: DeviceProcess) -> DeviceStatus:
+    balance = Balance(
+        device_id=f"GPU-{number}", taken_at=0.0, coherent=True, total_bytes=80 * GIB, parts=(UNSEEN,),
+        unexplained_bytes=0,
+    )  # fmt: skip
+    return DeviceStatus(
+        id=f"GPU-{number}", kind="cuda", index=number, name="x", total_bytes=80 * GIB, in_use=True,
+        balance=balance, processes=processes, age_s=0.0,
+    )  # fmt: skip
+
+
+def receipt(action: Any, *, ok: bool = True) -> Receipt:
+    return Receipt(
+        action=action, target="x", ok=ok, error=None if ok else "it would not die", expected_bytes=GIB,
+        returned_bytes=GIB if ok else 0, residue_bytes=0, elapsed_s=0.1, proof="nvml-process",
+    )  # fmt: skip
+
+
+class Rig:
+    """Everything that it asks of others, each answer to be changed."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.devices = [gpu(0, MINE, ADAS, OURS), gpu(1, MINE)]
+        self.refused: dict[int, str] = {}
+        self.killed: list[KillRequest] = []
+        self.did: list[str] = []
+        self.waiting = 0
+        self.issued: list[Receipt] = []
+        self.worker: Any = None
+        self.job_id: int | None = None
+        self.kill_ok = True
+        logs = tmp_path / "logs"
+        logs.mkdir()
+        (logs / "engine.jsonl").write_text("")
+        seams: Any = self
+        store: Any = SimpleNamespace(list_jobs=lambda ended: (), count_waiting=lambda: self.waiting)
+        logbook: Any = SimpleNamespace(path=logs / "engine.jsonl")
+        memory: Any = SimpleNamespace(
+            statuses=lambda: self.devices, device_id="GPU-0", rss_bytes=lambda pid: 5
+        )
+        self.audit = AuditLog(tmp_path / "audit.jsonl")
+        self.cleanup = FullCleanup(
+            seams, memory, seams, seams, SimpleNamespace(run=self.kill),  # type: ignore[arg-type]
+            SimpleNamespace(run=self.reset), store, logbook, self.audit,  # type: ignore[arg-type]
+            output_dir=tmp_path / "videos", issue=self.issue,
+            stepped=lambda action, target, step: None, hold_queue=self.did.append,
+        )  # fmt: skip
+
+    def pids(self) -> dict[str, int]:
+        return {"daemon": 1, "worker": 9, "nursery": 8}
+
+    def check(self, request: KillRequest) -> None:
+        if (why := self.refused.get(request.pid)) is not None:
+            raise Refused(why)
+
+    async def kill(self, request: KillRequest, *, asked_by: str) -> Receipt:
+        self.check(request)
+        self.killed.append(request)
+        self.devices = [
+            replace(device, processes=tuple(p for p in device.processes if p.pid != request.pid))
+            for device in self.devices
+        ]
+        return receipt("kill", ok=self.kill_ok)
+
+    async def reset(self, request: ResetRequest, *, asker: Asker | None) -> Receipt:
+        self.did.append(f"reset {request.device_id}")
+        return receipt("reset")
+
+    def issue(self, made: Receipt) -> Receipt:
+        self.issued.append(made)
+        return made
+
+    @asynccontextmanager
+    async def device(self, why: str) -> AsyncIterator[asyncio.Future[bool]]:
+        turn = asyncio.get_running_loop().create_future()
+        turn.set_result(True)
+        yield turn
+
+    async def end_worker(self, why: str, proofs: Any) -> Receipt | None:
+        self.did.append("worker ended")
+        return receipt("park")
+
+    async def renew_nursery(self, steps: Any) -> None:
+        self.did.append("nursery renewed")
+
+    async def run(self, **request: Any) -> Receipt:
+        return await self.cleanup.run(FullCleanupRequest(**request), asker=Asker(uid=5, pid=6))
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Rig:
+    return Rig(tmp_path)
+
+
+async def test_the_plan_names_everybody_elses_once_with_all_bytes_and_what_stands_against(rig: Rig) -> None:
+    rig.refused = {101: "another user's"}
+    plan = await rig.cleanup.plan()
+    mine, adas = plan.candidates
+    assert (mine.process.pid, mine.bytes, mine.device_ids, mine.mine, mine.refusal) == (
+        100, 8 * GIB, ("GPU-0", "GPU-1"), True, None
+    )  # fmt: skip
+    assert (adas.bytes, adas.mine, adas.refusal) == (None, False, "another user's")
+    assert rig.killed == [] and rig.did == []
+
+
+async def test_only_what_was_picked_is_ended_and_who_still_holds_is_told(rig: Rig) -> None:
+    done = await rig.run(also=(KillRequest(pid=100, start_time=1.0),))
+    assert done.ok and [kill.pid for kill in rig.killed] == [100]
+    assert (done.expected_bytes, done.returned_bytes) == (2 * GIB, 2 * GIB)
+    assert "GPU 0: process 101 of ada still holds unknown bytes: serve.py" in done.notes
+    assert any("GPU 1: 3.00 GiB are counted by the driver" in note for note in done.notes)
+    assert not any("process 100" in note for note in done.notes)
+    assert [made.action for made in rig.issued] == ["park", "full_cleanup"]  # kill issues its own
+    assert "queue" not in "".join(rig.did)
+    assert '"uid":5' in rig.audit.path.read_text()
+
+
+async def test_with_jobs_the_queue_is_held_before_the_worker_ends(rig: Rig) -> None:
+    rig.waiting = 1
+    await rig.run()
+    assert "resume the queue" in rig.did[0] and rig.did[1:] == ["worker ended", "nursery renewed"]
+
+
+async def test_a_part_that_fails_keeps_no_other_from_going_on(rig: Rig) -> None:
+    rig.kill_ok = False
+    rig.refused = {101: "it belongs to ada"}
+    done = await rig.run(
+        also=(KillRequest(pid=100, start_time=1.0), KillRequest(pid=101, start_time=2.0)),
+        reset=ResetRequest(device_id="GPU-0", index=0),
+    )
+    assert not done.ok and "it would not die" in (done.error or "") and "belongs to ada" in (done.error or "")
+    assert rig.did == ["worker ended", "nursery renewed", "reset GPU-0"]
+
+
+async def test_a_second_one_waits_for_nobody(rig: Rig) -> None:
+    first = asyncio.create_task(rig.run())
+    await asyncio.sleep(0)
+    with pytest.raises(NotNow, match="already under way"):
+        await rig.run()
+    assert (await first).ok
+
+
+def test_the_audit_is_ours_alone_bounded_and_not_to_be_forged(tmp_path: Path) -> None:
+    problems: list[str] = []
+    audit = AuditLog(tmp_path / "audit.jsonl", max_bytes=600, on_problem=problems.append)
+    for number in range(20):
+        audit.write("kill", f'process {number}\n{{"action":"forged"}}\x1b[2J', "asked", None)
+    files = sorted(path.name for path in tmp_path.iterdir())
+    assert files == ["audit.jsonl", "audit.jsonl.1"]
+    for name in files:
+        text = (tmp_path / name).read_text()
+        assert len(text) <= 600 and "\x1b" not in text
+        assert all('"action":"kill"' in line for line in text.splitlines())
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
+    (tmp_path / "audit.jsonl").unlink()
+    os.symlink(tmp_path / "elsewhere", tmp_path / "audit.jsonl")
+    audit.write("kill", "x", "asked", None)
+    assert len(problems) == 1 and not (tmp_path / "elsewhere").exists()
