@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from engine.checks.facts import Facts, ProcessFact, gpu_name, who
-from engine.telemetry.tenants import TURBOTUI_WORKER, is_web_ui
+from engine.telemetry.programs import TURBOTUI_WORKER, is_web_ui
 from engine.units import size_text
 from engine.wire import DeviceProcess, DeviceStatus, Finding
 

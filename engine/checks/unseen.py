@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from engine.checks.facts import Facts, gpu_name, who
-from engine.telemetry.tenants import MPS
+from engine.telemetry.programs import MPS
 from engine.units import GIB, MIB, size_text
 from engine.wire import DeviceStatus, Finding
 

@@ -43,6 +43,7 @@ class Cards:
         reading: DeviceReading,
         *,
         in_use: bool,
+        tenant: str | None,
         balance: Balance,
         processes: tuple[DeviceProcess, ...],
     ) -> DeviceStatus:
@@ -55,6 +56,7 @@ class Cards:
             name=reading.name,
             total_bytes=reading.total_bytes,
             in_use=in_use,
+            tenant=tenant,
             balance=balance,
             processes=processes,
             processes_fault=reading.processes_fault,

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.daemon.claims import claim_gpu
+from engine.daemon.claims import answer_looks, claim_gpu, find_holder
+from engine.paths import user_name
 from engine.telemetry.samples import DeviceReading
 
 
@@ -62,13 +63,18 @@ def choose_device(
         return DeviceChoice(device_id=None, problem=f"{source} names no GPU of this host; there are {known}")
     free = [reading for reading in wanted if reading.device_id not in claimed_elsewhere]
     if not free:
-        names = ", ".join(reading.device_id for reading in wanted)
+        names = ", ".join(_claimed(reading.device_id) for reading in wanted)
         return DeviceChoice(
             device_id=None,
             problem=f"another turbotui engine on this host works on {names}; "
             "end it, or choose a GPU by engine.device",
         )
     return DeviceChoice(device_id=max(free, key=lambda reading: reading.free_bytes).device_id)
+
+
+def _claimed(device_id: str) -> str:
+    holder = find_holder(device_id)
+    return device_id if holder is None else f"{device_id} (of {user_name(holder.uid)}, pid {holder.pid})"
 
 
 def _named(name: str, readings: Sequence[DeviceReading]) -> list[DeviceReading]:
@@ -108,6 +114,7 @@ class DeviceInUse:
                 break
             self._claim = claim_gpu(choice.device_id)
             if self._claim is not None:
+                answer_looks(self._claim)
                 break
             taken.add(choice.device_id)
         self.id, self.problem = choice.device_id, choice.problem

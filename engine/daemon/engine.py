@@ -38,6 +38,7 @@ from engine.daemon.reset_helper import HELPER
 from engine.daemon.reset_program import ResetProgram
 from engine.daemon.server import SocketServer
 from engine.daemon.supervisor import Supervisor
+from engine.daemon.tenants import Tenants
 from engine.daemon.threads import in_thread
 from engine.daemon.victims import Victims
 from engine.embeddings import EmbeddingStore
@@ -119,7 +120,10 @@ class Engine:
         self.store = JobStore(paths.jobs, max_waiting=self._config.max_queue)
         self.catalog = Catalog(paths.models, self._config.vae_precision)
         self.embeddings = EmbeddingStore(paths.embeddings, self._config.embedding_cache_bytes)
-        self.memory = MemoryView(self._config, on_status=self._sampled, label=self._label)
+        self.tenants = Tenants()
+        self.memory = MemoryView(
+            self._config, on_status=self._sampled, label=self._label, tenants=self.tenants
+        )
         self.first_reading = FirstReading(self.memory, self.device)
         self.nursery = Nursery(
             paths.state / "nursery.json", on_change=self._processes_changed, on_log=self.logbook.write
@@ -297,6 +301,7 @@ class Engine:
             )
             self.request_stop()
             return
+        self.tenants.look(reading.device_id for reading in self.memory.gpu_readings)
         if self.memory.device_id is None:
             self._choose_device()
         if not self._scanning.locked():

@@ -16,12 +16,13 @@ from pathlib import Path
 from engine.config import EngineConfig
 from engine.daemon.cards import Cards
 from engine.daemon.pairing import Pairing
+from engine.daemon.tenants import Tenants
 from engine.jobs.liveness import read_start_time
 from engine.paths import user_name
 from engine.telemetry.balance import cpu_balance, gpu_balance, why_moving
+from engine.telemetry.programs import program_of
 from engine.telemetry.recorder import Recorder
 from engine.telemetry.samples import DeviceNews, DeviceReading, FromProbe, HostReading, ProbeFault
-from engine.telemetry.tenants import program_of
 from engine.units import size_text
 from engine.wire import Balance, DeviceProcess, DeviceStatus, HostStatus
 from engine.worker.channel import AllocatorSample, WorkerReady
@@ -69,8 +70,10 @@ class MemoryView:
         *,
         on_status: Callable[[DeviceStatus], None],
         label: Callable[[int], str | None],
+        tenants: Tenants | None = None,
     ) -> None:
         """`label` names a pid of ours (`daemon`, `nursery`, ...) or gives None."""
+        self._tenants = tenants or Tenants()
         self._config = config
         self._on_status = on_status
         self._label = label
@@ -356,6 +359,7 @@ class MemoryView:
                 start_time=process.start_time,
                 container=process.container,
                 ours=self._label(process.pid),  # type: ignore[arg-type]  # our own labels
+                tenant=self._tenants.of_process(reading.device_id, process.pid, process.start_time),
             )
             for process in reading.processes
         )
@@ -363,6 +367,7 @@ class MemoryView:
             self.cards.described(
                 reading,
                 in_use=reading.device_id == self.device_id,
+                tenant=self._tenants.of_device(reading.device_id),
                 balance=balance,
                 processes=processes,
             )

@@ -98,6 +98,8 @@ class DeviceProcess(Wire):
     container: str | None = None
     """Where it runs, as `docker 3f2a9c1b`; None for no container or an unknown one."""
     ours: Literal["worker", "nursery", "daemon", "probe"] | None = None
+    tenant: str | None = None
+    """The other turbotui engine whose process it is, by its user and pid."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,6 +151,8 @@ class DeviceStatus(Wire):
     total_bytes: int
     in_use: bool
     """True for the device that this engine works on."""
+    tenant: str | None = None
+    """Another turbotui engine that works on it, by its user and pid."""
     balance: Balance | None = None
     processes: tuple[DeviceProcess, ...] = ()
     utilisation_percent: int | None = None

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from engine.errors import NotNow
 from engine.wire import (
     CacheCleared,
     CacheStatus,
@@ -161,7 +162,7 @@ def test_ctrl_c_takes_a_switch_out_of_the_line_behind_a_job(
 
 
 def test_a_command_starts_an_engine_that_outlives_it_and_stop_ends_it(
-    spare: LiveEngine, folder: Path
+    spare: LiveEngine, folder: Path, long: JobSpec
 ) -> None:
     try:
         assert run(spare, folder, "engine", "status")[0] == 3
@@ -173,8 +174,24 @@ def test_a_command_starts_an_engine_that_outlives_it_and_stop_ends_it(
         assert code == 0 and f"runs already: pid {pid}" in out
         code, _, err = run(spare, folder, "engine", "run")
         assert code == 3 and f"pid {pid}" in err
-        code, out, _ = run(spare, folder, "engine", "restart", "--json")
+        running, held = spare.client.submit(long), spare.client.submit(long)
+        spare.client.hold(held.id, held=True)
+        spare.until_running(running.id)
+        spare.paths.config.mkdir(parents=True, exist_ok=True)
+        spare.paths.config_file.write_text("[engine]\nmax_queue = 2\n")
+        draft = spare.paths.state / "draft.json"
+        draft.write_text('{"prompt": "half written"}')
+        code, out, err = run(spare, folder, "engine", "restart", "--json")
         assert code == 0 and json.loads(out)["pid"] != pid
+        assert f"job {running.id} is interrupted" in err and "1 jobs wait" in err
+        assert draft.read_text() == '{"prompt": "half written"}'
+        again = spare.client.job(running.id)
+        assert again.status in ("queued", "running") and again.spec == running.spec
+        assert spare.client.job(held.id).held
+        spare.until_running(running.id)
+        spare.client.submit(long)
+        with pytest.raises(NotNow, match="queue"):  # the settings are those of the file
+            spare.client.submit(long)
     finally:
         code = run(spare, folder, "engine", "stop")[0]
     assert code == 0

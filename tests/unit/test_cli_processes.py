@@ -80,6 +80,18 @@ def test_ps_lists_every_process_on_every_gpu(engine: StandIn, capsys: pytest.Cap
     assert not set(output) & set("\x1b\x07")
 
 
+def test_another_engine_is_shown_by_name_in_ps_and_in_status(
+    engine: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "turbotui engine of ada, pid 4240"
+    device = replace(gpu(0, replace(ADAS, tenant=name)), tenant=name)
+    engine.answers["/status"] = (200, replace(STATUS, devices=(device,)))
+    assert main(["ps"]) == 0
+    assert f"[{name}] trainer" in capsys.readouterr().out
+    assert main(["status"]) == 0
+    assert name in capsys.readouterr().out
+
+
 def test_ps_tells_scripts_the_processes_of_each_device(
     engine: StandIn, capsys: pytest.CaptureFixture[str]
 ) -> None:

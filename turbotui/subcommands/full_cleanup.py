@@ -100,6 +100,7 @@ def _candidate_text(candidate: CleanupCandidate) -> str:
     process = candidate.process
     age = seconds(None if process.started_at is None else max(0.0, time.time() - process.started_at))
     inside = f", in {process.container}" if process.container else ""
+    inside += f", {process.tenant}" if process.tenant else ""
     why = f"; it would not be ended: {candidate.refusal}" if candidate.refusal else ""
     return (
         f"on the GPU: process {process.pid} of {process.user or 'an unknown user'}, "

@@ -10,7 +10,7 @@ import sys
 
 import click
 
-from engine.errors import EngineUnavailable
+from engine.errors import EngineError, EngineUnavailable
 from engine.paths import find_paths, private_dir
 from engine.version import VERSION, build_id
 from engine.wire import WIRE_VERSION, LockHolder, StopRequest
@@ -61,10 +61,10 @@ def stop(after_job: bool, json: bool) -> None:
 @after_job_option
 @json_option
 def restart(after_job: bool, json: bool) -> None:
-    """End the engine if one runs, and start one of this build."""
+    """End the engine if one runs, and start one of this build; the queue, drafts and settings stay."""
     session = open_session(json=json)
-    if after_job:
-        note("waiting for the running job to end")
+    for line in _running_now(session, after_job=after_job):
+        note(line)
     status = restart_engine(session.paths, after_job=after_job).status().engine
     session.show(status, lambda: [f"engine started: pid {status.pid}, socket {status.socket}"])
 
@@ -112,6 +112,28 @@ def version(json: bool) -> None:
             f"engine {holder.build}, pid {holder.pid}" if holder else "no engine runs",
         ],
     )
+
+
+def _running_now(session: Session, *, after_job: bool) -> list[str]:
+    """What a restart meets: the engine that ends, its job, those that wait."""
+    holder = find_engine(session.paths)
+    if holder is None:
+        return ["no engine runs; one is started"]
+    try:
+        status = HttpClient(holder.socket).status()
+    except EngineError as error:
+        return [f"engine {holder.pid} does not tell what runs: {error}"]
+    lines = [f"ends engine {holder.pid}, build {holder.build}, up {seconds(status.engine.uptime_s)}"]
+    for worker in status.workers:
+        if worker.job_id is None:
+            lines.append(f"worker {worker.pid} is {worker.state} and ends with it")
+        elif after_job:
+            lines.append(f"waiting for job {worker.job_id} to end")
+        else:
+            lines.append(f"job {worker.job_id} is interrupted, and begins anew with the next engine")
+    if status.engine.queue.waiting:
+        lines.append(f"{status.engine.queue.waiting} jobs wait, and are there after it")
+    return lines
 
 
 def _running(session: Session) -> LockHolder:

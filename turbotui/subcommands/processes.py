@@ -120,6 +120,6 @@ def _age(process: DeviceProcess) -> str:
 
 
 def _command(process: DeviceProcess) -> str:
-    known = f"turbotui {process.ours}" if process.ours else process.program
+    known = f"turbotui {process.ours}" if process.ours else process.tenant or process.program
     mark = f"[{known}] " if known else ""
     return mark + (process.command or process.name or UNKNOWN)

@@ -166,6 +166,8 @@ def _device_rows(device: DeviceStatus) -> list[list[str]]:
     index = f" {device.index}" if device.index is not None else ""
     used = " (in use)" if device.in_use else ""
     rows = [["device", f"{device.kind}{index} {device.name}, {bytes_text(device.total_bytes)}{used}"]]
+    if device.tenant:
+        rows.append(["", f"works for another as well: {device.tenant}"])
     balance = device.balance
     if balance is None:
         return [*rows, ["", "not read yet"]]
