@@ -10,6 +10,7 @@ A message is one sentence that names the value and the way out. It reaches a per
     │   ├── ModelUnusable       files missing, truncated, of an unknown kind
     │   ├── DoesNotFit          would not fit even on the empty device
     │   ├── NotNow              right request, wrong moment (job already ended, ...)
+    │   │   └── DeviceTaken         something has the whole device to itself, such as a reset
     │   └── StorageUnusable     disk full, folder not writable, store newer than this build
     ├── EngineUnavailable   no engine answers, or it may not be used (exit 3)
     └── WorkFailed          accepted, then failed (exit 5)
@@ -75,6 +76,12 @@ class NotNow(Refused):
     """A right request at the wrong moment, such as cancelling a job that has ended."""
 
     code = "not_now"
+
+
+class DeviceTaken(NotNow):
+    """Something has the whole device to itself for a while; no worker may start."""
+
+    code = "device_taken"
 
 
 class StorageUnusable(Refused):

@@ -550,7 +550,7 @@ class Engine:
     async def kill(self, request: KillRequest, *, asker: Asker | None) -> Receipt:
         target = f"process {request.pid}, started at {request.start_time}"
         with self.audit.deed("kill", target, asker) as deed:
-            return deed.ended(await self._kill.run(request, asked_by=str(asker)))
+            return deed.ended(await self._kill.run(request, asked_by=str(asker or "?")))
 
     async def warm(self, request: WarmRequest) -> Receipt:
         if request.model is None:

@@ -202,7 +202,9 @@ class FullCleanup:
 
     async def _end(self, kill: KillRequest, whole: _Whole, asker: Asker | None) -> None:
         with self._audit.deed("kill", f"process {kill.pid}, started at {kill.start_time}", asker) as deed:
-            receipt = await whole.part(f"process {kill.pid} ended", self._kill.run(kill, asked_by=str(asker)))
+            receipt = await whole.part(
+                f"process {kill.pid} ended", self._kill.run(kill, asked_by=str(asker or "?"))
+            )
             if receipt is not None:
                 deed.ended(receipt)
             else:

@@ -25,6 +25,7 @@ from engine.daemon.supervisor import Supervisor
 from engine.daemon.wanted import files_of
 from engine.daemon.worker import WorkerProcess
 from engine.errors import (
+    DeviceTaken,
     DoesNotFit,
     EngineError,
     NotNow,
@@ -255,7 +256,7 @@ class QueueRunner:
         settle: Callable[[], Job]
         try:
             ended = await self._work(job, chosen.plan, output)
-        except WorkerStopped as error:
+        except (WorkerStopped, DeviceTaken) as error:
             settle = partial(self._stopped, job, error)
         except WorkerReplaced as error:
             settle = partial(
@@ -340,7 +341,7 @@ class QueueRunner:
             job.id, "failed", attempt=job.attempt, error=ended.error, error_code=ended.error_code
         )
 
-    def _stopped(self, job: Job, error: WorkerStopped) -> Job:
+    def _stopped(self, job: Job, error: EngineError) -> Job:
         # A person ended the engine, or the worker, under it: that must not use up its one free restart.
         cause = "the engine was stopped under it" if self._draining else str(error)
         return self._store.interrupt(job.id, cause, error_code=ENGINE_ENDED, counted=False)

@@ -153,9 +153,14 @@ class Reset:
             facts, links=count_links(links.text) if links.code == 0 else None, recovery_action=recovery
         )
 
-    async def _held(self, facts: Facts) -> Holders:
+    async def _held(self, facts: Facts, *, lists: bool = True) -> Holders:
         # In a thread: a host has thousands of processes.
-        look = partial(self._holders, facts.bus_id, tuple(self._listed(facts.uuid)), dict(self._own.pids()))
+        look = partial(
+            self._holders,
+            facts.bus_id,
+            tuple(self._listed(facts.uuid)) if lists else (),
+            dict(self._own.pids()),
+        )
         return await in_thread(look, name="holders")
 
     async def _rights(self, uuid: str) -> ResetCondition:
@@ -239,7 +244,8 @@ class Reset:
             try:
                 left = await self._own.end_clients(WHY, steps)
                 await asyncio.wait({turn}, timeout=QUERY_TIMEOUT_S)
-                holders = await self._held(facts)
+                # The driver's lists are from before our own ended, so the open files decide.
+                holders = await self._held(facts, lists=False)
                 steps.ended("holders looked at")
                 if left or holders.known:
                     held = [*left, *map(holder_text, holders.known)]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.paths import user_name
-from engine.telemetry.procfs import PROC, clean, read_stat, read_uid
+from engine.telemetry.procfs import PROC, Stat, clean, read_stat, read_uid, same_start
 from engine.wire import DeviceProcess, ResetHolder
 
 COMMAND_CHARS = 200
@@ -50,9 +50,9 @@ def find_holders(
         holds = _holds(proc / str(pid), minor)
         if holds is None and pid not in by_list:
             hidden += 1
-        if not holds and pid not in by_list:
-            continue
         stat = read_stat(pid, proc)
+        if not holds and not _is_listed(by_list.get(pid), stat):
+            continue
         if stat is None or stat.ended or stat.name == PERSISTENCED:
             continue
         role = roles.get(pid) or ("one that is ending" if stat.parent in parents else None)
@@ -64,10 +64,17 @@ def find_holders(
             ours=role,
         )
     for pid, process in by_list.items():
-        if pid not in found and read_stat(pid, proc) is None:
-            # The driver counts it, and here it does not exist: another PID namespace's.
+        # The driver counts it and it was never seen here: another PID namespace's. One that was has ended.
+        if pid not in found and process.start_time is None:
             found[pid] = ResetHolder(pid=pid, user=process.user, command=process.command or process.name)
     return Holders(known=tuple(found[pid] for pid in sorted(found)), hidden=hidden, minor=minor)
+
+
+def _is_listed(process: DeviceProcess | None, stat: Stat | None) -> bool:
+    """Whether the driver's list means the process that has this number now."""
+    if process is None or process.start_time is None or stat is None:
+        return False
+    return same_start(process.start_time, stat.start_time)
 
 
 def read_minor(bus_id: str | None, proc: Path = PROC) -> int | None:

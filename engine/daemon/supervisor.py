@@ -27,7 +27,7 @@ from engine.daemon.receipts import receipt_text
 from engine.daemon.residents import Residents
 from engine.daemon.silence import Silence
 from engine.daemon.worker import STOP_GRACE_S, WorkerExit, WorkerProcess, start_worker
-from engine.errors import NotNow, WorkerDied, WorkerReplaced, WorkerSilent, WorkerStopped
+from engine.errors import DeviceTaken, NotNow, WorkerDied, WorkerReplaced, WorkerSilent, WorkerStopped
 from engine.planning.allocator import choose_allocator, unfulfilled
 from engine.wire import (
     ActionProgressed,
@@ -231,10 +231,11 @@ class Supervisor:
         Raises:
             WorkerDied: it could not be started, or died before it was ready.
             WorkerStopped: the engine ends.
-            NotNow: no device has been chosen, or something has it to itself.
+            DeviceTaken: something has it to itself.
+            NotNow: no device has been chosen.
         """
         if self.closed is not None:
-            raise NotNow(self.closed)
+            raise DeviceTaken(self.closed)
         if self._worker is not None and self._starting is None:
             return self._worker
         if self._starting is None:

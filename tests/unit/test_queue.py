@@ -15,7 +15,7 @@ from engine.config import EngineConfig
 from engine.daemon import queue
 from engine.daemon.memory import Budget
 from engine.daemon.queue import Plan, QueueRunner, choose_output
-from engine.errors import NotFound, StorageUnusable, WorkerDied, WorkerStopped
+from engine.errors import DeviceTaken, NotFound, StorageUnusable, WorkerDied, WorkerStopped
 from engine.jobs.store import JobStore
 from engine.wire import Job, JobSpec, JobState
 from engine.worker.channel import JobEnded, RunJob
@@ -274,3 +274,12 @@ async def test_what_was_read_ahead_before_a_jobs_end_may_be_read_again_after_it(
     wanted = [name for name, _ in world.wanted]
     between = wanted[wanted.index("same") : len(wanted) - wanted[::-1].index("same")]
     assert between == ["same", None, "same"]
+
+
+async def test_a_job_whose_device_is_taken_from_under_it_runs_again_after(world: World) -> None:
+    taken = [DeviceTaken("GPU 0 is being reset")]
+    world.supervisor.answers["a"] = lambda job: taken.pop() if taken else failed(job, "work_failed")
+    job_id = world.submit("a")
+    async with world.running():
+        job = await world.until(job_id, "failed")
+    assert (job.attempt, job.error) == (2, "work_failed happened")

@@ -398,11 +398,21 @@ def test_holders_are_found_by_their_open_file_and_by_the_drivers_list(tmp_path: 
         (43, "/dev/nvidia3"),
     ):
         tree.add(pid, files=(target,))
-    listed = (DeviceProcess(pid=777, bytes=5, user="eve", name="far"),)
+    listed = (
+        DeviceProcess(pid=777, bytes=5, user="eve", name="far"),
+        DeviceProcess(pid=778, bytes=5, user="eve", start_time=1.0),  # has ended since
+        DeviceProcess(pid=51, bytes=5, user="eve", start_time=1.0),  # and its number is another's
+        DeviceProcess(pid=52, bytes=5, user="eve", start_time=100.0),
+    )
     found = find_holders(BUS_ID, listed, {"daemon": 40, "worker": 43}, proc=tree.proc)
     assert found.minor == 3
-    assert {holder.pid: holder.ours for holder in found.known} == {43: "worker", 50: None, 777: None}
-    assert [holder.pid for holder in found.foreign] == [50, 777]
+    assert {holder.pid: holder.ours for holder in found.known} == {
+        43: "worker",
+        50: None,
+        52: None,
+        777: None,
+    }
+    assert [holder.pid for holder in found.foreign] == [50, 52, 777]
     anywhere = find_holders(None, (), {}, proc=tree.proc)
     assert {holder.pid for holder in anywhere.known} == {43, 50, 51}
 
