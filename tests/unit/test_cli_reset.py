@@ -55,9 +55,14 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.parametrize(
     "options", [[], ["--yes"], ["--confirm", "3"], ["--yes", "--confirm", "0"]], ids=" ".join
 )
-def test_without_a_terminal_yes_and_the_index_are_both_needed(engine: StandIn, options: list[str]) -> None:
+def test_without_a_terminal_yes_and_the_index_are_both_needed(
+    engine: StandIn, options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["reset", "3", *options]) == 2
     assert asked(engine) == []
+    said = capsys.readouterr().err
+    assert ("--yes alone resets nothing" in said) is (options == ["--yes"])
+    assert "3" in said
 
 
 def test_confirmed_by_its_index_it_is_done_and_all_is_told(

@@ -81,20 +81,26 @@ class Rig:
         self.held: list[str] = []
         self.holders: list[Holders] = [Holders(known=(), hidden=0, minor=3)]
         self.platform: Any = "bare"
+        self.lists: list[list[int]] = []
+        """Whom the driver's lists named at each look for holders."""
         own: Any = self.own
         self.reset = Reset(
             ResetProgram(str(self.program.path), helper=tmp_path / "helper", is_root=False),
             own,
             self.audit,
             helper=tmp_path / "helper",
-            listed=lambda device_id: (),
+            listed=lambda device_id: (DeviceProcess(pid=11, bytes=5, ours="worker"),),
             issue=self._issue,
             stepped=lambda action, target, step: self.steps.append(step),
             hold_queue=self.held.append,
             platform=lambda: self.platform,
             timeout_s=30.0,
-            holders=lambda *_: self.holders.pop(0) if len(self.holders) > 1 else self.holders[0],
+            holders=self._look,
         )
+
+    def _look(self, bus_id: str, listed: tuple[DeviceProcess, ...], ours: dict[str, int]) -> Holders:
+        self.lists.append([process.pid for process in listed])
+        return self.holders.pop(0) if len(self.holders) > 1 else self.holders[0]
 
     def _issue(self, receipt: Receipt) -> Receipt:
         self.issued.append(receipt)
@@ -156,6 +162,7 @@ async def test_a_reset_ends_ours_first_saves_and_restores_persistence_and_looks_
     assert [list(command[1:]) for command in plan.commands] == rig.program.deeds()
     assert rig.program.state["gpu"]["persistence_mode"] == "Enabled"
     assert rig.own.did == ["device taken", "ended", "back", "device given"]
+    assert rig.lists[-1] == []  # the driver's lists are from before our own ended, and name them still
     assert (receipt.expected_bytes, receipt.returned_bytes) == (40 * 2**30, 40 * 2**30 - 2**20)
     assert receipt.proof == "device-delta" and receipt.proof_reason
     assert f"said: GPU {BUS_ID} was successfully reset." in receipt.notes
