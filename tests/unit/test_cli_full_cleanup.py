@@ -249,9 +249,13 @@ def test_a_video_that_is_not_there_is_told(
     assert main(["open", "41"]) == 4 and "no video: it is queued" in capsys.readouterr().err
 
 
-def test_without_a_job_it_is_the_folder(engine: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_job_it_is_the_folder(
+    engine: StandIn, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSH_CONNECTION", "10.0.0.9 50000 10.0.0.1 22")
     assert main(["open", "--json"]) == 0
-    assert printed(capsys)["path"] == STATUS.engine.output_dir
+    told = printed(capsys)
+    assert told["path"] == STATUS.engine.output_dir and told["copy"].startswith("scp -r ")
 
 
 def test_view_says_to_which_engine_it_attaches(

@@ -35,12 +35,14 @@ def open_(job_id: int | None, only_print: bool, json: bool) -> None:
     else:
         path = _video_of(client.job(job_id))
     if json:
-        session.show({"path": str(path), "copy": copy_command(path, os.environ)}, lambda: [])
+        session.show(
+            {"path": str(path), "copy": copy_command(path, os.environ, folder=job_id is None)}, lambda: []
+        )
         return
     say_path(path)
     if not only_print and has_display(os.environ) and (opener := shutil.which(OPENER)):
         _open(opener, path)
-    elif command := copy_command(path, os.environ):
+    elif command := copy_command(path, os.environ, folder=job_id is None):
         say(command)
 
 
@@ -79,7 +81,7 @@ def has_display(environ: Mapping[str, str]) -> bool:
     return not remote and bool(environ.get("DISPLAY") or environ.get("WAYLAND_DISPLAY"))
 
 
-def copy_command(path: Path, environ: Mapping[str, str]) -> str | None:
+def copy_command(path: Path, environ: Mapping[str, str], *, folder: bool) -> str | None:
     """What fetches `path` to the machine that a person came from over SSH; None where nobody did."""
     fields = environ.get("SSH_CONNECTION", "").split()
     if len(fields) != 4:
@@ -88,13 +90,11 @@ def copy_command(path: Path, environ: Mapping[str, str]) -> str | None:
     host, port = fields[2], fields[3]
     host = f"[{host}]" if ":" in host else host
     named = f"{user_name()}@{host}:{path}"
-    flags = ("-r ",) if path.is_dir() else ()
+    whole = "-r " if folder else ""
     on = "" if port == "22" else f"-P {port} "
-    return f"scp {''.join(flags)}{on}{shlex.quote(named)} .    # on your own machine; here it is {_host()}"
-
-
-def _host() -> str:
-    return socket.gethostname()
+    return (
+        f"scp {whole}{on}{shlex.quote(named)} .    # on your own machine; here it is {socket.gethostname()}"
+    )
 
 
 def _open(opener: str, path: Path) -> None:
