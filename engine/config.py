@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import shlex
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,8 +59,19 @@ class EngineConfig:
     """What the embeddings of earlier prompts may take on disk; 0 keeps none."""
     reset_program: str | None = None
     """What is run in nvidia-smi's place to reset a GPU, as this user; None: nvidia-smi, as root."""
+    pressure_warn: float = 0.85
+    """Share of the device's or the host's memory, in use or predicted, from which everybody is told."""
+    pressure_act: float = 0.95
+    """The share from which something should go now."""
+    pressure_drop: Literal["none", "cache", "idle"] = "none"
+    """What goes unasked where the device's use reaches `pressure_act`: the cache, or idle components too."""
 
     def __post_init__(self) -> None:
+        if not 0 < self.pressure_warn <= self.pressure_act <= 1:
+            raise ValueError(
+                "engine.pressure_warn must be above 0 and not above engine.pressure_act, which is at most 1; "
+                f"got {self.pressure_warn:g} and {self.pressure_act:g}"
+            )
         for name, least in (
             ("keep_free_bytes", 0),
             ("max_prompt_chars", 1),
@@ -87,14 +99,57 @@ class ConsoleConfig:
     language: str = "auto"
     """`en`, `zh_CN`, or `auto` from LC_MESSAGES."""
     mouse: bool = True
+    notify: Literal["off", "bell", "osc9", "osc777", "auto"] = "auto"
+    """How the terminal is told of a job's end: a bell, or a notice of the terminal's own."""
+    notify_when: Literal["blurred", "always"] = "blurred"
+    """`blurred`: only while the terminal says that it has not the focus."""
     keys: dict[str, str] = dataclasses.field(default_factory=dict)
     """Action id to key."""
+
+
+NotifyKind = Literal["done", "failed", "oom", "unseen", "queue_empty", "pressure"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NotifyConfig:
+    """Section `[notify]`: a command that the engine runs to tell of what happened. Read with `[engine]`."""
+
+    command: str | tuple[str, ...] = ()
+    """Program and arguments, or both in one string as a shell would split them; no shell runs it. Empty:
+    nobody is told."""
+    on: tuple[NotifyKind, ...] = ("done", "failed", "oom", "unseen", "queue_empty", "pressure")
+    min_interval_s: float = 10.0
+    """Between two of one kind; what comes sooner is told together after it."""
+    timeout_s: float = 10.0
+    """The command is ended after it."""
+
+    def __post_init__(self) -> None:
+        try:
+            words = self.argv
+        except ValueError as error:
+            raise ValueError(f"notify.command cannot be split into words: {error}") from error
+        if any("\0" in word for word in words) or (words and not words[0]):
+            raise ValueError(f"notify.command names no program: {self.command!r}")
+        if not 0 <= self.min_interval_s <= 86400:
+            raise ValueError(f"notify.min_interval_s must be 0 to 86400, got {self.min_interval_s:g}")
+        if not 0 < self.timeout_s <= 600:
+            raise ValueError(f"notify.timeout_s must be above 0 and at most 600, got {self.timeout_s:g}")
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        """Program and arguments; empty where nobody is to be told."""
+        return tuple(shlex.split(self.command)) if isinstance(self.command, str) else self.command
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Config:
     engine: EngineConfig = EngineConfig()
     console: ConsoleConfig = ConsoleConfig()
+    notify: NotifyConfig = NotifyConfig()
+
+
+SECTIONS_OF = {"engine": ("engine", "notify"), "console": ("console",)}
+"""What the engine reads, and what the console does."""
 
 
 def load_config(path: Path, environ: dict[str, str] | None = None, *, section: str | None = None) -> Config:
@@ -111,18 +166,20 @@ def load_config(path: Path, environ: dict[str, str] | None = None, *, section: s
         tables = tomllib.loads(path.read_text("utf-8")) if path.exists() else {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InvalidRequest(f"{path} cannot be read: {error}") from error
+    read = ("engine", "console", "notify") if section is None else SECTIONS_OF[section]
     if section is not None:
-        tables = {name: table for name, table in tables.items() if name == section}
+        tables = {name: table for name, table in tables.items() if name in read}
     _refuse_unknown(tables, Config, str(path), "")
     variables: dict[str, str] = {}
     for name, value in env.items():
         if name.startswith(ENV_PREFIX) and name not in NOT_SETTINGS:
             table, _, key = name.removeprefix(ENV_PREFIX).lower().partition("_")
-            if table in ("engine", "console") and section in (None, table):
+            if table in read:
                 tables.setdefault(table, {})[key] = value
                 variables[f"{table}.{key}"] = name
     _refuse_unknown(tables, Config, "the environment", "")
     _read_sizes(tables)
+    _read_lists(tables)
     try:
         return msgspec.convert(tables, Config, strict=False)
     except (msgspec.ValidationError, ValueError) as error:
@@ -149,6 +206,13 @@ def _read_sizes(tables: dict[str, Any]) -> None:
                     table[key] = parse_size(value)
                 except ValueError as error:
                     raise InvalidRequest(f"{section}.{key} in the settings: {error}") from error
+
+
+def _read_lists(tables: dict[str, Any]) -> None:
+    """Put a list where a variable has its words between commas."""
+    notify = tables.get("notify", {})
+    if isinstance(notify.get("on"), str):
+        notify["on"] = [word for word in re.split(r"[,\s]+", notify["on"]) if word]
 
 
 def _refuse_unknown(table: Any, model: Any, source: str, prefix: str) -> None:

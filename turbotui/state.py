@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from engine.wire import (
         ActionProgressed,
+        Background,
         DeviceStatus,
         EngineStatus,
         Event,
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
         Job,
         LogLine,
         ModelStatus,
+        Pressure,
         Receipt,
         WorkerStatus,
     )
@@ -94,6 +96,8 @@ class ConsoleState:
     steps: tuple[ActionProgressed, ...] = ()
     """The steps so far of an action that has no receipt yet."""
     marks: tuple[Mark, ...] = ()
+    background: Background | None = None
+    pressure: tuple[Pressure, ...] = ()
     goodbye: str | None = None
 
     @property
@@ -196,6 +200,8 @@ def _reduce_wire(state: ConsoleState, event: Event, wall: float, monotonic: floa
                 workers=status.workers,
                 devices=status.devices,
                 models=status.models,
+                background=status.background,
+                pressure=status.pressure,
                 jobs=_in_order(list(jobs)),
                 log=log[-LOG_LINES:],
                 receipt=receipt,
@@ -203,6 +209,10 @@ def _reduce_wire(state: ConsoleState, event: Event, wall: float, monotonic: floa
                 marks=_marked(state.marks, found),
                 goodbye=None,
             )
+        case wire.BackgroundChanged(background=background):
+            return replace(state, background=background)
+        case wire.PressureChanged(pressure=pressure):
+            return replace(state, pressure=pressure)
         case wire.Goodbye(reason=reason):
             return replace(state, goodbye=reason)
         case wire.Heartbeat() | wire.FindingsChanged():  # the log has a line of its own

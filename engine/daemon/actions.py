@@ -30,6 +30,7 @@ from engine.errors import NotFound, NotNow
 from engine.models.model import Model
 from engine.wire import Receipt, ReceiptAction
 from engine.worker.channel import (
+    FREED,
     DropWarm,
     Free,
     ToWorker,
@@ -84,15 +85,15 @@ class Actions:
             expected=lambda: self._supervisor.residents.resident_bytes(model, component),
         )
 
-    async def free(self) -> Receipt:
-        """Give back the allocator's cache and idle components."""
+    async def free(self, *, idle: bool = True) -> Receipt:
+        """Give back the allocator's cache and, where `idle`, the components that nobody uses."""
         if self._supervisor.worker is None:
-            return self._supervisor.issue(nothing_to_do("free", "cache and idle components"))
+            return self._supervisor.issue(nothing_to_do("free", FREED[idle]))
         return await self._give_back(
             "free",
-            "cache and idle components",
-            lambda action_id: Free(action_id=action_id),
-            expected=self._supervisor.residents.resident_bytes,
+            FREED[idle],
+            lambda action_id: Free(action_id=action_id, idle=idle),
+            expected=lambda: self._supervisor.residents.resident_bytes() if idle else 0,
         )
 
     async def _give_back(

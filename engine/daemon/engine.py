@@ -25,6 +25,7 @@ from engine.daemon.lock import EngineLock
 from engine.daemon.logbook import LogBook
 from engine.daemon.memory import MemoryView
 from engine.daemon.nursery import Nursery
+from engine.daemon.overview import Overview
 from engine.daemon.own_processes import OwnProcesses
 from engine.daemon.planner import Planner
 from engine.daemon.probe import Probe
@@ -220,6 +221,19 @@ class Engine:
         )
         prompts = KeptPrompts(EmbeddingStore(paths.embeddings, self._config.embedding_cache_bytes))
         self.planner = Planner(self.catalog, self.supervisor, self.memory, prompts, self._config)
+        self.overview = Overview(
+            self._config,
+            memory=self.memory,
+            supervisor=self.supervisor,
+            queue=self.queue,
+            store=self.store,
+            actions=self.actions,
+            embeddings=EmbeddingStore(paths.embeddings, self._config.embedding_cache_bytes),
+            logbook=self.logbook,
+            publish=self.hub.publish,
+            models=self.models,
+        )
+        self.hub.listen(self.overview.heard)
         self._demo: asyncio.Task[None] | None = None
         self._scanning = asyncio.Lock()
         self._background: set[asyncio.Task[None]] = set()
@@ -311,6 +325,7 @@ class Engine:
         self.supervisor.look_after()
         self._act_unasked()
         self.checks.look_around(watched=self.hub.watched)
+        self.overview.look()
         if self.store.count_waiting():
             self.queue.wake()
         if self._state == "stopping" and self.queue.running is None:
@@ -390,6 +405,8 @@ class Engine:
             devices=self.memory.statuses(),
             models=self.models(),
             host=self.memory.host_status(registered_bytes=self.supervisor.registered_bytes),
+            background=self.overview.background(),
+            pressure=self.overview.pressure,
         )
 
     def snapshot(self) -> Snapshot:

@@ -83,6 +83,11 @@ class EventHub:
         self._seq = 0
         self._subscribers: set[Subscriber] = set()
         self._goodbye: Goodbye | None = None
+        self._listeners: list[Callable[[Event], None]] = []
+
+    def listen(self, listener: Callable[[Event], None]) -> None:
+        """Let a part of the engine hear every event as it is published; it must not raise."""
+        self._listeners.append(listener)
 
     @property
     def watched(self) -> bool:
@@ -91,6 +96,8 @@ class EventHub:
 
     def publish(self, event: Event) -> None:
         self._seq += 1
+        for listener in self._listeners:
+            listener(event)
         if not self._subscribers:
             return
         frame = encode_sse(self._seq, event)

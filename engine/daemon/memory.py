@@ -156,6 +156,17 @@ class MemoryView:
     def heard_host(self) -> bool:
         return self._host is not None
 
+    def used_at(self, peak_bytes: int) -> int | None:
+        """What would be in use on the device if all of ours went and then a job took `peak_bytes`.
+
+        A worker's context counts as in use; None before the first reading.
+        """
+        if self.device_id == "cpu":
+            host = self._host
+            return None if host is None else host.total_bytes - self._cpu_room(host)[0] + peak_bytes
+        reading = self._readings.get(self.device_id or "")
+        return None if reading is None else reading.total_bytes - self._gpu_room(reading)[0] + peak_bytes
+
     def statuses(self) -> tuple[DeviceStatus, ...]:
         """Every device, each with the age of its reading."""
         host_at = self._host.taken_at if self._host is not None else None
@@ -228,25 +239,35 @@ class MemoryView:
     # ----------------------------------------------------------------- arithmetic
 
     def _cpu_budget(self) -> Budget | None:
-        host, worker = self._host, self._worker
+        host = self._host
         if host is None:
             return None
-        baseline = worker.ready.baseline_rss_bytes if worker and worker.ready else 0
-        ours = max(0, host.rss_bytes.get(worker.pid, 0) - baseline) if worker else 0
-        others = max(0, host.total_bytes - host.available_bytes - ours - baseline)
+        room, baseline = self._cpu_room(host)
+        others = max(0, host.total_bytes - room - baseline)
         return self._limited(
-            host.available_bytes + ours,
-            host.total_bytes - baseline,
-            f"others on this host hold {size_text(others)}",
+            room, host.total_bytes - baseline, f"others on this host hold {size_text(others)}"
         )
 
-    def _gpu_budget(self, reading: DeviceReading) -> Budget:
+    def _cpu_room(self, host: HostReading) -> tuple[int, int]:
+        """What the worker could hold beside everybody else, and what a fresh one holds."""
+        worker = self._worker
+        baseline = worker.ready.baseline_rss_bytes if worker and worker.ready else 0
+        ours = max(0, host.rss_bytes.get(worker.pid, 0) - baseline) if worker else 0
+        return host.available_bytes + ours, baseline
+
+    def _gpu_room(self, reading: DeviceReading) -> tuple[int, int]:
+        """What the worker could hold beside everybody else and its own context, and that context."""
         worker = self._worker
         held = 0
         if worker is not None and worker.device_id == reading.device_id:
             held = self.process_bytes(worker.pid, reading.device_id) or self._counted(worker)
         # Also before there is a worker: the first job brings its context along.
         context = CONTEXT_GUESS_BYTES if self._context_bytes is None else self._context_bytes
+        return reading.free_bytes + held - context, context
+
+    def _gpu_budget(self, reading: DeviceReading) -> Budget:
+        worker = self._worker
+        room, context = self._gpu_room(reading)
         reserve = 0 if reading.reserved_inside_used else (reading.reserved_bytes or 0)
         neighbours = [
             f"{process.user or '?'} {process.pid} {size_text(process.bytes)}"
@@ -254,7 +275,7 @@ class MemoryView:
             if process.bytes and (worker is None or process.pid != worker.pid)
         ]
         return self._limited(
-            reading.free_bytes + held - context,
+            room,
             reading.total_bytes - reserve - context,
             ", ".join(neighbours) or "nobody that we can see holds the rest",
         )

@@ -108,6 +108,12 @@ class JobStore:
         with self._tables.read():
             return self._tables.count_waiting()
 
+    def count_by_state(self) -> dict[str, int]:
+        """How many jobs are kept in each state that any is in."""
+        with self._tables.read():
+            found = self._tables.all("SELECT state, count(*) AS n FROM jobs GROUP BY state")
+        return {str(row["state"]): int(row["n"]) for row in found}
+
     # ----------------------------------------------------------------- asking for work
 
     def submit(self, spec: JobSpec, expected_peak_bytes: int | None = None) -> Job:

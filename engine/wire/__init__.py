@@ -16,6 +16,7 @@ from engine.wire.events import (
     EVENT_NAMES,
     EVENT_TYPES,
     ActionProgressed,
+    BackgroundChanged,
     EngineChanged,
     Event,
     EventFrame,
@@ -28,6 +29,7 @@ from engine.wire.events import (
     LogLine,
     MemorySampled,
     ModelsChanged,
+    PressureChanged,
     ReceiptIssued,
     Snapshot,
 )
@@ -70,6 +72,16 @@ from engine.wire.models import (
     VaePrecision,
 )
 from engine.wire.outputs import OutputList, OutputPart, OutputVideo, PruneRequest, PruneResult
+from engine.wire.overview import (
+    Background,
+    BackgroundCache,
+    BackgroundComponent,
+    BackgroundModel,
+    Growth,
+    Pressure,
+    PressureLevel,
+    PressureOffer,
+)
 from engine.wire.receipts import Explanation, PlanAction, PlanStep, Proof, Receipt, ReceiptAction, ReceiptStep
 from engine.wire.requests import (
     CacheCleared,
@@ -104,6 +116,11 @@ __all__ = [
     "TERMINAL_STATES",
     "WIRE_VERSION",
     "ActionProgressed",
+    "Background",
+    "BackgroundCache",
+    "BackgroundChanged",
+    "BackgroundComponent",
+    "BackgroundModel",
     "Balance",
     "BalancePart",
     "CacheCleared",
@@ -130,6 +147,7 @@ __all__ = [
     "FullCleanupPlan",
     "FullCleanupRequest",
     "Goodbye",
+    "Growth",
     "Heartbeat",
     "Hello",
     "HistoryColumn",
@@ -162,6 +180,10 @@ __all__ = [
     "PartKind",
     "PlanAction",
     "PlanStep",
+    "Pressure",
+    "PressureChanged",
+    "PressureLevel",
+    "PressureOffer",
     "Proof",
     "PruneRequest",
     "PruneResult",

@@ -10,6 +10,7 @@ from engine.wire.findings import CheckReport
 from engine.wire.jobs import Job
 from engine.wire.memory import DeviceStatus
 from engine.wire.models import ModelStatus
+from engine.wire.overview import Background, Pressure
 from engine.wire.receipts import Receipt, ReceiptStep
 from engine.wire.status import EngineStatus, Status, WorkerStatus
 
@@ -86,6 +87,20 @@ class ReceiptIssued(Wire):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class BackgroundChanged(Wire):
+    """Something came to the device or left it, and has settled."""
+
+    background: Background
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PressureChanged(Wire):
+    """A level changed; while there is pressure, its figures too, at most once a second."""
+
+    pressure: tuple[Pressure, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Logged(Wire):
     line: LogLine
 
@@ -118,6 +133,8 @@ Event: TypeAlias = (
     | JobsReordered
     | ActionProgressed
     | ReceiptIssued
+    | BackgroundChanged
+    | PressureChanged
     | Logged
     | FindingsChanged
     | Heartbeat
@@ -133,6 +150,8 @@ EVENT_TYPES: dict[str, type[Event]] = {
     "order": JobsReordered,
     "action": ActionProgressed,
     "receipt": ReceiptIssued,
+    "background": BackgroundChanged,
+    "pressure": PressureChanged,
     "log": Logged,
     "findings": FindingsChanged,
     "heartbeat": Heartbeat,

@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 from engine.wire.base import Wire
 from engine.wire.memory import DeviceStatus, HostStatus
 from engine.wire.models import ModelStatus
+from engine.wire.overview import Background, Pressure
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,3 +133,7 @@ class Status(Wire):
     models: tuple[ModelStatus, ...]
     host: HostStatus | None = None
     """None before the first reading."""
+    background: Background | None = None
+    """Of the device in use."""
+    pressure: tuple[Pressure, ...] = ()
+    """Of the device in use, and of the host's memory beside a GPU; empty before a reading."""

@@ -146,6 +146,12 @@ class Free(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Give back the allocator's cache and idle components, also in a job; answered by ActionEnded."""
 
     action_id: int
+    idle: bool = True
+    """False: the cache alone."""
+
+
+FREED = {True: "cache and idle components", False: "cache"}
+"""What a Free names in its receipt, by its `idle`."""
 
 
 class Count(msgspec.Struct, frozen=True, kw_only=True, tag=True):

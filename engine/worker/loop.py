@@ -27,6 +27,7 @@ from engine.wire import Receipt, ReceiptAction
 from engine.worker.allocator import apply_allocator, read_allocator
 from engine.worker.backend import Backend, open_backend
 from engine.worker.channel import (
+    FREED,
     ActionEnded,
     ActionStepped,
     CancelAction,
@@ -343,7 +344,8 @@ class Worker:
                 unload = partial(self._store.unload, message.model, message.component)
                 self._answer(message.action_id, "unload", message.model or "everything", unload)
             else:
-                self._answer(message.action_id, "free", "cache and idle components", self._store.free)
+                free = partial(self._store.free, idle=message.idle)
+                self._answer(message.action_id, "free", FREED[message.idle], free)
 
     def _switch(self, message: SwitchTo) -> None:
         action_id = message.action_id

@@ -20,7 +20,7 @@ from engine.planning.residency import Needed, Resident, Stage, plan_stage, swaps
 from engine.wire import Receipt, ReceiptStep, Residency, VaePrecision
 from engine.worker.backend import Backend
 from engine.worker.cancels import Cancels
-from engine.worker.channel import ComponentChanged, ModelFiles
+from engine.worker.channel import FREED, ComponentChanged, ModelFiles
 from engine.worker.components import Component, Model, component_named, open_model, reopen_changed
 from engine.worker.mover import Moved, Mover, ignore_moved
 from engine.worker.restoring import restore_all
@@ -351,10 +351,10 @@ class ComponentStore:
         with self._lock:
             return self._mover.answer("unload", target, unload)
 
-    def free(self) -> Receipt:
-        """Give back the allocator's cache and every component that is not in use; also in a job."""
+    def free(self, *, idle: bool = True) -> Receipt:
+        """Give back the allocator's cache and, where `idle`, what is not in use; also in a job."""
         with self._lock:
-            return self._mover.give_back("free", "cache and idle components", self._mover.idle())
+            return self._mover.give_back("free", FREED[idle], self._mover.idle() if idle else ())
 
     def switch(
         self,

@@ -96,3 +96,44 @@ def test_the_engine_does_not_mind_a_mistake_in_the_consoles_section(tmp_path: Pa
 
 def test_a_home_of_ones_own_is_no_setting(tmp_path: Path) -> None:
     assert load(tmp_path, "", TURBOTUI_HOME="/x") == Config()
+
+
+def test_thresholds_of_pressure_are_shares_in_their_order(tmp_path: Path) -> None:
+    engine = load(tmp_path, "[engine]\npressure_warn = 0.7\npressure_drop = 'idle'").engine
+    assert (engine.pressure_warn, engine.pressure_act, engine.pressure_drop) == (0.7, 0.95, "idle")
+    for text in ("pressure_warn = 0.96", "pressure_act = 1.1", "pressure_warn = 0", "pressure_drop = 'all'"):
+        with pytest.raises(InvalidRequest, match="pressure"):
+            load(tmp_path, f"[engine]\n{text}")
+
+
+def test_a_command_may_be_a_list_or_what_a_shell_would_split(tmp_path: Path) -> None:
+    for text in ("['tell', 'two words']", "\"tell 'two words'\""):
+        assert load(tmp_path, f"[notify]\ncommand = {text}").notify.argv == ("tell", "two words")
+    assert load(tmp_path, "").notify.argv == ()
+    variables = {"TURBOTUI_NOTIFY_COMMAND": "tell me", "TURBOTUI_NOTIFY_ON": "done, oom"}
+    notify = load(tmp_path, "", **variables).notify
+    assert (notify.argv, notify.on) == (("tell", "me"), ("done", "oom"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'command = "it\'s"',
+        "command = ['']",
+        "on = ['dune']",
+        "timeout_s = 0",
+        "min_interval_s = -1",
+        "of = []",
+    ],
+)
+def test_what_is_wrong_about_notify_is_refused_by_name(tmp_path: Path, text: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"notify.{text.split()[0]}"):
+        load(tmp_path, f"[notify]\n{text}")
+
+
+def test_the_engine_reads_its_notify_section_and_not_the_consoles(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text("[notify]\ncommand = 'tell'\n[console]\nnotify = 'loud'")
+    assert load_config(path, {}, section="engine").notify.argv == ("tell",)
+    with pytest.raises(InvalidRequest, match=r"console\.notify"):
+        load_config(path, {}, section="console")

@@ -14,6 +14,7 @@ from engine.wire import (
     Logged,
     LogLine,
     NurseryStatus,
+    Pressure,
     Snapshot,
     Status,
     WorkerStatus,
@@ -97,6 +98,9 @@ def _log_text(line: LogLine) -> str:
 
 def _status_lines(status: Status) -> Iterable[str]:
     engine = status.engine
+    if status.background is not None:
+        yield from status.background.lines
+        yield ""
     rows = [
         ["engine", f"{engine.state}, pid {engine.pid}, up {seconds(engine.uptime_s)}, build {engine.build}"],
         ["", f"home {engine.home}, socket {engine.socket}"],
@@ -118,12 +122,13 @@ def _status_lines(status: Status) -> Iterable[str]:
         rows.append(["host", _host_text(status.host)])
     for device in status.devices:
         rows += _device_rows(device)
+    rows += [row for pressure in status.pressure for row in _pressure_rows(pressure)]
     for model in status.models:
         if model.active:
             resident = [part for part in model.components if part.state == "resident"]
             size = bytes_text(sum(part.bytes for part in resident))
             rows.append(["model", f"{model.name}: {size} of {bytes_text(model.bytes)} on the device"])
-    return table(rows)
+    yield from table(rows)
 
 
 def _host_text(host: HostStatus) -> str:
@@ -160,6 +165,16 @@ def _worker_rows(worker: WorkerStatus) -> list[list[str]]:
         rate = f", registered at {bytes_text(round(worker.warm_rate))}/s" if worker.warm_rate else ""
         rows.append(["warm", f"{bytes_text(worker.warm_bytes)} of weight files in host memory{rate}"])
     return rows
+
+
+def _pressure_rows(pressure: Pressure) -> list[list[str]]:
+    if pressure.level == "none":
+        return []
+    going = (
+        ["", f"{bytes_text(offer.bytes):>9} {offer.target} can go: {offer.command}"]
+        for offer in pressure.offers
+    )
+    return [["pressure", f"{pressure.level}: {pressure.why}"], *going]
 
 
 def _device_rows(device: DeviceStatus) -> list[list[str]]:

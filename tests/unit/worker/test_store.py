@@ -223,6 +223,15 @@ def test_free_gives_back_all_that_is_idle(store: ComponentStore, files: Files) -
     assert (receipt.action, receipt.expected_bytes) == ("free", _bytes(small))
 
 
+def test_free_of_the_cache_alone_leaves_what_is_idle(store: ComponentStore, files: Files) -> None:
+    small = store.open(files(SMALL))
+    with _lease(store, small, "vae"):
+        pass
+    receipt = store.free(idle=False)
+    assert set(store.weights()) == {f"{SMALL}/vae"}
+    assert (receipt.action, receipt.target, receipt.expected_bytes) == ("free", "cache", 0)
+
+
 def test_a_switch_leaves_the_target_and_nothing_else(store: ComponentStore, files: Files) -> None:
     small = store.open(files(SMALL))
     with _lease(store, small, "text", "dit", "vae"):
