@@ -24,6 +24,7 @@ from engine.daemon.kill import Kill
 from engine.daemon.lock import EngineLock
 from engine.daemon.logbook import LogBook
 from engine.daemon.memory import MemoryView
+from engine.daemon.notify import Notifier
 from engine.daemon.nursery import Nursery
 from engine.daemon.overview import Overview
 from engine.daemon.own_processes import OwnProcesses
@@ -39,6 +40,7 @@ from engine.daemon.reset_helper import HELPER
 from engine.daemon.reset_program import ResetProgram
 from engine.daemon.server import SocketServer
 from engine.daemon.supervisor import Supervisor
+from engine.daemon.telling import Telling
 from engine.daemon.tenants import Tenants
 from engine.daemon.threads import in_thread
 from engine.daemon.victims import Victims
@@ -234,6 +236,19 @@ class Engine:
             models=self.models,
         )
         self.hub.listen(self.overview.heard)
+        self._notifier = Notifier(
+            config.notify,
+            cwd=str(paths.state),
+            environ=environ,
+            on_failure=lambda text: self.logbook.write("notify", f"nobody was told: {text}", level="warning"),
+        )
+        self._telling = Telling(
+            self._notifier,
+            self.logbook,
+            devices=self.memory.statuses,
+            is_idle=lambda: self.queue.running is None and not self.store.count_waiting(),
+        )
+        self.hub.listen(self._telling.heard)
         self._demo: asyncio.Task[None] | None = None
         self._scanning = asyncio.Lock()
         self._background: set[asyncio.Task[None]] = set()
@@ -290,6 +305,7 @@ class Engine:
         self.hub.close("the engine was stopped")
         self.nursery.stop()
         await self.probe.stop()
+        await in_thread(self._notifier.close, name="notify-close")
 
     def _recover(self) -> None:
         """Settle what an engine before this one left running."""
@@ -325,7 +341,9 @@ class Engine:
         self.supervisor.look_after()
         self._act_unasked()
         self.checks.look_around(watched=self.hub.watched)
-        self.overview.look()
+        if self.catalog.scanned:  # the first look at the disk may take its time, and is not made here
+            self.overview.look()
+        self._telling.look()
         if self.store.count_waiting():
             self.queue.wake()
         if self._state == "stopping" and self.queue.running is None:

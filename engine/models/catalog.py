@@ -60,6 +60,11 @@ class Catalog:
         self._models: tuple[Model, ...] = ()
         self._scanned = False
 
+    @property
+    def scanned(self) -> bool:
+        """Whether `models` answers without a look at the disk."""
+        return self._scanned
+
     def rescan(self) -> bool:
         """Look at the disk again; True when anything about any model changed."""
         return self.apply(self.scan())
