@@ -107,6 +107,7 @@ for _command in (
     explain.explain,
     cache.cache,
     watch.status,
+    watch.metrics,
     _group("queue", "The queue as a whole.", watch.resume_queue),
     watch.logs,
     _group(

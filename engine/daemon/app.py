@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from engine.daemon.engine import Engine
 from engine.daemon.openapi import describe_api
-from engine.daemon.routes import checks, full_cleanup, outputs, reset, sampling
+from engine.daemon.routes import checks, full_cleanup, metrics, outputs, reset, sampling
 from engine.daemon.routes.asker import asker_of
 from engine.errors import EngineError, InvalidRequest, NotFound
 from engine.wire import (
@@ -76,6 +76,7 @@ def create_app(engine: Engine) -> FastAPI:
     reset.add_routes(app, engine)
     full_cleanup.add_routes(app, engine)
     outputs.add_routes(app, engine)
+    metrics.add_routes(app, engine)
     return app
 
 

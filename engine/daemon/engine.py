@@ -24,6 +24,7 @@ from engine.daemon.kill import Kill
 from engine.daemon.lock import EngineLock
 from engine.daemon.logbook import LogBook
 from engine.daemon.memory import MemoryView
+from engine.daemon.metrics import ReceiptTally
 from engine.daemon.notify import Notifier
 from engine.daemon.nursery import Nursery
 from engine.daemon.overview import Overview
@@ -236,6 +237,8 @@ class Engine:
             models=self.models,
         )
         self.hub.listen(self.overview.heard)
+        self.receipts = ReceiptTally()
+        self.hub.listen(self.receipts.heard)
         self._notifier = Notifier(
             config.notify,
             cwd=str(paths.state),

@@ -196,3 +196,27 @@ def test_a_command_starts_an_engine_that_outlives_it_and_stop_ends_it(
         code = run(spare, folder, "engine", "stop")[0]
     assert code == 0
     assert run(spare, folder, "engine", "stop")[0] == 3
+
+
+def test_the_status_begins_with_the_background_view_and_metrics_agree_with_it(
+    live: LiveEngine, short: JobSpec
+) -> None:
+    assert live.run(short).status == "done"
+
+    def told() -> list[str]:
+        return [line.text for line in live.client.logs(limit=5000) if line.event == "background"]
+
+    wait_for(lambda: any("wan-demo-small (" in text for text in told()), 5, "the background's line")
+    background = live.status().background
+    assert background is not None and background.device_id == "cpu"
+    assert background.used_bytes and background.lines[1].startswith("Active models: wan-demo-small (")
+    loaded = {part.name for part in background.models[0].components if part.state == "resident"}
+    assert loaded and all(f"{name} loaded" in background.lines[1] for name in loaded)
+    lines = told()
+    assert len(lines) % 3 == 0 and lines[-3].startswith("Host memory") and lines[-1].startswith("Cache")
+
+    page = live.client.metrics()
+    done = len([job for job in live.client.jobs(all=True) if job.status == "done"])
+    assert f'turbotui_jobs{{state="done"}} {done}\n' in page
+    assert 'turbotui_device_memory_part_bytes{device="cpu",owner="ours",part="weights"' in page
+    assert 'turbotui_pressure_used_ratio{device="cpu"} 0.' in page

@@ -79,6 +79,10 @@ class HttpClient:
         self.socket_path = str(socket_path)
         self.timeout = timeout
 
+    def metrics(self) -> str:
+        """The engine's figures in Prometheus' text format."""
+        return self._exchange("GET", "/metrics", None, self.timeout, accept="text/plain").decode("utf-8")
+
     def hello(self) -> Hello:
         return self._get("/hello", Hello)
 
@@ -253,10 +257,8 @@ class HttpClient:
         return self._call("POST", path, model, body, timeout or self.timeout)
 
     def _call(self, method: str, path: str, model: type[Answer], body: object, timeout: float) -> Answer:
-        headers = {"Accept": "application/json"}
         data = None
         if body is not None:
-            headers["Content-Type"] = "application/json"
             try:
                 data = msgspec.json.encode(body)
             except UnicodeEncodeError as error:
@@ -264,6 +266,16 @@ class HttpClient:
                     f"the request holds {error.object[error.start : error.end]!r}, which is no text; "
                     "write it as UTF-8"
                 ) from error
+        content = self._exchange(method, path, data, timeout)
+        return self._decode(f"{method} {path}", content, model)
+
+    def _exchange(
+        self, method: str, path: str, data: bytes | None, timeout: float, *, accept: str = "application/json"
+    ) -> bytes:
+        """The body of a good answer."""
+        headers = {"Accept": accept}
+        if data is not None:
+            headers["Content-Type"] = "application/json"
         connection = UnixConnection(self.socket_path, timeout=timeout)
         try:
             connection.connect()
@@ -272,9 +284,9 @@ class HttpClient:
                 content = connection.read_whole(answer)
                 if not 200 <= answer.status < 300:
                     raise self._error(method, path, answer.status, content)
+                return content
         finally:
             connection.close()
-        return self._decode(f"{method} {path}", content, model)
 
     def _decode(self, what: str, content: bytes, model: type[Answer]) -> Answer:
         key: Any = model  # mypy holds a type[Answer] for unhashable

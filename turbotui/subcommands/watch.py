@@ -20,18 +20,51 @@ from engine.wire import (
     WorkerStatus,
 )
 from turbotui.format import bytes_text, clock, seconds
+from turbotui.subcommands.oneline import show_one_line
 from turbotui.subcommands.output import note, print_json_line, say, table
 from turbotui.subcommands.session import demo_option, json_option, open_session
+from turbotui.subcommands.watching import watch_status
 
 
 @click.command()
+@click.option(
+    "--watch",
+    "watch_s",
+    type=click.FloatRange(0.1, 3600),
+    is_flag=False,
+    flag_value=2.0,
+    metavar="[SECONDS]",
+    help="Show it every so many seconds, 2 unless told, until Ctrl-C; goes on when the engine restarts.",
+)
+@click.option("--oneline", is_flag=True, help="One line for a tmux status line; starts no engine.")
+@click.option("--device", metavar="GPU", help="With --oneline: of which device, by UUID or index.")
+@click.option("--tmux", is_flag=True, help="With --oneline: in tmux's colours, and safe in its formats.")
 @json_option
 @demo_option
-def status(json: bool, demo: bool) -> None:
-    """Show the engine, its workers, every device's memory, and the models."""
+def status(
+    watch_s: float | None, oneline: bool, device: str | None, tmux: bool, json: bool, demo: bool
+) -> None:
+    """Show what the device holds, the engine, its workers, every device's memory, and the models."""
     session = open_session(json=json, demo=demo)
+    if oneline:
+        if watch_s is not None or json:
+            raise click.UsageError("--oneline prints one line once; leave --watch and --json out")
+        show_one_line(session, device=device, tmux=tmux)
+        return
+    if device is not None or tmux:
+        raise click.UsageError("--device and --tmux go with --oneline")
+    if watch_s is not None:
+        watch_status(session, watch_s, status_lines)
+        return
     answer = session.client().status()
-    session.show(answer, lambda: _status_lines(answer))
+    session.show(answer, lambda: status_lines(answer))
+
+
+@click.command()
+def metrics() -> None:
+    """Print the engine's figures as Prometheus reads them; starts no engine."""
+    for line in open_session(json=False).client(start=False).metrics().splitlines():
+        say(line)
 
 
 @click.command("resume")
@@ -96,7 +129,7 @@ def _log_text(line: LogLine) -> str:
     return f"{clock(line.at)} {line.event:<8} {level}{line.text}{job}"
 
 
-def _status_lines(status: Status) -> Iterable[str]:
+def status_lines(status: Status) -> Iterable[str]:
     engine = status.engine
     if status.background is not None:
         yield from status.background.lines
