@@ -28,6 +28,7 @@ from engine.errors import EngineError, InvalidRequest
 from turbotui.actions import ACTIONS, Action, keymap
 from turbotui.link import Link
 from turbotui.messages import CallEnded, StateChanged
+from turbotui.notices import Mode, Notices, When
 from turbotui.screens.dashboard import DashboardScreen
 from turbotui.text import LANGUAGES, choose_language, t, use_language
 from turbotui.theme import (
@@ -74,6 +75,7 @@ class TurboApp(App[None]):
             still runs, and starts another.
         draft_path: Where the unsent job is kept between runs; None keeps it in memory only.
         making_demo: The demo models are about to be made by `start_engine`.
+        notify: How the terminal is told of a job's end, and `notify_when` the person may not look.
         build: This console's own build; an engine of another one is named and a restart offered.
     """
 
@@ -105,6 +107,8 @@ class TurboApp(App[None]):
         draft_path: Path | None = None,
         where: str | None = None,
         build: str | None = None,
+        notify: Mode = "off",
+        notify_when: When = "blurred",
         wall: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -128,6 +132,9 @@ class TurboApp(App[None]):
             start_engine=start_engine,
             wall=wall,
             monotonic=monotonic,
+        )
+        self._notices = Notices(
+            notify, notify_when, environ=os.environ, write=self._to_terminal, monotonic=monotonic
         )
         self._calls: dict[int, Pending] = {}
         self._call_ids = itertools.count(1)
@@ -222,7 +229,13 @@ class TurboApp(App[None]):
             self._greeted = hello
             if self.build is not None and hello.build != self.build:
                 self.say(t("engine.other_build", theirs=hello.build, ours=self.build), "wait")
+        self._notices.look(self.link.state, attentive=self.dashboard.attentive)
         self.dashboard.state_changed()
+
+    def _to_terminal(self, text: str) -> None:
+        """Write what moves no cursor, as Textual writes its own bell: whole, between two pictures."""
+        if self._driver is not None and not self.is_headless:
+            self._driver.write(text)
 
     @property
     def pending(self) -> Pending | None:

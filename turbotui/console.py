@@ -79,6 +79,8 @@ def run_console(paths: Paths, config: ConsoleConfig, *, demo: bool) -> int:
         config_dir=paths.config,
         draft_path=paths.state / "draft.json",
         build=build_id(),
+        notify=config.notify,
+        notify_when=config.notify_when,
     )
     app.run(mouse=config.mouse)
     if app.leaving_line:

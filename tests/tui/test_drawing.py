@@ -149,9 +149,10 @@ def test_history_is_bounded() -> None:
     st.integers(LEAST[0], 260),
     st.integers(LEAST[1], 90),
     st.sampled_from(["history", "models", "queue", "log"]),
+    st.booleans(),
 )
-def test_places_fill_the_terminal_without_overlap(width: int, height: int, tab: str) -> None:
-    places = plan(width, height, tab)
+def test_places_fill_the_terminal_without_overlap(width: int, height: int, tab: str, banner: bool) -> None:
+    places = plan(width, height, tab, banner=banner)
     covered: set[tuple[int, int]] = set()
     for place in places.values():
         cells = {

@@ -28,7 +28,7 @@ def last_minute(scene: str) -> list[Event]:
             balance = scenes.host_balance(NOW, weights=(84 << 20) if second > 20 else 0, live=live_bytes)
             events.append(MemorySampled(device=scenes.host(NOW, balance)))
         return events
-    events = [scenes.busy(NOW)]
+    events = [scenes.pressed(NOW) if scene == "pressed" else scenes.busy(NOW)]
     for second in range(SECONDS):
         live_gib = 3.1 + 2.4 * abs(math.sin(second / 4)) if second > 26 else 0.0
         balance = scenes.gpu_balance(
@@ -83,7 +83,7 @@ def look(
 
 
 @pytest.mark.parametrize("size", [SMALL, WIDE], ids=["80x24", "120x36"])
-@pytest.mark.parametrize("scene", ["gpu", "cpu", "first"])
+@pytest.mark.parametrize("scene", ["gpu", "cpu", "first", "pressed"])
 def test_the_dashboard(look: Callable[..., None], scene: str, size: tuple[int, int]) -> None:
     look(scene, size)
 

@@ -16,6 +16,7 @@ from engine.wire import (
     DeviceStatus,
     EngineStatus,
     Explanation,
+    Growth,
     Heartbeat,
     Job,
     JobChanged,
@@ -29,6 +30,8 @@ from engine.wire import (
     NurseryStatus,
     PlanAction,
     PlanStep,
+    Pressure,
+    PressureOffer,
     QueueStatus,
     Receipt,
     ReceiptStep,
@@ -251,6 +254,23 @@ def busy(now: float) -> Snapshot:
     )
     status = Status(engine=engine(now), workers=(worker,), devices=(gpu(now),), models=gpu_models(now))
     return Snapshot(status=status, jobs=gpu_jobs(now), log=log_lines(now), receipt=receipt(now))
+
+
+def pressed(now: float) -> Snapshot:
+    """The same machine with its memory nearly full, and a neighbour who has just filled it."""
+    pressure = Pressure(
+        device_id=GPU, level="act", total_bytes=gib(140.4), used_bytes=gib(135), used_share=0.962,
+        why="96 % in use",
+        grew=(Growth(who="liwei 90112", owner="neighbour", pid=90112, bytes=gib(6.2), over_s=40.0),),
+        offers=(
+            PressureOffer(what="free", target="cache and idle components", bytes=gib(11.0),
+                          command="turbotui free", action="free"),
+            PressureOffer(what="component", target="wan2.1-1.3b/text", bytes=gib(10.6),
+                          command="turbotui unload wan2.1-1.3b/text", action="unload"),
+        ),
+    )  # fmt: skip
+    snapshot = busy(now)
+    return replace(snapshot, status=replace(snapshot.status, pressure=(pressure,)))
 
 
 def idle(now: float) -> Snapshot:

@@ -31,6 +31,7 @@ from turbotui.widgets.log import LogPanel, LogTail
 from turbotui.widgets.memory import MemoryPanel
 from turbotui.widgets.models import ModelsPanel
 from turbotui.widgets.panels import ListPanel
+from turbotui.widgets.pressure import PressureBanner, pressing
 from turbotui.widgets.queue import QueuePanel
 
 if TYPE_CHECKING:
@@ -58,8 +59,10 @@ class PlannedLayout(Layout):
     def arrange(
         self, parent: Widget, children: list[Widget], size: Size, greedy: bool = True
     ) -> list[WidgetPlacement]:
-        tab = parent.tab if isinstance(parent, DashboardScreen) else "history"
-        places = plan(size.width, size.height, tab)
+        if isinstance(parent, DashboardScreen):
+            places = plan(size.width, size.height, parent.tab, banner=parent.banner)
+        else:
+            places = plan(size.width, size.height, "history")
         return [
             WidgetPlacement(Region(*places[child.id]), NULL_OFFSET, NULL_SPACING, child)
             for child in children
@@ -86,6 +89,8 @@ class DashboardScreen(Screen[None]):
     def __init__(self) -> None:
         super().__init__(id="dashboard")
         self.tab = "history"
+        self.banner = False
+        """Whether the pressure's row has its place."""
         self._planned = PlannedLayout()
         self._timer: Timer | None = None
         self._interval = 0.0
@@ -117,6 +122,7 @@ class DashboardScreen(Screen[None]):
         yield LogPanel(id="log")
         yield RunningLine(id="running")
         yield LogTail(id="tail")
+        yield PressureBanner(id="pressure", key_of=self.turbo.key_of)
         yield self._receipt
         yield KeyLine(id="keys", hints=self._hints, tail=len(KEY_LINE_TAIL), on_choose=self.action_act)
         yield TooSmall(id="too_small", least=LEAST)
@@ -131,7 +137,7 @@ class DashboardScreen(Screen[None]):
         self._apply_plan(event.size)
 
     def _apply_plan(self, size: Size) -> None:
-        places = plan(size.width, size.height, self.tab)
+        places = plan(size.width, size.height, self.tab, banner=self.banner)
         for panel in self._panels():
             panel.display = panel.id in places
         focused = self.focused
@@ -146,6 +152,11 @@ class DashboardScreen(Screen[None]):
         return self._found
 
     # ------------------------------------------------------------------ drawing
+
+    @property
+    def attentive(self) -> bool:
+        """Whether the terminal has the focus, as far as it says."""
+        return self._attentive
 
     def set_attentive(self, attentive: bool) -> None:
         """Draw at the full rate, or slowly while nobody looks."""
@@ -211,11 +222,15 @@ class DashboardScreen(Screen[None]):
             )
         if view.look in ("stale", "lost"):
             picture = replace(picture, paint=self.turbo.grey_paint)
+        if (pressing(view) is not None) != self.banner:
+            self.banner = not self.banner
+            self._apply_plan(self.app.size)
+            self.refresh(layout=True)
         receipt = self._receipt
         receipt.pending = self.turbo.pending
         if receipt.notice is not None and self._notice_is_over(receipt.notice, view):
             receipt.notice = None
-        live = ("header", "clock", "receipt", "keys", "too_small")
+        live = ("header", "clock", "pressure", "receipt", "keys", "too_small")
         with self.app.batch_update():
             for panel in self._panels():
                 if panel.display:

@@ -23,11 +23,19 @@ def is_wide(width: int, height: int) -> bool:
     return width >= WIDE[0] and height >= WIDE[1]
 
 
-def plan(width: int, height: int, tab: str) -> dict[str, Place]:
-    """Widget id to its place; what is not named is not shown. Places neither overlap nor leave gaps."""
+def plan(width: int, height: int, tab: str, *, banner: bool = False) -> dict[str, Place]:
+    """Widget id to its place; what is not named is not shown. Places neither overlap nor leave gaps.
+
+    With `banner` a row above the receipt is the banner's, which the panels make room for.
+    """
     if width < LEAST[0] or height < LEAST[1]:
         return {"too_small": Place(0, 0, width, height)}
-    return _wide(width, height) if is_wide(width, height) else _narrow(width, height, tab)
+    rest = height - 1 if banner else height
+    places = _wide(width, rest) if is_wide(width, height) else _narrow(width, rest, tab)
+    if banner:
+        places["pressure"] = Place(0, height - 3, width, 1)
+        places |= {name: Place(0, places[name].y + 1, width, 1) for name in ("receipt", "keys")}
+    return places
 
 
 def _wide(width: int, height: int) -> dict[str, Place]:

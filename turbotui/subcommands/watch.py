@@ -62,7 +62,14 @@ def status(
 
 @click.command()
 def metrics() -> None:
-    """Print the engine's figures as Prometheus reads them; starts no engine."""
+    """Print the engine's figures as Prometheus reads them; starts no engine.
+
+    \b
+    Straight from the socket, which `turbotui status` shows:
+      curl --unix-socket SOCKET http://engine/metrics
+    For the textfile collector of node_exporter, from a timer:
+      turbotui metrics > DIR/turbotui.prom.new && mv DIR/turbotui.prom.new DIR/turbotui.prom
+    """
     for line in open_session(json=False).client(start=False).metrics().splitlines():
         say(line)
 
