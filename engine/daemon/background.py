@@ -54,7 +54,7 @@ def background(
         for model in models
         if any(part.state != "absent" for part in model.components)
     )
-    present += _without_folder(balance, {model.name for model in present})
+    present += _without_folder(balance, {model.name for model in models})
     used = None if balance is None else balance.total_bytes - (_sum_of(balance, ("free",)) or 0)
     owners = {} if balance is None else _owners(balance)
     cache = _cache(device, models, workers, usage)
