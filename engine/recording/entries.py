@@ -1,0 +1,145 @@
+"""What happened: the engine's own events as the wire has them, and what only a recording tells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import msgspec
+
+from engine.wire import EVENT_TYPES, DeviceProcess, Event
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineStarted:
+    """A recording goes on under a new engine."""
+
+    instance: str
+    build: str
+    pid: int
+    host: str
+    user: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineStopped:
+    """An engine ended on purpose; one that died leaves no such entry."""
+
+    instance: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gap:
+    """Nothing was read, or nothing could be kept, from `since` until this entry."""
+
+    since: float
+    reason: str
+    device_id: str | None = None
+    """None: of all of them, and of what happened too."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProcessCame:
+    """A process was seen on a device for the first time since this engine began."""
+
+    device_id: str
+    process: DeviceProcess
+    already: bool = False
+    """It was there when the engine began to look, or at a place from which a reader may begin."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProcessWent:
+    """A process is on the device no more."""
+
+    device_id: str
+    process: DeviceProcess
+    """As it was last seen."""
+    came_at: float
+    peak_bytes: int | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeviceSeen:
+    """A device was read for the first time, or is another than it was."""
+
+    id: str
+    kind: str
+    index: int | None
+    name: str
+    total_bytes: int
+    in_use: bool
+
+
+Own: TypeAlias = EngineStarted | EngineStopped | Gap | ProcessCame | ProcessWent | DeviceSeen
+Happening: TypeAlias = Own | Event
+
+NAMES: dict[str, Any] = {
+    "started": EngineStarted,
+    "stopped": EngineStopped,
+    "gap": Gap,
+    "came": ProcessCame,
+    "went": ProcessWent,
+    "device": DeviceSeen,
+    **{
+        name: EVENT_TYPES[name] for name in ("snapshot", "engine", "models", "job", "order", "receipt", "log")
+    },
+}
+"""In the file; never given to another kind."""
+_NAME_OF: dict[type, str] = {model: name for name, model in NAMES.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Something that happened, and when by the wall clock."""
+
+    at: float
+    what: Happening
+
+
+class _Packed(msgspec.Struct, array_like=True, frozen=True):
+    at: float
+    name: str
+    data: msgspec.Raw
+
+
+def name_of(what: Happening) -> str:
+    """What an entry is called in the file."""
+    return _NAME_OF[type(what)]
+
+
+def is_kept(event: Event) -> bool:
+    """Whether an event of the wire has a place in a recording."""
+    return type(event) in _NAME_OF
+
+
+def pack_entries(entries: Iterable[Entry]) -> bytes:
+    return msgspec.msgpack.encode(
+        [
+            _Packed(entry.at, name_of(entry.what), msgspec.Raw(msgspec.msgpack.encode(entry.what)))
+            for entry in entries
+        ]
+    )
+
+
+def unpack_entries(payload: bytes) -> tuple[list[Entry], int]:
+    """The entries of a payload, and how many of them another build wrote in a way we do not read.
+
+    Raises:
+        ValueError: it is no payload of entries.
+    """
+    found: list[Entry] = []
+    unread = 0
+    for packed in _packed.decode(payload):
+        model = NAMES.get(packed.name)
+        try:
+            if model is None:
+                raise ValueError(packed.name)
+            found.append(Entry(packed.at, msgspec.msgpack.decode(packed.data, type=model)))
+        except ValueError:  # msgspec's errors are ValueErrors
+            unread += 1
+    return found, unread
+
+
+_packed = msgspec.msgpack.Decoder(list[_Packed])
