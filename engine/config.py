@@ -66,6 +66,9 @@ class EngineConfig:
     pressure_drop: Literal["none", "cache", "idle"] = "none"
     """What goes unasked where the device's use reaches `pressure_act`: the cache, or idle components too."""
 
+    recording_bytes: int = 200 * 2**20
+    """What the flight recorder may take on disk; 0 keeps nothing."""
+
     def __post_init__(self) -> None:
         if not 0 < self.pressure_warn <= self.pressure_act <= 1:
             raise ValueError(
@@ -78,6 +81,7 @@ class EngineConfig:
             ("max_queue", 1),
             ("log_bytes", 64 * 1024),
             ("embedding_cache_bytes", 0),
+            ("recording_bytes", 0),
             ("memory_budget_bytes", 1),
             ("idle_unload_s", 0),
             ("warm_budget_bytes", 0),

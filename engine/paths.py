@@ -58,6 +58,10 @@ class Paths:
         return self.state / "audit.jsonl"
 
     @property
+    def recordings(self) -> Path:
+        return self.state / "recordings"
+
+    @property
     def models(self) -> Path:
         return self.data / "models"
 

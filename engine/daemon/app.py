@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from engine.daemon.engine import Engine
 from engine.daemon.openapi import describe_api
-from engine.daemon.routes import checks, full_cleanup, metrics, outputs, reset, sampling
+from engine.daemon.routes import checks, full_cleanup, metrics, outputs, recordings, reset, sampling
 from engine.daemon.routes.asker import asker_of
 from engine.errors import EngineError, InvalidRequest, NotFound
 from engine.wire import (
@@ -77,6 +77,7 @@ def create_app(engine: Engine) -> FastAPI:
     full_cleanup.add_routes(app, engine)
     outputs.add_routes(app, engine)
     metrics.add_routes(app, engine)
+    recordings.add_routes(app, engine)
     return app
 
 
@@ -96,10 +97,10 @@ def _add_reading_routes(app: FastAPI, engine: Engine) -> None:
     @app.get("/history")
     async def history(
         device_id: str,
-        seconds: Annotated[float, Query(gt=0, le=86400)] = 600,
+        seconds: Annotated[float, Query(gt=0, le=2_592_000)] = 600,
         columns: Annotated[int, Query(ge=1, le=2000)] = 600,
     ) -> MemoryHistory:
-        return engine.history(device_id, seconds, columns)
+        return await engine.history(device_id, seconds, columns)
 
     @app.get("/cache")
     async def cache() -> CacheStatus:

@@ -20,6 +20,7 @@ from engine.daemon.demo import make_demo_models
 from engine.daemon.devices import DeviceInUse
 from engine.daemon.events import EventHub
 from engine.daemon.full_cleanup import FullCleanup
+from engine.daemon.history import past_of
 from engine.daemon.kill import Kill
 from engine.daemon.lock import EngineLock
 from engine.daemon.logbook import LogBook
@@ -36,6 +37,7 @@ from engine.daemon.proofs import Proofs
 from engine.daemon.queue import QueueRunner, never_fits
 from engine.daemon.read_ahead import ReadAhead
 from engine.daemon.readiness import FirstReading
+from engine.daemon.recording import FlightRecorder
 from engine.daemon.reset import Reset
 from engine.daemon.reset_helper import HELPER
 from engine.daemon.reset_program import ResetProgram
@@ -51,6 +53,7 @@ from engine.jobs.liveness import is_alive, read_start_time
 from engine.jobs.store import JobStore
 from engine.models.catalog import Catalog
 from engine.paths import Paths, user_name
+from engine.recording.entries import EngineStarted
 from engine.telemetry.samples import FromProbe
 from engine.units import size_text
 from engine.version import build_id
@@ -68,7 +71,6 @@ from engine.wire import (
     Event,
     Explanation,
     Hello,
-    HistoryColumn,
     Job,
     JobChanged,
     JobForecast,
@@ -128,6 +130,12 @@ class Engine:
         self.memory = MemoryView(
             self._config, on_status=self._sampled, label=self._label, tenants=self.tenants
         )
+        self.recorder = FlightRecorder(
+            paths.recordings,
+            self._config.recording_bytes,
+            on_log=lambda text, level: self.logbook.write("recording", text, level=level),
+        )
+        self.hub.listen(self.recorder.heard)
         self.first_reading = FirstReading(self.memory, self.device)
         self.nursery = Nursery(
             paths.state / "nursery.json", on_change=self._processes_changed, on_log=self.logbook.write
@@ -266,6 +274,12 @@ class Engine:
             loop.add_signal_handler(number, self.request_stop)
         loop.add_signal_handler(signal.SIGHUP, lambda: None)  # a login ended; the engine does not
         serving = loop.create_task(server.run_until_stopped())
+        hello = self.hello()
+        self.recorder.start(
+            EngineStarted(
+                instance=hello.instance, build=hello.build, pid=hello.pid, host=hello.host, user=hello.user
+            )
+        )
         self.logbook.write(
             "engine", f"engine {self.build} starts, pid {os.getpid()}, home {self.paths.state}"
         )
@@ -309,6 +323,7 @@ class Engine:
         self.nursery.stop()
         await self.probe.stop()
         await in_thread(self._notifier.close, name="notify-close")
+        await self.recorder.stop()
 
     def _recover(self) -> None:
         """Settle what an engine before this one left running."""
@@ -342,6 +357,7 @@ class Engine:
         if self._unsettled:
             self._recover()
         self.supervisor.look_after()
+        self.recorder.look(self.status, self.snapshot)
         self._act_unasked()
         self.checks.look_around(watched=self.hub.watched)
         if self.catalog.scanned:  # the first look at the disk may take its time, and is not made here
@@ -459,22 +475,12 @@ class Engine:
         runs = running is not None and running.spec.model == name
         return runs or bool(self.supervisor.residents.of_model(name))
 
-    def history(self, device_id: str, seconds: float, columns: int) -> MemoryHistory:
-        """The recent past of a device that was read at least once."""
+    async def history(self, device_id: str, seconds: float, columns: int) -> MemoryHistory:
+        """The past of a device that was read at least once."""
         if device_id not in self.memory.recorder.device_ids:
             known = ", ".join(self.memory.recorder.device_ids) or "none yet"
             raise NotFound(f"no device {device_id!r} has been read; known: {known}")
-        return MemoryHistory(
-            device_id=device_id,
-            columns=tuple(
-                HistoryColumn(
-                    at=column.ends_at,
-                    samples=column.samples,
-                    parts={kind: (part.low_bytes, part.high_bytes) for kind, part in column.parts.items()},
-                )
-                for column in self.memory.recorder.history(device_id, seconds, columns)
-            ),
-        )
+        return await past_of(self.memory.recorder, self.recorder, device_id, seconds, columns)
 
     def jobs(self, *, all: bool) -> list[Job]:
         return [self.queue.view(job) for job in self.store.list_jobs(None if all else 50)]
@@ -673,6 +679,7 @@ class Engine:
 
     def _sampled(self, status: DeviceStatus) -> None:
         self.checks.sampled(status)
+        self.recorder.sampled(status)
         if self.hub.watched:
             self.hub.publish(MemorySampled(device=status))
 
@@ -736,7 +743,10 @@ class Engine:
             nursery=self.nursery.status(),
             queue=QueueStatus(waiting=self.store.count_waiting(), held_reason=self.store.held_reason),
             probe_age_s=None if age is None else round(age, 3),
-            problem=self.device.problem or self.queue.problem or self.logbook.file_problem,
+            problem=self.device.problem
+            or self.queue.problem
+            or self.logbook.file_problem
+            or self.recorder.problem,
         )
 
 

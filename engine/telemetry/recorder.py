@@ -76,6 +76,11 @@ class Recorder:
         while ring[0].taken_at < balance.taken_at - self._keep_s:
             ring.popleft()
 
+    def oldest_at(self, device_id: str) -> float | None:
+        """When the oldest sample that is kept was taken; None without one."""
+        ring = self._rings.get(device_id)
+        return ring[0].taken_at if ring else None
+
     def history(self, device_id: str, seconds: float, columns: int) -> tuple[Column, ...]:
         """The last `seconds` up to the newest sample in `columns` equal spans, oldest first.
 

@@ -83,6 +83,7 @@ from engine.wire.overview import (
     PressureOffer,
 )
 from engine.wire.receipts import Explanation, PlanAction, PlanStep, Proof, Receipt, ReceiptAction, ReceiptStep
+from engine.wire.recording import RecordedEvent, RecordedPart, RecordedSpan, RecordedTier, RecordingStatus
 from engine.wire.requests import (
     CacheCleared,
     CacheStatus,
@@ -192,6 +193,11 @@ __all__ = [
     "ReceiptAction",
     "ReceiptIssued",
     "ReceiptStep",
+    "RecordedEvent",
+    "RecordedPart",
+    "RecordedSpan",
+    "RecordedTier",
+    "RecordingStatus",
     "ResetCondition",
     "ResetHelper",
     "ResetHolder",
