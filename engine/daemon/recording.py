@@ -59,7 +59,7 @@ class FlightRecorder:
         self.max_bytes = max_bytes
         self._on_log = on_log
         self._writer = Writer(folder, max_bytes)
-        self._waiting: deque[DeviceStatus | Entry | Snapshot] = deque(maxlen=MOST_WAITING)
+        self._waiting: deque[DeviceStatus | Entry] = deque(maxlen=MOST_WAITING)
         self._wake = threading.Event()
         self._ending = False
         self._thread: threading.Thread | None = None
@@ -123,7 +123,8 @@ class FlightRecorder:
         now = time.monotonic()
         if self._stood_at is None or now - self._stood_at > STAND_S:
             self._stood_at = now
-            self._put(replace(snapshot(), log=()))  # its lines are there by themselves
+            # Its lines are there by themselves.
+            self._put(Entry(time.time(), replace(snapshot(), log=())))
         picture = status()
         engine = picture.engine
         moved = (
@@ -154,7 +155,7 @@ class FlightRecorder:
             self._jobs[job.id] = (job, now)
         return True
 
-    def _put(self, item: DeviceStatus | Entry | Snapshot) -> None:
+    def _put(self, item: DeviceStatus | Entry) -> None:
         if not self.max_bytes:
             return
         if len(self._waiting) == MOST_WAITING and self._lost_since is None:
@@ -233,12 +234,10 @@ class FlightRecorder:
             item = self._waiting.popleft()
             if isinstance(item, DeviceStatus):
                 self._writer.status(item)
-            elif isinstance(item, Entry):
-                self._writer.happened(item.at, item.what)
-            else:
-                at = time.time()
-                self._writer.happened(at, item)
-                self._writer.stand(at)
+                continue
+            self._writer.happened(item.at, item.what)
+            if isinstance(item.what, Snapshot):
+                self._writer.stand(item.at)
 
     def _say(self, text: str, level: Said) -> None:
         assert self._loop is not None

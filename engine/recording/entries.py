@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, TypeAlias
 
 import msgspec
 
+from engine.recording.format import LAST_MS
 from engine.wire import EVENT_TYPES, DeviceProcess, Event
 
 
@@ -37,6 +39,10 @@ class Gap:
     reason: str
     device_id: str | None = None
     """None: of all of them, and of what happened too."""
+
+
+NOT_RUN = "no engine ran"
+"""The reason of the gap before an engine's first reading, from the last one of the engine before it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,12 +140,27 @@ def unpack_entries(payload: bytes) -> tuple[list[Entry], int]:
     for packed in _packed.decode(payload):
         model = NAMES.get(packed.name)
         try:
-            if model is None:
+            if model is None or not is_moment(packed.at) or not _is_sane(msgspec.msgpack.decode(packed.data)):
                 raise ValueError(packed.name)
             found.append(Entry(packed.at, msgspec.msgpack.decode(packed.data, type=model)))
         except ValueError:  # msgspec's errors are ValueErrors
             unread += 1
     return found, unread
+
+
+def is_moment(at: float) -> bool:
+    return 0 <= at * 1000 < LAST_MS
+
+
+def _is_sane(value: Any, key: str = "") -> bool:
+    """Whether every figure can be shown: a copied file comes from anybody, and NaN is no time of day."""
+    if isinstance(value, dict):
+        return all(_is_sane(item, name) for name, item in value.items() if isinstance(name, str))
+    if isinstance(value, list):
+        return all(_is_sane(item) for item in value)
+    if isinstance(value, (int, float)) and (key in ("at", "since") or key.endswith("_at")):
+        return is_moment(value)
+    return not isinstance(value, float) or isfinite(value)
 
 
 _packed = msgspec.msgpack.Decoder(list[_Packed])

@@ -9,10 +9,12 @@ from pathlib import Path
 from engine.errors import NotFound, StorageUnusable
 from engine.recording.format import HEADER
 from engine.recording.reader import Recording
+from engine.recording.tiers import CONTEXT_S, EVENTS
 
 
 def export(recording: Recording, target: Path, *, since: float | None, until: float | None) -> int:
-    """Write the blocks that touch the span to `target`, as they are; their bytes.
+    """Write the blocks that touch the span to `target`, as they are, and the events before it that
+    say how things stood; the file's bytes.
 
     The file is 0600, since it holds prompts and command lines, and never replaces another one.
 
@@ -28,6 +30,12 @@ def export(recording: Recording, target: Path, *, since: float | None, until: fl
                 out.write(HEADER)
                 for frame in recording.frames(since, until):
                     written += out.write(frame.packed)
+                if since is not None and written:
+                    # Without what was told before it a reader would not know how things stood.
+                    first = int(since * 1000)
+                    for frame in recording.frames(since - CONTEXT_S, since, (EVENTS,)):
+                        if frame.last_ms < first:
+                            written += out.write(frame.packed)
         except OSError:
             _remove(target)
             raise

@@ -25,6 +25,8 @@ MAX_PAYLOAD_BYTES = 8 * 2**20
 MAX_UNPACKED_BYTES = 64 * 2**20
 """A copied file comes from anybody: what unpacks to more than this is not unpacked."""
 SUFFIX = ".ttrec"
+LAST_MS = 4_102_444_800_000
+"""The year 2100; a moment after it, or before 1970, is damage."""
 
 _FRAME = struct.Struct("<IIBxxxqq")
 _CHECKED_FROM = 8
@@ -95,6 +97,8 @@ def read_frames(
         data = file.read(length)
         if len(data) < length or zlib.crc32(data, zlib.crc32(head[_CHECKED_FROM:])) != checksum:
             return
+        if not 0 <= first <= last + 1000 <= LAST_MS:
+            continue
         late = last_ms is not None and first > last_ms
         early = first_ms is not None and last < first_ms
         if not (late or early) and (tiers is None or tier in tiers):

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from engine.errors import NotFound
 from engine.recording.entries import Entry, unpack_entries
-from engine.recording.format import SUFFIX, Frame, UnknownFormat, read_frames
+from engine.recording.format import LAST_MS, SUFFIX, Frame, UnknownFormat, read_frames
 from engine.recording.rows import Row, joined, unpack_rows
 from engine.recording.tiers import EVENTS, MEMORY, TIERS, Tier
 
+WIDTHS_MS = frozenset(tier.width_ms for tier in MEMORY)
 SLACK_MS = 120_000
 """A file's last block may end after the next file of its tier begins, but not by so much."""
 
@@ -104,24 +105,30 @@ class Recording:
         """What the memory did in the span, in order of time, from `finest` on as fine as it is kept.
 
         Each stretch is told once: by readings where there are any, else by seconds, else by spans of
-        ten. Where the tier that is asked for is not kept any more, or not yet, another one stands in.
+        ten. What is too new to be joined as coarsely as `finest` comes in the next finer tier.
         """
-        tiers = MEMORY[MEMORY.index(finest) :]
-        by_tier = {tier: self._rows_of(tier, device_id, since, until) for tier in tiers}
-        for finer in reversed(MEMORY[: MEMORY.index(finest)]):
-            if not any(by_tier.values()):
-                by_tier = {finer: self._rows_of(finer, device_id, since, until)}
+        place = MEMORY.index(finest)
         found: list[Row] = []
         covered: dict[str, int] = {}
-        for rows in by_tier.values():  # from the finest on
+        for tier in MEMORY[place:]:
             taken = [
                 row
-                for row in rows
+                for row in self._rows_of(tier, device_id, since, until)
                 if row.device_id not in covered or row.at_ms + row.width_ms <= covered[row.device_id]
             ]
             found += taken
             for row in taken:
                 covered[row.device_id] = min(covered.get(row.device_id, row.at_ms), row.at_ms)
+        for tier in reversed(MEMORY[:place]):
+            ends: dict[str, int] = {}
+            for row in found:
+                ends[row.device_id] = max(ends.get(row.device_id, 0), row.at_ms + row.width_ms)
+            newest = min(ends.values()) / 1000 if ends else since
+            found += [
+                row
+                for row in self._rows_of(tier, device_id, newest, until)
+                if row.at_ms >= ends.get(row.device_id, 0)
+            ]
         found.sort(key=lambda row: row.at_ms)
         return found
 
@@ -139,7 +146,7 @@ class Recording:
             for row in rows:
                 late = until is not None and row.at_ms > until * 1000
                 early = since is not None and row.at_ms + row.width_ms < since * 1000
-                if late or early:
+                if late or early or not 0 <= row.at_ms < LAST_MS or row.width_ms not in WIDTHS_MS:
                     continue
                 if tier.width_ms:
                     spans.setdefault((row.device_id, row.at_ms), []).append(row)

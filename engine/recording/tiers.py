@@ -37,6 +37,9 @@ SPANS = Tier(
 )
 EVENTS = Tier(code=4, name="events", width_ms=0, keep_s=30 * 86400, segment_s=86400, flush_s=1.0, share=20)
 TIERS: tuple[Tier, ...] = (READINGS, SECONDS, SPANS, EVENTS)
+CONTEXT_S = 7500.0
+"""How far before a moment the events must be known that say how things stood: all of it is written
+down once an hour."""
 MEMORY: tuple[Tier, ...] = (READINGS, SECONDS, SPANS)
 """From the finest to the coarsest."""
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from engine.errors import NotFound
-from engine.recording.entries import Entry, Gap, Happening, pack_entries
+from engine.recording.entries import NOT_RUN, Entry, Gap, Happening, pack_entries
 from engine.recording.format import pack_frame
 from engine.recording.presence import Presence
 from engine.recording.reader import Recording
@@ -150,6 +150,8 @@ class Writer:
         except NotFound:
             return
         newest = old.last(READINGS) or 0.0
+        if newest and not self._ready:
+            self._entries.insert(0, Entry(self._oldest(), Gap(since=newest, reason=NOT_RUN)))
         for tier in (SECONDS, SPANS):
             until = old.last(tier) or 0.0
             if newest > until:

@@ -18,6 +18,17 @@ import pytest
 ROOT = Path(__file__).parents[2]
 BRIDGE = {"engine.wire", "engine.errors", "engine.config", "engine.paths", "engine.version"}
 """All of the engine that the console may know."""
+READING = {
+    "engine.recording.columns",
+    "engine.recording.entries",
+    "engine.recording.export",
+    "engine.recording.format",
+    "engine.recording.reader",
+    "engine.recording.rows",
+    "engine.recording.tiers",
+}
+"""Besides, what reads a recording: a report of an engine that died, and a file that was copied from
+another host, must be readable where no engine answers. Nothing of it writes into an engine's folder."""
 BENEATH_BRIDGE = BRIDGE | {"engine.units"}
 """What the bridge stands on comes along, for the bridge alone."""
 NETS = {"torch", "diffusers", "transformers", "torchvision", "accelerate"}
@@ -109,9 +120,21 @@ def test_the_console_knows_only_the_bridge_to_the_engine() -> None:
     wrong = [
         f"{module} imports {target}"
         for module, target in imported("turbotui")
-        if below(target, "engine") and not below(target, *BRIDGE)
+        if below(target, "engine") and not below(target, *BRIDGE, *READING) and target != "engine.recording"
     ]
     assert wrong == []
+
+
+def test_what_reads_a_recording_leans_on_the_bridge_alone() -> None:
+    wrong = [
+        f"{module} imports {target}"
+        for module, target in imported("engine")
+        if below(module, *READING)
+        and below(target, "engine")
+        and not below(target, *BENEATH_BRIDGE, *READING)
+    ]
+    assert wrong == []
+    assert not loaded_by(*READING) & (NETS | ONLY_IN_TELEMETRY | {"pydantic", "fastapi", "sqlite3"})
 
 
 def test_the_bridge_itself_leans_on_nothing_else_of_the_engine() -> None:
@@ -212,7 +235,9 @@ def test_the_console_loads_no_nets_and_no_server() -> None:
     loaded = loaded_by(*modules("turbotui"))
     assert "textual" in loaded
     assert not loaded & (NETS | ONLY_IN_TELEMETRY | {"pydantic", "fastapi", "uvicorn", "numpy"})
-    assert not [name for name in loaded if name.startswith("engine.") and not below(name, *BENEATH_BRIDGE)]
+    allowed = {*BENEATH_BRIDGE, *READING}
+    extra = {name for name in loaded if name.startswith("engine.") and not below(name, *allowed)}
+    assert extra <= {"engine.recording"}
 
 
 def test_the_daemon_loads_no_nets_no_driver_and_no_console() -> None:

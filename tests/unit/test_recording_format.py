@@ -177,17 +177,19 @@ def test_entries_come_back_and_those_of_another_build_are_counted():
 def test_a_stretch_is_exported_into_one_private_file_and_nothing_is_replaced(tmp_path: Path):
     folder, target = tmp_path / "recordings", tmp_path / "night.ttrec"
     folder.mkdir()
-    early, late = (Entry(at, Gap(since=at - 5, reason="x")) for at in (100.0, 900.0))
-    for entry in (early, late):
+    old, before, early, late = (
+        Entry(at, Gap(since=at - 5, reason="x")) for at in (10_000.0, 29_000.0, 30_100.0, 30_900.0)
+    )
+    for entry in (old, before, early, late):
         at_ms = int(entry.at * 1000)
         packed = HEADER + pack_frame(4, at_ms, at_ms, pack_entries([entry]))
         (folder / f"events-{at_ms:013d}.ttrec").write_bytes(packed)
-    written = export(Recording(folder), target, since=50.0, until=200.0)
+    written = export(Recording(folder), target, since=30_050.0, until=30_200.0)
     assert written == target.stat().st_size
     assert target.stat().st_mode & 0o777 == 0o600
-    assert Recording(target).entries() == [early]
+    assert Recording(target).entries() == [before, early]
     with pytest.raises(StorageUnusable, match="exists"):
         export(Recording(folder), target, since=None, until=None)
     with pytest.raises(NotFound):
-        export(Recording(folder), tmp_path / "nothing.ttrec", since=2000.0, until=3000.0)
+        export(Recording(folder), tmp_path / "nothing.ttrec", since=35_000.0, until=36_000.0)
     assert not (tmp_path / "nothing.ttrec").exists()
