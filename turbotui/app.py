@@ -148,6 +148,11 @@ class TurboApp(App[None]):
         self.register_theme(textual_theme(self.paint.palette))
         self.theme = self.paint.palette.name
 
+    @property
+    def banner(self) -> str:
+        """What the header says first where this is not an engine of now."""
+        return ""
+
     # ------------------------------------------------------------------ life
 
     def get_default_screen(self) -> Screen[None]:

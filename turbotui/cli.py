@@ -27,6 +27,7 @@ from turbotui.subcommands import (
     opening,
     outputs,
     processes,
+    recording,
     reset,
     switch,
     watch,
@@ -110,6 +111,9 @@ for _command in (
     watch.metrics,
     _group("queue", "The queue as a whole.", watch.resume_queue),
     watch.logs,
+    recording.report,
+    recording.replay,
+    _group("recording", "What the flight recorder keeps.", recording.extent, recording.export),
     _group(
         "engine",
         "Start, stop and find the engine.",

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import socket
+from typing import TYPE_CHECKING, cast
 
 from engine.paths import user_name
 from turbotui.format import clock, gib, seconds
 from turbotui.text import t
 from turbotui.widgets.lines import LinePanel, Row, View
 from turbotui.widgets.queue import size_of
+
+if TYPE_CHECKING:
+    from turbotui.app import TurboApp
 
 
 def who_and_where() -> str:
@@ -54,6 +58,7 @@ class Header(LinePanel):
             view.paused_at,
             self._uptime(view).plain(),
             self._nursery(view).plain(),
+            self._banner(),
         )
 
     def rows(self, view: View, width: int, height: int) -> list[Row]:
@@ -110,7 +115,9 @@ class Header(LinePanel):
 
     def _link(self, view: View) -> Row:
         paint, state = view.paint, view.state
-        row = Row(60)
+        row = Row(90)
+        if banner := self._banner():
+            row.add(f" {banner} ", paint.chosen_tab).add("  ", paint.text)
         if view.paused_at is not None:
             row.add(t("header.paused"), paint.chosen_tab).add("  ", paint.text)
         age = 0.0 if state.heard_at is None else view.monotonic - state.heard_at
@@ -128,6 +135,9 @@ class Header(LinePanel):
         row.add("✗ " + t("header.lost", at=clock(state.link_since)), paint.error)
         left = 0.0 if state.retry_at is None else max(0.0, state.retry_at - view.monotonic)
         return row.add("  " + t("header.retry", left=f"{left:.0f} s"), paint.muted)
+
+    def _banner(self) -> str:
+        return cast("TurboApp", self.app).banner
 
     def _uptime(self, view: View) -> Row:
         row, state = Row(30), view.state

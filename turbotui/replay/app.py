@@ -1,0 +1,83 @@
+"""Owns the console over a recording: the moment in its header, the keys of a player, and no acting."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from textual.binding import Binding
+
+from turbotui.app import TurboApp
+from turbotui.moment import dated
+from turbotui.replay.client import REFUSAL
+from turbotui.replay.clock import ReplayClock
+
+if TYPE_CHECKING:
+    from textual.binding import BindingType
+
+    from turbotui.actions import Action
+    from turbotui.state import Look
+
+JUMP_WATCHED_S = 5.0
+"""Left and right jump as far as so many seconds of watching."""
+
+
+class ReplayApp(TurboApp):
+    """The console at the moment that `clock` shows; `events` are the moments that `<` and `>` go to."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("space", "hold_still", show=False),
+        Binding("left", "jump(-1)", show=False),
+        Binding("right", "jump(1)", show=False),
+        Binding("less_than_sign,＜", "jump_event(-1)", show=False),
+        Binding("greater_than_sign,＞", "jump_event(1)", show=False),
+    ]
+
+    def __init__(
+        self, *arguments: Any, clock: ReplayClock, events: tuple[float, ...], **options: Any
+    ) -> None:
+        self.clock = clock
+        self._events = events
+        super().__init__(*arguments, wall=clock.telling_now, **options)
+
+    @property
+    def banner(self) -> str:
+        moment = dated(self.clock.now(), now=self.clock.real())
+        sign = "‖" if self.clock.paused else "■" if self.clock.over else f"x{self.clock.speed:g}"
+        return f"REPLAY {moment} {sign}"
+
+    def on_mount(self) -> None:
+        far = JUMP_WATCHED_S * self.clock.speed
+        self.call_after_refresh(
+            self.say,
+            f"a replay: space stands still, left and right {far:g} s, < and > what happened, q leaves",
+        )
+
+    def why_not(self, action: Action, look: Look) -> str | None:
+        return None if action.tier == "look" else REFUSAL
+
+    def action_leave(self) -> None:
+        self.exit()
+
+    def action_hold_still(self) -> None:
+        self.clock.pause(not self.clock.paused)
+        self.dashboard.tick()
+
+    def action_jump(self, direction: int) -> None:
+        self._go(self.clock.now() + direction * JUMP_WATCHED_S * self.clock.speed)
+
+    def action_jump_event(self, direction: int) -> None:
+        """To the event before this moment, or after it."""
+        now = self.clock.now()
+        if direction > 0:
+            found = next((at for at in self._events if at > now + 0.5), None)
+        else:
+            # What was just seen is not what is before it.
+            found = next((at for at in reversed(self._events) if at < now - 2 * self.clock.speed), None)
+        if found is None:
+            self.say("nothing more happened in this direction", "wait")
+        else:
+            self._go(found)
+
+    def _go(self, moment: float) -> None:
+        self.clock.jump(moment)
+        self.dashboard.tick()

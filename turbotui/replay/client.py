@@ -1,0 +1,260 @@
+"""Owns what the console asks of a recording: a Client that tells it again, and refuses to act."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from engine.errors import NotFound, NotNow
+from engine.recording.columns import columns_of, tier_for
+from engine.recording.entries import Entry
+from engine.recording.reader import Recording
+from engine.recording.rows import Row
+from engine.recording.tiers import CONTEXT_S, READINGS, SECONDS, SPANS, Tier
+from engine.wire import (
+    WIRE_VERSION,
+    CancelRequest,
+    CleanupRequest,
+    Event,
+    EventFrame,
+    Heartbeat,
+    Hello,
+    Job,
+    JobMove,
+    JobSpec,
+    KillRequest,
+    LogLine,
+    MemoryHistory,
+    MemorySampled,
+    ModelStatus,
+    Status,
+    StopRequest,
+    SwitchRequest,
+    UnloadRequest,
+    WarmRequest,
+)
+from turbotui.client.base import Stream
+from turbotui.replay.clock import ReplayClock
+from turbotui.replay.standing import Standing
+
+REFUSAL = "this is a replay: what is over cannot be changed; leave it with q and open the console"
+BEAT_S = 1.0
+"""How often a replay that stands says that it lives."""
+LOOK_BACK_S = 30.0
+"""How old the newest row of a device may be where a replay begins; what is older is not known any more."""
+QUIET_S = 3.0
+"""A silence of the recording that is longer is shown as one."""
+UPTIME_S = 5.0
+
+
+@dataclass(kw_only=True, slots=True)
+class _Stream:
+    closed: threading.Event = field(default_factory=threading.Event)
+    clock: ReplayClock
+
+    def close(self) -> None:
+        self.closed.set()
+        self.clock.wake()
+
+
+class ReplayClient:
+    """Tells a stretch of `recording` by `clock`; see `turbotui.client.base.Client`."""
+
+    def __init__(self, recording: Recording, clock: ReplayClock) -> None:
+        self._recording = recording
+        self._clock = clock
+        self._standing = Standing()
+        self._rows: dict[str, Row] = {}
+        self._seq = 0
+
+    # ------------------------------------------------------------------ the stream
+
+    def subscribe(self, on_frame: Callable[[EventFrame], None], *, on_open: Callable[[Stream], None]) -> None:
+        stream = _Stream(clock=self._clock)
+        on_open(stream)
+        while not stream.closed.is_set():
+            self._tell_from(self._clock.now(), self._clock.jumps, stream, on_frame)
+
+    def _tell_from(
+        self, moment: float, jumps: int, stream: _Stream, on_frame: Callable[[EventFrame], None]
+    ) -> None:
+        """How it stood at `moment`, and what happened from there on until it jumps or is closed."""
+
+        def tell(at: float, event: Event) -> None:
+            self._seq += 1
+            with self._clock.telling(at):
+                on_frame(EventFrame(seq=self._seq, event=event))
+
+        self._stand_at(moment)
+        tell(moment, self._standing.snapshot(moment, self._rows.values()) or Heartbeat(at=moment))
+        for row in self._rows.values():
+            tell(moment, MemorySampled(device=self._standing.device(row)))
+        told_at = moment
+        for at, item in self._items(moment):
+            while not self._clock.wait_until(at, jumps=jumps, most_s=BEAT_S):
+                if stream.closed.is_set() or self._clock.jumps != jumps:
+                    return
+                if self._clock.paused or at - self._clock.now() < QUIET_S:
+                    tell(self._clock.now(), Heartbeat(at=self._clock.now()))
+            if stream.closed.is_set():
+                return
+            if isinstance(item, Entry):
+                for event in self._standing.take(item):
+                    tell(at, event)
+            else:
+                self._rows[item.device_id] = item
+                tell(at, MemorySampled(device=self._standing.device(item)))
+            if at - told_at > UPTIME_S * self._clock.speed and (changed := self._standing.changed(at)):
+                told_at = at
+                tell(at, changed)
+        while not stream.closed.is_set() and self._clock.jumps == jumps:
+            if not self._clock.over or self._clock.paused:
+                self._clock.wait_until(self._clock.until, jumps=jumps, most_s=BEAT_S)
+            else:
+                stream.closed.wait(BEAT_S)
+            tell(self._clock.now(), Heartbeat(at=self._clock.now()))
+
+    def _stand_at(self, moment: float) -> None:
+        self._standing = Standing()
+        for entry in self._recording.entries(moment - CONTEXT_S, moment):
+            self._standing.take(entry)
+        self._rows = {}
+        for row in self._recording.rows(since=moment - LOOK_BACK_S, until=moment, finest=SECONDS):
+            self._rows[row.device_id] = row
+
+    def _items(self, moment: float) -> Iterator[tuple[float, Entry | Row]]:
+        """What the recording holds after `moment`, in order of time, a piece at a time."""
+        piece_s = max(30.0, 5 * self._clock.speed)
+        while moment < self._clock.until:
+            end = min(self._clock.until, moment + piece_s)
+            items: list[tuple[float, Entry | Row]] = [
+                (entry.at, entry) for entry in self._recording.entries(moment, end) if entry.at > moment
+            ]
+            for row in self._recording.rows(since=moment, until=end, finest=_tier_for(self._clock.speed)):
+                # A span of ten seconds stands for each of them, as a column of the graph does.
+                for second in range(max(1, row.width_ms // 1000)):
+                    at = row.at_ms / 1000 + second
+                    if moment < at <= end:
+                        items.append((at, row))
+            items.sort(key=lambda item: item[0])
+            yield from items
+            moment = end
+
+    # ------------------------------------------------------------------ questions
+
+    def hello(self) -> Hello:
+        started = self._standing.started
+        return Hello(
+            wire=WIRE_VERSION,
+            build=started.build if started is not None else "unknown",
+            schema=0,
+            pid=started.pid if started is not None else 0,
+            start_time=0.0,
+            instance=started.instance if started is not None else "",
+            host=started.host if started is not None else "unknown",
+            user=started.user if started is not None else "unknown",
+        )
+
+    def status(self) -> Status:
+        snapshot = self._standing.snapshot(self._clock.now(), self._rows.values())
+        if snapshot is None:
+            raise NotNow("the recording does not say how the engine stood at this moment")
+        return snapshot.status
+
+    def models(self) -> list[ModelStatus]:
+        return list(self._standing.models)
+
+    def jobs(self, *, all: bool = False) -> list[Job]:
+        return list(self._standing.jobs.values())
+
+    def job(self, job_id: int) -> Job:
+        if job_id not in self._standing.jobs:
+            raise NotFound(f"the recording knows no job {job_id} at this moment")
+        return self._standing.jobs[job_id]
+
+    def logs(self, *, after: int = 0, limit: int = 1000) -> list[LogLine]:
+        return [line for line in self._standing.log if line.seq > after][:limit]
+
+    def history(self, device_id: str, *, seconds: float, columns: int) -> MemoryHistory:
+        moment, width_s = self._clock.telling_now(), seconds / columns
+        rows = self._recording.rows(device_id, since=moment - seconds, until=moment, finest=tier_for(width_s))
+        found = columns_of(rows, since=moment - seconds, width_s=width_s, count=columns)
+        return MemoryHistory(device_id=device_id, columns=tuple(found))
+
+    # ------------------------------------------------------------------ what a replay cannot do
+
+    def submit(self, spec: JobSpec) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def forecast(self, spec: JobSpec) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def cancel(self, job_id: int) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def retry(self, job_id: int) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def duplicate(self, job_id: int) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def hold(self, job_id: int, *, held: bool) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def move(self, job_id: int, move: JobMove) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def resume_queue(self) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def switch(self, request: SwitchRequest) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def cancel_switch(self, request: CancelRequest) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def unload(self, request: UnloadRequest) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def free(self) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def park(self) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def cleanup(self, request: CleanupRequest) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def kill(self, request: KillRequest) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def warm(self, request: WarmRequest) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def drop_warm(self, request: WarmRequest) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def explain(self, spec: JobSpec) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def explain_switch(self, request: SwitchRequest) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def cache(self) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def clear_cache(self) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def make_demo_models(self) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def stop(self, request: StopRequest) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+
+def _tier_for(speed: float) -> Tier:
+    """As fine as anybody can see at this speed."""
+    return READINGS if speed <= 2 else SECONDS if speed <= 60 else SPANS

@@ -1,0 +1,156 @@
+"""The commands over the flight recorder: tell a stretch, show it again, put it into a file.
+
+None needs an engine: a recording is read where it lies, or from a copied file or folder.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from engine.errors import NotFound
+from turbotui.format import bytes_text, seconds
+from turbotui.moment import dated, parse_stretch
+from turbotui.subcommands.output import note, say, table
+from turbotui.subcommands.session import json_option, open_session
+
+if TYPE_CHECKING:
+    from engine.recording.reader import Recording
+
+REPORT_S = 12 * 3600.0
+REPLAY_S = 900.0
+FINE_S = 2 * 3600.0
+"""A report of more than this is told from spans of ten seconds: the peaks are the same, and it is quick."""
+
+since_option = click.option(
+    "--since", metavar="WHEN", help="22:00, yesterday 22:00, 2026-11-28 22:00, or -8h."
+)
+until_option = click.option("--until", metavar="WHEN", help="In the same way; now where it is left out.")
+source_argument = click.argument("source", metavar="[FILE|FOLDER]", required=False, type=Path)
+
+
+@click.command()
+@source_argument
+@since_option
+@until_option
+@click.option("--md", is_flag=True, help="As Markdown.")
+@json_option
+def report(source: Path | None, since: str | None, until: str | None, md: bool, json: bool) -> None:
+    """Tell what happened, the last 12 hours or any stretch, in at most 40 lines.
+
+    From this engine's recording, whether it runs or not, or from a copied one.
+    """
+    from engine.recording.tiers import CONTEXT_S, SECONDS, SPANS
+    from turbotui.report.facts import find_facts
+    from turbotui.report.lines import report_lines
+
+    session = open_session(json=json)
+    begin, end = parse_stretch(since, until, now=time.time(), default_s=REPORT_S)
+    recording = _open(source, session.paths.recordings)
+    finest = SPANS if end - begin > FINE_S else SECONDS
+    facts = find_facts(
+        recording.entries(begin - CONTEXT_S, end),
+        recording.rows(since=begin, until=end, finest=finest),
+        since=begin,
+        until=end,
+    )
+    _remark(recording)
+    session.show(facts, lambda: report_lines(facts, markdown=md))
+
+
+@click.command()
+@source_argument
+@since_option
+@until_option
+@click.option(
+    "--speed",
+    type=click.FloatRange(0.1, 3600),
+    default=10.0,
+    show_default=True,
+    help="So many seconds of the recording in each second.",
+)
+def replay(source: Path | None, since: str | None, until: str | None, speed: float) -> None:
+    """Show a stretch again in the console, the last 15 minutes where none is given.
+
+    Of this engine's recording, whether it runs or not, or of a copied one, from its beginning.
+    """
+    from engine.recording.tiers import MEMORY
+    from turbotui.replay.open import open_replay
+
+    session = open_session(json=False)
+    recording = _open(source, session.paths.recordings)
+    now = time.time()
+    if since is None and until is None and source is not None:
+        extents = [one for one in recording.extents() if one.tier in MEMORY]
+        if not extents:
+            raise NotFound(f"{source} holds nothing that can be read")
+        begin, end = min(one.since for one in extents), max(one.until for one in extents)
+    else:
+        begin, end = parse_stretch(since, until, now=now, default_s=REPLAY_S)
+    _remark(recording)
+    if code := open_replay(session.paths, recording, begin, end, speed=speed):
+        raise click.exceptions.Exit(code)
+
+
+@click.command("export")
+@click.argument("target", metavar="FILE", type=Path)
+@since_option
+@until_option
+def export(target: Path, since: str | None, until: str | None) -> None:
+    """Write a stretch of the recording, or all of it, into one new file to copy away.
+
+    It holds prompts, paths and other people's command lines; it is made readable by you alone.
+    """
+    from engine.recording import export as exporting
+
+    session = open_session(json=False)
+    begin: float | None = None
+    end: float | None = None
+    if since is not None or until is not None:
+        begin, end = parse_stretch(since, until, now=time.time(), default_s=REPORT_S)
+    recording = _open(None, session.paths.recordings)
+    written = exporting.export(recording, target, since=begin, until=end)
+    _remark(recording)
+    say(f"{bytes_text(written)} in {target}; `turbotui replay {target}` shows it")
+
+
+@click.command("status")
+@source_argument
+def extent(source: Path | None) -> None:
+    """Show what is recorded, from when to when and in how many bytes."""
+    session = open_session(json=False)
+    recording = _open(source, session.paths.recordings)
+    now = time.time()
+    rows = [["kind", "from", "until", "length", "bytes"]]
+    rows += [
+        [
+            found.tier.name,
+            dated(found.since, now=now),
+            dated(found.until, now=now),
+            seconds(found.until - found.since),
+            bytes_text(found.bytes),
+        ]
+        for found in recording.extents()
+    ]
+    _remark(recording)
+    for line in table(rows, right=frozenset({4})):
+        say(line)
+
+
+def _open(source: Path | None, own: Path) -> Recording:
+    from engine.recording.reader import Recording
+
+    try:
+        return Recording(source or own)
+    except NotFound as error:
+        if source is not None:
+            raise
+        raise NotFound(f"nothing is recorded yet: {error}") from error
+
+
+def _remark(recording: Recording) -> None:
+    for remark in recording.remarks.values():
+        note(remark)
