@@ -18,10 +18,19 @@ from typing import Literal, TypeAlias, TypeVar
 
 from engine.daemon.threads import in_thread
 from engine.errors import NotFound
-from engine.recording.entries import EngineStarted, EngineStopped, Entry, Gap, Happening, is_kept
+from engine.recording.entries import (
+    EngineStarted,
+    EngineStopped,
+    Entry,
+    Gap,
+    Happening,
+    JobProgressed,
+    is_kept,
+)
 from engine.recording.reader import Extent, Recording
 from engine.recording.writer import Writer
 from engine.wire import (
+    TERMINAL_STATES,
     DeviceStatus,
     EngineChanged,
     Event,
@@ -43,6 +52,9 @@ MOST_WAITING = 20_000
 STAND_S = 3600.0
 """How often everything is written down, so that a reader need not go further back."""
 PROGRESS_S = 5.0
+WAITING_S = 60.0
+"""How often it is told what a job waits for: the bytes of others change all the time."""
+PROMPT_CHARS = 500
 END_S = 1.0
 """How long the engine's end waits for the last block."""
 
@@ -107,9 +119,9 @@ class FlightRecorder:
         """An event of the wire, as every viewer gets it."""
         now = time.time()
         if isinstance(event, JobChanged):
-            if not self._is_news(event.job, now):
-                return
-        elif isinstance(event, (EngineChanged, ModelsChanged, Snapshot)) or not is_kept(event):
+            self._heard_of(event.job, now)
+            return
+        if isinstance(event, (EngineChanged, ModelsChanged, Snapshot)) or not is_kept(event):
             return  # what changes without a person's doing is looked at once a second
         at = event.line.at if isinstance(event, Logged) else now
         if isinstance(event, ReceiptIssued):
@@ -123,8 +135,10 @@ class FlightRecorder:
         now = time.monotonic()
         if self._stood_at is None or now - self._stood_at > STAND_S:
             self._stood_at = now
+            everything = snapshot()
             # Its lines are there by themselves.
-            self._put(Entry(time.time(), replace(snapshot(), log=())))
+            jobs = tuple(_brief(job) for job in everything.jobs)
+            self._put(Entry(time.time(), replace(everything, log=(), jobs=jobs)))
         picture = status()
         engine = picture.engine
         moved = (
@@ -141,19 +155,25 @@ class FlightRecorder:
             self._models = picture.models
             self._put(Entry(time.time(), ModelsChanged(models=picture.models)))
 
-    def _is_news(self, job: Job, now: float) -> bool:
-        """Whether a job is another than before; that it came further is news every few seconds."""
-        known = self._jobs.get(job.id)
-        if known is not None:
-            old, told_at = known
-            same = _state(old) == _state(job)
-            if same and now - told_at < PROGRESS_S:
-                return False
-        if job.finished_at is not None:
+    def _heard_of(self, job: Job, now: float) -> None:
+        """Keep what became of a job; that it came further, or waits for other bytes, now and then."""
+        old, told_at = self._jobs.get(job.id, (None, 0.0))
+        if old is not None and _state(old) == _state(job):
+            progress = job.progress
+            if progress is None:
+                if now - told_at < WAITING_S:
+                    return
+            else:
+                further = old.progress is None or old.progress.stage != progress.stage
+                if further or now - told_at >= PROGRESS_S:
+                    self._jobs[job.id] = (job, now)
+                    self._put(Entry(now, JobProgressed(job_id=job.id, progress=progress)))
+                return
+        if job.status in TERMINAL_STATES:
             self._jobs.pop(job.id, None)
         else:
             self._jobs[job.id] = (job, now)
-        return True
+        self._put(Entry(now, JobChanged(job=_brief(job))))
 
     def _put(self, item: DeviceStatus | Entry) -> None:
         if not self.max_bytes:
@@ -247,6 +267,12 @@ class FlightRecorder:
 
 def _state(job: Job) -> tuple[object, ...]:
     """What about a job is news at once."""
-    progress = job.progress
-    stage = () if progress is None else (progress.stage, progress.step)
-    return (job.status, job.attempt, job.held, job.position, job.error, job.waits_for, stage)
+    return (job.status, job.attempt, job.held, job.position, job.error, job.output)
+
+
+def _brief(job: Job) -> Job:
+    """`job` with the beginning of its prompt: a recording is no second job store."""
+    prompt = job.spec.prompt
+    if len(prompt) <= PROMPT_CHARS:
+        return job
+    return replace(job, spec=replace(job.spec, prompt=prompt[: PROMPT_CHARS - 1] + "…"))

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from engine.recording.format import LAST_MS
-from engine.wire import EVENT_TYPES, DeviceProcess, Event
+from engine.wire import EVENT_TYPES, DeviceProcess, Event, JobProgress
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +78,15 @@ class DeviceSeen:
     in_use: bool
 
 
-Own: TypeAlias = EngineStarted | EngineStopped | Gap | ProcessCame | ProcessWent | DeviceSeen
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobProgressed:
+    """A running job came further; all else about it is as it was told last."""
+
+    job_id: int
+    progress: JobProgress
+
+
+Own: TypeAlias = EngineStarted | EngineStopped | Gap | ProcessCame | ProcessWent | DeviceSeen | JobProgressed
 Happening: TypeAlias = Own | Event
 
 NAMES: dict[str, Any] = {
@@ -88,6 +96,7 @@ NAMES: dict[str, Any] = {
     "came": ProcessCame,
     "went": ProcessWent,
     "device": DeviceSeen,
+    "progress": JobProgressed,
     **{
         name: EVENT_TYPES[name] for name in ("snapshot", "engine", "models", "job", "order", "receipt", "log")
     },

@@ -16,6 +16,7 @@ from engine.recording.entries import (
     EngineStopped,
     Entry,
     Gap,
+    JobProgressed,
     ProcessCame,
     ProcessWent,
     pack_entries,
@@ -31,6 +32,7 @@ from engine.wire import (
     Heartbeat,
     Job,
     JobChanged,
+    JobProgress,
     JobSpec,
     Logged,
     LogLine,
@@ -207,6 +209,15 @@ def test_what_the_recording_does_not_hold_is_not_told(recording: Recording) -> N
         client.status()
     with pytest.raises(NotFound):
         client.job(4)
+
+
+def test_progress_is_told_of_a_job_that_is_known() -> None:
+    standing, progress = Standing(), JobProgress(stage="denoise", step=2)
+    step = Entry(T + 3, JobProgressed(job_id=4, progress=progress))
+    assert standing.take(step) == []
+    standing.take(Entry(T + 1, EVERYTHING))
+    assert standing.take(step) == [JobChanged(job=replace(JOB, progress=progress))]
+    assert standing.jobs[4].progress == progress
 
 
 def test_of_a_span_the_most_of_each_part_is_shown_and_called_moving() -> None:

@@ -16,6 +16,7 @@ from engine.recording.entries import (
     EngineStopped,
     Entry,
     Gap,
+    JobProgressed,
     ProcessCame,
     ProcessWent,
 )
@@ -84,6 +85,8 @@ class Standing:
                 self.models = what.models
             case JobChanged():
                 self.jobs[what.job.id] = what.job
+            case JobProgressed():
+                return self._progressed(what)
             case ReceiptIssued():
                 self._receipt = what.receipt
             case Logged():
@@ -189,6 +192,13 @@ class Standing:
             temperature_c=_most(row, TEMPERATURE),
             power_w=None if power is None else float(power),
         )
+
+    def _progressed(self, what: JobProgressed) -> list[Event]:
+        job = self.jobs.get(what.job_id)
+        if job is None:
+            return []
+        self.jobs[job.id] = job = replace(job, progress=what.progress)
+        return [JobChanged(job=job)]
 
     def _came(self, at: float, came: ProcessCame) -> list[Event]:
         self._processes.setdefault(came.device_id, {})[came.process.pid] = came.process
