@@ -237,6 +237,7 @@ class FlightRecorder:
                 problem = self._writer.problem
             except Exception as error:  # the edge of this thread: a bug must not end the recording
                 problem = f"the recording met a bug of its own: {type(error).__name__}: {error}"
+                self._writer.forget()
                 if ending:
                     return
             if (problem is None) != (told is None):

@@ -39,8 +39,10 @@ class Recording:
         self.path = path
         self.remarks: dict[str, str] = {}
         """What could not be read, by file."""
-        if not path.exists():
-            raise NotFound(f"there is no recording at {path}")
+        try:
+            path.stat()
+        except OSError as error:
+            raise NotFound(f"there is no recording at {path}: {error.strerror}") from error
         if not self._files():
             raise NotFound(f"{path} holds no recording (files that end in {SUFFIX})")
 
@@ -123,7 +125,9 @@ class Recording:
             ends: dict[str, int] = {}
             for row in found:
                 ends[row.device_id] = max(ends.get(row.device_id, 0), row.at_ms + row.width_ms)
-            newest = min(ends.values()) / 1000 if ends else since
+            newest = since
+            if ends:  # a device that went hours ago has nothing that waits
+                newest = max(min(ends.values()), max(ends.values()) - SLACK_MS) / 1000
             found += [
                 row
                 for row in self._rows_of(tier, device_id, newest, until)

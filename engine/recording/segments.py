@@ -67,6 +67,9 @@ class Segments:
                 size = path.stat().st_size
                 self._closed.append(_Segment(path=path, tier=tiers[name], began_ms=int(began), bytes=size))
         self._closed.sort(key=lambda segment: segment.began_ms)
+
+    def prune(self) -> None:
+        """Remove what is too old or too much, also where nothing is to be written."""
         self._make_room(0, None)
 
     def append(self, tier: Tier, frame: bytes, *, at_ms: int) -> bool:

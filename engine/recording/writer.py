@@ -7,7 +7,7 @@ the gap is written down once there is room again.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from engine.errors import NotFound
@@ -79,22 +79,25 @@ class Writer:
         """Write what is due, or everything; never raises for what the disk does."""
         now = self._monotonic()
         if self._paused_since is not None and now < self._try_at and not all:
-            self._forget()
+            self.forget()
             return
         try:
-            self._start()
-            if self._paused_since is not None:
+            if not self._ready:
+                self._start()
+            elif self._paused_since is not None:
                 self._recover()
+            if self._paused_since is not None:
                 gap = Gap(since=self._paused_since, reason=self.problem or "it could not be written")
                 again = self._oldest()
                 self._append(EVENTS, pack_entries([Entry(again, gap)]), again, again)
+                self.stand(again)
             self._write_due(now, all=all)
         except OSError as error:
             if self._paused_since is None:
                 self._paused_since = self._oldest()
             self.problem = f"the recording pauses: {self._segments.folder}: {error.strerror or error}"
             self._try_at = now + AGAIN_S
-            self._forget()
+            self.forget()
             return
         self._paused_since = self.problem = None
 
@@ -106,23 +109,28 @@ class Writer:
         self._segments.close()
 
     def _start(self) -> None:
-        if not self._ready:
-            self._segments.start()
-            self._recover()
-            self._ready = True
+        """Take up what an engine before this one left, and then let go of what of it is too old."""
+        self._segments.start()
+        self._recover()
+        self._segments.prune()
+        self._ready = True
 
     def _write_due(self, now: float, *, all: bool) -> None:
         for tier, rows in self._rows.items():
             if rows and (all or now - self._flushed.setdefault(tier, now) >= tier.flush_s):
-                first = min(row.at_ms for row in rows) / 1000
-                last = max(row.at_ms + row.width_ms for row in rows) / 1000
-                self._append(tier, pack_rows(rows), first, last)
+                self._append_rows(tier, rows)
                 rows.clear()
                 self._flushed[tier] = now
         if self._entries:
             times = [entry.at for entry in self._entries]
             self._append(EVENTS, pack_entries(self._entries), min(times), max(times))
             self._entries.clear()
+
+    def _append_rows(self, tier: Tier, rows: Sequence[Row]) -> None:
+        if rows:
+            first = min(row.at_ms for row in rows) / 1000
+            last = max(row.at_ms + row.width_ms for row in rows) / 1000
+            self._append(tier, pack_rows(rows), first, last)
 
     def _append(self, tier: Tier, payload: bytes, first: float, last: float) -> None:
         first_ms, last_ms = int(first * 1000), int(last * 1000)
@@ -136,7 +144,8 @@ class Writer:
         waiting = [row.at_ms / 1000 for row in self._rows[READINGS]]
         return min([self._wall(), *waiting, *(entry.at for entry in self._entries)])
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """Let go of everything that is not written."""
         for rows in self._rows.values():
             rows.clear()
         for rollup in self._rollups.values():
@@ -150,20 +159,13 @@ class Writer:
         except NotFound:
             return
         newest = old.last(READINGS) or 0.0
-        if newest and not self._ready:
-            self._entries.insert(0, Entry(self._oldest(), Gap(since=newest, reason=NOT_RUN)))
+        if not self._ready and (last := newest or max(old.last(tier) or 0.0 for tier in MEMORY)):
+            self._entries.insert(0, Entry(self._oldest(), Gap(since=last, reason=NOT_RUN)))
         for tier in (SECONDS, SPANS):
             until = old.last(tier) or 0.0
             if newest > until:
                 # Of what is coarser than the tier only what is finer can be joined again.
                 rows = [row for row in old.rows(since=until) if row.width_ms < tier.width_ms]
-                self._rows[tier] = self._recovered(rows, Rollup(tier.width_ms), until) + self._rows[tier]
-
-    def _recovered(self, rows: Iterable[Row], rollup: Rollup, until: float) -> list[Row]:
-        found = []
-        for row in rows:
-            if row.at_ms >= until * 1000:
-                over = rollup.add(row)
-                if over is not None:
-                    found.append(over)
-        return found + rollup.close()
+                rollup = Rollup(tier.width_ms)
+                again = [rollup.add(row) for row in rows if row.at_ms >= until * 1000]
+                self._append_rows(tier, [row for row in again if row is not None] + rollup.close())

@@ -98,7 +98,9 @@ def test_a_smaller_bound_than_before_is_kept_from_the_start(tmp_path: Path) -> N
         segments.append(SPANS, pack_frame(3, at_ms, at_ms, os.urandom(8000)), at_ms=at_ms)
         assert number < 99 or on_disk(tmp_path) < 2**20
     segments.close()
-    Segments(tmp_path, 100_000, wall=clock).start()
+    after = Segments(tmp_path, 100_000, wall=clock)
+    after.start()
+    after.prune()
     assert on_disk(tmp_path) <= 100_000
 
 
@@ -139,7 +141,8 @@ def test_all_tiers_tell_the_same_of_the_same_time(tmp_path: Path) -> None:
                 assert value == ((min(known), max(known)) if known else None)
 
 
-def test_what_an_engine_that_died_had_not_joined_is_joined_by_the_next(tmp_path: Path) -> None:
+@pytest.mark.parametrize("away_s", [30, 5 * 3600])
+def test_what_an_engine_that_died_had_not_joined_is_joined_by_the_next(tmp_path: Path, away_s: int) -> None:
     clock = Clock()
     writer = writer_of(tmp_path / "r", clock)
     play(writer, clock, 44)  # and then it is killed: nothing is closed
@@ -147,13 +150,16 @@ def test_what_an_engine_that_died_had_not_joined_is_joined_by_the_next(tmp_path:
     read = len(recording.rows(finest=READINGS))
     assert 425 <= read <= 440
     assert sum(row.samples for row in recording.rows(finest=SECONDS) if row.width_ms == 1000) < read
-    clock.at += 30
+    newest = recording.rows(finest=READINGS)[-1].at_ms / 1000
+    clock.at += away_s
     after = writer_of(tmp_path / "r", clock)
     after.flush()
     after.close()
     for tier in (SECONDS, SPANS):
         rows = [row for row in recording.rows(finest=tier) if row.width_ms == tier.width_ms]
         assert sum(row.samples for row in rows) == read
+    gaps = [entry for entry in recording.entries() if isinstance(entry.what, Gap)]
+    assert [(entry.what.since, entry.at) for entry in gaps] == [(newest, clock.at)]
 
 
 def test_a_full_disk_pauses_the_recording_which_goes_on_and_says_from_when_to_when(

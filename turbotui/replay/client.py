@@ -110,10 +110,8 @@ class ReplayClient:
                 told_at = at
                 tell(at, changed)
         while not stream.closed.is_set() and self._clock.jumps == jumps:
-            if not self._clock.over or self._clock.paused:
-                self._clock.wait_until(self._clock.until, jumps=jumps, most_s=BEAT_S)
-            else:
-                stream.closed.wait(BEAT_S)
+            # It never comes: a replay stays where it is over, until it jumps.
+            self._clock.wait_until(self._clock.until + 1, jumps=jumps, most_s=BEAT_S)
             tell(self._clock.now(), Heartbeat(at=self._clock.now()))
 
     def _stand_at(self, moment: float) -> None:

@@ -91,7 +91,8 @@ class ReplayClock:
                 rest = end - self._monotonic()
                 if rest <= 0:
                     return False
-                self._changed.wait(rest if self._paused else min(rest, left))
+                stands = self._paused or self._now() >= self.until
+                self._changed.wait(rest if stands else min(rest, left))
             return False
 
     def _now(self) -> float:

@@ -67,7 +67,7 @@ def report(source: Path | None, since: str | None, until: str | None, md: bool, 
 @until_option
 @click.option(
     "--speed",
-    type=click.FloatRange(0.1, 3600),
+    type=click.FloatRange(0.1, 600),
     default=10.0,
     show_default=True,
     help="So many seconds of the recording in each second.",
