@@ -89,7 +89,7 @@ class Segments:
         try:
             _write_all(file, frame)
         except OSError:
-            # Half a frame would hide all that came after it.
+            # Half a frame is of no use, and nobody would count its bytes.
             with contextlib.suppress(OSError):
                 os.ftruncate(file, segment.bytes)
             self._close(tier)

@@ -34,6 +34,7 @@ def test_every_frame_comes_back_and_only_those_asked_for():
     assert [(frame.tier, frame.first_ms) for frame in some] == [(1, 0), (4, 0)]
 
 
+@settings(deadline=None)
 @given(st.integers(0, len(FILE)))
 def test_whatever_is_cut_off_leaves_a_prefix(length: int):
     found = payloads(FILE[:length])
@@ -41,6 +42,7 @@ def test_whatever_is_cut_off_leaves_a_prefix(length: int):
     assert length < len(FILE) or len(found) == len(BLOCKS)
 
 
+@settings(deadline=None)
 @given(st.integers(len(HEADER), len(FILE) - 1), st.integers(1, 255))
 def test_a_changed_byte_is_never_believed(place: int, change: int):
     """The frames before the damage come, and none that differs from what was written."""
@@ -97,6 +99,7 @@ def rows_from(drawn: list[tuple[str, int, list[int | None], int]]) -> list[Row]:
     return rows
 
 
+@settings(deadline=None, max_examples=60)
 @given(readings)
 def test_rows_come_back_as_they_were(drawn):
     rows = rows_from(drawn)
@@ -107,7 +110,7 @@ def test_rows_come_back_as_they_were(drawn):
         assert unpack_rows(pack_rows(rows), device_id) == own
 
 
-@settings(max_examples=60)
+@settings(deadline=None, max_examples=60)
 @given(readings, st.sampled_from([SECONDS, SPANS]))
 def test_the_least_and_most_of_a_tier_are_those_of_its_readings(drawn, tier):
     rows, rollup = rows_from(drawn), Rollup(tier.width_ms)

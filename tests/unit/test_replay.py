@@ -26,6 +26,7 @@ from engine.recording.reader import Recording
 from engine.recording.rows import Row, pack_rows, row_of
 from engine.wire import (
     DeviceProcess,
+    EngineChanged,
     EngineStatus,
     Event,
     EventFrame,
@@ -196,6 +197,7 @@ def test_what_the_recording_does_not_hold_is_not_told(recording: Recording) -> N
     standing = Standing()
     for entry in ENTRIES[:2]:
         standing.take(entry)
+    standing.take(Entry(T + 0.5, EngineChanged(engine=ENGINE, workers=())))
     assert standing.snapshot(T + 0.5, []) is None
     assert known_from(recording, T - 100, T + 9) == T + 1
     assert known_from(recording, T + 3, T + 9) == T + 3
