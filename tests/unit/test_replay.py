@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -300,3 +301,12 @@ def test_a_file_of_somebody_hostile_does_no_more_than_be_passed_over(tmp_path: P
     assert recording.rows() == [odd]
     assert Standing().device(odd).balance.parts == ()
     assert "another build" in recording.remarks["kinds"] and "damaged" in recording.remarks["readings"]
+
+
+def test_a_silence_of_the_recording_is_one_of_the_replay(recording: Recording) -> None:
+    client = ReplayClient(recording, ReplayClock(T + 9.85, T + 60, speed=2))
+    viewer = Viewer(client)
+    viewer.until(MemorySampled, 1)
+    time.sleep(2.5)
+    viewer.close()
+    assert [event for at, event in viewer.of(Heartbeat) if at > T + 10.5] == []

@@ -112,7 +112,8 @@ class ReplayClient:
         while not stream.closed.is_set() and self._clock.jumps == jumps:
             # It never comes: a replay stays where it is over, until it jumps.
             self._clock.wait_until(self._clock.until + 1, jumps=jumps, most_s=BEAT_S)
-            tell(self._clock.now(), Heartbeat(at=self._clock.now()))
+            if self._clock.over or self._clock.paused:  # else nothing more is known of the stretch
+                tell(self._clock.now(), Heartbeat(at=self._clock.now()))
 
     def _stand_at(self, moment: float) -> None:
         self._standing = Standing()
