@@ -37,7 +37,7 @@ SOUND = Installation(
     memlock_bytes=None, open_files=65536, host_bytes=128 * GIB, host_available_bytes=90 * GIB,
     has_logind=True, lingers=True, runtime_dir="/run/user/1000/turbotui", user="me",
     places=[Place(name="state", path="/s", fs_type="ext4", free_bytes=99 * GIB, writable=True)],
-    sudo="/usr/bin/sudo", nvidia_smi="/usr/bin/nvidia-smi", persistence=True,
+    sudo="/usr/bin/sudo", nvidia_smi="/opt/nvidia-smi", persistence=True,
 )  # fmt: skip
 
 
