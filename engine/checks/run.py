@@ -18,6 +18,7 @@ DETECTORS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     processes.unreachable_by_signals,
     unseen,
     worker.residue,
+    worker.unexplained,
     worker.silence,
     worker.fragmentation,
     worker.pressure,

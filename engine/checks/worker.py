@@ -15,6 +15,8 @@ CACHE_BYTES = GIB
 FRAGMENTED_BYTES = GIB
 RESIDUE_BYTES = 256 * MIB
 """What a switch tolerates before it replaces the worker."""
+UNEXPLAINED_BYTES = 128 * MIB
+"""More than libraries add that are loaded after the context was measured."""
 WARM_SHARE = 0.5
 """Of host memory; beyond it, other programs' files are crowded out."""
 SHORT_SHARE = 0.1
@@ -177,6 +179,32 @@ def residue(facts: Facts) -> Iterator[Finding]:
         remedy_command="turbotui cleanup",
         component=f"{last.action} {last.at:.0f}",
     )
+
+
+def unexplained(facts: Facts) -> Iterator[Finding]:
+    """Memory of our worker's process that neither PyTorch nor the measured context accounts for."""
+    for device in facts.gpus:
+        balance = device.balance
+        ours = any(worker.device_id == device.id and worker.job_id is None for worker in facts.workers)
+        if not ours or balance is None or not balance.coherent or _part(device, "context") is None:
+            continue  # a job's libraries come and go between two measurings of the context
+        num_bytes = balance.unexplained_bytes
+        if num_bytes < UNEXPLAINED_BYTES:
+            continue
+        yield Finding(
+            kind="unexplained",
+            severity="warning",
+            title=f"{size_text(num_bytes)} of our worker on {gpu_name(device)} have no name.",
+            evidence=(
+                f"Its process holds {size_text(num_bytes)} more than its allocator's segments and its "
+                "context, which was measured.",
+                "Something in it has asked the driver past PyTorch's allocator.",
+            ),
+            bytes=num_bytes,
+            remedy="Only the end of the process gives it back; weights come back at the bus's rate.",
+            remedy_command="turbotui cleanup",
+            device_id=device.id,
+        )
 
 
 def silence(facts: Facts) -> Iterator[Finding]:

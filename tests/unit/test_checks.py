@@ -340,6 +340,21 @@ def test_a_probe_that_does_not_answer() -> None:
     nothing(spoiled(probe_age_s=None))
 
 
+def without_name(num_bytes: int, **changes: Any) -> DeviceStatus:
+    device = gpu(context=GIB)
+    assert device.balance is not None
+    return replace(device, balance=replace(device.balance, unexplained_bytes=num_bytes, **changes))
+
+
+def test_memory_of_our_worker_that_has_no_name() -> None:
+    found = only(spoiled(devices=(without_name(GIB),)), "unexplained")
+    assert found.bytes == GIB and found.remedy_command == "turbotui cleanup"
+    for harmless in (without_name(100 * MIB), without_name(-GIB), without_name(GIB, coherent=False)):
+        nothing(spoiled(devices=(harmless,)))
+    nothing(spoiled(devices=(without_name(GIB),), workers=(replace(WORKER, job_id=3, state="running"),)))
+    nothing(spoiled(devices=(replace(without_name(GIB), id="GPU-2"),)))
+
+
 def card(**told: Any) -> DeviceStatus:
     return replace(gpu(), card=CardStatus(**told))
 
