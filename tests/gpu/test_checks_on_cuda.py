@@ -35,7 +35,7 @@ def hold(tmp_path: Path) -> Iterator[Callable[[str, str], subprocess.Popen[str]]
     yield start
     for process in started:
         process.kill()
-        process.wait()
+        process.communicate()
 
 
 def check(live: LiveEngine) -> CheckReport:
