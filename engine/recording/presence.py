@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from engine.recording.entries import DeviceSeen, Entry, Gap, ProcessCame, ProcessWent
 from engine.wire import DeviceProcess, DeviceStatus
@@ -75,6 +75,9 @@ class Presence:
                 known[identity] = _Seen(process=process, came_at=at, peak_bytes=process.bytes)
                 found.append(Entry(at, ProcessCame(device_id=status.id, process=process, already=first)))
                 continue
+            if process.ours is None and seen_before.process.ours is not None:
+                # One of ours that was let go is on the card for a moment more, and nobody else's.
+                process = replace(process, ours=seen_before.process.ours)
             seen_before.process = process
             if process.bytes is not None:
                 seen_before.peak_bytes = max(process.bytes, seen_before.peak_bytes or 0)

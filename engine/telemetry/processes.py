@@ -78,6 +78,7 @@ class ProcessTable:
 
 def _read_command(process: psutil.Process) -> str:
     try:
-        return clean(" ".join(process.cmdline()), COMMAND_LIMIT)
+        # A program that was given on the command line has lines of its own; here they are one.
+        return clean(" ".join(" ".join(process.cmdline()).split()), COMMAND_LIMIT)
     except psutil.Error:
         return ""

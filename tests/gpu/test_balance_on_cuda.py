@@ -24,8 +24,8 @@ from engine.telemetry.nvml import Device, DriverNvml
 from engine.telemetry.samples import DeviceReading
 from engine.wire import Balance, EventFrame, MemorySampled, SwitchRequest
 from engine.worker.channel import AllocatorSample
-from engine.worker.cuda import CudaBackend
 from tests.daemon.live import LiveEngine
+from tests.gpu.backends import connected
 from tests.plants import GIB, MIB, UNEXPLAINED, assert_only_moved
 
 SETTLE_S = 0.2
@@ -89,8 +89,7 @@ class Card:
     """The first GPU as the driver tells it and as our own allocator does."""
 
     def __init__(self) -> None:
-        self.backend = CudaBackend()
-        self.backend.connect()
+        self.backend = connected()
         self.backend.warm_up()
         self.weights = torch.empty(WEIGHTS_BYTES, dtype=torch.uint8, device=self.backend.device)
         torch.cuda.synchronize()

@@ -16,6 +16,7 @@ from engine.models.index import ComponentIndex, read_component_index
 from engine.worker.arena import Arena
 from engine.worker.backend import CHUNK_BYTES
 from engine.worker.cuda import CudaBackend
+from tests.gpu.backends import connected
 from tests.unit.worker.conftest import load_arena
 
 MIB = 2**20
@@ -25,8 +26,7 @@ ROUNDING = 2 * MIB
 
 @pytest.fixture(scope="module")
 def backend() -> Iterator[CudaBackend]:
-    backend = CudaBackend()
-    backend.connect()
+    backend = connected()
     backend.warm_up()
     yield backend
 

@@ -28,9 +28,8 @@ from engine.worker.pipeline import run_job
 from engine.worker.store import ComponentStore
 from engine.worker.warm import open_warm_tier
 from tests.daemon.live import LiveEngine
+from tests.gpu.backends import connected
 
-ALIVE: list[CudaBackend] = []
-"""What a worker has once: pinned pages that were unmapped first could be pinned no second time."""
 LARGE, I2V = "wan-demo-large", "wan-demo-i2v"
 
 
@@ -43,8 +42,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def backend() -> Iterator[CudaBackend]:
-    backend = CudaBackend()
-    backend.connect()
+    backend = connected()
     backend.warm_up()
     yield backend
 
@@ -71,12 +69,10 @@ def test_weights_arrive_whole_by_every_way(
 ) -> None:
     # Small enough that the ring is full again and again and every tensor is cut.
     monkeypatch.setattr(mapped, "PIECE_BYTES", 64 * 1024)
-    monkeypatch.setattr(ring, "CHUNK_BYTES", 20_000)
+    monkeypatch.setattr(ring, "CHUNK_BYTES", 16 * 1024)  # of which the buffers are a whole number
     if stream == "unpinned":
         monkeypatch.setattr(HostBuffer, "pin", _refuse)
-    backend = CudaBackend()
-    backend.connect()
-    ALIVE.append(backend)
+    backend = connected()
     tier = None
     if stream in ("registered", "auto"):
         tier = open_warm_tier(backend, WorkerSettings(stream=stream), on_log=print)  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -232,6 +233,15 @@ def test_processes_that_come_and_go_are_told_once_with_what_they_held() -> None:
     presence.look(device(NOON + 1, processes=(process(None),)))
     (went,) = presence.look(device(NOON + 2))
     assert went.what.peak_bytes is None and went.what.came_at == NOON + 1
+
+
+def test_a_worker_that_was_let_go_is_ours_to_its_last_reading() -> None:
+    presence = Presence()
+    worker = DeviceProcess(pid=5, bytes=GIB, name="python", start_time=3.0, ours="worker")
+    for number, there in enumerate([(), (worker,), (replace(worker, ours=None),)]):
+        presence.look(device(NOON + number / 10, processes=there))
+    (went,) = presence.look(device(NOON + 1))
+    assert isinstance(went.what, ProcessWent) and went.what.process.ours == "worker"
 
 
 def test_what_was_there_before_did_not_come_and_silence_is_a_gap() -> None:
