@@ -26,6 +26,10 @@ class Beat:
         """The next reading is due at once; the beat goes on as it was."""
         self._asked.set()
 
+    def slow_down(self, period_s: float) -> None:
+        """From now on the usual beat is this one."""
+        self._usual_s = period_s
+
     def hurry(self, period_s: float, for_s: float) -> None:
         """Beat at another rate for a while; 0 seconds end it."""
         self._hurry = (

@@ -40,6 +40,8 @@ from engine.telemetry.tracing import UNKNOWN, Held, follow
 from engine.tether import tether
 
 PERIOD_S = 0.1
+HOST_PERIOD_S = 1.0
+"""Of the host beside GPUs, where its memory is not what a balance is made of."""
 LIMITS_S = 1.0
 """How often cgroup limits, pressure and swap are looked up again."""
 EVENTS_S = 1.0
@@ -188,6 +190,7 @@ class ProbeProcess:
     def _read_gpus(self) -> None:
         self._reader = reader = self._open_gpus()
         if reader.devices:
+            self._host_beat.slow_down(HOST_PERIOD_S)
             threading.Thread(target=self._hear_driver, name="events", daemon=True).start()
         while True:
             self._busy_since = time.monotonic()

@@ -245,6 +245,21 @@ def test_gpus_are_heard_of_before_the_host_although_opening_the_driver_takes_a_w
     probe.hear(HostReading)
 
 
+def test_beside_gpus_the_host_is_read_less_often_than_they(probe_with_gpu):
+    probe = probe_with_gpu()
+    for _ in range(3):  # the first ones may still follow the old beat
+        probe.hear(HostReading)
+    of_gpus = 0
+
+    def count(message: object) -> bool:
+        nonlocal of_gpus
+        of_gpus += isinstance(message, DeviceReading)
+        return isinstance(message, HostReading)
+
+    probe.hear(object, count)
+    assert of_gpus >= 4
+
+
 def test_a_trace_on_a_gpu_follows_the_drivers_entry_of_the_process(probe_with_gpu):
     probe = probe_with_gpu(frees_after_s=0.5)
     device_id = probe.hear(DeviceReading).device_id
