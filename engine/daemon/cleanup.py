@@ -18,8 +18,8 @@ from engine.daemon.proofs import Proofs
 from engine.daemon.receipts import nothing_to_do
 from engine.daemon.steps import Steps
 from engine.daemon.supervisor import Supervisor
+from engine.daemon.switch_course import SwitchCourse
 from engine.daemon.switches import Switches
-from engine.daemon.switching import Switching
 from engine.daemon.wanted import NOTHING, Resident, resident_now
 from engine.daemon.worker import WorkerProcess
 from engine.errors import EngineError, JobCancelled, NotFound, NotNow
@@ -134,7 +134,7 @@ class Cleanup:
             else:
                 waiting.cancel()
 
-    def _to_come_back(self, cut_off: Switching | None) -> Resident:
+    def _to_come_back(self, cut_off: SwitchCourse | None) -> Resident:
         """What is resident now; in the middle of a switch what was before it, not the half of both."""
         if cut_off is not None:
             return cut_off.previous
@@ -235,5 +235,5 @@ def _promise(resident: Resident) -> str:
     return f"brings back {resident.names}" if resident.wanted else "loads nothing again"
 
 
-def _reload_name(cut_off: Switching | None) -> str:
+def _reload_name(cut_off: SwitchCourse | None) -> str:
     return "reload" if cut_off is None else f"reload what was there before the switch to {cut_off.target}"

@@ -1,6 +1,6 @@
 """Switches: one model takes the place of the others, after the running job, unless a person gives it up.
 
-What one does that has the device is in `engine.daemon.switching`. Event loop's thread only.
+What one does that has the device is in `engine.daemon.switch_course`. Event loop's thread only.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from engine.daemon.proofs import Proofs
 from engine.daemon.readiness import FirstReading
 from engine.daemon.receipts import given_up
 from engine.daemon.supervisor import Supervisor
-from engine.daemon.switching import Switching
+from engine.daemon.switch_course import SwitchCourse
 from engine.daemon.wanted import files_of, resident_now
 from engine.daemon.worker import WorkerProcess
 from engine.errors import DoesNotFit, JobCancelled, NotNow
@@ -47,7 +47,7 @@ class Switches:
         self._logbook = logbook
         self._proofs = proofs
         self._find = find
-        self.under_way: Switching | None = None
+        self.under_way: SwitchCourse | None = None
         """The one that has the device."""
         self.reloads: list[Cancel] = []
         """Of the cleanups whose weights travel."""
@@ -110,7 +110,7 @@ class Switches:
         if budget is None:
             raise NotNow("the device has not been read yet; try again in a second")
         files, budget_bytes = files_of(model), budget.now_bytes
-        self.under_way = Switching(
+        self.under_way = SwitchCourse(
             supervisor,
             self._proofs,
             Look(supervisor, self._probe, self._memory, self._logbook),

@@ -39,7 +39,7 @@ from engine.worker.text import Tokenizer, open_tokenizer
 from engine.worker.warm import WarmTier
 
 OnEnd: TypeAlias = Callable[[Loading], None]
-Stamp: TypeAlias = tuple[tuple[str, int, int, int], ...]
+FolderStamp: TypeAlias = tuple[tuple[str, int, int, int], ...]
 """Name, inode, length and time of change of each file that opening a component reads."""
 STAMPED = (".json", ".safetensors", ".bin", ".pth", ".model")
 """Endings of such files: configurations, tables, weights, tokenizers."""
@@ -55,7 +55,7 @@ class Component:
     module: nn.Module
     arena: Arena
     transfers: tuple[Transfer, ...]
-    stamp: Stamp
+    stamp: FolderStamp
     """Of its folder, from before anything in it was read."""
     config: str
     """`config_digest` of its configuration, as it was read."""
@@ -162,7 +162,7 @@ class Model:
     files: ModelFiles
     components: dict[str, Component]
     tokenizer: Tokenizer = field(repr=False)
-    tokenizer_stamp: Stamp
+    tokenizer_stamp: FolderStamp
     """Of its folder, from before anything in it was read."""
     tokenizer_digest: str | None
     """`sha256:` of the files that it was read from; None where they cannot be told for sure."""
@@ -214,10 +214,10 @@ def reopen_changed(
         like = changed.get(DIT_HIGH) or model.components.get(DIT_HIGH) if name == DIT_LOW else None
         # One that was laid out as a high-noise expert that is gone.
         unlike = like is not None and DIT_HIGH in changed and like.arena.layout != component.arena.layout
-        if unlike or stamp_of(component.index.folder) != component.stamp:
+        if unlike or folder_stamp(component.index.folder) != component.stamp:
             folder = component.index.folder
             changed[name] = open_component(model.name, name, folder, backend, vae_precision, like=like)
-    if stamp_of(root / TOKENIZER) != model.tokenizer_stamp:
+    if folder_stamp(root / TOKENIZER) != model.tokenizer_stamp:
         model.tokenizer, model.tokenizer_stamp, model.tokenizer_digest = _open_tokenizer(root / TOKENIZER)
     return changed
 
@@ -239,7 +239,7 @@ def open_component(
     Raises:
         ModelUnusable: as `open_model`.
     """
-    stamp = stamp_of(folder)
+    stamp = folder_stamp(folder)
     config, config_bytes = _read_config(folder)
     int8 = name.startswith(DIT) and read_dit_config(folder).int8
     index = read_component_index(folder)
@@ -287,7 +287,7 @@ def component_named(model: Model, name: str) -> Component:
         ) from None
 
 
-def stamp_of(folder: Path) -> Stamp:
+def folder_stamp(folder: Path) -> FolderStamp:
     """What tells a folder whose files were edited or replaced from the one that was opened.
 
     A folder or a file that cannot be looked at has a stamp too; opening says what is wrong with it.
@@ -303,17 +303,17 @@ def stamp_of(folder: Path) -> Stamp:
     return tuple(sorted(found))
 
 
-def _open_tokenizer(folder: Path) -> tuple[Tokenizer, Stamp, str | None]:
+def _open_tokenizer(folder: Path) -> tuple[Tokenizer, FolderStamp, str | None]:
     """The tokenizer in `folder`, the stamp from before it was read, and the digest of its files.
 
     Raises:
         ModelUnusable: as `open_tokenizer`.
     """
-    stamp = stamp_of(folder)
+    stamp = folder_stamp(folder)
     tokenizer = open_tokenizer(folder)
     digest = digest_of(folder)
     # Files that were replaced meanwhile are not those that it came from, or not all.
-    return tokenizer, stamp, digest if stamp_of(folder) == stamp else None
+    return tokenizer, stamp, digest if folder_stamp(folder) == stamp else None
 
 
 def _build(name: str, config: dict[str, Any], *, int8: bool) -> nn.Module:

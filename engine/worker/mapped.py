@@ -23,7 +23,7 @@ from engine.models.page_cache import may_know
 PIECE_BYTES = 128 * 2**20
 """Registered at once. Two fill the ring, so that one is registered while one is read."""
 
-Stamp: TypeAlias = tuple[int, int, int, int]
+FileStamp: TypeAlias = tuple[int, int, int, int]
 Prefers: TypeAlias = Callable[[int], bool]
 """Whether a load would rather read so many bytes than have their pages registered now."""
 
@@ -62,7 +62,7 @@ class Mapped:
         self._register = register
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            self.stamp = stamp_of(os.fstat(handle))
+            self.stamp = file_stamp(os.fstat(handle))
             self._map = mmap.mmap(handle, 0, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
         finally:
             os.close(handle)
@@ -119,6 +119,6 @@ class Mapped:
             self._map.close()
 
 
-def stamp_of(info: os.stat_result) -> Stamp:
+def file_stamp(info: os.stat_result) -> FileStamp:
     """What tells a file from the one that was mapped under its name before."""
     return (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns)

@@ -22,10 +22,10 @@ from engine.worker.backend import Backend
 from engine.worker.cancels import Cancels
 from engine.worker.channel import FREED, ComponentChanged, ModelFiles
 from engine.worker.components import Component, Model, component_named, open_model, reopen_changed
+from engine.worker.expert_swap import ExpertSwap
+from engine.worker.model_switch import Stepped, Unloaded, look_at_nothing, switch_to
 from engine.worker.mover import Moved, Mover, ignore_moved
 from engine.worker.restoring import restore_all
-from engine.worker.swapping import Swap
-from engine.worker.switching import Stepped, Unloaded, look_at_nothing, switch_to
 from engine.worker.warm import WarmTier
 
 
@@ -284,7 +284,9 @@ class ComponentStore:
                         continue
                     self._mover.begin(component, job_id=job_id, keep=self._mover.residents())
 
-    def begin_swap(self, model: Model, outgoing: str, incoming: str, *, job_id: int | None) -> Swap | None:
+    def begin_swap(
+        self, model: Model, outgoing: str, incoming: str, *, job_id: int | None
+    ) -> ExpertSwap | None:
         """Let `incoming` take the bytes of `outgoing`, which is leased, under its next forward.
 
         None where it has bytes of its own already or the two are laid out differently.
@@ -299,7 +301,7 @@ class ComponentStore:
                 or first.arena.layout != second.arena.layout
             ):
                 return None
-            return Swap(first, second, self._mover, job_id=job_id)
+            return ExpertSwap(first, second, self._mover, job_id=job_id)
 
     @contextmanager
     def hold(self, model: Model, name: str) -> Iterator[None]:
@@ -313,7 +315,7 @@ class ComponentStore:
             with self._lock:
                 component.leases -= 1
 
-    def end_swap(self, swap: Swap, *, finished: bool) -> None:
+    def end_swap(self, swap: ExpertSwap, *, finished: bool) -> None:
         """The pass under which it ran has ended, or has failed so that both experts go."""
         with self._lock:
             if finished:

@@ -23,7 +23,7 @@ from engine.models.page_cache import mostly_cached, populate
 from engine.telemetry.host import HostProbe
 from engine.worker.backend import Backend, Registrar
 from engine.worker.channel import WorkerSettings
-from engine.worker.mapped import Mapped, Piece, Prefers, Stamp, stamp_of
+from engine.worker.mapped import FileStamp, Mapped, Piece, Prefers, file_stamp
 
 MEASURED_PIECES = 8
 """Read through pinned buffers once on a host, to know which way is the quicker."""
@@ -189,7 +189,7 @@ class WarmTier:
         fresh: Mapped | None = None
         stale: Mapped | None = None
         try:
-            stamp = stamp_of(os.stat(path))
+            stamp = file_stamp(os.stat(path))
             with self._changed:
                 known = self._known(path, stamp)
             if known is None:
@@ -218,7 +218,7 @@ class WarmTier:
                 if useless is not None:
                     self._retire(useless)
 
-    def _known(self, path: Path, stamp: Stamp) -> Mapped | None:
+    def _known(self, path: Path, stamp: FileStamp) -> Mapped | None:
         """The mapping of the file with this stamp, under whatever name; under the lock."""
         mapped = self._files.get(path)
         if mapped is not None and mapped.stamp == stamp:

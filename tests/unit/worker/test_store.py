@@ -24,7 +24,7 @@ from engine.errors import (
     WorkFailed,
 )
 from engine.wire import ReceiptStep
-from engine.worker import switching
+from engine.worker import model_switch
 from engine.worker.channel import ModelFiles
 from engine.worker.components import Component, Model
 from engine.worker.cpu import CpuBackend
@@ -302,7 +302,7 @@ def test_a_failed_switch_brings_the_previous_model_back(
 def test_a_switch_tells_how_far_a_load_has_come(
     store: ComponentStore, files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(switching, "PROGRESS_S", 0.0)
+    monkeypatch.setattr(model_switch, "PROGRESS_S", 0.0)
     told: list[ReceiptStep] = []
     receipt = store.switch(files(LARGE), BUDGET, on_step=told.append)
     under_way = [step for step in told if step.total_bytes is not None]

@@ -22,7 +22,7 @@ from engine.wire import Receipt
 from engine.worker.channel import Restore, SwitchTo
 
 
-class Switching:
+class SwitchCourse:
     """A switch under way; the caller holds the device lock."""
 
     def __init__(

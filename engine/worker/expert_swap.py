@@ -19,7 +19,7 @@ from engine.worker.loading import Loading, Vacancy
 from engine.worker.mover import Mover
 
 
-class Swap:
+class ExpertSwap:
     """One change of experts under way; ended by `finish` or `abort`. The caller holds the leases."""
 
     def __init__(self, outgoing: Component, incoming: Component, mover: Mover, *, job_id: int | None) -> None:

@@ -17,9 +17,9 @@ from engine.worker.backend import Backend, Batch
 from engine.worker.channel import ModelFiles, RunJob
 from engine.worker.components import Component, Model
 from engine.worker.cpu import CpuBackend
+from engine.worker.expert_swap import ExpertSwap
 from engine.worker.pipeline import run_job
 from engine.worker.store import ComponentStore
-from engine.worker.swapping import Swap
 
 from .conftest import I2V, STAGE_BYTES, Seen
 
@@ -189,7 +189,7 @@ def test_what_came_by_a_swap_is_in_use_before_anybody_may_take_it_for_idle(
 ) -> None:
     end_swap = store.end_swap
 
-    def and_free(swap: Swap, *, finished: bool) -> None:
+    def and_free(swap: ExpertSwap, *, finished: bool) -> None:
         end_swap(swap, finished=finished)
         store.free()  # a person asks in just this moment
 
@@ -333,9 +333,9 @@ def test_a_second_fault_ends_the_job_and_the_next_one_is_whole(
 def test_experts_that_are_both_resident_do_not_swap(
     run: Run, seen: Seen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def never(self: Swap, *args: Any, **more: Any) -> None:
+    def never(self: ExpertSwap, *args: Any, **more: Any) -> None:
         raise AssertionError("both are there")
 
-    monkeypatch.setattr(Swap, "__init__", never)
+    monkeypatch.setattr(ExpertSwap, "__init__", never)
     run(roomy=True)
     assert _swaps(seen) == []
