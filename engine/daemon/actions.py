@@ -20,6 +20,7 @@ from engine.daemon.logbook import LogBook
 from engine.daemon.memory import MemoryView
 from engine.daemon.probe import Probe
 from engine.daemon.proofs import Proofs
+from engine.daemon.receipt_book import ReceiptBook
 from engine.daemon.receipts import nothing_to_do
 from engine.daemon.steps import Steps
 from engine.daemon.supervisor import Supervisor
@@ -49,6 +50,7 @@ class Actions:
         probe: Probe,
         memory: MemoryView,
         logbook: LogBook,
+        receipts: ReceiptBook,
         *,
         find: Callable[[str], Model],
         models: Callable[[], Sequence[Model]],
@@ -61,11 +63,12 @@ class Actions:
         self._running = running
         supervisor.on_ready = self.warm_again
         self._supervisor = supervisor
+        self._receipts = receipts
         self._proofs = Proofs(probe)
         self._find = find
         self._models = models
-        self.switches = Switches(supervisor, probe, memory, logbook, proofs=self._proofs, find=find)
-        self._cleanup = Cleanup(supervisor, memory, self._proofs, self.switches, find=find)
+        self.switches = Switches(supervisor, probe, memory, logbook, receipts, proofs=self._proofs, find=find)
+        self._cleanup = Cleanup(supervisor, memory, self._proofs, self.switches, receipts, find=find)
         self._kept = KeptWarm(kept_file)
 
     # ----------------------------------------------------------------- weights on the device
@@ -74,10 +77,10 @@ class Actions:
         """Give back what is resident and not in use; with no worker nothing is, and that is a receipt too."""
         target = "everything" if model is None else model if component is None else f"{model}/{component}"
         if self._supervisor.worker is None:
-            return self._supervisor.issue(nothing_to_do("unload", target))
+            return self._receipts.issue(nothing_to_do("unload", target))
         if model is not None and not self._supervisor.residents.of_model(model):
             # The worker may never have opened it, and would not know its name.
-            return self._supervisor.issue(nothing_to_do("unload", target, "nothing of it is on the device"))
+            return self._receipts.issue(nothing_to_do("unload", target, "nothing of it is on the device"))
         return await self._give_back(
             "unload",
             target,
@@ -88,7 +91,7 @@ class Actions:
     async def free(self, *, idle: bool = True) -> Receipt:
         """Give back the allocator's cache and, where `idle`, the components that nobody uses."""
         if self._supervisor.worker is None:
-            return self._supervisor.issue(nothing_to_do("free", FREED[idle]))
+            return self._receipts.issue(nothing_to_do("free", FREED[idle]))
         return await self._give_back(
             "free",
             FREED[idle],
@@ -115,12 +118,12 @@ class Actions:
             if receipt.ok:
                 receipt = await self._proofs.of_return(worker, receipt, None, 0, running_job=job)
             supervisor.used_at = time.monotonic()
-            return supervisor.issue(receipt)
+            return self._receipts.issue(receipt)
         # Before those who wait: a job that waits for the switch, too, must not keep a person waiting.
         await supervisor.device_lock.acquire(first=True)
         try:
             if supervisor.worker is None:
-                return supervisor.issue(nothing_to_do(action, target))
+                return self._receipts.issue(nothing_to_do(action, target))
             worker = await supervisor.ensure_worker()
             # Read now: the last reading may be from before the bytes came that this shall give back.
             held = await self._proofs.held_by(worker)
@@ -131,7 +134,7 @@ class Actions:
                     worker, receipt, held, expected_bytes, running_job=None
                 )
             supervisor.used_at = time.monotonic()
-            return supervisor.issue(receipt)
+            return self._receipts.issue(receipt)
         finally:
             supervisor.device_lock.release()
 
@@ -149,13 +152,13 @@ class Actions:
         async with supervisor.device_lock:
             worker = supervisor.worker
             if worker is None:
-                return supervisor.issue(nothing_to_do("park", "everything"))
-            steps = Steps(lambda step: supervisor.stepped("park", "worker", step))
+                return self._receipts.issue(nothing_to_do("park", "everything"))
+            steps = Steps(lambda step: self._receipts.stepped("park", "worker", step))
             held = await self._proofs.held_by(worker)
             if supervisor.worker is not worker:
                 raise NotNow(f"worker {worker.pid} was replaced meanwhile; park again")
             await supervisor.retire("everything leaves the device")
-            return supervisor.issue(await self._proofs.of_end("park", worker, held, steps))
+            return self._receipts.issue(await self._proofs.of_end("park", worker, held, steps))
 
     async def cleanup(self, *, reload: bool) -> Receipt:
         """End the worker, whatever it does, and start a fresh one; see `Cleanup`."""
@@ -174,7 +177,7 @@ class Actions:
             target,
             lambda action_id: Warm(action_id=action_id, wanted=wanted, kept=self._all_kept()),
         )
-        return self._supervisor.issue(not_remembered(receipt, forgotten))
+        return self._receipts.issue(not_remembered(receipt, forgotten))
 
     async def drop_warm(self, models: Sequence[Model] | None, component: str | None) -> Receipt:
         """Let go of weight files in host memory, of these models or (None) of all.
@@ -193,7 +196,7 @@ class Actions:
                 "weight files",
                 lambda action_id: DropWarm(action_id=action_id, wanted=wanted, kept=self._all_kept()),
             )
-        return self._supervisor.issue(not_remembered(receipt, forgotten))
+        return self._receipts.issue(not_remembered(receipt, forgotten))
 
     async def _drop_without_worker(self, models: Sequence[Model] | None, component: str | None) -> Receipt:
         components = [

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from engine.daemon.cancel import Cancel
 from engine.daemon.memory import MemoryView
 from engine.daemon.proofs import Proofs
+from engine.daemon.receipt_book import ReceiptBook
 from engine.daemon.receipts import nothing_to_do
 from engine.daemon.steps import Steps
 from engine.daemon.supervisor import Supervisor
@@ -43,6 +44,7 @@ class Cleanup:
         memory: MemoryView,
         proofs: Proofs,
         switches: Switches,
+        receipts: ReceiptBook,
         *,
         find: Callable[[str], Model],
     ) -> None:
@@ -51,6 +53,7 @@ class Cleanup:
         self._memory = memory
         self._proofs = proofs
         self._switches = switches
+        self._receipts = receipts
         self._find = find
         self._running: asyncio.Task[Receipt] | None = None
         self._reloads = False
@@ -88,10 +91,10 @@ class Cleanup:
             while supervisor.starting and supervisor.worker is None:
                 await asyncio.sleep(0.01)  # one that starts for a job: it is ended as soon as it is there
             if supervisor.worker is None:
-                return supervisor.issue(nothing_to_do("cleanup", "worker"))
+                return self._receipts.issue(nothing_to_do("cleanup", "worker"))
             looked_at = supervisor.worker
             seen = await self._proofs.held_by(looked_at)
-            steps = Steps(lambda step: supervisor.stepped("cleanup", "worker", step))
+            steps = Steps(lambda step: self._receipts.stepped("cleanup", "worker", step))
             # Read in the same moment as the worker is let go: a switch may have ended while the probe looked.
             cut_off = self._switches.under_way
             resident = self._to_come_back(cut_off) if reload else NOTHING
@@ -100,7 +103,7 @@ class Cleanup:
             worker = supervisor.let_go(why)
             if worker is None:  # it ended by itself while the probe looked
                 await waiting
-                return supervisor.issue(nothing_to_do("cleanup", "worker"))
+                return self._receipts.issue(nothing_to_do("cleanup", "worker"))
             try:
                 starting = await self._start_beside(worker, wanted, steps)
             finally:
@@ -125,7 +128,7 @@ class Cleanup:
                 elapsed_s=steps.elapsed_s,
                 steps=tuple(steps.taken),
             )
-            return supervisor.issue(receipt)
+            return self._receipts.issue(receipt)
         finally:
             if cancel in self._switches.reloads:
                 self._switches.reloads.remove(cancel)

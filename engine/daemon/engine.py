@@ -35,8 +35,10 @@ from engine.daemon.probe import Probe
 from engine.daemon.prompts import KeptPrompts
 from engine.daemon.proofs import Proofs
 from engine.daemon.queue import QueueRunner, never_fits
+from engine.daemon.rates import Rates
 from engine.daemon.read_ahead import ReadAhead
 from engine.daemon.readiness import FirstReading
+from engine.daemon.receipt_book import ReceiptBook
 from engine.daemon.recording import FlightRecorder
 from engine.daemon.reset import Reset
 from engine.daemon.reset_helper import HELPER
@@ -47,6 +49,7 @@ from engine.daemon.telling import Telling
 from engine.daemon.tenants import Tenants
 from engine.daemon.threads import in_thread
 from engine.daemon.victims import Victims
+from engine.daemon.worker_starter import WorkerStarter
 from engine.embeddings import EmbeddingStore
 from engine.errors import DoesNotFit, InvalidRequest, NotFound, NotNow
 from engine.jobs.liveness import is_alive, read_start_time
@@ -147,15 +150,21 @@ class Engine:
             on_log=self.logbook.write,
             on_start=self._processes_changed,
         )
+        self.receipts = ReceiptBook(self.logbook, self._publish)
+        rates = Rates(paths.state / "rates.json")
         self.supervisor = Supervisor(
-            config=self._config,
-            embeddings=paths.embeddings,
+            starter=WorkerStarter(
+                self._config,
+                embeddings=paths.embeddings,
+                nursery=self.nursery,
+                rates=rates,
+                log_path=paths.logs / "worker.log",
+            ),
             nursery=self.nursery,
             memory=self.memory,
             logbook=self.logbook,
-            worker_log=paths.logs / "worker.log",
-            rates=paths.state / "rates.json",
-            publish=self._publish,
+            receipts=self.receipts,
+            rates=rates,
             on_change=self._processes_changed,
             on_models=self._models_changed,
             on_progress=lambda job_id, progress: self.queue.progressed(job_id, progress),
@@ -181,6 +190,7 @@ class Engine:
             self.probe,
             self.memory,
             self.logbook,
+            self.receipts,
             find=self.catalog.get,
             models=self.catalog.models,
             running=lambda: self.queue.running.id if self.queue.running else None,
@@ -191,8 +201,8 @@ class Engine:
             victims,
             proofs,
             self.logbook,
-            issue=self.supervisor.issue,
-            stepped=self.supervisor.stepped,
+            issue=self.receipts.issue,
+            stepped=self.receipts.stepped,
         )
         self.checks = Checks(
             memory=self.memory,
@@ -204,15 +214,15 @@ class Engine:
             file=paths.state / "findings.json",
             publish=self.hub.publish,
         )
-        self.own = OwnProcesses(self.supervisor, self.nursery, self.probe, pids=self._pids)
+        self.own = OwnProcesses(self.supervisor, self.nursery, self.probe, self.receipts, pids=self._pids)
         self.reset = Reset(
             ResetProgram(self._config.reset_program, helper=HELPER, is_root=os.geteuid() == 0),
             self.own,
             self.audit,
             helper=HELPER,
             listed=self._listed_on,
-            issue=self.supervisor.issue,
-            stepped=self.supervisor.stepped,
+            issue=self.receipts.issue,
+            stepped=self.receipts.stepped,
             hold_queue=self.hold_queue,
         )
         self.full_cleanup = FullCleanup(
@@ -226,8 +236,8 @@ class Engine:
             self.logbook,
             self.audit,
             output_dir=self.output_dir,
-            issue=self.supervisor.issue,
-            stepped=self.supervisor.stepped,
+            issue=self.receipts.issue,
+            stepped=self.receipts.stepped,
             hold_queue=self.hold_queue,
         )
         prompts = KeptPrompts(EmbeddingStore(paths.embeddings, self._config.embedding_cache_bytes))
@@ -245,8 +255,8 @@ class Engine:
             models=self.models,
         )
         self.hub.listen(self.overview.heard)
-        self.receipts = ReceiptTally()
-        self.hub.listen(self.receipts.heard)
+        self.receipt_tally = ReceiptTally()
+        self.hub.listen(self.receipt_tally.heard)
         self._notifier = Notifier(
             config.notify,
             cwd=str(paths.state),
@@ -441,7 +451,7 @@ class Engine:
             workers=self.supervisor.statuses(),
             devices=self.memory.statuses(),
             models=self.models(),
-            host=self.memory.host_status(registered_bytes=self.supervisor.registered_bytes),
+            host=self.memory.host_status(registered_bytes=self.supervisor.warm.registered_bytes),
             background=self.overview.background(),
             pressure=self.overview.pressure,
         )
@@ -451,7 +461,7 @@ class Engine:
             status=self.status(),
             jobs=tuple(self.queue.view(job) for job in self.store.list_jobs()),
             log=self.logbook.tail(SNAPSHOT_LOG_LINES),
-            receipt=self.supervisor.last_receipt,
+            receipt=self.receipts.newest,
         )
 
     def models(self) -> tuple[ModelStatus, ...]:
@@ -460,7 +470,7 @@ class Engine:
                 model,
                 self.supervisor.residents.of_model(model.name),
                 rate=self.supervisor.residents.rate,
-                warm=self.supervisor.warm_of(model.name),
+                warm=self.supervisor.warm.of_model(model.name),
                 active=self._is_active(model.name),
                 last_used_at=self.queue.last_used.get(model.name),
             )

@@ -174,8 +174,7 @@ class Overview:
         return found
 
     def _host_offers(self) -> tuple[PressureOffer, ...]:
-        warm = self._supervisor.warm
-        return host_offers(warm.total_bytes if warm is not None else 0)
+        return host_offers(self._supervisor.warm.registered_bytes or 0)
 
     def _ladder(self, device_id: str) -> Ladder:
         if device_id not in self._ladders:

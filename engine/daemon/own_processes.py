@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from engine.daemon.nursery import Nursery
 from engine.daemon.probe import Probe
 from engine.daemon.proofs import Proofs
+from engine.daemon.receipt_book import ReceiptBook
 from engine.daemon.steps import Steps
 from engine.daemon.supervisor import Supervisor
 from engine.daemon.worker import WorkerProcess
@@ -31,6 +32,7 @@ class OwnProcesses:
         supervisor: Supervisor,
         nursery: Nursery,
         probe: Probe,
+        receipts: ReceiptBook,
         *,
         pids: Callable[[], Mapping[str, int]],
     ) -> None:
@@ -38,6 +40,7 @@ class OwnProcesses:
         self._supervisor = supervisor
         self._nursery = nursery
         self._probe = probe
+        self._receipts = receipts
         self.pids = pids
         self._away: str | None = None
 
@@ -91,7 +94,7 @@ class OwnProcesses:
         if (worker := supervisor.worker) is None:
             supervisor.end(why)  # one that is only starting
             return None
-        steps = Steps(lambda step: supervisor.stepped("park", "worker", step))
+        steps = Steps(lambda step: self._receipts.stepped("park", "worker", step))
         held = await proofs.held_by(worker)
         if supervisor.let_go(why) is None:
             return None

@@ -13,6 +13,7 @@ from dataclasses import replace
 from engine.daemon.cancel import Cancel
 from engine.daemon.look import Look
 from engine.daemon.proofs import Proofs
+from engine.daemon.receipt_book import ReceiptBook
 from engine.daemon.steps import Steps
 from engine.daemon.supervisor import Supervisor
 from engine.daemon.wanted import Resident
@@ -28,6 +29,7 @@ class SwitchCourse:
     def __init__(
         self,
         supervisor: Supervisor,
+        receipts: ReceiptBook,
         proofs: Proofs,
         look: Look,
         cancel: Cancel,
@@ -43,7 +45,7 @@ class SwitchCourse:
         self._look = look
         self._cancel = cancel
         self._message = message
-        self._steps = Steps(lambda step: supervisor.stepped("switch", self.target, step))
+        self._steps = Steps(lambda step: receipts.stepped("switch", self.target, step))
 
     async def run(self, worker: WorkerProcess) -> Receipt:
         """Its receipt, also where the worker died under it.

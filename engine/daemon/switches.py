@@ -16,6 +16,7 @@ from engine.daemon.memory import MemoryView
 from engine.daemon.probe import Probe
 from engine.daemon.proofs import Proofs
 from engine.daemon.readiness import FirstReading
+from engine.daemon.receipt_book import ReceiptBook
 from engine.daemon.receipts import given_up
 from engine.daemon.supervisor import Supervisor
 from engine.daemon.switch_course import SwitchCourse
@@ -36,6 +37,7 @@ class Switches:
         probe: Probe,
         memory: MemoryView,
         logbook: LogBook,
+        receipts: ReceiptBook,
         *,
         proofs: Proofs,
         find: Callable[[str], Model],
@@ -45,6 +47,7 @@ class Switches:
         self._probe = probe
         self._memory = memory
         self._logbook = logbook
+        self._receipts = receipts
         self._proofs = proofs
         self._find = find
         self.under_way: SwitchCourse | None = None
@@ -81,7 +84,7 @@ class Switches:
             receipt = given_up("switch", model.name, cancelled, time.monotonic() - began)
         finally:
             self._cancels.remove(cancel)
-        return self._supervisor.issue(receipt)
+        return self._receipts.issue(receipt)
 
     def cancel(self, model: str | None) -> tuple[str, ...]:
         """Give up the switches to `model`, or (None) all of them, or else a cleanup's reload; their targets.
@@ -112,6 +115,7 @@ class Switches:
         files, budget_bytes = files_of(model), budget.now_bytes
         self.under_way = SwitchCourse(
             supervisor,
+            self._receipts,
             self._proofs,
             Look(supervisor, self._probe, self._memory, self._logbook),
             cancel,

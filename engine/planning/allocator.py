@@ -23,6 +23,13 @@ class AllocatorChoice:
     needs_fresh_import: bool
     """Whether a forked worker cannot have them, so that it must import torch itself."""
 
+    def outcome(self, told: str) -> str:
+        """The reason, or which of the settings did not come true by what the allocator told of itself."""
+        missed = unfulfilled(self.settings, told)
+        if missed:
+            return f"asked for {self.settings}, but the allocator does not tell of {', '.join(missed)}"
+        return self.reason
+
 
 def choose_allocator(wanted: str) -> AllocatorChoice:
     """The settings that `engine.allocator` stands for."""

@@ -145,6 +145,7 @@ def switches(supervisor: FakeSupervisor, residue: list[int]) -> Switches:
             budget=lambda: Budget(now_bytes=2**36, empty_bytes=2**36, held_by="nobody"), device_id="GPU-1"
         ),
         SimpleNamespace(write=lambda *_, **__: None),
+        supervisor,
     )
     return Switches(*fakes, proofs=proofs, find=model)
 

@@ -114,8 +114,8 @@ def cleanup(supervisor: FakeSupervisor, found: dict[str, Model]) -> Cleanup:
         SimpleNamespace(held_by=held_by, of_end=of_end),
     )
     unused: Any = None
-    switches = Switches(parts[0], unused, unused, unused, proofs=unused, find=found.__getitem__)
-    return Cleanup(*parts, switches, find=found.__getitem__)
+    switches = Switches(parts[0], unused, unused, unused, unused, proofs=unused, find=found.__getitem__)
+    return Cleanup(*parts, switches, parts[0], find=found.__getitem__)
 
 
 def cleaning(cleanup: Cleanup, *, reload: bool = True) -> asyncio.Task[Receipt]:

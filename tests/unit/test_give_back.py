@@ -66,7 +66,7 @@ def supervisor() -> FakeSupervisor:
 
 
 def actions(supervisor: FakeSupervisor, tmp_path: Path, *, running: int | None = None) -> Actions:
-    fakes: Any = (supervisor, supervisor.probe, SimpleNamespace(), SimpleNamespace())
+    fakes: Any = (supervisor, supervisor.probe, SimpleNamespace(), SimpleNamespace(), supervisor)
     return Actions(
         *fakes, find=lambda name: None, models=tuple, running=lambda: running, kept_file=tmp_path / "kept"
     )  # type: ignore[arg-type,return-value]

@@ -104,6 +104,7 @@ async def test_without_a_worker_the_files_asked_for_leave_the_page_cache(tmp_pat
         fake,  # type: ignore[arg-type]
         fake,  # type: ignore[arg-type]
         fake,  # type: ignore[arg-type]
+        supervisor,  # type: ignore[arg-type]
         find=lambda name: next(model for model in models if model.name == name),
         models=lambda: models,
         running=lambda: None,

@@ -55,7 +55,7 @@ class World:
         self.supervisor = SimpleNamespace(
             worker=object(),
             starting=False,
-            warm=SimpleNamespace(total_bytes=57 * GIB),
+            warm=SimpleNamespace(registered_bytes=57 * GIB),
             statuses=lambda: (),
             device_lock=SimpleNamespace(locked=lambda: self.busy),
         )

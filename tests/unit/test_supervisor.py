@@ -11,8 +11,12 @@ from typing import Any
 import pytest
 
 from engine.config import EngineConfig
-from engine.daemon import supervisor as supervisor_module
-from engine.daemon.supervisor import SILENT_S, SLOW_START_S, START_S, Supervisor
+from engine.daemon import worker_starter as starter_module
+from engine.daemon.rates import Rates
+from engine.daemon.receipt_book import ReceiptBook
+from engine.daemon.silence_watch import SILENT_S, SLOW_START_S, START_S
+from engine.daemon.supervisor import Supervisor
+from engine.daemon.worker_starter import WorkerStarter
 from engine.errors import WorkerDied, WorkerSilent
 from engine.wire import Receipt, ReceiptAction
 from engine.worker.channel import ActionEnded, AllocatorSample, Unload, Unloaded
@@ -61,15 +65,23 @@ class Kept:
             heard_worker=lambda message: None,
             rss_bytes=lambda pid: None,
         )
+        nursery: Any = SimpleNamespace(pid=1)
+        logbook: Any = SimpleNamespace(write=lambda event, text, **_: self.log.append(text))
+        rates = Rates(tmp_path / "rates.json")
+        self.receipts = ReceiptBook(logbook, lambda event: None)
         self.supervisor = Supervisor(
-            config=EngineConfig(),
-            embeddings=tmp_path,
-            nursery=SimpleNamespace(pid=1),  # type: ignore[arg-type]
+            starter=WorkerStarter(
+                EngineConfig(),
+                embeddings=tmp_path,
+                nursery=nursery,
+                rates=rates,
+                log_path=tmp_path / "worker.log",
+            ),
+            nursery=nursery,
             memory=memory,  # type: ignore[arg-type]
-            logbook=SimpleNamespace(write=lambda event, text, **_: self.log.append(text)),  # type: ignore[arg-type]
-            worker_log=tmp_path / "worker.log",
-            rates=tmp_path / "rates.json",
-            publish=lambda event: None,
+            logbook=logbook,
+            receipts=self.receipts,
+            rates=rates,
             on_change=lambda: None,
             on_models=lambda: None,
             on_progress=lambda job_id, progress: None,
@@ -77,7 +89,7 @@ class Kept:
         self.worker = FakeWorker()
         self.silence = FakeSilence()
         self.supervisor._worker = self.worker  # type: ignore[assignment]
-        self.supervisor._silence = self.silence  # type: ignore[assignment]
+        self.supervisor._watch._silence = self.silence  # type: ignore[assignment]
         self.supervisor._state = "idle"
 
         def ended_late(action: ReceiptAction, target: str, receipt: Receipt) -> None:
@@ -160,7 +172,7 @@ async def test_what_a_worker_does_after_its_silence_has_a_receipt(kept: Callable
     assert found.state == "loading"
     found.hear(ActionEnded(action_id=1, receipt=receipt("switch")))
     assert found.late == [("switch", "small", True)]
-    assert found.supervisor.last_receipt == found.issued[0]
+    assert found.receipts.newest == found.issued[0]
     assert found.issued[0].proof_reason is not None and "silent" in found.issued[0].proof_reason
     assert found.state == "idle"
 
@@ -172,7 +184,7 @@ async def test_a_worker_that_dies_in_its_silence_has_nothing_late(kept: Callable
     with pytest.raises(WorkerSilent):
         await asked
     found.supervisor._forget(WorkerDied("gone"))
-    assert found.supervisor._actions == {}
+    assert found.supervisor._pending._actions == {}
 
 
 async def starting(found: Kept, monkeypatch: pytest.MonkeyPatch, *, forked: bool) -> asyncio.Task[Any]:
@@ -181,7 +193,7 @@ async def starting(found: Kept, monkeypatch: pytest.MonkeyPatch, *, forked: bool
     async def start_worker(*_: object, **__: object) -> FakeWorker:
         return found.worker
 
-    monkeypatch.setattr(supervisor_module, "start_worker", start_worker)
+    monkeypatch.setattr(starter_module, "start_worker", start_worker)
     found.worker.forked = forked
     found.supervisor._worker = None
     task = asyncio.create_task(found.supervisor.ensure_worker())
