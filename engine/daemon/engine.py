@@ -21,11 +21,13 @@ from engine.daemon.devices import DeviceInUse
 from engine.daemon.events import EventHub
 from engine.daemon.full_cleanup import FullCleanup
 from engine.daemon.history import past_of
+from engine.daemon.job_plans import JobPlans
 from engine.daemon.kill import Kill
 from engine.daemon.lock import EngineLock
 from engine.daemon.logbook import LogBook
 from engine.daemon.memory import MemoryView
 from engine.daemon.metrics import ReceiptTally
+from engine.daemon.model_use import ModelUse
 from engine.daemon.notify import Notifier
 from engine.daemon.nursery import Nursery
 from engine.daemon.overview import Overview
@@ -34,7 +36,7 @@ from engine.daemon.planner import Planner
 from engine.daemon.probe import Probe
 from engine.daemon.prompts import KeptPrompts
 from engine.daemon.proofs import Proofs
-from engine.daemon.queue import QueueRunner, never_fits
+from engine.daemon.queue import QueueRunner
 from engine.daemon.rates import Rates
 from engine.daemon.read_ahead import ReadAhead
 from engine.daemon.readiness import FirstReading
@@ -51,7 +53,7 @@ from engine.daemon.threads import in_thread
 from engine.daemon.victims import Victims
 from engine.daemon.worker_starter import WorkerStarter
 from engine.embeddings import EmbeddingStore
-from engine.errors import DoesNotFit, InvalidRequest, NotFound, NotNow
+from engine.errors import InvalidRequest, NotFound, NotNow
 from engine.jobs.liveness import is_alive, read_start_time
 from engine.jobs.store import JobStore
 from engine.models.catalog import Catalog
@@ -172,14 +174,17 @@ class Engine:
         self.supervisor.on_late = self._ended_late
         self.memory.ask_counters = self.supervisor.count
         self.memory.ask_reading = self.probe.read_soon
+        self.plans = JobPlans(self.catalog, self.memory, self._config, output_dir=self.output_dir)
+        self.use = ModelUse(self.store.list_jobs())
         self.queue = QueueRunner(
             self.store,
             self.catalog,
+            self.plans,
             self.supervisor,
             self.memory,
             self._config,
             instance=instance,
-            output_dir=self.output_dir,
+            use=self.use,
             logbook=self.logbook,
             ahead=ReadAhead(on_read=lambda text: self.logbook.write("read_ahead", text, memory=True)),
             publish=self.hub.publish,
@@ -472,14 +477,14 @@ class Engine:
                 rate=self.supervisor.residents.rate,
                 warm=self.supervisor.warm.of_model(model.name),
                 active=self._is_active(model.name),
-                last_used_at=self.queue.last_used.get(model.name),
+                last_used_at=self.use.last_used_at(model.name),
             )
             for model in self.catalog.models()
         )
 
     def _is_active(self, name: str) -> bool:
         """Whether it was asked for last, and is there or on its way: a worker may have taken it along."""
-        if name != self.queue.active_model:
+        if name != self.use.active:
             return False
         running = self.queue.running
         runs = running is not None and running.spec.model == name
@@ -501,17 +506,16 @@ class Engine:
     def submit(self, spec: JobSpec) -> Job:
         """Queue a request that could be met; every mistake that can be known now is refused now."""
         self._refuse_when_stopping()
-        plan = self.queue.admit(spec)
-        budget = self.memory.budget()
-        if budget is not None and plan.footprint.peak_bytes > budget.empty_bytes:
-            raise DoesNotFit(never_fits(plan, budget))
+        plan = self.plans.admit(spec)
+        if (budget := self.memory.budget()) is not None:
+            plan.refuse_if_too_large(budget)
         job = self.store.submit(plan.admitted.spec, plan.footprint.peak_bytes)
         size = f"{plan.admitted.width}x{plan.admitted.height}"
         self.logbook.write("job", f"queued: {spec.model}, {size}", job_id=job.id)
         return self._announce(job)
 
     def forecast(self, spec: JobSpec) -> JobForecast:
-        return self.queue.forecast(spec)
+        return self.plans.forecast(spec)
 
     def cancel(self, job_id: int) -> Job:
         job = self.store.cancel(job_id)
@@ -539,7 +543,7 @@ class Engine:
         self.logbook.write("queue", "resumed")
         self.queue.wake()
         self._engine_changed()
-        return self._engine_status().queue
+        return self.queue.status()
 
     def hold_queue(self, reason: str) -> None:
         """Start no job until a person resumes the queue."""
@@ -559,8 +563,7 @@ class Engine:
 
     def _switched(self, name: str, receipt: Receipt) -> None:
         if receipt.ok:
-            self.queue.active_model = name
-            self.queue.last_used[name] = time.time()
+            self.use.asked(name)
             self._models_changed()
 
     def _ended_late(self, action: ReceiptAction, target: str, receipt: Receipt) -> None:
@@ -624,7 +627,7 @@ class Engine:
     async def explain(self, spec: JobSpec) -> Explanation:
         """What a job would do with the weights if it ran now."""
         await self.first_reading.wait()
-        return await self.planner.explain_job(self.queue.admit(spec))
+        return await self.planner.explain_job(self.plans.admit(spec))
 
     async def explain_switch(self, name: str) -> Explanation:
         """What a switch to the model would do if it were asked for now."""
@@ -751,7 +754,7 @@ class Engine:
             output_dir=str(self.output_dir),
             log_path=str(self.logbook.path),
             nursery=self.nursery.status(),
-            queue=QueueStatus(waiting=self.store.count_waiting(), held_reason=self.store.held_reason),
+            queue=self.queue.status(),
             probe_age_s=None if age is None else round(age, 3),
             problem=self.device.problem
             or self.queue.problem

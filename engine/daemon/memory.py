@@ -19,6 +19,7 @@ from engine.daemon.pairing import Pairing
 from engine.daemon.tenants import Tenants
 from engine.jobs.liveness import read_start_time
 from engine.paths import user_name
+from engine.planning.footprint import DeviceKind
 from engine.telemetry.balance import cpu_balance, gpu_balance, why_moving
 from engine.telemetry.programs import program_of
 from engine.telemetry.recorder import Recorder
@@ -147,6 +148,11 @@ class MemoryView:
         self._context_due = True
 
     # ----------------------------------------------------------------- what is asked
+
+    @property
+    def device_kind(self) -> DeviceKind:
+        """Of the device in use; a GPU where none was chosen yet."""
+        return "cpu" if self.device_id == "cpu" else "cuda"
 
     @property
     def gpu_readings(self) -> list[DeviceReading]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from engine.config import EngineConfig
+from engine.daemon.job_plans import JobPlan, never_fits, waits_for
 from engine.daemon.memory import Budget, MemoryView
 from engine.daemon.prompts import KeptPrompts
-from engine.daemon.queue import Plan, never_fits, waits_for
 from engine.daemon.supervisor import Supervisor
 from engine.errors import DoesNotFit, EngineError, ModelUnusable, NotNow
 from engine.models.catalog import Catalog
 from engine.models.model import Model
 from engine.planning.explaining import explain_job, explain_switch
-from engine.planning.footprint import DeviceKind, Footprint, estimate_footprint
+from engine.planning.footprint import Footprint, estimate_footprint
 from engine.planning.residency import Needed, Resident, Stage
 from engine.planning.stages import JobStage, job_stages, returning
 from engine.units import size_text
@@ -49,7 +49,7 @@ class Planner:
         Where that is too much beside the largest component, what each stage takes beside its own
         one decides: a DiT leaves for the decoder and comes back.
         """
-        spare = SWITCH_RESERVE_BYTES if self._device_kind == "cuda" else 0
+        spare = SWITCH_RESERVE_BYTES if self._memory.device_kind == "cuda" else 0
         footprint = self._footprint(model)
         work = max(stage.activation_bytes for stage in footprint.stages.values())
         largest = max(component.bytes for component in model.components)
@@ -58,14 +58,14 @@ class Planner:
             work = max(0, footprint.peak_bytes - largest)
         return work + spare
 
-    async def explain_job(self, plan: Plan) -> Explanation:
+    async def explain_job(self, plan: JobPlan) -> Explanation:
         """Every move of weights that the job would make if it ran now.
 
         Raises:
             NotNow: the device has not been read.
         """
         admitted, footprint = plan.admitted, plan.footprint
-        kept = await self._prompts.has(plan.model, admitted.spec.prompt, device_kind=self._device_kind)
+        kept = await self._prompts.has(plan.model, admitted.spec.prompt, device_kind=self._memory.device_kind)
         budget = self._budget()
         stages = job_stages(plan.model.kind, admitted.steps, admitted.sigma_max, with_text=not kept)
         reason = waits_for(footprint.peak_bytes, budget)
@@ -135,10 +135,10 @@ class Planner:
             if (row.name, row.aspect_ratio) == (card.default_resolution, card.default_aspect_ratio)
         )
         return estimate_footprint(
-            model, row.width, row.height, card.default_frames, device_kind=self._device_kind
+            model, row.width, row.height, card.default_frames, device_kind=self._memory.device_kind
         )
 
-    def _stage(self, plan: Plan, stage: JobStage) -> Stage:
+    def _stage(self, plan: JobPlan, stage: JobStage) -> Stage:
         return Stage(
             name=stage.name,
             needed=(self._needed(plan.model, stage.component),),
@@ -175,10 +175,6 @@ class Planner:
         if budget is None:
             raise NotNow("the device has not been read yet; try again in a second")
         return budget
-
-    @property
-    def _device_kind(self) -> DeviceKind:
-        return "cpu" if self._memory.device_id == "cpu" else "cuda"
 
 
 def _with_setting(error: EngineError, budget: Budget) -> str:

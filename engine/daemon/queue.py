@@ -9,24 +9,23 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 from engine.config import EngineConfig
+from engine.daemon.job_plans import JobPlan, JobPlans, waits_for
 from engine.daemon.logbook import Level, LogBook
-from engine.daemon.memory import Budget, MemoryView
+from engine.daemon.memory import MemoryView
+from engine.daemon.model_use import ModelUse
 from engine.daemon.read_ahead import ReadAhead
 from engine.daemon.supervisor import Supervisor
 from engine.daemon.wanted import files_of
 from engine.daemon.worker import WorkerProcess
 from engine.errors import (
     DeviceTaken,
-    DoesNotFit,
     EngineError,
     NotNow,
     StorageUnusable,
@@ -41,10 +40,7 @@ from engine.jobs.model import Owner
 from engine.jobs.store import JobStore
 from engine.models.catalog import Catalog
 from engine.models.model import Model
-from engine.planning.admission import Admitted, check_request
-from engine.planning.footprint import Footprint, estimate_footprint
-from engine.units import size_text
-from engine.wire import Event, Job, JobChanged, JobForecast, JobProgress, JobSpec
+from engine.wire import Event, Job, JobChanged, JobProgress, QueueStatus
 from engine.worker.channel import JobEnded, RunJob
 
 RETRY_S = 1.0
@@ -54,20 +50,11 @@ NAME_BYTES = 120
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
-    """A request that was found good: the model, the request with nothing left open, and what it takes."""
-
-    model: Model
-    admitted: Admitted
-    footprint: Footprint
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class _Chosen:
     """The job whose turn it is."""
 
     job: Job
-    plan: Plan
+    plan: JobPlan
 
 
 class QueueRunner:
@@ -77,12 +64,13 @@ class QueueRunner:
         self,
         store: JobStore,
         catalog: Catalog,
+        plans: JobPlans,
         supervisor: Supervisor,
         memory: MemoryView,
         config: EngineConfig,
         *,
         instance: str,
-        output_dir: Path,
+        use: ModelUse,
         logbook: LogBook,
         ahead: ReadAhead,
         publish: Callable[[Event], None],
@@ -91,10 +79,11 @@ class QueueRunner:
         self._ahead = ahead
         self._store = store
         self._catalog = catalog
+        self._plans = plans
         self._supervisor = supervisor
         self._memory = memory
         self._config = config
-        self._output_dir = output_dir
+        self._use = use
         self._logbook = logbook
         self._publish = publish
         self._on_queue = on_queue
@@ -105,11 +94,6 @@ class QueueRunner:
         self._progress: JobProgress | None = None
         self._cancel = asyncio.Event()
         self.problem: str | None = None
-        self.active_model: str | None = None
-        # From the store, so that "the one before" still means something after a restart.
-        self.last_used: dict[str, float] = {
-            job.spec.model: job.finished_at for job in store.list_jobs() if job.finished_at is not None
-        }
 
     # ----------------------------------------------------------------- asked from outside
 
@@ -144,35 +128,8 @@ class QueueRunner:
             self._cancel.set()
             self._supervisor.cancel_job(job_id)
 
-    def admit(self, spec: JobSpec) -> Plan:
-        """Check a request whole, and say what it takes.
-
-        Raises:
-            Refused: one of its subclasses, naming the value and the way out.
-        """
-        model = self._catalog.get(spec.model)
-        admitted = check_request(spec, model, self._config, self._output_dir)
-        footprint = estimate_footprint(
-            model, admitted.width, admitted.height, admitted.frames, device_kind=self._device_kind
-        )
-        return Plan(model=model, admitted=admitted, footprint=footprint)
-
-    def forecast(self, spec: JobSpec) -> JobForecast:
-        plan = self.admit(spec)
-        admitted, footprint = plan.admitted, plan.footprint
-        budget = self._memory.budget()
-        fits_now = budget is None or footprint.peak_bytes <= budget.now_bytes
-        return JobForecast(
-            width=admitted.width,
-            height=admitted.height,
-            frames=admitted.frames,
-            steps=admitted.steps,
-            weights_bytes=footprint.weights_bytes,
-            peak_bytes=footprint.peak_bytes,
-            fits_now=fits_now,
-            fits_empty=budget is None or footprint.peak_bytes <= budget.empty_bytes,
-            reason=None if fits_now or budget is None else waits_for(footprint.peak_bytes, budget),
-        )
+    def status(self) -> QueueStatus:
+        return QueueStatus(waiting=self._store.count_waiting(), held_reason=self._store.held_reason)
 
     # ----------------------------------------------------------------- the loop
 
@@ -213,9 +170,8 @@ class QueueRunner:
             if job.status == "waiting_memory" and peak is not None and waits_for(peak, budget):
                 continue  # still no room: checking its image again every second would cost too much
             try:
-                plan = self.admit(job.spec)
-                if plan.footprint.peak_bytes > budget.empty_bytes:
-                    raise DoesNotFit(never_fits(plan, budget))
+                plan = self._plans.admit(job.spec)
+                plan.refuse_if_too_large(budget)
             except Exception as error:  # the job's edge, as in `_run`
                 # It was right when it was submitted: the model, the image or the settings changed since.
                 code, text = code_and_text(error)
@@ -248,8 +204,7 @@ class QueueRunner:
         job = self._store.claim(job.id, self._owner, output=str(output))
         self._running, self._cancel = job, asyncio.Event()
         self._progress = JobProgress(stage="start")
-        self.active_model = job.spec.model
-        self.last_used[job.spec.model] = time.time()
+        self._use.asked(job.spec.model)
         self._changed(job)
         self._logbook.write("job", f"starts, attempt {job.attempt}: {job.spec.model}", job_id=job.id)
         self._read_ahead()
@@ -274,7 +229,7 @@ class QueueRunner:
         finally:  # whatever storing it met, nothing runs any more
             self._running, self._progress = None, None
             self._ahead.want(None)  # what was read for a next job may have left by the one after it
-        self.last_used[job.spec.model] = time.time()
+        self._use.used(job.spec.model)
         self._end(job)
 
     async def _until_stored(self, settle: Callable[[], Job]) -> Job:
@@ -292,7 +247,7 @@ class QueueRunner:
                 self.problem = None
                 return job
 
-    async def _work(self, job: Job, plan: Plan, output: Path) -> JobEnded:
+    async def _work(self, job: Job, plan: JobPlan, output: Path) -> JobEnded:
         worker = await self._worker_unless_cancelled()
         if worker is None:
             return JobEnded(job_id=job.id, error_code="cancelled", error="cancelled before it began")
@@ -364,31 +319,6 @@ class QueueRunner:
 
     def _changed(self, job: Job) -> None:
         self._publish(JobChanged(job=self.view(job)))
-
-    @property
-    def _device_kind(self) -> Literal["cpu", "cuda"]:
-        return "cpu" if self._memory.device_id == "cpu" else "cuda"
-
-
-def waits_for(peak_bytes: int, budget: Budget) -> str | None:
-    """For whom a job of this peak would wait, or None when it fits now."""
-    if peak_bytes <= budget.now_bytes:
-        return None
-    return f"needs {size_text(peak_bytes)}, can have {size_text(budget.now_bytes)}; {budget.held_by}"
-
-
-def never_fits(plan: Plan, budget: Budget) -> str:
-    """Why a request is refused for good, and the way out."""
-    admitted = plan.admitted
-    what = (
-        f"{plan.model.name} at {admitted.width}x{admitted.height} with {admitted.frames} frames needs "
-        f"{size_text(plan.footprint.peak_bytes)}, and "
-    )
-    smaller = "choose a smaller resolution, fewer frames or a smaller model"
-    if budget.limit_bytes is not None:
-        limit = size_text(budget.limit_bytes)
-        return f"{what}engine.memory_budget_bytes allows {limit}; raise that, or {smaller}"
-    return f"{what}the empty device has {size_text(budget.empty_bytes)}; {smaller}"
 
 
 def code_and_text(error: Exception) -> tuple[str, str]:

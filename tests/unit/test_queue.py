@@ -13,8 +13,10 @@ import pytest
 
 from engine.config import EngineConfig
 from engine.daemon import queue
+from engine.daemon.job_plans import JobPlan
 from engine.daemon.memory import Budget
-from engine.daemon.queue import Plan, QueueRunner, choose_output
+from engine.daemon.model_use import ModelUse
+from engine.daemon.queue import QueueRunner, choose_output
 from engine.errors import DeviceTaken, NotFound, StorageUnusable, WorkerDied, WorkerStopped
 from engine.jobs.store import JobStore
 from engine.wire import Job, JobSpec, JobState
@@ -54,18 +56,21 @@ def failed(message: RunJob, code: str) -> JobEnded:
     return JobEnded(job_id=message.job_id, error_code=code, error=f"{code} happened")
 
 
-class Runner(QueueRunner):
+class FakePlans:
     """Plans without models; a model called `gone` has vanished since it was submitted."""
 
     peak_bytes = 10
 
-    def admit(self, spec: JobSpec) -> Plan:
+    def __init__(self, output_dir: Path) -> None:
+        self._output_dir = output_dir
+
+    def admit(self, spec: JobSpec) -> JobPlan:
         if spec.model == "gone":
             raise NotFound("there is no model 'gone'")
         admitted = SimpleNamespace(spec=spec, width=16, height=16, frames=5, output_dir=self._output_dir)
         footprint = SimpleNamespace(peak_bytes=self.peak_bytes, stages={})
         model = SimpleNamespace(name=spec.model, kind="t2v", path=Path("/m"))
-        return Plan(model=model, admitted=admitted, footprint=footprint)  # type: ignore[arg-type]
+        return JobPlan(model=model, admitted=admitted, footprint=footprint)  # type: ignore[arg-type]
 
 
 class World:
@@ -75,14 +80,16 @@ class World:
         self.log: list[str] = []
         self.wanted: list[tuple[str | None, tuple[str, ...]]] = []
         self.budget = Budget(now_bytes=100, empty_bytes=100, held_by="nobody")
-        self.runner = Runner(
+        self.plans = FakePlans(tmp_path)
+        self.runner = QueueRunner(
             self.store,
             SimpleNamespace(get=lambda name: SimpleNamespace(name=name)),  # type: ignore[arg-type]
+            self.plans,  # type: ignore[arg-type]
             self.supervisor,  # type: ignore[arg-type]
             SimpleNamespace(budget=lambda: self.budget, device_id="cpu"),  # type: ignore[arg-type]
             EngineConfig(),
             instance="test",
-            output_dir=tmp_path,
+            use=ModelUse(),
             logbook=SimpleNamespace(write=lambda event, text, **_: self.log.append(text)),  # type: ignore[arg-type]
             ahead=SimpleNamespace(want=self.want),  # type: ignore[arg-type]
             publish=lambda event: None,
