@@ -11,16 +11,47 @@ from typing import Any
 
 from engine.daemon.logbook import LogBook
 from engine.daemon.nursery import Nursery
-from engine.errors import WorkFailed
-from engine.worker.entry import make_demo_models as make_in_child
+from engine.errors import NotNow, WorkFailed
+from engine.worker.entry import make_demo_models
 
 
-async def make_demo_models(nursery: Nursery, models: Path, logbook: LogBook) -> None:
-    """Make them below `models`; returns when they are complete.
+class DemoModels:
+    """Made once for all who ask meanwhile. Event loop's thread only."""
 
-    Raises:
-        WorkFailed: the process failed; its own words are in the engine's log.
-    """
+    def __init__(self, nursery: Nursery, models: Path, logbook: LogBook) -> None:
+        """They go below `models`."""
+        self._nursery = nursery
+        self._models = models
+        self._logbook = logbook
+        self._making: asyncio.Task[None] | None = None
+
+    async def make(self) -> None:
+        """Returns when they are complete.
+
+        Raises:
+            WorkFailed: the process failed; its own words are in the engine's log.
+            NotNow: the engine ended meanwhile.
+        """
+        if self._making is None:
+            self._making = asyncio.create_task(_make(self._nursery, self._models, self._logbook))
+        making = self._making
+        try:
+            await asyncio.shield(making)
+        except asyncio.CancelledError:
+            if making.cancelled():
+                raise NotNow("the engine stops before the demo models are made") from None
+            raise
+        finally:
+            if making.done() and self._making is making:
+                self._making = None
+
+    def close(self) -> None:
+        """Give up."""
+        if self._making is not None:
+            self._making.cancel()
+
+
+async def _make(nursery: Nursery, models: Path, logbook: LogBook) -> None:
     models.mkdir(parents=True, exist_ok=True)
     logbook.write("models", "making the demo models")
     if await nursery.wait_settled() == "ready":
@@ -38,7 +69,7 @@ async def make_demo_models(nursery: Nursery, models: Path, logbook: LogBook) -> 
 async def _make_forked(nursery: Nursery, models: Path, logbook: LogBook) -> int:
     ours, theirs = Pipe(duplex=False)
     try:
-        process = await nursery.fork(make_in_child, theirs, nursery.pid, str(models))
+        process = await nursery.fork(make_demo_models, theirs, nursery.pid, str(models))
     finally:
         theirs.close()
     try:

@@ -104,6 +104,11 @@ class EventHub:
         for subscriber in tuple(self._subscribers):
             subscriber.offer(self._seq, event, frame)
 
+    def publish_if_watched(self, compose: Callable[[], Event]) -> None:
+        """Publish what `compose` gives, unless nobody listens, for whom it need not be made."""
+        if self.watched:
+            self.publish(compose())
+
     def close(self, reason: str) -> None:
         """Say goodbye on every stream and end it; later subscribers hear goodbye at once."""
         self._goodbye = Goodbye(reason=reason)

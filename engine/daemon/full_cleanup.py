@@ -20,6 +20,7 @@ from engine.daemon.memory import MemoryView
 from engine.daemon.outputs import list_outputs, move_outputs
 from engine.daemon.own_processes import OwnProcesses
 from engine.daemon.proofs import Proofs
+from engine.daemon.receipt_book import ReceiptBook
 from engine.daemon.reset import Reset
 from engine.daemon.steps import Steps
 from engine.daemon.threads import in_thread
@@ -36,8 +37,6 @@ from engine.wire import (
     FullCleanupRequest,
     KillRequest,
     Receipt,
-    ReceiptAction,
-    ReceiptStep,
 )
 
 WHY = "a full cleanup was asked for"
@@ -59,12 +58,11 @@ class FullCleanup:
         kill: Kill,
         reset: Reset,
         store: JobStore,
+        receipts: ReceiptBook,
         logbook: LogBook,
         audit: AuditLog,
         *,
         output_dir: Path,
-        issue: Callable[[Receipt], Receipt],
-        stepped: Callable[[ReceiptAction, str, ReceiptStep], None],
         hold_queue: Callable[[str], None],
     ) -> None:
         self._own = own
@@ -77,8 +75,7 @@ class FullCleanup:
         self._logbook = logbook
         self._audit = audit
         self._output_dir = output_dir
-        self._issue = issue
-        self._stepped = stepped
+        self._receipts = receipts
         self._hold_queue = hold_queue
         self._running: asyncio.Task[Receipt] | None = None
 
@@ -173,7 +170,7 @@ class FullCleanup:
         ]
         also = ", ".join(str(kill.pid) for kill in request.also) or "nobody else"
         with self._audit.deed("full_cleanup", f"{TARGET}, and {also}", asker) as deed:
-            whole = _Whole(Steps(lambda step: self._stepped("full_cleanup", TARGET, step)))
+            whole = _Whole(Steps(lambda step: self._receipts.stepped("full_cleanup", TARGET, step)))
             if self._store.count_waiting() or self._own.job_id is not None:
                 self._hold_queue(HELD)
             await asyncio.gather(
@@ -191,12 +188,12 @@ class FullCleanup:
                 whole.moved("logs", moved_logs)
             whole.notes += await self._still_held()
             whole.steps.ended("looked who holds what")
-            return deed.ended(self._issue(whole.receipt(on_cpu=self._memory.device_id == "cpu")))
+            return deed.ended(self._receipts.issue(whole.receipt(on_cpu=self._memory.device_id == "cpu")))
 
     async def _end_ours(self, whole: _Whole) -> None:
         async with self._own.device("a full cleanup is under way; ask again when it has ended") as turn:
             ending = self._own.end_worker(WHY, self._proofs)
-            await whole.part("our worker ended", ending, self._issue)
+            await whole.part("our worker ended", ending, self._receipts.issue)
             await turn
             await self._own.renew_nursery(whole.steps)
 

@@ -16,7 +16,14 @@ from engine.wire import HistoryColumn, MemoryHistory
 async def past_of(
     recent: Recorder, recorded: FlightRecorder, device_id: str, seconds: float, columns: int
 ) -> MemoryHistory:
-    """The last `seconds` in `columns` equal spans, oldest first; one without a reading is a gap."""
+    """The last `seconds` in `columns` equal spans, oldest first; one without a reading is a gap.
+
+    Raises:
+        NotFound: the device was never read by this engine.
+    """
+    if device_id not in recent.device_ids:
+        known = ", ".join(recent.device_ids) or "none yet"
+        raise NotFound(f"no device {device_id!r} has been read; known: {known}")
     spans = recent.history(device_id, seconds, columns)
     found = [_column(span) for span in spans]
     oldest = recent.oldest_at(device_id)

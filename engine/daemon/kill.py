@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 from engine.daemon.logbook import LogBook
 from engine.daemon.proofs import Proofs
+from engine.daemon.receipt_book import ReceiptBook
 from engine.daemon.victims import Victim, Victims
 from engine.errors import InvalidRequest, NotFound, NotNow, Refused
 from engine.wire import KillRequest, Receipt, ReceiptStep
@@ -35,9 +36,8 @@ class Kill:
         victims: Victims,
         proofs: Proofs,
         logbook: LogBook,
+        receipts: ReceiptBook,
         *,
-        issue: Callable[[Receipt], Receipt],
-        stepped: Callable[[str, str, ReceiptStep], None],
         open_pidfd: Callable[[int], int] = os.pidfd_open,
         send: Callable[[int, signal.Signals], None] = signal.pidfd_send_signal,
         patience_s: float = PATIENCE_S,
@@ -45,8 +45,7 @@ class Kill:
         self._victims = victims
         self._proofs = proofs
         self._logbook = logbook
-        self._issue = issue
-        self._stepped = stepped
+        self._receipts = receipts
         self._open = open_pidfd
         self._send = send
         self._patience_s = patience_s
@@ -96,7 +95,7 @@ class Kill:
             self._logbook.write("audit", f"SIGTERM, asked by {asked_by}, to {victim.sentence()}")
             course.step(victim, "SIGTERM", held, began)
             error = await self._finish(course, victim, asked_by)
-            return self._issue(await self._receipt(course, victim, error, began))
+            return self._receipts.issue(await self._receipt(course, victim, error, began))
         finally:
             os.close(pidfd)
 
@@ -184,7 +183,7 @@ class Kill:
 
     def tell(self, victim: Victim, step: ReceiptStep) -> None:
         """A step of a kill, for the viewers."""
-        self._stepped("kill", victim.target, step)
+        self._receipts.stepped("kill", victim.target, step)
 
 
 class _Course:

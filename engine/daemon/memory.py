@@ -178,6 +178,11 @@ class MemoryView:
         host_at = self._host.taken_at if self._host is not None else None
         return tuple(self.cards.aged(status, host_at=host_at) for status in self._statuses.values())
 
+    def processes_on(self, device_id: str) -> tuple[DeviceProcess, ...]:
+        """Those on the driver's lists of one device."""
+        status = self._statuses.get(device_id)
+        return () if status is None else status.processes
+
     def host_status(self, *, registered_bytes: int | None) -> HostStatus | None:
         """The host's memory and ours in it; `registered_bytes` as the worker tells."""
         host = self._host

@@ -6,8 +6,9 @@ Whoever does this has the device to himself, and no worker starts meanwhile. Eve
 from __future__ import annotations
 
 import asyncio
+import os
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from engine.daemon.nursery import Nursery
@@ -33,16 +34,26 @@ class OwnProcesses:
         nursery: Nursery,
         probe: Probe,
         receipts: ReceiptBook,
-        *,
-        pids: Callable[[], Mapping[str, int]],
     ) -> None:
-        """`pids` gives our processes by role."""
         self._supervisor = supervisor
         self._nursery = nursery
         self._probe = probe
         self._receipts = receipts
-        self.pids = pids
         self._away: str | None = None
+
+    def pids(self) -> dict[str, int]:
+        """Those that live, by role; the daemon itself among them."""
+        found = {
+            "daemon": os.getpid(),
+            "probe": self._probe.pid,
+            "nursery": self._nursery.pid,
+            "worker": self._supervisor.pid,
+        }
+        return {role: pid for role, pid in found.items() if pid is not None}
+
+    def role_of(self, pid: int) -> str | None:
+        """Of a process of ours; None for anybody else's."""
+        return next((role for role, ours in self.pids().items() if ours == pid), None)
 
     @property
     def worker(self) -> WorkerProcess | None:

@@ -107,6 +107,11 @@ class QueueRunner:
         if self._running is not None:
             self._read_ahead()
 
+    def look(self) -> None:
+        """Once a second: what others held may be free."""
+        if self._store.count_waiting():
+            self.wake()
+
     def drain(self) -> None:
         """Start nothing more."""
         self._draining = True

@@ -17,6 +17,7 @@ from pathlib import Path
 from engine.daemon.audit import Asker, AuditLog
 from engine.daemon.host_kind import HostKind, read_host_kind
 from engine.daemon.own_processes import OwnProcesses
+from engine.daemon.receipt_book import ReceiptBook
 from engine.daemon.reset_course import Course, end_text
 from engine.daemon.reset_helper import helper_problem
 from engine.daemon.reset_holders import Holders, find_holders
@@ -38,8 +39,6 @@ from engine.units import size_text
 from engine.wire import (
     DeviceProcess,
     Receipt,
-    ReceiptAction,
-    ReceiptStep,
     ResetCondition,
     ResetPlan,
     ResetRequest,
@@ -70,12 +69,11 @@ class Reset:
         self,
         program: ResetProgram,
         own: OwnProcesses,
+        receipts: ReceiptBook,
         audit: AuditLog,
         *,
         helper: Path,
         listed: Callable[[str], Iterable[DeviceProcess]],
-        issue: Callable[[Receipt], Receipt],
-        stepped: Callable[[ReceiptAction, str, ReceiptStep], None],
         hold_queue: Callable[[str], None],
         platform: Callable[[], HostKind] = read_host_kind,
         timeout_s: float = RESET_TIMEOUT_S,
@@ -89,8 +87,7 @@ class Reset:
         self._audit = audit
         self._helper = helper
         self._listed = listed
-        self._issue = issue
-        self._stepped = stepped
+        self._receipts = receipts
         self._hold_queue = hold_queue
         self._platform = platform
         self._timeout_s = timeout_s
@@ -231,11 +228,11 @@ class Reset:
             )
         name = f"GPU {facts.index} {facts.uuid}"
         self._audit.write("reset", name, "asked", asker)
-        steps = Steps(lambda step: self._stepped("reset", name, step))
+        steps = Steps(lambda step: self._receipts.stepped("reset", name, step))
         steps.ended("looked at", facts.used_bytes)
         receipt = await self._reset(facts, name, steps)
         self._audit.write("reset", name, "done" if receipt.ok else f"failed: {receipt.error}", asker)
-        return self._issue(receipt)
+        return self._receipts.issue(receipt)
 
     async def _reset(self, facts: Facts, name: str, steps: Steps) -> Receipt:
         course = Course(facts)

@@ -16,7 +16,6 @@ from engine.daemon.logbook import LogBook
 from engine.daemon.memory import MemoryView
 from engine.daemon.nursery import Nursery
 from engine.daemon.pending_actions import PendingActions
-from engine.daemon.rates import Rates
 from engine.daemon.receipt_book import ReceiptBook
 from engine.daemon.residents import Residents
 from engine.daemon.silence_watch import SilenceWatch
@@ -59,7 +58,6 @@ class Supervisor:
         memory: MemoryView,
         logbook: LogBook,
         receipts: ReceiptBook,
-        rates: Rates,
         on_change: Callable[[], None],
         on_models: Callable[[], None],
         on_progress: Callable[[int, JobProgress], None],
@@ -72,7 +70,6 @@ class Supervisor:
         self._memory = memory
         self._logbook = logbook
         self._receipts = receipts
-        self._rates = rates
         self._on_change = on_change
         self._on_models = on_models
         self._worker: WorkerProcess | None = None
@@ -117,7 +114,7 @@ class Supervisor:
                 warm_bytes=self.warm.registered_bytes,
                 warm_rate=self.warm.rate,
                 warm_refusal=self.warm.refusal,
-                ring_rate=self._rates.ring(worker.device_id),
+                ring_rate=self._starter.rates.ring(worker.device_id),
             ),
         )
 
@@ -376,7 +373,7 @@ class Supervisor:
                 self._memory.measure_context()
             case WarmChanged():
                 self.warm.heard(message)
-                self._rates.measured(worker.device_id, message.ring_rate)
+                self._starter.rates.measured(worker.device_id, message.ring_rate)
                 self._on_models()
                 self._on_change()
             case JobProgressed() | JobEnded():

@@ -28,7 +28,7 @@ class WorkerStarter:
         self._config = config
         self._embeddings = embeddings
         self._nursery = nursery
-        self._rates = rates
+        self.rates = rates
         self._log_path = log_path
         self._allocator = choose_allocator(config.allocator)
         self._connected = asyncio.Event()
@@ -64,7 +64,7 @@ class WorkerStarter:
             WorkerSettings(
                 warm_budget_bytes=self._config.warm_budget_bytes,
                 stream=self._config.stream,
-                ring_rate=self._rates.ring(device_id),
+                ring_rate=self.rates.ring(device_id),
                 allocator=self._allocator.settings,
                 vae_precision=self._config.vae_precision,
                 embeddings=str(self._embeddings),

@@ -25,6 +25,7 @@ from engine.wire import (
     FullCleanupRequest,
     KillRequest,
     Receipt,
+    ReceiptStep,
     ResetRequest,
 )
 
@@ -78,9 +79,8 @@ class Rig:
         self.audit = AuditLog(tmp_path / "audit.jsonl")
         self.cleanup = FullCleanup(
             seams, memory, seams, seams, SimpleNamespace(run=self.kill),  # type: ignore[arg-type]
-            SimpleNamespace(run=self.reset), store, logbook, self.audit,  # type: ignore[arg-type]
-            output_dir=tmp_path / "videos", issue=self.issue,
-            stepped=lambda action, target, step: None, hold_queue=self.did.append,
+            SimpleNamespace(run=self.reset), store, seams, logbook, self.audit,  # type: ignore[arg-type]
+            output_dir=tmp_path / "videos", hold_queue=self.did.append,
         )  # fmt: skip
 
     def pids(self) -> dict[str, int]:
@@ -102,6 +102,9 @@ class Rig:
     async def reset(self, request: ResetRequest, *, asker: Asker | None) -> Receipt:
         self.did.append(f"reset {request.device_id}")
         return receipt("reset")
+
+    def stepped(self, action: str, target: str, step: ReceiptStep) -> None:
+        """Nobody watches."""
 
     def issue(self, made: Receipt) -> Receipt:
         self.issued.append(made)

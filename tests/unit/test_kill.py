@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -82,8 +83,9 @@ class Rig:
             victims = Victims(devices=self._devices, ours=lambda: self.ours, proc=self.tree.proc, uid=1000)
         probe: Any = self
         logbook: Any = self
+        receipts: Any = SimpleNamespace(issue=self._issue, stepped=self._stepped)
         self.kill = Kill(
-            victims, Proofs(probe), logbook, issue=self._issue, stepped=self._stepped,
+            victims, Proofs(probe), logbook, receipts,
             patience_s=5.0 if real else patience_s, **seams,
         )  # fmt: skip
 

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -84,14 +85,16 @@ class Rig:
         self.lists: list[list[int]] = []
         """Whom the driver's lists named at each look for holders."""
         own: Any = self.own
+        receipts: Any = SimpleNamespace(
+            issue=self._issue, stepped=lambda action, target, step: self.steps.append(step)
+        )
         self.reset = Reset(
             ResetProgram(str(self.program.path), helper=tmp_path / "helper", is_root=False),
             own,
+            receipts,
             self.audit,
             helper=tmp_path / "helper",
             listed=lambda device_id: (DeviceProcess(pid=11, bytes=5, ours="worker"),),
-            issue=self._issue,
-            stepped=lambda action, target, step: self.steps.append(step),
             hold_queue=self.held.append,
             platform=lambda: self.platform,
             timeout_s=30.0,

@@ -96,16 +96,16 @@ async def test_a_slow_disk_holds_up_neither_the_engine_nor_a_second_look(
 
     monkeypatch.setattr(Catalog, "scan", slow)
     began = time.monotonic()
-    engine._look()
+    engine.lookout.look()
     await asyncio.sleep(0.05)
-    engine._look()
+    engine.lookout.look()
     await asyncio.sleep(0.05)
     assert time.monotonic() - began < 0.4
     assert len(looks) == 1
     (engine.paths.models / "mine").mkdir(parents=True)
     (engine.paths.models / "mine" / "model_index.json").write_text("{}")
-    await engine._rescan()
-    assert [model.name for model in engine.models()] == ["mine"]
+    await engine.models.rescan()
+    assert [model.name for model in engine.models.statuses()] == ["mine"]
     assert len(looks) == 2
 
 

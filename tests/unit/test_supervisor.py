@@ -67,21 +67,19 @@ class Kept:
         )
         nursery: Any = SimpleNamespace(pid=1)
         logbook: Any = SimpleNamespace(write=lambda event, text, **_: self.log.append(text))
-        rates = Rates(tmp_path / "rates.json")
         self.receipts = ReceiptBook(logbook, lambda event: None)
         self.supervisor = Supervisor(
             starter=WorkerStarter(
                 EngineConfig(),
                 embeddings=tmp_path,
                 nursery=nursery,
-                rates=rates,
+                rates=Rates(tmp_path / "rates.json"),
                 log_path=tmp_path / "worker.log",
             ),
             nursery=nursery,
             memory=memory,  # type: ignore[arg-type]
             logbook=logbook,
             receipts=self.receipts,
-            rates=rates,
             on_change=lambda: None,
             on_models=lambda: None,
             on_progress=lambda job_id, progress: None,

@@ -1,1 +1,1 @@
-"""The HTTP routes that are not in `engine.daemon.app`, by noun."""
+"""The HTTP routes by noun: thin, typed, each asking the part of `Engine` that knows."""

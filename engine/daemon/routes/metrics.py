@@ -14,5 +14,5 @@ def add_routes(app: FastAPI, engine: Engine) -> None:
     @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> PlainTextResponse:
         """Prometheus text format 0.0.4."""
-        text = metrics_text(engine.status(), engine.store.count_by_state(), engine.receipt_tally)
+        text = metrics_text(engine.board.status(), engine.store.count_by_state(), engine.receipt_tally)
         return PlainTextResponse(text, media_type=CONTENT_TYPE)
