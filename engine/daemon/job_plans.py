@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.config import EngineConfig
-from engine.daemon.memory import Budget, MemoryView
+from engine.daemon.budget import Budget
+from engine.daemon.memory import MemoryView
 from engine.errors import DoesNotFit
 from engine.models.catalog import Catalog
 from engine.models.model import Model

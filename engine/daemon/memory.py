@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from engine.config import EngineConfig
+from engine.daemon.budget import Budget, Room, room_on_cpu, room_on_gpu
 from engine.daemon.cards import Cards
 from engine.daemon.pairing import Pairing
 from engine.daemon.tenants import Tenants
@@ -24,7 +25,6 @@ from engine.telemetry.balance import cpu_balance, gpu_balance, why_moving
 from engine.telemetry.programs import program_of
 from engine.telemetry.recorder import Recorder
 from engine.telemetry.samples import DeviceNews, DeviceReading, FromProbe, HostReading, ProbeFault
-from engine.units import size_text
 from engine.wire import Balance, DeviceProcess, DeviceStatus, HostStatus
 from engine.worker.channel import AllocatorSample, WorkerReady
 
@@ -34,20 +34,6 @@ CONTEXT_GUESS_BYTES = 800 * 2**20
 
 UNUSABLE = frozenset({"nvml_missing", "nvml_driver", "nvml_error", "nvml_hang", "gpu_lost", "no_permission"})
 """Faults of the probe that mean that no GPU can be read; the others concern single values."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Budget:
-    """What the worker may hold on its device, weights and stages together."""
-
-    now_bytes: int
-    """Beside everybody else as they are, if all of our own went."""
-    empty_bytes: int
-    """If nobody else were there."""
-    held_by: str
-    """Who holds what is missing, in words."""
-    limit_bytes: int | None = None
-    """What engine.memory_budget_bytes allows, where that is less than the empty device has."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -167,11 +153,8 @@ class MemoryView:
 
         A worker's context counts as in use; None before the first reading.
         """
-        if self.device_id == "cpu":
-            host = self._host
-            return None if host is None else host.total_bytes - self._cpu_room(host)[0] + peak_bytes
-        reading = self._readings.get(self.device_id or "")
-        return None if reading is None else reading.total_bytes - self._gpu_room(reading)[0] + peak_bytes
+        room = self._room()
+        return None if room is None else room.used_at(peak_bytes)
 
     def statuses(self) -> tuple[DeviceStatus, ...]:
         """Every device, each with the age of its reading."""
@@ -230,10 +213,8 @@ class MemoryView:
 
     def budget(self) -> Budget | None:
         """The worker's budget on the device in use; None before the first reading."""
-        if self.device_id == "cpu":
-            return self._cpu_budget()
-        reading = self._readings.get(self.device_id or "")
-        return None if reading is None else self._gpu_budget(reading)
+        room = self._room()
+        return None if room is None else room.budget(self._config)
 
     def has_room(self, num_bytes: int) -> bool:
         """Whether so much is free on the device just now, by the newest reading."""
@@ -249,46 +230,28 @@ class MemoryView:
 
     # ----------------------------------------------------------------- arithmetic
 
-    def _cpu_budget(self) -> Budget | None:
-        host = self._host
-        if host is None:
+    def _room(self) -> Room | None:
+        """On the device in use; None before the first reading."""
+        worker = self._worker
+        if self.device_id == "cpu":
+            if self._host is None:
+                return None
+            baseline = worker.ready.baseline_rss_bytes if worker and worker.ready else 0
+            pid = None if worker is None else worker.pid
+            return room_on_cpu(self._host, worker_pid=pid, baseline_bytes=baseline)
+        reading = self._readings.get(self.device_id or "")
+        if reading is None:
             return None
-        room, baseline = self._cpu_room(host)
-        others = max(0, host.total_bytes - room - baseline)
-        return self._limited(
-            room, host.total_bytes - baseline, f"others on this host hold {size_text(others)}"
-        )
-
-    def _cpu_room(self, host: HostReading) -> tuple[int, int]:
-        """What the worker could hold beside everybody else, and what a fresh one holds."""
-        worker = self._worker
-        baseline = worker.ready.baseline_rss_bytes if worker and worker.ready else 0
-        ours = max(0, host.rss_bytes.get(worker.pid, 0) - baseline) if worker else 0
-        return host.available_bytes + ours, baseline
-
-    def _gpu_room(self, reading: DeviceReading) -> tuple[int, int]:
-        """What the worker could hold beside everybody else and its own context, and that context."""
-        worker = self._worker
         held = 0
         if worker is not None and worker.device_id == reading.device_id:
             held = self.process_bytes(worker.pid, reading.device_id) or self._counted(worker)
         # Also before there is a worker: the first job brings its context along.
         context = CONTEXT_GUESS_BYTES if self._context_bytes is None else self._context_bytes
-        return reading.free_bytes + held - context, context
-
-    def _gpu_budget(self, reading: DeviceReading) -> Budget:
-        worker = self._worker
-        room, context = self._gpu_room(reading)
-        reserve = 0 if reading.reserved_inside_used else (reading.reserved_bytes or 0)
-        neighbours = [
-            f"{process.user or '?'} {process.pid} {size_text(process.bytes)}"
-            for process in reading.processes
-            if process.bytes and (worker is None or process.pid != worker.pid)
-        ]
-        return self._limited(
-            room,
-            reading.total_bytes - reserve - context,
-            ", ".join(neighbours) or "nobody that we can see holds the rest",
+        return room_on_gpu(
+            reading,
+            worker_pid=None if worker is None else worker.pid,
+            held_bytes=held,
+            context_bytes=context,
         )
 
     def _counted(self, worker: _Worker) -> int:
@@ -296,24 +259,6 @@ class MemoryView:
         counters = worker.latest
         reserved = counters.reserved_bytes if counters is not None else None
         return 0 if reserved is None else reserved + (self._context_bytes or 0)
-
-    def _limited(self, now_bytes: int, empty_bytes: int, held_by: str) -> Budget:
-        if kept := self._config.keep_free_bytes:
-            held_by += f"; engine.keep_free_bytes keeps {size_text(kept)} for others"
-        now_bytes -= kept
-        limit = self._config.memory_budget_bytes
-        if limit is not None and limit >= empty_bytes:
-            limit = None  # to raise it would help nobody
-        if limit is not None:
-            if limit < now_bytes:
-                held_by += f"; engine.memory_budget_bytes is {size_text(limit)}"
-            now_bytes, empty_bytes = min(now_bytes, limit), limit
-        return Budget(
-            now_bytes=max(0, now_bytes),
-            empty_bytes=max(0, empty_bytes),
-            held_by=held_by,
-            limit_bytes=limit,
-        )
 
     def _start_of(self, pid: int) -> float | None:
         """When a process of ours began, by the wall clock; looked up once for each."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from engine.config import EngineConfig
+from engine.daemon.budget import Budget
 from engine.daemon.job_plans import JobPlan, never_fits, waits_for
-from engine.daemon.memory import Budget, MemoryView
+from engine.daemon.memory import MemoryView
 from engine.daemon.prompts import KeptPrompts
 from engine.daemon.supervisor import Supervisor
 from engine.errors import DoesNotFit, EngineError, ModelUnusable, NotNow

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from engine.daemon.budget import Budget
 from engine.daemon.cancel import Cancel
 from engine.daemon.look import RESIDUE_BOUND
-from engine.daemon.memory import Budget
 from engine.daemon.steps import Steps
 from engine.daemon.switches import Switches
 from engine.errors import DoesNotFit, JobCancelled, NotNow, WorkerDied, WorkerReplaced

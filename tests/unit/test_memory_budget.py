@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from engine.config import EngineConfig
+from engine.daemon.budget import Budget
 from engine.daemon.job_plans import never_fits
-from engine.daemon.memory import Budget, MemoryView
+from engine.daemon.memory import MemoryView
 from engine.daemon.planner import _with_setting
 from engine.errors import DoesNotFit, NotNow
 from engine.planning.residency import Needed, plan_stage, plan_switch

@@ -13,8 +13,8 @@ import pytest
 
 from engine.config import EngineConfig
 from engine.daemon import queue
+from engine.daemon.budget import Budget
 from engine.daemon.job_plans import JobPlan
-from engine.daemon.memory import Budget
 from engine.daemon.model_use import ModelUse
 from engine.daemon.queue import QueueRunner, choose_output
 from engine.errors import DeviceTaken, NotFound, StorageUnusable, WorkerDied, WorkerStopped
