@@ -5,6 +5,8 @@ Turns tensors into what `engine.embeddings` keeps.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 import transformers
 from safetensors import SafetensorError
@@ -22,6 +24,26 @@ from engine.worker.components import Model
 
 ROWS = "rows"
 """The one tensor of an entry: [n, D], the embedding up to its last row that is not zero."""
+
+
+class Embeddings(Protocol):
+    """Prompts that were encoded before."""
+
+    def find(self, model: Model, prompt: str, backend: Backend) -> Tensor | None: ...
+    def keep(self, model: Model, prompt: str, tensor: Tensor) -> str | None: ...
+
+
+class _NoEmbeddings:
+    """Every prompt is new."""
+
+    def find(self, model: Model, prompt: str, backend: Backend) -> Tensor | None:
+        return None
+
+    def keep(self, model: Model, prompt: str, tensor: Tensor) -> str | None:
+        return None
+
+
+NO_EMBEDDINGS: Embeddings = _NoEmbeddings()
 
 
 class EmbeddingCache:

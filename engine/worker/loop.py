@@ -13,9 +13,8 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -23,13 +22,10 @@ from typing import Any
 from engine.embeddings import EmbeddingStore
 from engine.errors import DeviceFault, EngineError
 from engine.telemetry.host import read_rss
-from engine.wire import Receipt, ReceiptAction
+from engine.worker.action_server import ActionServer
 from engine.worker.allocator import apply_allocator, read_allocator
 from engine.worker.backend import Backend, open_backend
 from engine.worker.channel import (
-    FREED,
-    ActionEnded,
-    ActionStepped,
     CancelAction,
     CancelJob,
     Channel,
@@ -49,7 +45,6 @@ from engine.worker.channel import (
     SwitchTo,
     ToWorker,
     Unload,
-    Unloaded,
     Warm,
     WarmChanged,
     WorkerLog,
@@ -58,10 +53,11 @@ from engine.worker.channel import (
 )
 from engine.worker.embedding_cache import EmbeddingCache
 from engine.worker.mapped import PIECE_BYTES
-from engine.worker.pipeline import run_job, versions
+from engine.worker.pipeline import run_job
 from engine.worker.progress import Shares, shares_of
 from engine.worker.store import ComponentStore
 from engine.worker.stream import FileSource
+from engine.worker.versions import versions
 from engine.worker.warm import MEASURED_PIECES, open_warm_tier
 from engine.worker.warming import Warmer
 
@@ -70,8 +66,6 @@ SHAPES = 64
 """Shapes of jobs whose timing is remembered."""
 REST_S = 1.0
 """Without work for so long, what libraries are left is loaded: each step of it may take 0.7 s."""
-LOOK_S = 2.0
-"""How long a switch waits for what the daemon saw; then it goes by its own count."""
 
 
 def run_worker(connection: Connection[Any, Any], device_id: str, settings: WorkerSettings) -> None:
@@ -106,9 +100,6 @@ class Worker:
         self._connected = threading.Event()
         self._baseline_rss_bytes = read_rss(os.getpid()) or 0
         self._work: queue.SimpleQueue[RunJob | SwitchTo | Restore | Stop | None] = queue.SimpleQueue()
-        # Served also between two steps of a job; None in `_work` wakes the loop for them.
-        self._quick: queue.SimpleQueue[Unload | Free] = queue.SimpleQueue()
-        self._proceed: queue.SimpleQueue[Proceed] = queue.SimpleQueue()
         self._cancelled: set[int] = set()
         # What each stage took of the last job of a shape, for the next one's estimate.
         self._shares: dict[tuple[object, ...], Shares] = {}
@@ -128,6 +119,8 @@ class Worker:
             warm=warm,
             vae_precision=settings.vae_precision,
         )
+        # What is quick is served also between two steps of a job; None in `_work` wakes the loop for it.
+        self._actions = ActionServer(self._store, proof=backend.proof, send=channel.send)
         self._warmer = Warmer(self._store, warm, on_ended=channel.send)
         self._embeddings = EmbeddingCache(
             EmbeddingStore(Path(settings.embeddings), settings.embeddings_bytes if settings.embeddings else 0)
@@ -203,14 +196,14 @@ class Worker:
         while True:
             message = self._next(rest)
             self._store.settle()
-            self._serve_quick()
+            self._actions.serve_quick()
             match message:
                 case RunJob():
                     self._channel.send(self._run(message))
                 case SwitchTo():
-                    self._switch(message)
+                    self._actions.switch(message)
                 case Restore():
-                    self._restore(message)
+                    self._actions.restore(message)
                 case Stop():
                     return
                 case None:
@@ -261,14 +254,14 @@ class Worker:
                     case CancelAction(action_id=action_id):
                         self._store.cancels.ask(action_id)
                     case Unload() | Free() as quick:
-                        self._quick.put(quick)
+                        self._actions.ask(quick)
                         self._work.put(None)
                     case Warm() | DropWarm() as warming:
                         self._warmer.ask(warming)
                     case Count():
                         self._channel.send(self._backend.sample(self._store.weights()))
                     case Proceed() as proceed:
-                        self._proceed.put(proceed)
+                        self._actions.proceed(proceed)
                     case Preload() as preload:
                         threading.Thread(target=self._preload, args=(preload,), daemon=True).start()
                     case RunJob() as work:
@@ -331,86 +324,5 @@ class Worker:
 
     def _between_steps(self, job_id: int) -> bool:
         """Serve what may be served under a job; True when the job must stop."""
-        self._serve_quick()
+        self._actions.serve_quick()
         return job_id in self._cancelled
-
-    def _serve_quick(self) -> None:
-        while True:
-            try:
-                message = self._quick.get_nowait()
-            except queue.Empty:
-                return
-            if isinstance(message, Unload):
-                unload = partial(self._store.unload, message.model, message.component)
-                self._answer(message.action_id, "unload", message.model or "everything", unload)
-            else:
-                free = partial(self._store.free, idle=message.idle)
-                self._answer(message.action_id, "free", FREED[message.idle], free)
-
-    def _switch(self, message: SwitchTo) -> None:
-        action_id = message.action_id
-        cancels = self._store.cancels
-
-        def unloaded(num_bytes: int, cache_bytes: int, held_bytes: int) -> tuple[int | None, float]:
-            self._channel.send(
-                Unloaded(
-                    action_id=action_id,
-                    expected_bytes=num_bytes,
-                    cache_bytes=cache_bytes,
-                    held_bytes=held_bytes,
-                )
-            )
-            deadline = time.monotonic() + LOOK_S
-            while True:
-                try:
-                    answer = self._proceed.get(timeout=max(0.001, deadline - time.monotonic()))
-                except queue.Empty:
-                    return None, LOOK_S
-                if answer.action_id == action_id:
-                    return answer.returned_bytes, answer.elapsed_s
-
-        self._answer(
-            action_id,
-            "switch",
-            message.model.name,
-            lambda: self._store.switch(
-                message.model,
-                message.budget_bytes,
-                reserve_bytes=message.reserve_bytes,
-                on_step=lambda step: self._channel.send(ActionStepped(action_id=action_id, step=step)),
-                unloaded=unloaded,
-                check=partial(cancels.check, action_id),
-            ),
-        )
-        cancels.ended(action_id)
-
-    def _restore(self, message: Restore) -> None:
-        action_id = message.action_id
-        cancels = self._store.cancels
-        names = ", ".join(f"{item.model.name}/{item.component}" for item in message.wanted)
-        self._answer(
-            action_id,
-            "load",
-            names,
-            lambda: self._store.restore(
-                [(item.model, item.component) for item in message.wanted],
-                check=partial(cancels.check, action_id),
-            ),
-        )
-        cancels.ended(action_id)
-
-    def _answer(self, action_id: int, action: ReceiptAction, target: str, act: Callable[[], Receipt]) -> None:
-        """Answer an action with its receipt, or with one that says why there is none."""
-        started = time.monotonic()
-        try:
-            receipt = act()
-        except EngineError as error:
-            receipt = Receipt(
-                action=action,
-                target=target,
-                ok=False,
-                error=str(error),
-                elapsed_s=round(time.monotonic() - started, 4),
-                proof=self._backend.proof,
-            )
-        self._channel.send(ActionEnded(action_id=action_id, receipt=receipt))

@@ -9,14 +9,12 @@ file stays, and nothing that lives on after the job holds one of its tensors.
 from __future__ import annotations
 
 import gc
-import importlib.metadata
-import platform
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,42 +31,22 @@ from engine.planning.shapes import (
     latent_shape,
     rcm_timesteps,
 )
-from engine.version import build_id
-from engine.wire import Manifest, ModelKind, Residency, Stage, StageRecord
+from engine.wire import Manifest, ModelKind, Residency, Stage
 from engine.worker.autoencoder import decode_frames
 from engine.worker.backend import Backend
 from engine.worker.channel import JobProgressed, RunJob
 from engine.worker.components import Component, Model, component_named
 from engine.worker.conditioning import fit_image, image_condition, read_image
 from engine.worker.denoise import DenoiseState, denoise, net_timestep, start
+from engine.worker.embedding_cache import NO_EMBEDDINGS, Embeddings
 from engine.worker.experts import NetByStep
 from engine.worker.faults import as_engine_error, forget
 from engine.worker.progress import TYPICAL, ProgressMeter, Shares
+from engine.worker.stage_ledger import StageLedger
 from engine.worker.store import ComponentStore
 from engine.worker.text import encode_prompt
+from engine.worker.versions import versions
 from engine.worker.video import VideoWriter
-
-LIBRARIES = ("torch", "diffusers", "transformers")
-
-
-class Embeddings(Protocol):
-    """Prompts that were encoded before."""
-
-    def find(self, model: Model, prompt: str, backend: Backend) -> Tensor | None: ...
-    def keep(self, model: Model, prompt: str, tensor: Tensor) -> str | None: ...
-
-
-class _NoEmbeddings:
-    """Every prompt is new."""
-
-    def find(self, model: Model, prompt: str, backend: Backend) -> Tensor | None:
-        return None
-
-    def keep(self, model: Model, prompt: str, tensor: Tensor) -> str | None:
-        return None
-
-
-NO_EMBEDDINGS: Embeddings = _NoEmbeddings()
 
 
 def run_job(
@@ -132,13 +110,13 @@ class _Run:
         self._warn = warn
         self._clock = clock
         self._began = clock()
-        self._records: list[StageRecord] = []
         self._kind: ModelKind = "i2v" if job.model.kind == "i2v" else "t2v"
         stages: tuple[Stage, ...] = ("text", "image", "denoise", "decode", "write")
         if self._kind == "t2v":
             stages = tuple(stage for stage in stages if stage != "image")
         shares = TYPICAL[backend.kind] if shares is None else shares
         self._meter = ProgressMeter(job.job_id, stages, clock=clock, report=report, shares=shares)
+        self._ledger = StageLedger(backend, clock=clock, on_peak=self._meter.saw_peak)
         spec = job.spec
         if spec.frames is None or spec.steps is None:
             raise InvalidRequest(f"job {job.job_id} reached the worker without its frames and steps")
@@ -295,7 +273,7 @@ class _Run:
             self._bring_back(model, nets)
             self._meter.at("write", 0, 1)
             self._check()  # the last chance: from here on the video appears
-            with self._measured("write"):
+            with self._ledger.measured("write"):
                 digest = writer.finish()
             manifest, path = writer.publish(self._manifest(model, nets, writer.num_bytes, digest))
         self._meter.at("write", 1, 1)
@@ -317,7 +295,7 @@ class _Run:
             output_bytes=output_bytes,
             frames_sha256=digest,
             elapsed_s=self._clock() - self._began,
-            stages=tuple(self._records),
+            stages=self._ledger.records,
             weights={
                 name: model.components[name].index.identity for name in dict.fromkeys((TEXT, *nets, VAE))
             },
@@ -336,7 +314,7 @@ class _Run:
     ) -> Iterator[dict[str, Any]]:
         """Lease `names` for `stage`, and write its line of the ledger."""
         self._check()
-        with self._lease(model, stage, names) as modules, self._measured(line or stage):
+        with self._lease(model, stage, names) as modules, self._ledger.measured(line or stage):
             yield modules
 
     @contextmanager
@@ -397,26 +375,6 @@ class _Run:
             if planned.name == stage and planned.needed[0].component == component
         )
 
-    @contextmanager
-    def _measured(self, stage: str) -> Iterator[None]:
-        began = self._clock()
-        before = self._backend.live_bytes()
-        self._backend.start_peak()
-        yield
-        # Not the whole device: weights for the next stage may be travelling.
-        self._backend.mark_compute().wait()
-        peak = max(before, self._backend.peak_bytes())
-        self._meter.saw_peak(peak)
-        self._records.append(
-            StageRecord(
-                stage=stage,
-                elapsed_s=self._clock() - began,
-                before_bytes=before,
-                peak_bytes=peak,
-                after_bytes=self._backend.live_bytes(),
-            )
-        )
-
     def _check(self) -> None:
         if self._cancelled():
             raise JobCancelled(f"job {self._job.job_id} was cancelled")
@@ -435,21 +393,3 @@ def net_velocity(net: Any, x_BCTHW: Tensor, t: float, text_BLD: Tensor, conditio
         return_dict=False,
     )[0]
     return velocity
-
-
-def versions() -> dict[str, str]:
-    """What the frames depend on besides the request."""
-    found = {"python": platform.python_version(), "turbotui": build_id()}
-    found.update({name: _version(name) for name in LIBRARIES})
-    if torch.version.cuda:
-        found["cuda"] = torch.version.cuda
-    if cudnn := torch.backends.cudnn.version():  # type: ignore[no-untyped-call]
-        found["cudnn"] = str(cudnn)
-    return found
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"

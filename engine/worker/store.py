@@ -15,16 +15,17 @@ from pathlib import Path
 
 from torch import nn
 
-from engine.errors import EngineError, JobCancelled, NotFound, NotNow, from_code
+from engine.errors import EngineError, JobCancelled, NotNow, from_code
 from engine.planning.residency import Needed, Resident, Stage, plan_stage, swaps_in_place
 from engine.wire import Receipt, ReceiptStep, Residency, VaePrecision
 from engine.worker.backend import Backend
 from engine.worker.cancels import Cancels
 from engine.worker.channel import FREED, ComponentChanged, ModelFiles
-from engine.worker.components import Component, Model, component_named, open_model, reopen_changed
+from engine.worker.components import Component, Model, component_named
 from engine.worker.expert_swap import ExpertSwap
 from engine.worker.model_switch import Stepped, Unloaded, look_at_nothing, switch_to
 from engine.worker.mover import Moved, Mover, ignore_moved
+from engine.worker.opened import OpenedModels
 from engine.worker.restoring import restore_all
 from engine.worker.warm import WarmTier
 
@@ -62,16 +63,15 @@ class ComponentStore:
     ) -> None:
         """`on_failed()` runs when a load that nobody waits for has failed: `settle` cleans up."""
         self._backend = backend
-        self._vae_precision = vae_precision
         self._clock = clock
         self._lock = threading.RLock()
-        self._models: dict[tuple[str, str, str], Model] = {}
+        self._opened = OpenedModels(backend, vae_precision)
         self._begins = True
         self.cancels = Cancels()
         """Of the actions below, by the number that the worker was given for each."""
         self._mover = Mover(
             backend,
-            self._components,
+            self._opened.components,
             on_component=on_component,
             on_moved=on_moved,
             clock=clock,
@@ -93,26 +93,15 @@ class ComponentStore:
             ModelUnusable: something in its folder is missing or damaged.
         """
         with self._lock:
-            key = (files.name, files.kind, files.path)
-            model = self._models.get(key)
-            if model is None:
-                self._forget_namesakes(files)
-                model = self._models[key] = open_model(files, self._backend, self._vae_precision)
-            elif not any(item.leases for item in model.components.values()):
-                for name, component in reopen_changed(model, self._backend, self._vae_precision).items():
-                    old = model.components[name]
-                    if old.arena.attached:
-                        self._mover.unload(old, reason="its files were replaced")
-                    model.components[name] = component
-            return model
+            return self._opened.open(files, self._mover)
 
     def files(self) -> dict[str, list[Path]]:
         """`model/component` to its weight files, of every opened model; never waits."""
-        return {item.label: [file.path for file in item.index.files] for item in self._components()}
+        return self._opened.files()
 
     def components(self) -> list[Component]:
         """All of every opened model; never waits."""
-        return self._components()
+        return self._opened.components()
 
     def component(self, files: ModelFiles, name: str) -> Component:
         """One component of a model, which is opened first.
@@ -206,7 +195,7 @@ class ComponentStore:
                     component.leases += 1
                     leased.append(component)
                 for eviction in plan.evictions:
-                    victim = self._find(eviction.model, eviction.component)
+                    victim = self._opened.find(eviction.model, eviction.component)
                     self._mover.unload(victim, reason=eviction.reason, job_id=job_id)
                 for component in wanted:
                     self._bring(component, under_compute, moved, job_id)
@@ -344,7 +333,7 @@ class ComponentStore:
         target = "/".join(part for part in (model, component) if part) or "all"
 
         def unload() -> Receipt:
-            chosen = self._choose(model, component)
+            chosen = self._opened.choose(model, component)
             busy = [item.label for item in chosen if item.leases]
             if busy:
                 raise NotNow(f"{', '.join(busy)} is in use by the running job; cancel it or wait for its end")
@@ -393,9 +382,6 @@ class ComponentStore:
 
     # ----------------------------------------------------------------- bookkeeping, under the lock
 
-    def _components(self) -> list[Component]:
-        return [item for model in list(self._models.values()) for item in list(model.components.values())]
-
     def _residents(self) -> list[Resident]:
         return [
             Resident(
@@ -407,32 +393,3 @@ class ComponentStore:
             )
             for item in self._mover.residents()
         ]
-
-    def _find(self, model: str, component: str) -> Component:
-        for item in self._components():
-            if (item.model, item.name) == (model, component):
-                return item
-        raise NotFound(f"no component {model}/{component} is known to this worker")
-
-    def _choose(self, model: str | None, component: str | None) -> list[Component]:
-        chosen = [
-            item
-            for item in self._components()
-            if model in (None, item.model) and component in (None, item.name)
-        ]
-        if not chosen and (model or component):
-            known = ", ".join(item.label for item in self._components()) or "none"
-            asked = "/".join(part for part in (model, component) if part)
-            raise NotFound(f"nothing called {asked} was loaded by this worker; it knows {known}")
-        return chosen
-
-    def _forget_namesakes(self, files: ModelFiles) -> None:
-        """A model that moved to another folder: its old self must not stay resident under its name."""
-        for key, model in list(self._models.items()):
-            if model.name == files.name:
-                if any(item.leases for item in model.components.values()):
-                    raise NotNow(f"{files.name} is in use from {model.files.path}; wait for that job to end")
-                for item in model.components.values():
-                    if item.arena.attached:
-                        self._mover.unload(item, reason="its folder changed")
-                del self._models[key]
