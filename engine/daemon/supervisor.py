@@ -270,8 +270,7 @@ class Supervisor:
         finally:
             self.used_at = time.monotonic()
             self._job.end()
-            if self._worker is not None and self._state != "stopping":
-                self._set_state("idle")
+            self.busy("idle")
         if ended.worker_unusable:
             worker.kill("its device context broke")
         elif ended.manifest is not None and not self._context_measured_after_job:
