@@ -20,7 +20,7 @@ Tier = Literal["look", "routine", "dangerous"]
 
 PLACES: tuple[Place, ...] = ("everywhere", "lists", "models", "queue", "history", "log")
 
-FULL_WIDTH = {":": "：", "?": "？", "/": "／", "!": "！", "+": "＋", "-": "－", "'": "＇"}
+FULL_WIDTH = {":": "：", "?": "？", "/": "／", "!": "！", ".": "。", "+": "＋", "-": "－", "'": "＇"}
 """What a Chinese or Japanese input method types for the same key."""
 
 
@@ -62,12 +62,15 @@ ACTIONS: tuple[Action, ...] = (
     Action(id="free", keys=("f",), tier="routine"),
     Action(id="park", keys=("P",), tier="routine"),
     Action(id="cancel", keys=("x",), tier="routine"),
-    Action(id="cancel_switch", keys=("X",), tier="routine"),
+    Action(id="cancel_switch", keys=("ctrl+x",), tier="routine"),
     Action(id="resume_queue", keys=("o",), tier="routine"),
     Action(id="demo", keys=("D",), tier="routine"),
     Action(id="hard_cleanup", keys=("C",), tier="dangerous"),
     Action(id="kill", keys=("K",), tier="dangerous"),
     Action(id="restart", keys=("E",), tier="dangerous", without_engine=True),
+    Action(id="findings", keys=("l",)),
+    Action(id="report", keys=("w",)),
+    Action(id="last_receipt", keys=(".",)),
     Action(id="copy", keys=("y",)),
     Action(id="pause", keys=("p",)),
     Action(id="palette", keys=(":", "ctrl+p"), in_palette=False),
@@ -96,6 +99,7 @@ ACTIONS: tuple[Action, ...] = (
     Action(id="hold", keys=("h",), place="queue", tier="routine"),
     Action(id="sooner", keys=("+",), place="queue", tier="routine"),
     Action(id="later", keys=("-",), place="queue", tier="routine"),
+    Action(id="video", keys=("v",), place="queue"),
     Action(id="axis", keys=("z",), place="history"),
     Action(id="filter", keys=("/",), place="log"),
     Action(id="all_lines", keys=("A",), place="log"),
@@ -105,13 +109,13 @@ ACTIONS: tuple[Action, ...] = (
 BY_ID: Mapping[str, Action] = {action.id: action for action in ACTIONS}
 
 KEY_LINE_HEAD = ("switch", "previous", "add", "unload", "free", "cancel")
-KEY_LINE_TAIL = ("palette", "help", "quit")
+KEY_LINE_TAIL = ("findings", "palette", "help", "quit")
 KEY_LINE_HERE: Mapping[str, tuple[str, ...]] = {
     "memory": ("hard_cleanup", "park", "pause"),
     "history": ("axis", "pause"),
     "models": ("warm", "open", "copy"),
-    "queue": ("open", "retry", "duplicate", "hold", "sooner", "later", "copy"),
-    "card": ("kill", "hard_cleanup", "park", "pause"),
+    "queue": ("open", "video", "retry", "duplicate", "hold", "sooner", "later", "copy"),
+    "card": ("open", "kill", "hard_cleanup", "park", "pause"),
     "log": ("filter", "all_lines", "follow", "open", "copy"),
 }
 """What the key line offers between head and tail, by the panel that has the focus; the last ones

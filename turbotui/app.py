@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -30,6 +31,7 @@ from turbotui.link import Link
 from turbotui.messages import CallEnded, StateChanged
 from turbotui.notices import Mode, Notices, When
 from turbotui.screens.dashboard import DashboardScreen
+from turbotui.seen import load_seen, save_seen
 from turbotui.text import LANGUAGES, choose_language, t, use_language
 from turbotui.theme import (
     DEFAULT,
@@ -59,6 +61,7 @@ Answer = TypeVar("Answer")
 
 TERMINAL_CHECK_S = 1.0
 PRELOAD_AFTER_S = 1.0
+REPORT_S = 12 * 3600.0
 HARD_EXIT_S = 2.0
 """A console that was told to end and cannot (a stalled terminal) ends anyway after this."""
 
@@ -74,6 +77,8 @@ class TurboApp(App[None]):
         restart_engine: Called in a thread when the person asks for it: ends the engine, if it
             still runs, and starts another.
         draft_path: Where the unsent job is kept between runs; None keeps it in memory only.
+        seen_path: Where it is kept what this person has seen, in the same way.
+        recordings: The folder or file of the flight recorder that a report is told from.
         making_demo: The demo models are about to be made by `start_engine`.
         notify: How the terminal is told of a job's end, and `notify_when` the person may not look.
         build: This console's own build; an engine of another one is named and a restart offered.
@@ -105,6 +110,8 @@ class TurboApp(App[None]):
         keys: Mapping[str, str] | None = None,
         config_dir: Path | None = None,
         draft_path: Path | None = None,
+        seen_path: Path | None = None,
+        recordings: Path | None = None,
         where: str | None = None,
         build: str | None = None,
         notify: Mode = "off",
@@ -121,6 +128,11 @@ class TurboApp(App[None]):
         self.read_only = read_only
         self.restart_engine = restart_engine
         self.draft_path = draft_path
+        self._seen_path = seen_path
+        self.recordings = recordings
+        self.seen = load_seen(seen_path)
+        self.away_since = self.seen.away_since(wall())
+        """When the last console was left, until the person was told or waved it away."""
         self.where = where
         self.build = build
         self._greeted: Hello | None = None
@@ -171,6 +183,7 @@ class TurboApp(App[None]):
 
     def on_unmount(self) -> None:
         self.link.close()
+        save_seen(self._seen_path, replace(self.seen, left_at=self.wall()))
         if self._draft is not None:
             from turbotui.draft import save_draft
 
@@ -266,16 +279,16 @@ class TurboApp(App[None]):
         if client is None:
             self._call_failed(t("why.no_engine"), failed)
             return
-        self._run_apart(
+        self.run_apart(
             label, lambda: work(client), then=then, failed=failed, quiet=quiet, given_up_by=given_up_by
         )
 
     def restart(self) -> None:
         """End the engine and start another, in a thread; the link comes back by itself."""
         if self.restart_engine is not None:
-            self._run_apart(t("doing.restart"), self.restart_engine, then=lambda _none: self.link.retry_now())
+            self.run_apart(t("doing.restart"), self.restart_engine, then=lambda _none: self.link.retry_now())
 
-    def _run_apart(
+    def run_apart(
         self,
         label: str,
         work: Callable[[], Answer],
@@ -285,6 +298,7 @@ class TurboApp(App[None]):
         quiet: bool = False,
         given_up_by: str | None = None,
     ) -> None:
+        """As `ask`, for work that needs no engine."""
         call_id = next(self._call_ids)
         if not quiet:
             key = None if given_up_by is None else self.key_of(given_up_by)
@@ -334,6 +348,17 @@ class TurboApp(App[None]):
     @draft.setter
     def draft(self, draft: Draft) -> None:
         self._draft = draft
+
+    def report_stretches(self) -> tuple[tuple[float, float], ...]:
+        """What a report may be of, the first one first: since this person last looked, and a night."""
+        now = self.wall()
+        away = self.seen.away_since(now)
+        return (*(() if away is None else ((away, now),)), (now - REPORT_S, now))
+
+    def read_findings(self, names: frozenset[str]) -> None:
+        """The findings called so are on the screen; what went and comes back is news again."""
+        if names != self.seen.findings:
+            self.seen = replace(self.seen, findings=names)
 
     def copy_text(self, text: str | None) -> None:
         """Put `text` on the clipboard of the person's terminal (OSC 52)."""

@@ -3,40 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING
 
-from engine.errors import JobCancelled
 from engine.wire import (
     CancelRequest,
-    CleanupRequest,
-    DeviceProcess,
     Job,
     JobMove,
-    KillRequest,
     ModelStatus,
     Receipt,
     SwitchRequest,
     UnloadRequest,
     WarmRequest,
-    WorkerStatus,
 )
+from turbotui.danger import Danger
+from turbotui.looks import Looks
 from turbotui.text import t
-from turbotui.widgets.card import CardPanel
-from turbotui.widgets.log import LogPanel
 from turbotui.widgets.models import ModelsPanel, previous_model
-from turbotui.widgets.queue import QueuePanel
 
 if TYPE_CHECKING:
     from turbotui.app import TurboApp
     from turbotui.client.base import Client
 
 
-class Commands:
+class Commands(Danger, Looks):
     """One method for each acting key; each returns at once and the answer comes later."""
 
     def __init__(self, app: TurboApp) -> None:
-        self.app = app
+        super().__init__(app)
         self._switching: list[str] = []
         """Models that this console has asked for and that have no receipt yet."""
 
@@ -46,9 +39,6 @@ class Commands:
             getattr(self, name)()
         else:
             getattr(self, name)(job_id)
-
-    def _at(self, panel_id: str) -> bool:
-        return self.app.dashboard.focused_place() == panel_id
 
     # ------------------------------------------------------------------ models
 
@@ -91,7 +81,10 @@ class Commands:
 
     def cancel_switch(self) -> None:
         # One's own before anybody else's, the newest first; and with none, whatever is under way.
-        request = CancelRequest(model=self._switching[-1] if self._switching else None)
+        self._give_up(self._switching[-1] if self._switching else None)
+
+    def _give_up(self, model: str | None) -> None:
+        request = CancelRequest(model=model)
         self.app.ask(
             t("doing.cancel_switch"),
             lambda client: client.cancel_switch(request),
@@ -124,71 +117,6 @@ class Commands:
     def park(self) -> None:
         self.app.ask(t("doing.park"), lambda client: client.park(), then=self._receipt)
 
-    def hard_cleanup(self) -> None:
-        from turbotui.screens.cleanup import cleanup_dialog
-
-        worker = next(iter(self.app.link.state.workers), None)
-        if worker is None:
-            self.app.say(t("cleanup.nothing"), "wait")
-            return
-        dialog = cleanup_dialog(self.app.dashboard.view_now(), worker, self.app.where)
-        self.app.push_screen(dialog, partial(self._clean_up, worker))
-
-    def _clean_up(self, worker: WorkerStatus, answer: object) -> None:
-        from turbotui.screens.cleanup import EMPTY, RELOAD
-
-        if answer not in (RELOAD, EMPTY):
-            return
-        here = [(now.pid, now.started_at) for now in self.app.link.state.workers]
-        if (worker.pid, worker.started_at) not in here:
-            # Agreed to for that one: its successor may hold another job.
-            self.app.say(t("cleanup.other", pid=worker.pid), "wait")
-            return
-        self.app.ask(
-            t("doing.cleanup", pid=worker.pid),
-            lambda client: client.cleanup(CleanupRequest(reload=answer == RELOAD)),
-            then=self._receipt,
-        )
-
-    def kill(self) -> None:
-        from turbotui.screens.kill import kill_dialog
-
-        panel = self.app.dashboard.query_one(CardPanel)
-        if not self._at("card"):
-            self.app.dashboard.choose("card")
-            self.app.say(t("kill.choose"), "wait")
-            return
-        process = panel.chosen_process
-        if process is None:
-            self.app.say(t("kill.nothing"), "wait")
-        elif process.ours is not None:
-            self.app.say(t("kill.ours_worker" if process.ours == "worker" else "kill.ours"), "wait")
-        elif process.start_time is None:
-            self.app.say(t("kill.unknown", pid=process.pid), "wait")
-        else:
-            dialog = kill_dialog(self.app.dashboard.view_now(), process, self.app.where)
-            self.app.push_screen(dialog, partial(self._kill, process))
-
-    def _kill(self, process: DeviceProcess, agreed: object) -> None:
-        from turbotui.screens.kill import is_others, other_user_dialog
-
-        if agreed is not True:
-            return
-        view = self.app.dashboard.view_now()
-        if is_others(view, process):
-            dialog = other_user_dialog(view, process, self.app.where)
-            self.app.push_screen(dialog, partial(self._send_kill, process, True))
-        else:
-            self._send_kill(process, False, True)
-
-    def _send_kill(self, process: DeviceProcess, other_user: bool, agreed: object) -> None:
-        if agreed is not True:
-            return
-        request = KillRequest(pid=process.pid, start_time=process.start_time, other_user=other_user)
-        self.app.ask(
-            t("doing.kill", pid=process.pid), lambda client: client.kill(request), then=self._receipt
-        )
-
     def warm(self) -> None:
         from turbotui.screens.warm import warm_change, warm_dialog
 
@@ -216,11 +144,6 @@ class Commands:
             label = t("doing.warm", name=name)
             self.app.ask(label, lambda client: client.warm(request), then=self._receipt)
 
-    def _receipt(self, receipt: Receipt) -> None:
-        """Its line comes by the stream, as for every other console; only what went wrong is said here."""
-        if not receipt.ok and receipt.error:
-            self.app.say(receipt.error, "wait" if receipt.error_code == JobCancelled.code else "error")
-
     def demo(self) -> None:
         def made(models: list[ModelStatus]) -> None:
             self.app.making_demo = False
@@ -245,20 +168,17 @@ class Commands:
             return
         self.app.push_screen(NewJobScreen())
 
-    def _chosen_job(self) -> Job | None:
-        panel = self.app.dashboard.query_one(QueuePanel)
-        if not self._at("queue") or panel.chosen_job is None:
-            return None
-        return self.app.link.state.job(panel.chosen_job)
-
-    def _job(self, job_id: int | None) -> Job | None:
-        return self._chosen_job() if job_id is None else self.app.link.state.job(job_id)
-
     def cancel(self, job_id: int | None = None) -> None:
+        if job_id is None and (loading := self._loading()) is not None:
+            self._give_up(loading)
+            return
         job = self._job(job_id)
         # Where a row is chosen, no other job than that row's is meant.
         if job is None and job_id is None and not self._at("queue"):
             job = self.app.link.state.running
+            if job is None and self._switching:
+                self.cancel_switch()
+                return
         if job is None:
             self.app.say(t("cancel.nothing"), "wait")
             return
@@ -271,6 +191,23 @@ class Commands:
             lambda client: client.cancel(job_id),
             then=lambda answer: self.app.say(t(f"did.cancel_{answer.status}", id=answer.id)),
         )
+
+    def _loading(self) -> str | None:
+        """The model under the cursor, where it is what a switch under way brings."""
+        if not self._at("models"):
+            return None
+        chosen = self.app.dashboard.query_one(ModelsPanel).chosen_model
+        comes = any(
+            part.state == "loading"
+            for model in self.app.link.state.models
+            if model.name == chosen
+            for part in model.components
+        )
+        running = self.app.link.state.running
+        # What a job loads for itself ends with the job.
+        if chosen in self._switching or (comes and (running is None or running.spec.model != chosen)):
+            return chosen
+        return None
 
     def retry(self, job_id: int | None = None) -> None:
         self._on_job("retry", lambda client, number: client.retry(number), self._job(job_id))
@@ -320,61 +257,9 @@ class Commands:
             then=lambda _none: self.app.say(t("did.resume_queue")),
         )
 
-    # ------------------------------------------------------------------ looking and leaving
-
     def open(self) -> None:
-        dashboard = self.app.dashboard
-        if (job := self._chosen_job()) is not None:
-            from turbotui.screens.job import JobScreen
-
-            self.app.push_screen(JobScreen(job.id))
-        elif (
-            self._at("models")
-            and (models := dashboard.query_one(ModelsPanel))
-            and models.chosen_model is not None
-        ):
-            self.switch(models.chosen_model)
-        elif self._at("log") and (line := dashboard.query_one(LogPanel).chosen_line()) is not None:
-            from turbotui.screens.reader import ReaderScreen
-            from turbotui.widgets.log import when
-
-            head = f"{when(line.at, self.app.wall())}  {line.event}  {line.level}"
-            job_text = "" if line.job_id is None else f"  {t('log.job', id=line.job_id)}"
-            self.app.push_screen(ReaderScreen(head + job_text, line.text))
-
-    def copy(self) -> None:
-        dashboard = self.app.dashboard
-        text = None
-        if (job := self._chosen_job()) is not None:
-            text = job.output or job.spec.prompt
-        elif self._at("models") and (models := dashboard.query_one(ModelsPanel)):
-            text = next(
-                (model.path for model in self.app.link.state.models if model.name == models.chosen_model),
-                None,
-            )
-        elif self._at("log") and (line := dashboard.query_one(LogPanel).chosen_line()) is not None:
-            text = line.text
-        if text is None:
-            newest = next((job for job in self.app.link.state.finished if job.output), None)
-            text = newest.output if newest else None
-        self.app.copy_text(text)
-
-    def palette(self) -> None:
-        self.app.action_command_palette()
-
-    def help(self) -> None:
-        from turbotui.screens.help import HelpScreen
-
-        self.app.push_screen(HelpScreen(self.app.own_keys))
-
-    def leave(self) -> None:
-        self.app.action_leave()
-
-    def restart(self) -> None:
-        from turbotui.screens.confirm import restart_dialog
-
-        self.app.push_screen(restart_dialog(self.app.dashboard.view_now(), self.app.where), self._restart)
-
-    def _restart(self, agreed: object) -> None:
-        if agreed is True:
-            self.app.restart()
+        panel = self.app.dashboard.query_one(ModelsPanel)
+        if self._at("models") and panel.chosen_model is not None:
+            self.switch(panel.chosen_model)
+        else:
+            super().open()

@@ -78,6 +78,8 @@ def run_console(paths: Paths, config: ConsoleConfig, *, demo: bool) -> int:
         making_demo=demo,
         config_dir=paths.config,
         draft_path=paths.state / "draft.json",
+        seen_path=paths.state / "console.json",
+        recordings=paths.recordings,
         build=build_id(),
         notify=config.notify,
         notify_when=config.notify_when,

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from engine.errors import EngineError
@@ -18,7 +19,7 @@ from turbotui.history import History
 from turbotui.state import ConsoleState, LinkLost, LinkOpened, LinkOpening, reduce
 
 if TYPE_CHECKING:
-    from engine.wire import Event, EventFrame
+    from engine.wire import CheckReport, Event, EventFrame
     from turbotui.client.base import Client, Stream
     from turbotui.state import LinkEvent
 
@@ -30,7 +31,7 @@ RETRY_S = (0.25, 0.5, 1.0, 2.0, 4.0)
 
 
 class Link:
-    """State and histories may be read from any thread; only the listening thread writes them."""
+    """State and histories may be read from any thread; what is told goes through one lock."""
 
     def __init__(
         self,
@@ -53,6 +54,7 @@ class Link:
         self._closed = threading.Event()
         self._retry = threading.Event()
         self._frames = 0
+        self._reducing = threading.Lock()
 
     def start(self) -> None:
         threading.Thread(target=self._listen, name="link", daemon=True).start()
@@ -72,7 +74,8 @@ class Link:
         return self.histories.setdefault(device_id, History())
 
     def _take(self, event: Event | LinkEvent) -> None:
-        self.state = reduce(self.state, event, wall=self._wall(), monotonic=self._monotonic())
+        with self._reducing:
+            self.state = reduce(self.state, event, wall=self._wall(), monotonic=self._monotonic())
 
     def _listen(self) -> None:
         from engine.errors import EngineError
@@ -118,6 +121,17 @@ class Link:
                 past = self.client.history(device_id, seconds=PAST_S, columns=PAST_S)
                 self.history(device_id).fill(past)
 
+    def take_findings(self, report: CheckReport) -> None:
+        """A check that somebody asked for; from any thread."""
+        from engine.wire import FindingsChanged
+
+        self._take(FindingsChanged(report=report))
+        self._on_change()
+
+    def _ask_what_was_found(self, client: Client) -> None:
+        with suppress(EngineError):
+            self.take_findings(client.last_check())
+
     def _on_frame(self, frame: EventFrame) -> None:
         from engine.wire import MemorySampled, Snapshot
 
@@ -135,4 +149,8 @@ class Link:
                     if device.balance is not None:
                         self.history(device.id).add(device.balance, self._wall())
                         self._ask_for_the_past(device.id)
+                if self.client is not None:
+                    # Apart: where none was made yet it is made first, and the stream goes on meanwhile.
+                    ask = partial(self._ask_what_was_found, self.client)
+                    threading.Thread(target=ask, name="findings", daemon=True).start()
         self._on_change()

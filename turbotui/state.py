@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from engine.wire import (
         ActionProgressed,
         Background,
+        CheckReport,
         DeviceStatus,
         EngineStatus,
         Event,
@@ -98,6 +99,8 @@ class ConsoleState:
     marks: tuple[Mark, ...] = ()
     background: Background | None = None
     pressure: tuple[Pressure, ...] = ()
+    check: CheckReport | None = None
+    """What the newest check found, as far as we were told."""
     goodbye: str | None = None
 
     @property
@@ -215,7 +218,11 @@ def _reduce_wire(state: ConsoleState, event: Event, wall: float, monotonic: floa
             return replace(state, pressure=pressure)
         case wire.Goodbye(reason=reason):
             return replace(state, goodbye=reason)
-        case wire.Heartbeat() | wire.FindingsChanged():  # the log has a line of its own
+        case wire.FindingsChanged(report=report):
+            # An answer to a question may come after the news of a later check.
+            older = state.check is not None and report.at < state.check.at
+            return state if older else replace(state, check=report)
+        case wire.Heartbeat():
             return state
 
 

@@ -231,14 +231,14 @@ async def test_a_switch_under_way_names_the_key_that_gives_it_up_and_says_what_c
         await pilot.pause()
         await pilot.press("enter")
         clock.passed += 0.5
-        await until(pilot, lambda: "X gives up" in panel_text(app, "receipt"))
+        await until(pilot, lambda: "ctrl+x gives up" in panel_text(app, "receipt"))
         assert "switching to wan2.1-1.3b" in panel_text(app, "receipt")
-        await pilot.press("X")
+        await pilot.press("ctrl+x")
         await until(pilot, lambda: app.pending is None)
         assert ("cancel_switch", CancelRequest(model="wan2.1-1.3b")) in client.asked
         assert "cancelled; wan2.2-a14b is loaded as before" in panel_text(app, "receipt")
         # With none of its own it is whatever is under way, another console's or a reload.
-        await pilot.press("X")
+        await pilot.press("ctrl+x")
         await until(pilot, lambda: ("cancel_switch", CancelRequest(model=None)) in client.asked)
         assert not any(call[0] == "cancel" for call in client.asked)
 
@@ -248,7 +248,7 @@ async def test_a_reading_console_gives_nothing_up(console: Build) -> None:
     app = console(client, read_only=True)
     async with app.run_test(size=WIDE) as pilot:
         await live(pilot)
-        await pilot.press("X")
+        await pilot.press("ctrl+x")
         await until(pilot, lambda: "read-only" in panel_text(app, "receipt"))
         assert not any(call[0] == "cancel_switch" for call in client.asked)
 

@@ -180,6 +180,9 @@ class HttpClient:
     def check(self) -> CheckReport:
         return self._post("/check", CheckReport)
 
+    def last_check(self) -> CheckReport:
+        return self._call("GET", "/check", CheckReport, None, LOOK_TIMEOUT_S)
+
     def cache(self) -> CacheStatus:
         return self._get("/cache", CacheStatus)
 

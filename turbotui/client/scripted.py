@@ -328,6 +328,10 @@ class ScriptedClient:
         answer: CheckReport = self._answer("check", default=clean)
         return answer
 
+    def last_check(self) -> CheckReport:
+        answer: CheckReport = self._answer("last_check", default=NotFound("no check in a script"))
+        return answer
+
     def cache(self) -> CacheStatus:
         nothing = CacheStatus(folder="/cache", entries=0, bytes=0, max_bytes=2**29)
         answer: CacheStatus = self._answer("cache", default=nothing)

@@ -55,6 +55,9 @@ class ReplayApp(TurboApp):
     def why_not(self, action: Action, look: Look) -> str | None:
         return None if action.tier == "look" else REFUSAL
 
+    def report_stretches(self) -> tuple[tuple[float, float], ...]:
+        return ((self.clock.since, self.clock.until),)
+
     def action_leave(self) -> None:
         self.exit()
 

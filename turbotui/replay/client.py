@@ -19,6 +19,7 @@ from engine.wire import (
     CleanupRequest,
     Event,
     EventFrame,
+    FullCleanupRequest,
     Heartbeat,
     Hello,
     Job,
@@ -29,6 +30,8 @@ from engine.wire import (
     MemoryHistory,
     MemorySampled,
     ModelStatus,
+    PruneRequest,
+    ResetRequest,
     Status,
     StopRequest,
     SwitchRequest,
@@ -239,6 +242,33 @@ class ReplayClient:
         raise NotNow(REFUSAL)
 
     def explain_switch(self, request: SwitchRequest) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def check(self) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def last_check(self) -> NoReturn:
+        raise NotNow("a replay knows no checks: its log says what they found that was new")
+
+    def full_cleanup_plan(self) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def full_cleanup(self, request: FullCleanupRequest) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def outputs(self) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def prune_outputs(self, request: PruneRequest) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def reset_plan(self, device: str) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def reset_helper(self) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def reset(self, request: ResetRequest) -> NoReturn:
         raise NotNow(REFUSAL)
 
     def cache(self) -> NoReturn:

@@ -36,6 +36,7 @@ def open_replay(paths: Paths, recording: Recording, since: float, until: float, 
         language=config.language,
         keys=config.keys,
         config_dir=paths.config,
+        recordings=recording.path,
     )
     app.run(mouse=config.mouse)
     return app.return_code or 0

@@ -111,10 +111,10 @@ class DashboardScreen(Screen[None]):
         return self._planned
 
     def compose(self) -> ComposeResult:
-        yield Header(id="header", where=self.turbo.where)
+        yield Header(id="header", where=self.turbo.where, key_of=self.turbo.key_of)
         yield Clock(id="clock")
-        yield MemoryPanel(id="memory")
-        yield Tabs(id="tabs", on_choose=self.choose)
+        yield MemoryPanel(id="memory", key_of=self.turbo.key_of)
+        yield Tabs(id="tabs", on_choose=self.choose, key_of=self.turbo.key_of)
         yield HistoryPanel(id="history")
         yield ModelsPanel(id="models")
         yield QueuePanel(id="queue")
@@ -123,6 +123,7 @@ class DashboardScreen(Screen[None]):
         yield RunningLine(id="running")
         yield LogTail(id="tail")
         yield PressureBanner(id="pressure", key_of=self.turbo.key_of)
+        self._receipt.notes_key = self.turbo.key_of("last_receipt")
         yield self._receipt
         yield KeyLine(id="keys", hints=self._hints, tail=len(KEY_LINE_TAIL), on_choose=self.action_act)
         yield TooSmall(id="too_small", least=LEAST)
@@ -200,6 +201,8 @@ class DashboardScreen(Screen[None]):
             look=state.look(app.monotonic()) if device or state.link != "connected" else "starting",
             read_only=app.read_only,
             making_demo=app.making_demo,
+            away_since=app.away_since,
+            seen=app.seen.findings,
             unwatched=not self._attentive,
         )
 
@@ -375,6 +378,7 @@ class DashboardScreen(Screen[None]):
         self._go_back()
 
     def look_quit(self) -> None:
+        self.turbo.away_since = None  # it says no more than that there is something to read
         if not self._go_back():
             self.turbo.action_leave()
 
@@ -385,6 +389,9 @@ class DashboardScreen(Screen[None]):
             log.end_filter(keep=False)
         elif self._frozen is not None:
             self.look_pause()
+        elif self.turbo.away_since is not None:
+            self.turbo.away_since = None
+            self.tick()
         else:
             return False
         return True

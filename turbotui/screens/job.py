@@ -168,6 +168,7 @@ class JobScreen(PageScreen):
         Binding("r", "on_job('retry')", show=False),
         Binding("d", "on_job('duplicate')", show=False),
         Binding("h", "on_job('hold')", show=False),
+        Binding("v", "video", show=False),
     ]
 
     def __init__(self, job_id: int) -> None:
@@ -177,6 +178,10 @@ class JobScreen(PageScreen):
         job = self.turbo.link.state.job(self.panel.job_id)
         if job is not None:
             self.turbo.copy_text(job.output or job.spec.prompt)
+
+    def action_video(self) -> None:
+        self.dismiss(None)
+        self.turbo.act("video", self.panel.job_id)
 
     def action_on_job(self, verb: str) -> None:
         """Act on this job, wherever the queue's cursor is by now; close, so that the answer is seen."""

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
-import socket
-import subprocess
-from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
-from engine.errors import NotFound, NotNow
-from engine.paths import find_paths, user_name
-from engine.wire import Job
+from engine.errors import NotNow
+from engine.paths import find_paths
 from turbotui.client.launch import find_engine
+from turbotui.opening import OPENER, copy_command, has_display, start_opener, video_of
 from turbotui.subcommands.output import note, say, say_path
 from turbotui.subcommands.session import demo_option, json_option, open_session
-
-OPENER = "xdg-open"
 
 
 @click.command("open")
@@ -33,7 +27,7 @@ def open_(job_id: int | None, only_print: bool, json: bool) -> None:
     if job_id is None:
         path = Path(client.status().engine.output_dir)
     else:
-        path = _video_of(client.job(job_id))
+        path = video_of(client.job(job_id))
     if json:
         session.show(
             {"path": str(path), "copy": copy_command(path, os.environ, folder=job_id is None)}, lambda: []
@@ -64,47 +58,8 @@ def view(context: click.Context, demo: bool) -> None:
         raise click.exceptions.Exit(code)
 
 
-def _video_of(job: Job) -> Path:
-    if job.status != "done" or not job.output:
-        raise NotNow(
-            f"job {job.id} has no video: it is {job.status}; `turbotui job show {job.id}` tells more"
-        )
-    path = Path(job.output)
-    if not path.is_file():
-        raise NotFound(f"the video of job {job.id} is not at {path} any more: it was moved or deleted")
-    return path
-
-
-def has_display(environ: Mapping[str, str]) -> bool:
-    """Whether something opened here would be seen by the person: never so over SSH."""
-    remote = environ.get("SSH_CONNECTION") or environ.get("SSH_TTY")
-    return not remote and bool(environ.get("DISPLAY") or environ.get("WAYLAND_DISPLAY"))
-
-
-def copy_command(path: Path, environ: Mapping[str, str], *, folder: bool) -> str | None:
-    """What fetches `path` to the machine that a person came from over SSH; None where nobody did."""
-    fields = environ.get("SSH_CONNECTION", "").split()
-    if len(fields) != 4:
-        return None
-    # The address that the person's own ssh reached: our name may mean nothing over there.
-    host, port = fields[2], fields[3]
-    host = f"[{host}]" if ":" in host else host
-    named = f"{user_name()}@{host}:{path}"
-    whole = "-r " if folder else ""
-    on = "" if port == "22" else f"-P {port} "
-    return (
-        f"scp {whole}{on}{shlex.quote(named)} .    # on your own machine; here it is {socket.gethostname()}"
-    )
-
-
 def _open(opener: str, path: Path) -> None:
     try:
-        subprocess.Popen(
-            [opener, str(path)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-    except OSError as error:
-        note(f"{opener} cannot be run: {error.strerror}")
+        start_opener(opener, path)
+    except NotNow as problem:  # where it is was said already
+        note(str(problem))

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 REPORT_S = 12 * 3600.0
 REPLAY_S = 900.0
-FINE_S = 2 * 3600.0
-"""A report of more than this is told from spans of ten seconds: the peaks are the same, and it is quick."""
 
 since_option = click.option(
     "--since", metavar="WHEN", help="22:00, yesterday 22:00, 2026-11-28 22:00, or -8h."
@@ -43,20 +41,13 @@ def report(source: Path | None, since: str | None, until: str | None, md: bool, 
 
     From this engine's recording, whether it runs or not, or from a copied one.
     """
-    from engine.recording.tiers import CONTEXT_S, SECONDS, SPANS
-    from turbotui.report.facts import find_facts
     from turbotui.report.lines import report_lines
+    from turbotui.report.read import read_report
 
     session = open_session(json=json)
     begin, end = parse_stretch(since, until, now=time.time(), default_s=REPORT_S)
     recording = _open(source, session.paths.recordings)
-    finest = SPANS if end - begin > FINE_S else SECONDS
-    facts = find_facts(
-        recording.entries(begin - CONTEXT_S, end),
-        recording.rows(since=begin, until=end, finest=finest),
-        since=begin,
-        until=end,
-    )
+    facts = read_report(recording, begin, end)
     _remark(recording)
     session.show(facts, lambda: report_lines(facts, markdown=md))
 

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Literal
 
 from textual.events import Click
 
+from turbotui.findings import headline
 from turbotui.format import bytes_text, clip, seconds
 from turbotui.text import known, t
 from turbotui.widgets.lines import LinePanel, Row, View, width_of
 from turbotui.widgets.queue import one_line
 
 if TYPE_CHECKING:
+    from rich.style import Style
+
     from engine.wire import ActionProgressed, Receipt
     from turbotui.theme import Paint
 
@@ -35,14 +38,15 @@ STRONG_PROOFS = frozenset({"nvml-process", "process-rss", "page-cache"})
 class Tabs(LinePanel):
     """Which panel is in the middle."""
 
-    def __init__(self, *, id: str, on_choose: Callable[[str], None]) -> None:
+    def __init__(self, *, id: str, on_choose: Callable[[str], None], key_of: Callable[[str], str]) -> None:
         super().__init__(id=id)
+        self._key_of = key_of
         self.chosen = "history"
         self._on_choose = on_choose
         self._spans: list[tuple[int, int, str]] = []
 
     def inputs(self, view: View) -> tuple[object, ...]:
-        return (self.chosen, len(view.state.waiting))
+        return (self.chosen, len(view.state.waiting), self._told(view))
 
     def rows(self, view: View, width: int, height: int) -> list[Row]:
         paint, row = view.paint, Row(width).add(" ", view.paint.text)
@@ -59,7 +63,15 @@ class Tabs(LinePanel):
                 row.add(f" {number} ", paint.key).add(f"{label} ", paint.muted)
             self._spans.append((start, row.cells, tab))
             row.add(" ", paint.text)
+        if (told := self._told(view)) is not None:
+            texts, style = told
+            fitting = next((text for text in texts if width_of(text) < row.left), None)
+            if fitting is not None:
+                row.tail(fitting + " ", style)
         return [row]
+
+    def _told(self, view: View) -> tuple[list[str], Style] | None:
+        return headline(view, self._key_of("findings"))
 
     def on_click(self, event: Click) -> None:
         for start, end, tab in self._spans:
@@ -118,6 +130,8 @@ class ReceiptLine(LinePanel):
         super().__init__(id=id)
         self.notice: Notice | None = None
         self.pending: Pending | None = None
+        self.notes_key = ""
+        """What shows the receipt in full."""
 
     def inputs(self, view: View) -> tuple[object, ...]:
         elapsed = None if self.pending is None else int((view.monotonic - self.pending.since) * 5)
@@ -139,7 +153,7 @@ class ReceiptLine(LinePanel):
             row.add(t("receipt.lost"), paint.muted)
             return [row.add("  " + t("receipt.safe", count=jobs), paint.muted) if jobs else row]
         if view.state.receipt is not None:
-            return [receipt_row(paint, view.state.receipt, row)]
+            return [receipt_row(paint, view.state.receipt, row, notes_key=self.notes_key)]
         return [row.add(t("receipt.none"), paint.muted)]
 
     def _pending_row(self, row: Row, pending: Pending, view: View) -> Row:
@@ -176,7 +190,7 @@ def action_text(receipt: Receipt) -> str:
     return known(f"receipt.did_{receipt.action}", receipt.action.replace("_", " "))
 
 
-def receipt_row(paint: Paint, receipt: Receipt, row: Row) -> Row:
+def receipt_row(paint: Paint, receipt: Receipt, row: Row, *, notes_key: str = "") -> Row:
     """A receipt in one row. Green stands only before what was proved by a process's own bytes."""
     if not receipt.ok:
         row.add("! ", paint.error).add(f"{action_text(receipt)} {receipt.target}".rstrip(), paint.bold)
@@ -207,9 +221,22 @@ def receipt_row(paint: Paint, receipt: Receipt, row: Row) -> Row:
         steps = " · ".join(f"{step.name} {seconds(step.elapsed_s)}" for step in receipt.steps)
         if row.left > width_of(steps) + 2:
             row.add(f"  {steps}", paint.muted)
+    if receipt.notes:
+        _put_notes(row, receipt.notes, paint, notes_key)
     if receipt.proof_reason and row.left > 20:
         row.add(f"  {receipt.proof_reason}", paint.muted)
     return row
+
+
+def _put_notes(row: Row, notes: tuple[str, ...], paint: Paint, key: str) -> None:
+    """The first note where it fits, and how many more there are behind the receipt's key."""
+    first = f"  {notes[0]}"
+    fits = width_of(first) + 12 <= row.left
+    if fits:
+        row.add(first, paint.text)
+    more = len(notes) - fits
+    if more:
+        row.add(f"  {t('receipt.more_notes', count=more, press=key)}", paint.wait)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

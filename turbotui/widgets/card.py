@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from engine.wire import DeviceProcess
+from turbotui.findings import about_device, about_process, severity_style, unattributed_word
 from turbotui.format import UNKNOWN, cell_width, short_bytes
 from turbotui.history import parts_of
 from turbotui.text import t
@@ -28,13 +29,21 @@ class CardPanel(ListPanel):
     def inputs(self, view: View) -> tuple[object, ...]:
         device = view.state.device
         return (
-            device and (device.processes, device.balance and device.balance.parts, device.kind),
+            device
+            and (device.processes, device.balance and device.balance.parts, device.kind, device.tenant),
             int(view.wall) // 10,
+            view.state.check,
         )
 
     def title(self, view: View) -> str:
         device = view.state.device
         return t("card.title_host") if device is not None and device.kind == "cpu" else t("card.title")
+
+    def remark(self, view: View, width: int) -> Row | None:
+        device = view.state.device
+        if device is None or not device.tenant:
+            return None
+        return Row(width).add(device.tenant, view.paint.wait)
 
     def keys(self, view: View) -> list[Key]:
         device = view.state.device
@@ -80,23 +89,29 @@ class CardPanel(ListPanel):
         if isinstance(key, str):
             assert device.balance is not None
             style = paint.alarm if key == "unseen" else paint.muted
+            word = unattributed_word(device) if key == "unseen" else key
+            found = key == "unseen" and about_device(view.state.check, device.id) is not None
             row = (
                 Row(width)
                 .field("?" if key == "unseen" else "-", pid_cells, style, right=True)
-                .add(" ", style)
+                .add("!" if found else " ", style)
             )
-            row.field(t(f"part.{key}"), who_cells, style)
+            row.field(t(f"part.{word}"), who_cells, style)
             row.field(short_bytes(parts_of(device.balance).get(key)), 6, style, right=True)
-            return row.add(" " * 7 + t(f"card.{key}"), style)
+            return row.add(" " * 7 + t(f"card.{word}"), style)
         process = next(process for process in device.processes if process.pid == key)
         ours = process.ours is not None
         style = paint.text
         age = None if process.started_at is None else view.wall - process.started_at
-        row = Row(width).field(str(process.pid), pid_cells, paint.muted, right=True).add(" ", style)
+        row = Row(width).field(str(process.pid), pid_cells, paint.muted, right=True)
+        found_here = about_process(view.state.check, process)
+        row.add("!" if found_here else " ", severity_style(paint, found_here[0]) if found_here else style)
         row.field(process.user or UNKNOWN, who_cells, style)
         row.field(short_bytes(process.bytes), 6, style, right=True)
         row.field(short_age(age), 5, paint.muted, right=True).add("  ", style)
         if ours:
             return row.add(t(f"card.our_{process.ours}"), paint.ours)
         known = f"{process.program} " if process.program else ""
+        if process.tenant:
+            row.add(f"{process.tenant}  ", paint.bold)
         return row.add(known + (process.command or process.name or UNKNOWN), style)

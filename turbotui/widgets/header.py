@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, cast
 from engine.paths import user_name
 from turbotui.format import clock, gib, seconds
 from turbotui.text import t
+from turbotui.widgets.card import short_age
 from turbotui.widgets.lines import LinePanel, Row, View
 from turbotui.widgets.queue import size_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from turbotui.app import TurboApp
 
 
@@ -25,6 +28,8 @@ def age_text(age: float) -> str:
     return "0.1s" if age < 0.35 else f"{age:.1f}s" if age < 10 else f"{age:.0f}s"
 
 
+OUT_OF_MEMORY = "out_of_memory"
+"""The engine's code of a job's error."""
 WIDE_CELLS = 79
 """What is left of 100 columns beside the clock."""
 CLOCK_CELLS = 21
@@ -34,8 +39,9 @@ CLOCK_CELLS = 21
 class Header(LinePanel):
     """One row; what matters least leaves first when it is narrow."""
 
-    def __init__(self, *, id: str, where: str | None = None) -> None:
+    def __init__(self, *, id: str, key_of: Callable[[str], str], where: str | None = None) -> None:
         super().__init__(id=id)
+        self._key_of = key_of
         self._where = where or who_and_where()
 
     def inputs(self, view: View) -> tuple[object, ...]:
@@ -59,6 +65,7 @@ class Header(LinePanel):
             self._uptime(view).plain(),
             self._nursery(view).plain(),
             self._banner(),
+            view.away_since and (self._away(view).plain(), state.jobs),
         )
 
     def rows(self, view: View, width: int, height: int) -> list[Row]:
@@ -70,6 +77,13 @@ class Header(LinePanel):
         for less in (device, place):
             if sum(piece.cells + 2 for piece in pieces) >= width:
                 pieces.remove(less)
+        away = self._away(view)
+        if away.cells + sum(piece.cells + 2 for piece in pieces) >= width and device in pieces:
+            # What ended meanwhile matters more, until it is waved away.
+            pieces.remove(device)
+        if away.cells + sum(piece.cells + 2 for piece in pieces) >= width:
+            away = self._away(view, short=True)
+        room = width - away.cells
         for piece in pieces:
             if piece.cells:
                 row.extend(piece).add("  ", paint.text)
@@ -87,8 +101,10 @@ class Header(LinePanel):
         if state.waiting and width >= WIDE_CELLS:
             extras.append(Row(width).add(t("header.waiting", count=len(state.waiting)), paint.muted))
         for piece in extras:
-            if piece.cells and row.cells + piece.cells + 1 <= width:
+            if piece.cells and row.cells + piece.cells + (2 if away.cells else 1) <= room:
                 row.extend(piece).add("  ", paint.text)
+        if away.cells and row.cells <= room:
+            row.to(room, paint.text).extend(away)
         return [row]
 
     def _place(self, view: View, width: int) -> Row:
@@ -148,6 +164,29 @@ class Header(LinePanel):
         return row.add(
             t("header.up", age=seconds(up if up < 60 else up // 60 * 60).replace("00s", "")), view.paint.muted
         )
+
+    def _away(self, view: View, *, short: bool = False) -> Row:
+        """What became of the jobs since this person last looked; empty where that is no news."""
+        row, paint, since = Row(60), view.paint, view.away_since
+        if since is None or view.state.engine is None:
+            return row
+        ended = [job for job in view.state.jobs if (job.finished_at or 0.0) > since]
+        done = sum(job.status == "done" for job in ended)
+        oom = sum(job.error_code == OUT_OF_MEMORY for job in ended)
+        failed = sum(job.status in ("failed", "interrupted") for job in ended) - oom
+        row.add(t("header.away", age=short_age(view.wall - since)), paint.text)
+        if not short:
+            row.add(":", paint.text)
+            for count, word, style in (
+                (done, "done", paint.text),
+                (failed, "failed", paint.error),
+                (oom, "oom", paint.alarm),
+            ):
+                if count:
+                    row.add(" " + t(f"header.away_{word}", count=count), style)
+            if not ended:
+                row.add(" " + t("header.away_nothing"), paint.muted)
+        return row.add(" [", paint.muted).add(self._key_of("report"), paint.key).add("] ", paint.muted)
 
     def _silence(self, view: View) -> Row:
         row = Row(40)

@@ -45,6 +45,10 @@ class View:
     """Wall-clock time of the frozen picture, or None."""
     making_demo: bool = False
     """The demo models are being made."""
+    away_since: float | None = None
+    """When the last console was left, where what happened since is news."""
+    seen: frozenset[str] = frozenset()
+    """Names of the findings that were read."""
     unwatched: bool = False
     """Nobody looks: panels may let a change wait for their `unwatched_s`."""
 

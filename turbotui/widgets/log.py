@@ -33,6 +33,11 @@ def when(at: float, now: float) -> str:
     return clock(at) if is_today(at, now) else time.strftime("%m-%d %H:%M", time.localtime(at))
 
 
+def short_when(at: float, now: float) -> str:
+    """Time of day to the minute; what is not of today has its date too."""
+    return time.strftime("%H:%M" if is_today(at, now) else "%m-%d %H:%M", time.localtime(at))
+
+
 def log_row(
     paint: Paint, line: LogLine, now: float, width: int, *, job: bool = True, dated: bool = False
 ) -> Row:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from turbotui.findings import headline
 from turbotui.format import UNKNOWN, bytes_text, gib, short_bytes
 from turbotui.history import OURS, parts_of
 from turbotui.text import t
@@ -12,7 +13,9 @@ from turbotui.widgets.lines import Row, View, width_of
 from turbotui.widgets.panels import Panel
 
 if TYPE_CHECKING:
-    from engine.wire import Balance
+    from collections.abc import Callable
+
+    from engine.wire import Balance, PartKind
 
 BAR_ORDER = ("weights", "live", "fragmented", "cache", "context", "driver", "others", "unseen")
 """Left to right: ours first, then whose it is not, then what nobody can name."""
@@ -49,12 +52,17 @@ class MemoryPanel(Panel):
     number = 1
     unwatched_s = 2.0
 
+    def __init__(self, *, id: str, key_of: Callable[[str], str]) -> None:
+        super().__init__(id=id)
+        self._key_of = key_of
+
     def inputs(self, view: View) -> tuple[object, ...]:
         device = view.state.device
+        found = (view.state.check, view.seen)
         if device is None or device.balance is None:
-            return (device,)
+            return (device, *found)
         # What is drawn of it alone: each reading has another time.
-        return (device.balance.parts, device.balance.unexplained_bytes, device.kind)
+        return (device.balance.parts, device.balance.unexplained_bytes, device.kind, *found)
 
     def title(self, view: View) -> str:
         device = view.state.device
@@ -75,9 +83,9 @@ class MemoryPanel(Panel):
         if device is None or device.balance is None:
             return None
         row = Row(width)
-        parts = parts_of(device.balance)
-        if unseen := parts.get("unseen"):
-            row.add("! " + t("memory.unseen", bytes=bytes_text(unseen)), view.paint.alarm)
+        if (told := headline(view, self._key_of("findings"))) is not None:
+            texts, style = told
+            row.add(next((text for text in texts if width_of(text) <= width), texts[-1]), style)
         elif abs(device.balance.unexplained_bytes) > device.total_bytes // 100:
             rest = bytes_text(device.balance.unexplained_bytes)
             row.add(t("memory.unexplained", bytes=rest), view.paint.muted)
@@ -127,14 +135,14 @@ UNLABELLED: tuple[frozenset[str], ...] = (
 def _legend(view: View, balance: Balance, width: int, *, tight: bool = False) -> Row:
     parts = parts_of(balance)
     shown = [name for name in BAR_ORDER if name in parts and (parts[name] is None or parts[name])]
-    host = any(part.kind == "runtime" for part in balance.parts)
+    kinds = {part.kind for part in balance.parts if part.bytes is None or part.bytes}
     row = Row(0)
     for hints in (True, False) if not tight else (False,):
         for unlabelled in UNLABELLED:
             row = Row(10 * width)
             for place, name in enumerate([*shown, "free"]):
                 row.add(("" if not place else " " if tight else "  "), view.paint.text)
-                label = "" if name in unlabelled else t(f"part.{_label(name, host)}") + " "
+                label = "" if name in unlabelled else t(f"part.{_label(name, kinds)}") + " "
                 value = short_bytes(parts.get(name, 0)) if name in parts else UNKNOWN
                 row.add(GLYPHS[name], view.paint.part[name]).add("" if tight else " ", view.paint.text)
                 row.add(label + value, view.paint.alarm if name == "unseen" else view.paint.text)
@@ -147,5 +155,8 @@ def _legend(view: View, balance: Balance, width: int, *, tight: bool = False) ->
     return Row(width).extend(row)
 
 
-def _label(name: str, host: bool) -> str:
-    return "runtime" if host and name == "context" else name
+def _label(name: str, kinds: set[PartKind]) -> str:
+    if name == "context" and "runtime" in kinds:
+        return "runtime"
+    # A ghost is told from what somebody else may hold where nobody can hide from us.
+    return "ghost" if name == "unseen" and "ghost" in kinds and "unseen" not in kinds else name

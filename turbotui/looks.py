@@ -1,0 +1,110 @@
+"""Owns what the keys do that open and copy: a page for the chosen row, and what happened meanwhile."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from turbotui.acting import Acting
+from turbotui.opening import Opened, open_video
+from turbotui.text import t
+from turbotui.widgets.card import CardPanel
+from turbotui.widgets.log import LogPanel
+from turbotui.widgets.models import ModelsPanel
+
+
+class Looks(Acting):
+    """One method for each key that shows more or takes something along; none changes anything."""
+
+    def open(self) -> None:
+        dashboard = self.app.dashboard
+        if (job := self._chosen_job()) is not None:
+            from turbotui.screens.job import JobScreen
+
+            self.app.push_screen(JobScreen(job.id))
+        elif self._at("card"):
+            self._open_card()
+        elif self._at("log") and (line := dashboard.query_one(LogPanel).chosen_line()) is not None:
+            from turbotui.screens.reader import ReaderScreen
+            from turbotui.widgets.log import when
+
+            head = f"{when(line.at, self.app.wall())}  {line.event}  {line.level}"
+            job_text = "" if line.job_id is None else f"  {t('log.job', id=line.job_id)}"
+            self.app.push_screen(ReaderScreen(head + job_text, line.text))
+
+    def _open_card(self) -> None:
+        panel = self.app.dashboard.query_one(CardPanel)
+        if panel.chosen == "unseen":
+            self.findings()
+        elif (process := panel.chosen_process) is not None:
+            from turbotui.screens.process import ProcessScreen
+
+            self.app.push_screen(ProcessScreen(process))
+
+    def findings(self) -> None:
+        from turbotui.screens.findings import FindingsScreen
+
+        self.app.push_screen(FindingsScreen(self.app.seen.findings))
+
+    def report(self) -> None:
+        from turbotui.screens.report import ReportScreen
+
+        self.app.away_since = None
+        if self.app.recordings is None:
+            self.app.say(t("report.none"), "wait")
+            return
+        self.app.push_screen(ReportScreen(self.app.recordings, self.app.report_stretches()))
+
+    def last_receipt(self) -> None:
+        from turbotui.screens.receipt import ReceiptScreen
+
+        receipt = self.app.link.state.receipt
+        if receipt is None:
+            self.app.say(t("receipt.none"), "wait")
+        else:
+            self.app.push_screen(ReceiptScreen(receipt))
+
+    def video(self, job_id: int | None = None) -> None:
+        """Of the chosen job, else of the newest that has one."""
+        job = self._job(job_id)
+        if job is None and job_id is None:
+            job = next((job for job in self.app.link.state.finished if job.output), None)
+        if job is None:
+            self.app.say(t("video.none"), "wait")
+            return
+        self.app.run_apart(t("doing.video", id=job.id), partial(open_video, job), then=self._opened)
+
+    def _opened(self, opened: Opened) -> None:
+        if opened.command is not None:
+            self.app.copy_text(opened.command)
+        elif opened.shown:
+            self.app.say(t("did.video", path=opened.path))
+        else:
+            self.app.copy_text(str(opened.path))
+
+    def copy(self) -> None:
+        dashboard = self.app.dashboard
+        text = None
+        if (job := self._chosen_job()) is not None:
+            text = job.output or job.spec.prompt
+        elif self._at("models") and (models := dashboard.query_one(ModelsPanel)):
+            text = next(
+                (model.path for model in self.app.link.state.models if model.name == models.chosen_model),
+                None,
+            )
+        elif self._at("log") and (line := dashboard.query_one(LogPanel).chosen_line()) is not None:
+            text = line.text
+        if text is None:
+            newest = next((job for job in self.app.link.state.finished if job.output), None)
+            text = newest.output if newest else None
+        self.app.copy_text(text)
+
+    def palette(self) -> None:
+        self.app.action_command_palette()
+
+    def help(self) -> None:
+        from turbotui.screens.help import HelpScreen
+
+        self.app.push_screen(HelpScreen(self.app.own_keys))
+
+    def leave(self) -> None:
+        self.app.action_leave()

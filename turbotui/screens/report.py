@@ -1,0 +1,139 @@
+"""Owns the page that tells what happened: the report of a recording, read in a thread."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.binding import Binding
+
+from turbotui.format import seconds
+from turbotui.screens.reader import PagePanel, PageScreen
+from turbotui.text import t
+from turbotui.widgets.lines import Row, View, wrapped
+from turbotui.widgets.log import short_when
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from textual.binding import BindingType
+
+HEAD_CELLS = 11
+"""What a section's name takes in a line of the report."""
+WAITING_ROWS = 24
+
+
+def tell_report(source: Path, since: float, until: float) -> list[str]:
+    """The lines of `turbotui report` for a stretch; they are clean.
+
+    Raises:
+        NotFound: nothing is recorded there.
+    """
+    from engine.recording.reader import Recording
+    from turbotui.report.lines import report_lines
+    from turbotui.report.read import read_report
+
+    recording = Recording(source)
+    lines = report_lines(read_report(recording, since, until))
+    return [*lines, *recording.remarks.values()]
+
+
+class ReportPanel(PagePanel):
+    """The lines, each wrapped below its own beginning."""
+
+    def __init__(self, stretch: tuple[float, float], *, more: bool) -> None:
+        super().__init__(id="report")
+        self.stretch = stretch
+        self._more = more
+        """Whether there is another stretch to tell of."""
+        self.lines: list[str] | None = None
+        self.failure = ""
+
+    def inputs(self, view: View) -> tuple[object, ...]:
+        return (self.top, self.stretch, self.lines is None, self.failure)
+
+    def title(self, view: View) -> str:
+        since, until = self.stretch
+        begin, end = short_when(since, view.wall), short_when(until, view.wall)
+        return t("report.title", since=begin, until=end, length=seconds(until - since))
+
+    def below(self, view: View) -> str:
+        more = self._count - self.top - self._room
+        keys = t("report.keys_more" if self._more else "report.keys")
+        return (t("list.more", count=more) + "  " if more > 0 else "") + keys
+
+    def page(self, view: View, width: int) -> list[Row]:
+        paint = view.paint
+        if self.failure:
+            return [Row(width).add(line, paint.wait) for line in wrapped(self.failure, width)]
+        if self.lines is None:
+            return [Row(width).add(t("report.reading"), paint.wait)]
+        rows = [Row(width).add(line, paint.bold) for line in wrapped("".join(self.lines[:1]), width)]
+        for line in self.lines[1:]:
+            name, text = line[:HEAD_CELLS], line[HEAD_CELLS:]
+            for place, part in enumerate(wrapped(text, max(1, width - HEAD_CELLS))):
+                row = Row(width).field(name if place == 0 else "", HEAD_CELLS, paint.key)
+                rows.append(row.add(part, paint.text))
+        return rows
+
+
+class ReportScreen(PageScreen):
+    """What happened in one of `stretches` of the recording at `source`."""
+
+    panel: ReportPanel
+    most = 116
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("w", "next_stretch", show=False),
+        Binding("y", "copy", show=False),
+    ]
+
+    def __init__(self, source: Path, stretches: tuple[tuple[float, float], ...]) -> None:
+        super().__init__(ReportPanel(stretches[0], more=len(stretches) > 1))
+        self._source = source
+        self._stretches = stretches
+
+    def on_mount(self) -> None:
+        super().on_mount()
+        self._read()
+
+    def wanted_size(self, width: int, height: int) -> tuple[int, int]:
+        columns, rows = super().wanted_size(width, height)
+        # The window stays as it is while it is read: what jumps cannot be read.
+        return columns, max(rows, min(WAITING_ROWS, height - 2))
+
+    def action_next_stretch(self) -> None:
+        """Tell of the other stretch, where there is one."""
+        place = self._stretches.index(self.panel.stretch)
+        stretch = self._stretches[(place + 1) % len(self._stretches)]
+        if stretch != self.panel.stretch:
+            self.panel.stretch, self.panel.lines, self.panel.failure, self.panel.top = stretch, None, "", 0
+            self.refresh_panel()
+            self._read()
+
+    def _read(self) -> None:
+        stretch = self.panel.stretch
+
+        def told(lines: list[str]) -> None:
+            if stretch == self.panel.stretch:
+                self.panel.lines = lines
+                self._drawn()
+
+        def failed(error: str) -> None:
+            if stretch == self.panel.stretch:
+                self.panel.failure = error
+                self._drawn()
+
+        self.turbo.run_apart(
+            t("report.reading"),
+            lambda: tell_report(self._source, *stretch),
+            then=told,
+            failed=failed,
+            quiet=True,
+        )
+
+    def _drawn(self) -> None:
+        if self.is_mounted:
+            self.refresh_panel()
+            self.panel.redraw()
+
+    def action_copy(self) -> None:
+        self.turbo.copy_text("\n".join(self.panel.lines or ()))
