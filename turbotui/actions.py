@@ -67,7 +67,10 @@ ACTIONS: tuple[Action, ...] = (
     Action(id="demo", keys=("D",), tier="routine"),
     Action(id="hard_cleanup", keys=("C",), tier="dangerous"),
     Action(id="kill", keys=("K",), tier="dangerous"),
+    Action(id="reset", keys=("R",), tier="dangerous"),
     Action(id="restart", keys=("E",), tier="dangerous", without_engine=True),
+    Action(id="full_cleanup", keys=("X",), tier="dangerous"),
+    Action(id="sheet", keys=("!",)),
     Action(id="findings", keys=("l",)),
     Action(id="report", keys=("w",)),
     Action(id="last_receipt", keys=(".",)),
@@ -111,11 +114,11 @@ BY_ID: Mapping[str, Action] = {action.id: action for action in ACTIONS}
 KEY_LINE_HEAD = ("switch", "previous", "add", "unload", "free", "cancel")
 KEY_LINE_TAIL = ("findings", "palette", "help", "quit")
 KEY_LINE_HERE: Mapping[str, tuple[str, ...]] = {
-    "memory": ("hard_cleanup", "park", "pause"),
+    "memory": ("sheet", "hard_cleanup", "park", "pause"),
     "history": ("axis", "pause"),
     "models": ("warm", "open", "copy"),
     "queue": ("open", "video", "retry", "duplicate", "hold", "sooner", "later", "copy"),
-    "card": ("open", "kill", "hard_cleanup", "park", "pause"),
+    "card": ("open", "kill", "sheet", "hard_cleanup", "park", "pause"),
     "log": ("filter", "all_lines", "follow", "open", "copy"),
 }
 """What the key line offers between head and tail, by the panel that has the focus; the last ones

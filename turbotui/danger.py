@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
-from engine.wire import CleanupRequest, DeviceProcess, KillRequest, WorkerStatus
+from engine.wire import CleanupRequest, FullCleanupRequest, KillRequest, ResetRequest
 from turbotui.acting import Acting
 from turbotui.text import t
 from turbotui.widgets.card import CardPanel
+
+if TYPE_CHECKING:
+    from engine.wire import DeviceProcess, FullCleanupPlan, Receipt, ReceiptAction, ResetPlan, WorkerStatus
+    from turbotui.client.base import Client
+    from turbotui.screens.full_cleanup import FullCleanupPanel
 
 
 class Danger(Acting):
@@ -86,3 +93,87 @@ class Danger(Acting):
     def _restart(self, agreed: object) -> None:
         if agreed is True:
             self.app.restart()
+
+    # ------------------------------------------------------------------ a whole GPU, and everything
+
+    def reset(self) -> None:
+        device = self.app.link.state.device
+        if device is None or device.kind == "cpu":
+            self.app.say(t("reset.cpu"), "wait")
+            return
+        device_id = device.id
+        self.app.ask(
+            t("doing.reset_plan", index=device.index),
+            lambda client: client.reset_plan(device_id),
+            then=self._ask_for_reset,
+        )
+
+    def _ask_for_reset(self, plan: ResetPlan) -> None:
+        from turbotui.screens.reset import ResetPanel, ResetScreen
+
+        if self._busy():
+            return
+        screen = ResetScreen(ResetPanel(plan, self._where()))
+        self.app.push_screen(screen, partial(self._reset, plan))
+
+    def _reset(self, plan: ResetPlan, agreed: object) -> None:
+        if agreed is not True:
+            return
+        request = ResetRequest(device_id=plan.device_id, index=plan.index)
+        label = t("doing.reset", index=plan.index)
+        self._act_long("reset", label, lambda client: client.reset(request))
+
+    def full_cleanup(self) -> None:
+        self.app.ask(
+            t("doing.full_plan"),
+            lambda client: client.full_cleanup_plan(),
+            then=self._ask_for_full_cleanup,
+        )
+
+    def _ask_for_full_cleanup(self, plan: FullCleanupPlan) -> None:
+        from turbotui.screens.full_cleanup import FullCleanupPanel, FullCleanupScreen
+
+        if self._busy():
+            return
+        panel = FullCleanupPanel(plan, self._where())
+        self.app.push_screen(FullCleanupScreen(panel, self.app.where), partial(self._clean_up_all, panel))
+
+    def _clean_up_all(self, panel: FullCleanupPanel, agreed: object) -> None:
+        if agreed is not True:
+            return
+        request = FullCleanupRequest(also=panel.also)
+        self._act_long("full_cleanup", t("doing.full_cleanup"), lambda client: client.full_cleanup(request))
+
+    def sheet(self) -> None:
+        from turbotui.screens.sheet import SheetPanel, SheetScreen
+
+        self.app.push_screen(SheetScreen(SheetPanel(self.app)), self._begin)
+
+    def _begin(self, name: str | None) -> None:
+        if name is not None:
+            self.app.act(name)
+
+    def _act_long(self, action: ReceiptAction, label: str, work: Callable[[Client], Receipt]) -> None:
+        """Ask for an action and show its steps until it has ended."""
+        from turbotui.screens.progress import ProgressScreen
+
+        screen = ProgressScreen(action, label, self.app.monotonic())
+        self.app.push_screen(screen)
+
+        def ended(receipt: Receipt) -> None:
+            screen.end(receipt)
+            self._receipt(receipt)
+
+        def failed(error: str) -> None:
+            screen.end(None, error)
+            self.app.say(error, "error")
+
+        self.app.ask(label, work, then=ended, failed=failed)
+
+    def _busy(self) -> bool:
+        """The person has gone on to another dialog while the engine was asked."""
+        return self.app.screen is not self.app.dashboard
+
+    def _where(self) -> str:
+        hello = self.app.link.state.hello
+        return self.app.where or (hello.host if hello is not None else "")

@@ -181,7 +181,8 @@ def _reduce_wire(state: ConsoleState, event: Event, wall: float, monotonic: floa
             return replace(state, jobs=_in_order(moved))
         case wire.ActionProgressed():
             # What a cleanup loads again belongs to it; anything else is another action.
-            goes_on = bool(state.steps) and event.action in (state.steps[0].action, "load")
+            own = (state.steps[0].action, "load") if state.steps else ()
+            goes_on = event.action in own or "full_cleanup" in own  # whatever ends within is a part of it
             before = state.steps if goes_on else ()
             if before and before[-1].step.total_bytes is not None:  # what was under way has come further
                 before = before[:-1]

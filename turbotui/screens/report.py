@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 HEAD_CELLS = 11
 """What a section's name takes in a line of the report."""
-WAITING_ROWS = 24
+WAITING_ROWS = 10
+"""About as many as a quiet night has."""
 
 
 def tell_report(source: Path, since: float, until: float) -> list[str]:
@@ -97,8 +98,7 @@ class ReportScreen(PageScreen):
 
     def wanted_size(self, width: int, height: int) -> tuple[int, int]:
         columns, rows = super().wanted_size(width, height)
-        # The window stays as it is while it is read: what jumps cannot be read.
-        return columns, max(rows, min(WAITING_ROWS, height - 2))
+        return columns, rows if self.panel.lines is not None else min(WAITING_ROWS, height - 2)
 
     def action_next_stretch(self) -> None:
         """Tell of the other stretch, where there is one."""
