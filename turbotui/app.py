@@ -355,6 +355,10 @@ class TurboApp(App[None]):
         away = self.seen.away_since(now)
         return (*(() if away is None else ((away, now),)), (now - REPORT_S, now))
 
+    def why_no_check(self) -> str:
+        """What is said of findings while no check is known."""
+        return t("findings.none_known")
+
     def read_findings(self, names: frozenset[str]) -> None:
         """The findings called so are on the screen; what went and comes back is news again."""
         if names != self.seen.findings:

@@ -43,7 +43,7 @@ class Looks(Acting):
     def findings(self) -> None:
         from turbotui.screens.findings import FindingsScreen
 
-        self.app.push_screen(FindingsScreen(self.app.seen.findings))
+        self.app.push_screen(FindingsScreen(self.app.seen.findings, self.app.why_no_check()))
 
     def report(self) -> None:
         from turbotui.screens.report import ReportScreen

@@ -78,11 +78,20 @@ async def test_it_stands_and_jumps_by_key_and_shows_what_was_there(app: ReplayAp
 async def test_acting_is_refused_with_a_sentence_and_nothing_is_kept(app: ReplayApp, tmp_path: Path) -> None:
     async with app.run_test(size=WIDE) as pilot:
         await live(pilot)
-        for key in ("u", "C", "a", "E"):
+        for key in ("u", "C", "a", "E", "R", "X", "x", "ctrl+x", "K", "o"):
             app.say("-")
             await pilot.press(key)
             await pilot.pause()
             assert len(app.screen_stack) == 1 and "this is a replay" in screen_text(app)
+        await pilot.press("exclamation_mark")
+        await pilot.pause()
+        assert screen_text(app).count("this is a replay") >= 5
+        await pilot.press("X", "enter", "escape", "l")
+        await pilot.pause()
+        assert "a replay knows no checks" in screen_text(app)
+        await pilot.press("escape", "w")
+        await pilot.pause()
+        assert "this console has no recording to tell from" in screen_text(app)
         await pilot.press("q")
     assert app.leaving_line == ""
     assert [path.name for path in tmp_path.iterdir()] == ["night.ttrec"]

@@ -8,13 +8,17 @@ from typing import Any
 
 import pytest
 
-from engine.wire import Event, MemorySampled, Snapshot
+from engine.wire import Event, FindingsChanged, MemorySampled, Snapshot
 from turbotui.app import TurboApp
-from turbotui.client import scenes
+from turbotui.client import scene_plans, scenes
 
 from .conftest import NOW, SMALL, WIDE, Clock, live, screen_text, scripted, until
 
 SECONDS = 70
+NEWER = (("l",), ("R",), ("X",), ("exclamation_mark",), ("5", "j", "enter"))
+ANSWERED = {"R": "Reset GPU 2?", "X": "Full cleanup?", "exclamation_mark": "now: holders"}
+"""What is on the screen once the engine has answered, by key."""
+NEWER_NAMES = ("findings", "reset", "full-cleanup", "sheet", "process")
 
 
 def last_minute(scene: str) -> list[Event]:
@@ -29,6 +33,7 @@ def last_minute(scene: str) -> list[Event]:
             events.append(MemorySampled(device=scenes.host(NOW, balance)))
         return events
     events = [scenes.pressed(NOW) if scene == "pressed" else scenes.busy(NOW)]
+    events.append(FindingsChanged(report=scene_plans.found(NOW)))
     for second in range(SECONDS):
         live_gib = 3.1 + 2.4 * abs(math.sin(second / 4)) if second > 26 else 0.0
         balance = scenes.gpu_balance(
@@ -48,7 +53,11 @@ def look(
     def check(scene: str, size: tuple[int, int], *keys: str, **settings: Any) -> None:
         events = last_minute(scene)
         app = TurboApp(
-            lambda: scripted(explain_switch=scenes.switch_plan),
+            lambda: scripted(
+                explain_switch=scenes.switch_plan,
+                reset_plan=scene_plans.reset_plan,
+                full_cleanup_plan=lambda: scene_plans.full_cleanup_plan(NOW),
+            ),
             where="me@gpubox01",
             wall=clock.wall,
             monotonic=clock.monotonic,
@@ -74,6 +83,8 @@ def look(
                 await until(pilot, lambda: "fits now" in screen_text(app))
             if keys == ("m",):
                 await until(pilot, lambda: "the same weights" in screen_text(app))
+            if (answered := ANSWERED.get("".join(keys))) is not None:
+                await until(pilot, lambda: answered in screen_text(app))
             app.dashboard.tick()
             await pilot.pause()
 
@@ -91,8 +102,8 @@ def test_the_dashboard(look: Callable[..., None], scene: str, size: tuple[int, i
 @pytest.mark.parametrize("size", [SMALL, WIDE], ids=["80x24", "120x36"])
 @pytest.mark.parametrize(
     "keys",
-    [("m",), ("u",), ("a",), ("enter",), ("question_mark",), ("E",), ("C",), ("W",)],
-    ids=["switch", "unload", "new-job", "job", "help", "restart", "cleanup", "warm"],
+    [*(("m",), ("u",), ("a",), ("enter",), ("question_mark",), ("E",), ("C",), ("W",)), *NEWER],
+    ids=[*("switch", "unload", "new-job", "job", "help", "restart", "cleanup", "warm"), *NEWER_NAMES],
 )
 def test_a_dialog(look: Callable[..., None], keys: tuple[str, ...], size: tuple[int, int]) -> None:
     # At 80x24 the job's page is opened from the queue.
@@ -111,6 +122,10 @@ def test_a_theme(look: Callable[..., None], theme: str) -> None:
 
 def test_chinese(look: Callable[..., None]) -> None:
     look("cpu", WIDE, language="zh_CN")
+
+
+def test_findings_in_chinese(look: Callable[..., None]) -> None:
+    look("gpu", SMALL, "l", language="zh_CN")
 
 
 def test_a_large_terminal(look: Callable[..., None]) -> None:

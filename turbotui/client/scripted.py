@@ -365,12 +365,18 @@ def main() -> int:
     import time
 
     from turbotui.app import TurboApp
-    from turbotui.client import scenes
+    from turbotui.client import scene_plans, scenes
 
     scene = sys.argv[1] if len(sys.argv) > 1 else "busy"
 
     def factory() -> ScriptedClient:
-        answers = {"explain_switch": scenes.switch_plan}
+        answers = {
+            "explain_switch": scenes.switch_plan,
+            "last_check": scene_plans.found(time.time()),
+            "check": lambda: scene_plans.found(time.time()),
+            "reset_plan": scene_plans.reset_plan,
+            "full_cleanup_plan": lambda: scene_plans.full_cleanup_plan(time.time()),
+        }
         return ScriptedClient(scenes.script(scene, time.time()), answers=answers)
 
     app = TurboApp(factory, where="me@gpubox01")

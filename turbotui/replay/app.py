@@ -8,7 +8,7 @@ from textual.binding import Binding
 
 from turbotui.app import TurboApp
 from turbotui.moment import dated
-from turbotui.replay.client import REFUSAL
+from turbotui.replay.client import NO_CHECK, REFUSAL
 from turbotui.replay.clock import ReplayClock
 
 if TYPE_CHECKING:
@@ -57,6 +57,9 @@ class ReplayApp(TurboApp):
 
     def report_stretches(self) -> tuple[tuple[float, float], ...]:
         return ((self.clock.since, self.clock.until),)
+
+    def why_no_check(self) -> str:
+        return NO_CHECK
 
     def action_leave(self) -> None:
         self.exit()

@@ -43,6 +43,7 @@ from turbotui.replay.clock import ReplayClock
 from turbotui.replay.standing import Standing
 
 REFUSAL = "this is a replay: what is over cannot be changed; leave it with q and open the console"
+NO_CHECK = "a replay knows no checks: its log says what they found that was new"
 BEAT_S = 1.0
 """How often a replay that stands says that it lives."""
 LOOK_BACK_S = 30.0
@@ -248,7 +249,7 @@ class ReplayClient:
         raise NotNow(REFUSAL)
 
     def last_check(self) -> NoReturn:
-        raise NotNow("a replay knows no checks: its log says what they found that was new")
+        raise NotNow(NO_CHECK)
 
     def full_cleanup_plan(self) -> NoReturn:
         raise NotNow(REFUSAL)

@@ -29,8 +29,9 @@ LEAST_DETAIL = 9
 class FindingsPanel(ListPanel):
     """The list, the worst first; below it all about the chosen one, which scrolls by itself."""
 
-    def __init__(self, seen: frozenset[str]) -> None:
+    def __init__(self, seen: frozenset[str], unknown: str) -> None:
         super().__init__(id="findings")
+        self._unknown = unknown
         self._seen = seen
         """As it was when the screen was opened: what is new stays marked while it is read."""
         self.looking = False
@@ -81,7 +82,7 @@ class FindingsPanel(ListPanel):
 
     def nothing(self, view: View, width: int) -> list[Row]:
         if view.state.check is None:
-            return [Row(width).add(t("findings.none_known"), view.paint.muted)]
+            return [Row(width).add(self._unknown, view.paint.muted)]
         return [Row(width).add(t("findings.none"), view.paint.text)]
 
     def row(self, view: View, key: Key, width: int) -> Row:
@@ -217,8 +218,8 @@ class FindingsScreen(WindowScreen[None]):
         Binding("r", "look_again", show=False),
     ]
 
-    def __init__(self, seen: frozenset[str]) -> None:
-        super().__init__(FindingsPanel(seen))
+    def __init__(self, seen: frozenset[str], unknown: str) -> None:
+        super().__init__(FindingsPanel(seen, unknown))
 
     def wanted_size(self, width: int, height: int) -> tuple[int, int]:
         columns = min(112, width - 2)
