@@ -176,7 +176,7 @@ class Commands(Danger, Looks):
         # Where a row is chosen, no other job than that row's is meant.
         if job is None and job_id is None and not self._at("queue"):
             job = self.app.link.state.running
-            if job is None and self._switching:
+            if job is None and (self._switching or self._anything_loads()):
                 self.cancel_switch()
                 return
         if job is None:
@@ -191,6 +191,11 @@ class Commands(Danger, Looks):
             lambda client: client.cancel(job_id),
             then=lambda answer: self.app.say(t(f"did.cancel_{answer.status}", id=answer.id)),
         )
+
+    def _anything_loads(self) -> bool:
+        """Also what another console asked for."""
+        models = self.app.link.state.models
+        return any(part.state == "loading" for model in models for part in model.components)
 
     def _loading(self) -> str | None:
         """The model under the cursor, where it is what a switch under way brings."""

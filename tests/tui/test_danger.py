@@ -254,3 +254,18 @@ async def test_x_gives_up_what_is_under_the_cursor_and_never_a_running_job_inste
         assert asked(client, "cancel") == []
         await pilot.press("g", "x")
         await until(pilot, lambda: asked(client, "cancel") == [41])
+
+
+async def test_x_gives_up_what_another_console_asked_for_where_no_job_runs(console: Build) -> None:
+    snapshot = scenes.idle(NOW)
+    loading = replace(
+        snapshot.status.models[2],
+        components=tuple(replace(part, state="loading") for part in snapshot.status.models[2].components),
+    )
+    models = (*snapshot.status.models[:2], loading)
+    client = scripted(replace(snapshot, status=replace(snapshot.status, models=models)))
+    app = console(client)
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        await pilot.press("6", "x")
+        await until(pilot, lambda: [one.model for one in asked(client, "cancel_switch")] == [None])

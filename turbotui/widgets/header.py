@@ -15,6 +15,7 @@ from turbotui.widgets.queue import size_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from engine.wire import Job
     from turbotui.app import TurboApp
 
 
@@ -89,15 +90,9 @@ class Header(LinePanel):
                 row.extend(piece).add("  ", paint.text)
         extras = [self._silence(view), self._uptime(view), self._nursery(view)]
         if width >= WIDE_CELLS and view.look != "lost" and (running := state.running) is not None:
-            running_row = Row(width).add(f"▶{running.id}", paint.ours)
-            progress = running.progress
-            if progress is not None:
-                step = f" {progress.step}/{progress.steps}" if progress.steps else ""
-                eta = "" if progress.eta_s is None else f" {seconds(progress.eta_s)}"
-                running_row.add(f" {t(f'stage.{progress.stage}')}{step}{eta}", paint.text)
-            else:
-                running_row.add(f" {size_of(running, state.models)}", paint.text)
-            extras.append(running_row)
+            extras.append(self._job(view, running, short=bool(away.cells)))
+            if away.cells:  # what runs matters more than since when
+                extras.append(extras.pop(1))
         if state.waiting and width >= WIDE_CELLS:
             extras.append(Row(width).add(t("header.waiting", count=len(state.waiting)), paint.muted))
         for piece in extras:
@@ -106,6 +101,16 @@ class Header(LinePanel):
         if away.cells and row.cells <= room:
             row.to(room, paint.text).extend(away)
         return [row]
+
+    def _job(self, view: View, job: Job, *, short: bool) -> Row:
+        row = Row(60).add(f"▶{job.id}", view.paint.ours)
+        progress = job.progress
+        if progress is None:
+            return row.add(f" {size_of(job, view.state.models)}", view.paint.text)
+        stage = "" if short and progress.steps else f" {t(f'stage.{progress.stage}')}"
+        step = f" {progress.step}/{progress.steps}" if progress.steps else ""
+        eta = "" if progress.eta_s is None else f" {seconds(progress.eta_s)}"
+        return row.add(stage + step + eta, view.paint.text)
 
     def _place(self, view: View, width: int) -> Row:
         where = self._where if width >= WIDE_CELLS else self._where.partition("@")[2]
