@@ -9,6 +9,7 @@ import asyncio
 import os
 import signal
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from engine.config import Config, EngineConfig
@@ -66,6 +67,9 @@ from engine.models.catalog import Catalog
 from engine.paths import Paths
 from engine.recording.entries import EngineStarted
 from engine.wire import DeviceStatus, Logged, MemorySampled
+
+LAST_LINES_S = 1.0
+"""How long the end waits for the log's file."""
 
 
 class Engine:
@@ -351,6 +355,7 @@ class Engine:
         server.should_exit = True
         await serving
         self.store.close()
+        await in_thread(partial(self.logbook.close, LAST_LINES_S), name="log-close")
 
     async def _end(self, tasks: list[asyncio.Task[None]]) -> None:
         await self.reset.settled()

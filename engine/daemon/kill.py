@@ -50,6 +50,7 @@ class Kill:
         self._send = send
         self._patience_s = patience_s
         self._ending: dict[int, asyncio.Task[Receipt]] = {}
+        self._courses: dict[int, _Course] = {}
 
     async def run(self, request: KillRequest, *, asked_by: str) -> Receipt:
         """End the process; goes on when the caller is gone.
@@ -76,6 +77,17 @@ class Kill:
             )
             raise
 
+    def spare(self, pid: int) -> None:
+        """Send no SIGKILL to a process whose countdown runs; SIGTERM is not taken back.
+
+        Raises:
+            NotNow: no countdown runs for it.
+        """
+        course = self._courses.get(pid)
+        if course is None or not course.spare():
+            raise NotNow(f"no countdown runs for process {pid}, so there is nothing to stop")
+        self._logbook.write("audit", f"the countdown for process {pid} is stopped: no SIGKILL is sent")
+
     def _ended(self, pid: int, task: asyncio.Task[Receipt]) -> None:
         self._ending.pop(pid, None)
         if not task.cancelled():
@@ -89,7 +101,7 @@ class Kill:
             held = await self._proofs.held_on(request.pid, victim.device_ids)
             if held is None:
                 held = victim.bytes
-            course = _Course(self, request, pidfd, held)
+            course = self._courses[request.pid] = _Course(self, request, pidfd, held)
             began = time.monotonic()
             victim = self._signal(pidfd, request, signal.SIGTERM)
             self._logbook.write("audit", f"SIGTERM, asked by {asked_by}, to {victim.sentence()}")
@@ -97,6 +109,7 @@ class Kill:
             error = await self._finish(course, victim, asked_by)
             return self._receipts.issue(await self._receipt(course, victim, error, began))
         finally:
+            self._courses.pop(request.pid, None)
             os.close(pidfd)
 
     async def _finish(self, course: _Course, victim: Victim, asked_by: str) -> str | None:
@@ -106,6 +119,8 @@ class Kill:
         course.step(victim, "waited", None, since)
         if gone:
             return None
+        if not course.end_countdown():
+            return "after SIGTERM it runs on, and SIGKILL was not sent: the countdown was stopped"
         since = time.monotonic()
         try:
             victim = self._signal(course.pidfd, course.request, signal.SIGKILL)
@@ -176,7 +191,7 @@ class Kill:
             residue_bytes=left,
             residue=(why,) if left else (),
             elapsed_s=time.monotonic() - began,
-            proof="nvml-process" if seen else "device-delta",
+            proof="nvml-process" if seen else "process-exit",
             proof_reason=None if seen else "the probe did not see the process's bytes",
             steps=tuple(course.steps),
         )
@@ -196,10 +211,23 @@ class _Course:
         self.steps: list[ReceiptStep] = []
         self._kill = kill
         self._began = time.monotonic()
+        self._counts = True
+        self._spared = asyncio.Event()
 
     def step(self, victim: Victim, name: str, num_bytes: int | None, since: float) -> None:
         self.steps.append(ReceiptStep(name=name, bytes=num_bytes, elapsed_s=time.monotonic() - since))
         self._kill.tell(victim, self.steps[-1])
+
+    def spare(self) -> bool:
+        """Stop the countdown; False where it is over."""
+        if self._counts:
+            self._spared.set()
+        return self._counts
+
+    def end_countdown(self) -> bool:
+        """The grace is over; False where the countdown was stopped before."""
+        self._counts = False
+        return not self._spared.is_set()
 
     def count(self, victim: Victim, left_s: float) -> None:
         """Tell how long it has until SIGKILL."""
@@ -217,6 +245,8 @@ class _Course:
         loop.add_reader(self.pidfd, ended.set)
         try:
             while not ended.is_set() and (left_s := deadline - loop.time()) > 0:
+                if self._counts and self._spared.is_set():
+                    break
                 tell(left_s)
                 try:
                     await asyncio.wait_for(ended.wait(), min(COUNT_S, left_s))

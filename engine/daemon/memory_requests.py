@@ -26,6 +26,7 @@ from engine.wire import (
     KillRequest,
     Receipt,
     ReceiptAction,
+    SpareRequest,
     UnloadRequest,
     WarmRequest,
 )
@@ -105,6 +106,11 @@ class MemoryRequests:
         target = f"process {request.pid}, started at {request.start_time}"
         with self._audit.deed("kill", target, asker) as deed:
             return deed.ended(await self._kill.run(request, asked_by=str(asker or "?")))
+
+    def spare(self, request: SpareRequest, *, asker: Asker | None) -> None:
+        with self._audit.deed("spare", f"process {request.pid}", asker) as deed:
+            self._kill.spare(request.pid)
+            deed.result = "no SIGKILL is sent"
 
     # ----------------------------------------------------------------- host memory
 

@@ -49,6 +49,13 @@ class KillRequest(Wire):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SpareRequest(Wire):
+    """Stop the countdown of a kill: no SIGKILL is sent; SIGTERM is not taken back."""
+
+    pid: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class WarmRequest(Wire):
     """Weight files to keep in host memory, or to let go of: a component's, a model's or (None) all."""
 

@@ -14,8 +14,9 @@ import msgspec
 import pytest
 from test_cli import HELLO, STATUS, StandIn, engine, printed
 
-from engine.wire import DeviceProcess, DeviceStatus, ErrorBody, Receipt
+from engine.wire import DeviceProcess, DeviceStatus, ErrorBody, Receipt, SpareRequest
 from turbotui.cli import main
+from turbotui.client.http import HttpClient
 
 __all__ = ["engine"]
 
@@ -168,3 +169,19 @@ def test_what_cannot_be_ended_is_the_engines_to_refuse_and_nobody_is_asked(
 def test_kill_takes_one_pid_and_no_name(arguments: list[str], engine: StandIn) -> None:
     assert main(arguments) == click.UsageError.exit_code
     assert asked_kill(engine) == []
+
+
+def test_ctrl_c_under_the_countdown_stops_it(
+    engine: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(self: HttpClient, request: Any) -> Receipt:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(HttpClient, "kill", interrupted)
+    engine.answers["/kill/spare"] = (202, SpareRequest(pid=4242))
+    assert main(["kill", "4242", "--yes"]) == 130
+    assert ("POST", "/kill/spare", {"pid": 4242}) in engine.asked
+    assert "SIGKILL is not sent" in capsys.readouterr().err
+    engine.answers["/kill/spare"] = (409, ErrorBody(code="not_now", message="no countdown runs"))
+    assert main(["kill", "4242", "--yes"]) == 130
+    assert "too late to stop" in capsys.readouterr().err

@@ -360,7 +360,7 @@ async def test_a_proof_that_cannot_be_had_is_said(rig: Rig) -> None:
     rig.on_signal = lambda number: rig.end()
     receipt = await rig.run()
     assert receipt.ok and receipt.returned_bytes is None and receipt.residue_bytes is None
-    assert receipt.proof == "device-delta" and receipt.proof_reason
+    assert receipt.proof == "process-exit" and receipt.proof_reason
 
 
 @pytest.mark.parametrize("thread", [False, True])
@@ -472,6 +472,19 @@ async def test_one_that_ends_by_itself_in_the_grace_gets_no_sigkill(start: Any) 
     receipt = await rig.run(child.pid, start_time=began, grace_s=10.0)
     assert receipt.ok and child.wait(1) == 0
     assert [step.name for step in receipt.steps] == ["SIGTERM", "waited", "gone from NVML"]
+
+
+async def test_a_countdown_that_is_stopped_ends_without_sigkill(start: Any) -> None:
+    rig, child, began = start(sys.executable, "-c", IGNORES + "time.sleep(60)")
+    task = asyncio.create_task(rig.run(child.pid, start_time=began, grace_s=1.2))
+    while not rig.told:
+        await asyncio.sleep(0.01)
+    rig.kill.spare(child.pid)
+    receipt = await asyncio.wait_for(task, 5)
+    assert not receipt.ok and "SIGKILL was not sent: the countdown was stopped" in (receipt.error or "")
+    assert child.poll() is None
+    with pytest.raises(NotNow, match="no countdown runs"):
+        rig.kill.spare(child.pid)
 
 
 async def test_a_pid_that_was_reused_is_left_alone(start: Any) -> None:

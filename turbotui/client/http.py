@@ -50,6 +50,7 @@ from engine.wire import (
     ResetPlan,
     ResetRequest,
     SamplingRequest,
+    SpareRequest,
     Status,
     StopRequest,
     SwitchRequest,
@@ -142,6 +143,9 @@ class HttpClient:
 
     def kill(self, request: KillRequest) -> Receipt:
         return self._post("/kill", Receipt, request, timeout=LONG_TIMEOUT_S)
+
+    def spare(self, request: SpareRequest) -> None:
+        self._post("/kill/spare", SpareRequest, request)
 
     def full_cleanup_plan(self) -> FullCleanupPlan:
         return self._call("GET", "/cleanup/all", FullCleanupPlan, None, LOOK_TIMEOUT_S)

@@ -42,6 +42,7 @@ from engine.wire import (
     ResetPlan,
     ResetRequest,
     Snapshot,
+    SpareRequest,
     Status,
     StopRequest,
     SwitchRequest,
@@ -220,6 +221,9 @@ class ScriptedClient:
     def move(self, job_id: int, move: JobMove) -> Job:
         answer: Job = self._answer("move", job_id, move, default=self.job(job_id))
         return answer
+
+    def spare(self, request: SpareRequest) -> None:
+        self._answer("spare", request)
 
     def resume_queue(self) -> None:
         self._answer("resume_queue")

@@ -32,6 +32,7 @@ from engine.wire import (
     ModelStatus,
     PruneRequest,
     ResetRequest,
+    SpareRequest,
     Status,
     StopRequest,
     SwitchRequest,
@@ -231,6 +232,9 @@ class ReplayClient:
         raise NotNow(REFUSAL)
 
     def kill(self, request: KillRequest) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def spare(self, request: SpareRequest) -> NoReturn:
         raise NotNow(REFUSAL)
 
     def warm(self, request: WarmRequest) -> NoReturn:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable
+from typing import NoReturn
 
 import click
 
-from engine.errors import InvalidRequest
-from engine.wire import DeviceProcess, DeviceStatus, KillRequest, Status
+from engine.errors import InvalidRequest, NotNow
+from engine.wire import DeviceProcess, DeviceStatus, KillRequest, SpareRequest, Status
+from turbotui.client.http import HttpClient
 from turbotui.format import bytes_text, seconds
 from turbotui.subcommands.output import note, table
 from turbotui.subcommands.receipts import show_receipt
-from turbotui.subcommands.session import json_option, open_session
+from turbotui.subcommands.session import INTERRUPTED_EXIT, json_option, open_session
 from turbotui.subcommands.steps import steps_shown
 
 UNKNOWN = "-"
@@ -46,7 +48,8 @@ def ps(json: bool) -> None:
 def kill(pid: int, yes: bool, other_user: bool, grace: float, json: bool) -> None:
     """End the process PID, which holds a GPU: SIGTERM, then SIGKILL, and the proof of what came back.
 
-    Only ever that one process, and only if it is still the one that is shown. The engine's own
+    Only ever that one process, and only if it is still the one that is shown. Ctrl-C under the
+    countdown stops that: no SIGKILL is sent. The engine's own
     worker is ended by `turbotui cleanup` or `turbotui park`.
     """
     session = open_session(json=json)
@@ -68,8 +71,21 @@ def kill(pid: int, yes: bool, other_user: bool, grace: float, json: bool) -> Non
             other_user = click.confirm("End another user's process?", abort=True, err=True)
     request = KillRequest(pid=pid, start_time=process.start_time, other_user=other_user, grace_s=grace)
     with steps_shown(client, "kill"):
-        receipt = client.kill(request)
+        try:
+            receipt = client.kill(request)
+        except KeyboardInterrupt:
+            _spare(client, pid)
     show_receipt(session, receipt)
+
+
+def _spare(client: HttpClient, pid: int) -> NoReturn:
+    """Ctrl-C under the countdown: no SIGKILL, if it is not too late."""
+    try:
+        client.spare(SpareRequest(pid=pid))
+        note(f"the countdown is stopped: process {pid} got SIGTERM and may still end; SIGKILL is not sent")
+    except NotNow:
+        note(f"too late to stop: `turbotui ps` shows whether process {pid} has ended")
+    raise click.exceptions.Exit(INTERRUPTED_EXIT)
 
 
 def _find(status: Status, pid: int) -> list[tuple[DeviceStatus, DeviceProcess]]:

@@ -16,6 +16,7 @@ from engine.wire import (
     JobSpec,
     KillRequest,
     Receipt,
+    SpareRequest,
     SwitchRequest,
     UnloadRequest,
     WarmRequest,
@@ -57,6 +58,12 @@ def add_routes(app: FastAPI, engine: Engine) -> None:
     async def kill(request: KillRequest, connection: Request) -> Receipt:
         """End one process that holds a GPU; `pid` and `start_time` as /status shows them."""
         return await requests.kill(request, asker=asker_of(connection))
+
+    @app.post("/kill/spare", status_code=HTTPStatus.ACCEPTED)
+    async def spare(request: SpareRequest, connection: Request) -> SpareRequest:
+        """Stop the countdown of a kill: no SIGKILL is sent."""
+        requests.spare(request, asker=asker_of(connection))
+        return request
 
     @app.post("/warm")
     async def warm(request: WarmRequest) -> Receipt:
