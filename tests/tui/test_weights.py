@@ -132,6 +132,27 @@ async def test_the_steps_of_a_cleanup_tick_off_while_it_runs(console: Build) -> 
         await until(pilot, lambda: "✓ cleanup worker  expected 1.00 GiB" in panel_text(app, "receipt"))
 
 
+async def test_what_somebody_else_has_asked_for_is_shown_as_far_as_it_has_come(console: Build) -> None:
+    client = scripted(scenes.busy(NOW))
+    app = console(client)
+    step = ReceiptStep(name="load wan2.1-14b/dit", bytes=2**30, total_bytes=2**34, elapsed_s=0.2)
+    done = Receipt(action="switch", target="wan2.1-14b", ok=True, elapsed_s=1.2, proof="nvml-process")
+    async with app.run_test(size=SMALL) as pilot:
+        await live(pilot)
+        client.push(ActionProgressed(action="load", target="x/dit", step=replace(step, name="load x/dit")))
+        await pilot.pause(0.2)
+        assert "load x/dit" not in panel_text(app, "receipt"), "a job's own loads are in its row"
+        client.push(ActionProgressed(action="switch", target="wan2.1-14b", step=step))
+        await until(
+            pilot,
+            lambda: (
+                "switch wan2.1-14b  ▸ load wan2.1-14b/dit 1.00 GiB / 16.0 GiB" in panel_text(app, "receipt")
+            ),
+        )
+        client.push(ReceiptIssued(receipt=done))
+        await until(pilot, lambda: "✓ switch wan2.1-14b" in panel_text(app, "receipt"))
+
+
 @pytest.mark.parametrize("language", ["en", "zh_CN"])
 @pytest.mark.parametrize("action", [*get_args(ReceiptAction), "teleport"])
 async def test_the_last_line_tells_every_action_also_one_of_a_newer_engine(

@@ -123,6 +123,10 @@ class Pending:
     """What to press to give it up, where that can be done."""
 
 
+SHARED_ACTIONS = frozenset({"switch", "cleanup", "park", "kill", "reset", "full_cleanup"})
+"""Of which every console shows how far they have come, whoever asked; a job's own loads are in its row."""
+
+
 class ReceiptLine(LinePanel):
     """What is being done with its seconds, else what was said last, else the newest receipt."""
 
@@ -152,6 +156,8 @@ class ReceiptLine(LinePanel):
             row.add(f"{view.state.lost_reason}  ", paint.bold)
             row.add(t("receipt.lost"), paint.muted)
             return [row.add("  " + t("receipt.safe", count=jobs), paint.muted) if jobs else row]
+        if view.state.steps and view.state.steps[0].action in SHARED_ACTIONS:
+            return [_others_row(row, view.state.steps, paint)]
         if view.state.receipt is not None:
             return [receipt_row(paint, view.state.receipt, row, notes_key=self.notes_key)]
         return [row.add(t("receipt.none"), paint.muted)]
@@ -166,6 +172,15 @@ class ReceiptLine(LinePanel):
                 row.add(f"  {pending.give_up_key}", paint.key).add(f" {t('doing.gives_up')}", paint.muted)
         ticked = _ticked(view.state.steps, row.left - 2)
         return row.add("  " + ticked, paint.muted) if ticked else row
+
+
+def _others_row(row: Row, steps: tuple[ActionProgressed, ...], paint: Paint) -> Row:
+    """What another console or a command has asked for, as far as it has come."""
+    first = steps[0]
+    name = known(f"receipt.did_{first.action}", first.action.replace("_", " "))
+    row.add("◌ ", paint.wait).add(f"{name} {first.target}".rstrip(), paint.text)
+    ticked = _ticked(steps, row.left - 2)
+    return row.add("  " + ticked, paint.muted) if ticked else row
 
 
 def _ticked(steps: tuple[ActionProgressed, ...], cells: int) -> str:
