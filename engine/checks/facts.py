@@ -29,6 +29,8 @@ class ProcessFact:
     """What it is of an engine, by its title or command line."""
     under_daemon: bool = False
     """Whether an engine's daemon is among its ancestors."""
+    left: bool = False
+    """Whether it is an engine's child and the engine that it was tied to is gone."""
     holds_gpu: bool | None = None
     """Whether it has a GPU's file open; None where we may not look."""
     has_terminal: bool = False

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from engine.checks.facts import Facts, ProcessFact, gpu_name, who
+from engine.checks.marks import SERVICE_PARENTS
 from engine.telemetry.programs import TURBOTUI_WORKER, is_web_ui
 from engine.units import size_text
 from engine.wire import DeviceProcess, DeviceStatus, Finding
 
 SETTLED_S = 120.0
 """A WebUI that is younger may not listen yet."""
-_SERVICE_PARENTS = frozenset({"systemd", "init", "tini", "dumb-init", "docker-init"})
-"""Who takes in the children of the dead."""
 
 
 def orphans(facts: Facts) -> Iterator[Finding]:
@@ -20,16 +19,23 @@ def orphans(facts: Facts) -> Iterator[Finding]:
     if not facts.scanned:
         return  # an ancestor may be one that was not looked at
     for process in facts.processes:
-        if process.uid != facts.uid or process.role in (None, "daemon") or process.under_daemon:
+        if process.uid != facts.uid or process.role in (None, "daemon") or not process.left:
             continue
         if process.state == "Z":
             continue  # holds nothing
         held = _held(facts, process.pid)
         on_card = f", {_where(held)}" if held else ""
         stuck = process.stuck_in
-        command = f"kill -9 {process.pid}"
-        if held and not stuck:
+        if stuck:
+            remedy = "No signal ends it there; what it holds may come back when the driver answers."
+            command = None
+        elif held:
+            remedy = "End it; nothing else can use it any more."
             command = f"turbotui kill {process.pid}"
+        else:
+            # `turbotui kill` ends only what is on a card, and a bare pid may be somebody else's by then.
+            remedy = "It holds no card, so it can stay; before you end it look whether it still is this one."
+            command = f"ps -o pid,user,stat,lstart,cmd -p {process.pid}"
         yield Finding(
             kind="orphan",
             severity="warning" if held else "notice",
@@ -37,14 +43,12 @@ def orphans(facts: Facts) -> Iterator[Finding]:
             evidence=(
                 f"Process {process.pid} ({process.name}) is yours and is an engine's by its "
                 f"{'title' if process.name.startswith('tt-') else 'command line'}.",
-                f"No engine is among its ancestors; its parent is {_parent(process)}.",
+                f"The engine that it was to end with is gone; its parent is {_parent(process)}.",
                 *([f"It waits in the kernel ({stuck}), where no signal reaches it."] if stuck else ()),
             ),
             bytes=_sum(there for _device, there in held),
-            remedy="End it; nothing else can use it any more."
-            if not stuck
-            else "No signal ends it there; what it holds may come back when the driver answers.",
-            remedy_command=None if stuck else command,
+            remedy=remedy,
+            remedy_command=command,
             device_id=held[0][0].id if held else None,
             pid=process.pid,
             start_time=process.start_time,
@@ -57,7 +61,7 @@ def web_ui_leftovers(facts: Facts) -> Iterator[Finding]:
         process = facts.process(listed.pid)
         if process is None or not is_web_ui(listed.program) or not _same(listed, process):
             continue
-        orphaned = process.parent == 1 or process.parent_name in _SERVICE_PARENTS
+        orphaned = process.parent == 1 or process.parent_name in SERVICE_PARENTS
         age = facts.since_boot - process.start_time
         if not orphaned or process.has_terminal or process.listens is not False or age < SETTLED_S:
             continue
@@ -102,7 +106,7 @@ def other_engines(facts: Facts) -> Iterator[Finding]:
         if listed.program != TURBOTUI_WORKER:
             continue
         process = facts.process(listed.pid)
-        if process is not None and process.uid == facts.uid and not process.under_daemon:
+        if process is not None and process.uid == facts.uid and process.left:
             continue  # told as an orphan
         mine = process is not None and process.uid == facts.uid
         yield Finding(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engine.checks.facts import EngineRole, ProcessFact
+from engine.checks.marks import TITLES, is_left, role_by_words, told_parent
 from engine.telemetry.procfs import PROC, Stat, clean, holds_gpu_file, read_stat, read_uid, read_wait
 
 COMMAND_LIMIT = 300
@@ -22,17 +23,6 @@ AGAIN_S = 0.25
 """Until what looks wrong is looked at again: a process may be waiting for a disk, or dying, rightly. One that
 has not run once in so long waits for no disk that is well."""
 """PROC_PID_INIT_INO. Source: include/linux/proc_ns.h."""
-_TITLES: dict[str, EngineRole] = {
-    "tt-worker": "worker",
-    "tt-nursery": "nursery",
-    "tt-probe": "probe",
-    "tt-demo-maker": "demo-maker",
-}
-_MODULES: tuple[tuple[str, EngineRole], ...] = (
-    ("engine.daemon", "daemon"),
-    ("engine.worker.entry", "worker"),
-    ("engine.telemetry.probe", "probe"),
-)
 _LISTENING = b"0A"
 _TTY_FIELD = 4
 """Of /proc/<pid>/stat, counted behind the name: tty_nr."""
@@ -115,14 +105,12 @@ def _roles(stats: dict[int, Stat], proc: Path, deadline: float) -> dict[int, Eng
     for pid, stat in stats.items():
         if stat.kernel_thread or stat.ended or time.monotonic() > deadline:
             continue
-        if stat.name in _TITLES:
-            roles[pid] = _TITLES[stat.name]
+        if stat.name in TITLES:
+            roles[pid] = TITLES[stat.name]
         elif _is_python(stat) and stat.state != "D":
-            words = read_words(pid, proc)
-            module = next((words[i + 1] for i, word in enumerate(words[:-1]) if word == "-m"), None)
-            for name, role in _MODULES:
-                if module == name:
-                    roles[pid] = role
+            role = role_by_words(read_words(pid, proc), pid, proc)
+            if role is not None:
+                roles[pid] = role
     return roles
 
 
@@ -152,6 +140,11 @@ def _look(
     if uid is None:
         return None
     parent = stats.get(stat.parent)
+    # What blocks in the kernel is not asked for its environment either.
+    words = [] if stat.state == "D" else read_words(pid, proc)
+    under_daemon = any(number in daemons for number in _ancestors(pid, stats))
+    is_child = role is not None and role != "daemon" and not under_daemon
+    tied_to = told_parent(words, pid, proc) if is_child and stat.state != "D" else None
     return ProcessFact(
         pid=pid,
         start_time=stat.start_time,
@@ -160,9 +153,10 @@ def _look(
         state=stat.state,
         parent=stat.parent,
         parent_name=parent.name if parent is not None else "",
-        command="" if stat.state == "D" else clean(" ".join(read_words(pid, proc)), COMMAND_LIMIT),
+        command=clean(" ".join(words), COMMAND_LIMIT),
         role=role,
-        under_daemon=any(number in daemons for number in _ancestors(pid, stats)),
+        under_daemon=under_daemon,
+        left=is_child and is_left(stat, tied_to, stats),
         holds_gpu=holds_gpu_file(pid, proc),
         has_terminal=_has_terminal(pid, proc),
         # The table of a host with many connections takes 10 to 30 ms, and an engine's own has none to ask.
@@ -180,11 +174,7 @@ def _ancestors(pid: int, stats: dict[int, Stat]) -> Iterable[int]:
 
 
 def _looks_wrong(fact: ProcessFact) -> bool:
-    return fact.stuck_in is not None or fact.state == "Z" or _is_left(fact)
-
-
-def _is_left(fact: ProcessFact) -> bool:
-    return fact.role not in (None, "daemon") and not fact.under_daemon
+    return fact.stuck_in is not None or fact.state == "Z" or fact.left
 
 
 def _confirm(fact: ProcessFact, waited: Wait | None, proc: Path) -> ProcessFact | None:

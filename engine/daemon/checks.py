@@ -47,6 +47,8 @@ PATIENCE_S = 0.8
 """What the look through /proc gets, of the second that a check may take."""
 FIRST_READING_S, LOOK_S = 0.5, 0.02
 """How long a check that is asked for as the engine starts waits for something to look at."""
+TETHER_S = 2.0
+"""What a child gets to follow its engine: one that is seen sooner may only be dying."""
 CHANGES = 200
 LOG_LINES = 200
 RECEIPTS = 20
@@ -87,6 +89,8 @@ class Checks:
         self._receipts: deque[Receipt] = deque(maxlen=RECEIPTS)
         self._running: asyncio.Task[CheckReport] | None = None
         self._looking: asyncio.Task[Scan] | None = None
+        self._left: set[tuple[int, float]] = set()
+        """Pid and start of what the last look found left behind."""
         self._last_at: float | None = None
         """By the clock."""
         self._was_watched = False
@@ -153,7 +157,7 @@ class Checks:
     async def _check(self) -> CheckReport:
         began = time.monotonic()
         self._last_at = self._clock()
-        seen = await self._scan()
+        seen = await self._look_for_left()
         facts = self._gather(seen)
         clean_at = self._ledger.clean_at
         report = self._ledger.take(facts, find(facts), unknown(facts), time.monotonic() - began)
@@ -164,6 +168,15 @@ class Checks:
         except OSError as error:
             self._logbook.write("check", f"findings cannot be kept: {error.strerror}", level="warning")
         return report
+
+    async def _look_for_left(self) -> Scan | None:
+        """What /proc shows; what looks left behind is looked at again once its engine is dead for long."""
+        seen = await self._scan()
+        if not _left_in(seen) <= self._left:
+            await asyncio.sleep(TETHER_S)
+            seen = await self._scan()
+        self._left = _left_in(seen)
+        return seen
 
     async def _scan(self) -> Scan | None:
         """What /proc shows; None where the look has not ended in time, this one or one before it."""
@@ -247,3 +260,7 @@ class Checks:
             self._logbook.write("check", text, level="warning", memory=True)
         if new or gone:
             self._publish(FindingsChanged(report=report))
+
+
+def _left_in(seen: Scan | None) -> set[tuple[int, float]]:
+    return set() if seen is None else {(one.pid, one.start_time) for one in seen.processes if one.left}

@@ -14,6 +14,8 @@ from engine.checks.scan import Scan, scan
 from tests.proc_tree import ProcTree
 
 UID = 1000
+SLOW_WORKER = ("-P", "-m", "engine.worker.entry", "--fd", "3")
+PROBE = ("-P", "-m", "engine.telemetry.probe")
 
 
 class Tree(ProcTree):
@@ -23,6 +25,10 @@ class Tree(ProcTree):
         self.add(pid, **changes)  # type: ignore[arg-type]
         (self.proc / str(pid) / "cmdline").write_bytes(b"".join(word.encode() + b"\0" for word in words))
         self.thread(pid, pid, state=str(changes.get("state", "S")))
+
+    def mark(self, pid: int, parent: int) -> None:
+        """The environment in which an engine of that pid starts its children."""
+        (self.proc / str(pid) / "environ").write_bytes(f"HOME=/h\0_TURBOTUI_PARENT={parent}\0".encode())
 
     def thread(
         self, pid: int, number: int, *, state: str, switches: int = 7, place: str = "uvm_wait"
@@ -64,26 +70,59 @@ def engine(tree: Tree) -> None:
     tree.start(100, "/v/python", "-P", "-m", "engine.daemon", parent=1)
     tree.start(101, "/v/python", "-c", "forkserver", name="tt-nursery", parent=100)
     tree.start(102, "/v/python", "-c", "forkserver", name="tt-worker", parent=101)
-    tree.start(103, "/v/python", "-P", "-m", "engine.worker.entry", "--fd", "3", parent=100)
+    tree.start(103, "/v/python", *SLOW_WORKER, "--parent", "100", parent=100)
+    tree.start(104, "/v/python", *PROBE, parent=100)
+    for pid in (101, 102, 103, 104):
+        tree.mark(pid, 100)
 
 
 def test_processes_of_a_living_engine_are_under_its_daemon(tree: Tree) -> None:
     engine(tree)
     found = look(tree)
     assert {pid: fact.role for pid, fact in found.items()} == {
-        100: "daemon", 101: "nursery", 102: "worker", 103: "worker"
+        100: "daemon", 101: "nursery", 102: "worker", 103: "worker", 104: "probe"
     }  # fmt: skip
+    assert not any(fact.left for fact in found.values())
     assert found[101].under_daemon and found[102].under_daemon and found[103].under_daemon
 
 
-def test_the_children_of_a_daemon_that_is_gone_are_under_none(tree: Tree) -> None:
+def test_the_children_of_a_daemon_that_is_gone_are_left(tree: Tree) -> None:
     engine(tree)
     tree.remove(100)
     tree.start(101, name="tt-nursery", parent=1)
-    tree.start(103, "/v/python", "-P", "-m", "engine.worker.entry", parent=1)
+    tree.start(103, "/v/python", *SLOW_WORKER, "--parent", "100", parent=1)
+    tree.start(104, "/v/python", *PROBE, parent=1)
+    for pid in (101, 104):
+        tree.mark(pid, 100)
     found = look(tree)
-    assert [pid for pid, fact in found.items() if not fact.under_daemon] == [101, 102, 103]
+    assert [pid for pid, fact in found.items() if fact.left] == [101, 102, 103, 104]
     assert found[102].parent_name == "tt-nursery" and found[103].parent_name == "init"
+
+
+def test_a_younger_process_of_the_daemons_number_is_not_the_daemon(tree: Tree) -> None:
+    engine(tree)
+    tree.start(100, "bash", name="bash", start_time=5000.0)
+    tree.start(104, "/v/python", *PROBE, parent=1)
+    tree.mark(104, 100)
+    assert look(tree)[104].left
+
+
+def test_the_child_of_a_test_or_of_another_program_that_lives_is_not_left(tree: Tree) -> None:
+    tree.start(200, "/v/python", "-m", "pytest")
+    tree.start(201, "/v/python", *PROBE, parent=200)
+    tree.mark(201, 200)
+    tree.start(202, name="tt-worker", parent=200)  # of which nothing else can be read
+    found = look(tree)
+    assert found[201].role == "probe" and not found[201].left and not found[202].left
+
+
+def test_a_module_of_the_same_name_in_a_strangers_project_is_not_ours(tree: Tree) -> None:
+    tree.start(300, "/v/python", "-m", "engine.worker.entry", "--parent", "7")
+    tree.start(301, "/v/python", "-m", "engine.telemetry.probe")
+    tree.start(302, "/v/python", *PROBE)  # as `turbotui doctor` starts one: it waits for its own
+    tree.start(303, "/v/python", "-P", "-m", "engine.telemetry.probe.more")
+    tree.mark(303, 7)
+    assert look(tree) == {}
 
 
 def test_nobody_is_an_orphan_below_a_python_that_cannot_be_asked_what_it_is(tree: Tree) -> None:

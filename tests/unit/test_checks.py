@@ -36,7 +36,7 @@ def test_a_clean_engine_has_no_finding_and_nothing_unknown() -> None:
 
 
 def test_an_orphaned_worker_is_found_with_its_bytes_and_ended_by_number() -> None:
-    orphan = process(777, name="tt-worker", role="worker", parent_name="init")
+    orphan = process(777, name="tt-worker", role="worker", parent_name="init", left=True)
     listed = foreign(777, name="tt-worker", program="turbotui worker", bytes=28 * GIB)
     found = only(spoiled(orphan, devices=(gpu(listed),)), "orphan")
     assert found.severity == "warning" and found.bytes == 28 * GIB and found.device_id == GPU
@@ -45,20 +45,24 @@ def test_an_orphaned_worker_is_found_with_its_bytes_and_ended_by_number() -> Non
     assert "28.00 GiB" in found.title and any("process 1 (init)" in line for line in found.evidence)
 
 
-def test_an_orphan_without_memory_is_a_notice_that_turbotui_kill_would_refuse() -> None:
-    found = only(spoiled(process(778, name="tt-nursery", role="nursery", holds_gpu=False)), "orphan")
-    assert found.severity == "notice" and found.bytes is None and found.remedy_command == "kill -9 778"
+def test_an_orphan_without_memory_is_a_notice_without_a_command_that_ends_a_bare_number() -> None:
+    nursery = process(778, name="tt-nursery", role="nursery", holds_gpu=False, left=True)
+    found = only(spoiled(nursery), "orphan")
+    assert found.severity == "notice" and found.bytes is None
+    assert found.remedy_command == "ps -o pid,user,stat,lstart,cmd -p 778"
 
 
 def test_no_signal_is_promised_to_an_orphan_that_hangs_in_the_kernel() -> None:
-    found = only(spoiled(process(778, role="worker", state="D", stuck_in="uvm_spin_loop")), "orphan")
+    found = only(
+        spoiled(process(778, role="worker", left=True, state="D", stuck_in="uvm_spin_loop")), "orphan"
+    )
     assert found.remedy_command is None and "uvm_spin_loop" in " ".join(found.evidence)
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"under_daemon": True},
+        {"left": False},
         {"uid": 1001},
         {"role": "daemon"},
         {"role": None},
@@ -66,11 +70,11 @@ def test_no_signal_is_promised_to_an_orphan_that_hangs_in_the_kernel() -> None:
     ],
 )
 def test_what_is_no_orphan_of_ours(changes: dict[str, Any]) -> None:
-    nothing(spoiled(process(777, **{"role": "worker", "name": "tt-worker", **changes})))
+    nothing(spoiled(process(777, **{"role": "worker", "name": "tt-worker", "left": True, **changes})))
 
 
 def test_no_orphan_is_claimed_when_the_look_was_cut_short() -> None:
-    facts = spoiled(process(777, role="worker"), scanned=False)
+    facts = spoiled(process(777, role="worker", left=True), scanned=False)
     nothing(facts)
     assert "processes" in unknown(facts)[0]
 
@@ -374,7 +378,7 @@ def test_what_the_driver_asks_for_is_critical_and_its_events_are_kept_for_a_day(
 def test_the_worst_and_largest_come_first() -> None:
     device = gpu(foreign(777, program=None), unseen=14 * GIB, releasable=20 * GIB)
     asks = replace(device, card=CardStatus(recovery_action="reboot the host"))
-    facts = spoiled(process(777, role="worker"), devices=(asks,))
+    facts = spoiled(process(777, role="worker", left=True), devices=(asks,))
     assert [found.kind for found in find(facts)] == ["recovery_action", "ghost", "orphan", "cache"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from facts import GPU, WORKER, foreign, gpu
+from facts import GPU, WORKER, foreign, gpu, process
 
 from engine.checks.scan import Scan
 from engine.config import EngineConfig
@@ -206,3 +207,18 @@ async def test_unseen_memory_that_was_always_there_has_no_beginning(setting: Set
     setting.devices = (gpu(unseen=14 * GIB),)
     report = await setting.checks.check()
     assert report.findings[0].since == pytest.approx(report.at)
+
+
+async def test_what_looks_left_behind_is_told_only_when_it_has_outlived_its_tether(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemon_checks, "TETHER_S", 0.01)
+    dying = Scan(processes=(process(777, uid=os.getuid(), role="worker", left=True),), complete=True)
+    answers = [dying, SEEN]
+    setting.answer = lambda: answers.pop(0)
+    assert (await setting.checks.check()).findings == ()
+    answers = [dying, dying, dying]
+    assert [found.kind for found in (await setting.checks.check()).findings] == ["orphan"]
+    assert len(answers) == 1
+    assert [found.kind for found in (await setting.checks.check()).findings] == ["orphan"]
+    assert answers == []  # what was left behind before is not waited for again
