@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from engine.checks import engine, processes, worker
 from engine.checks.facts import Facts
 from engine.checks.unseen import unseen
-from engine.wire import Finding, Severity
+from engine.wire import NOBODYS, Finding, Severity
 
 RANK: dict[Severity, int] = {"info": 0, "notice": 1, "warning": 2, "critical": 3}
 STALE_S = 5.0
@@ -56,7 +56,7 @@ def _unknown(facts: Facts) -> Iterable[str]:
         if not device.balance.coherent:
             yield f"{name}: memory moved while it was read: nothing is said of unseen memory or cache"
         for part in device.balance.parts:
-            if part.kind == "unseen" and part.bytes is None:
+            if part.kind in NOBODYS and part.bytes is None:
                 yield f"{name}: unseen memory, since {part.reason or 'the driver does not tell'}"
     if not facts.devices:
         yield "devices: nothing was read yet"

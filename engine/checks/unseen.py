@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from engine.checks.facts import Facts, gpu_name, who
 from engine.telemetry.programs import MPS
 from engine.units import GIB, MIB, size_text
-from engine.wire import DeviceStatus, Finding
+from engine.wire import DeviceStatus, Finding, nobodys_bytes
 
 LEAST_BYTES = 128 * MIB
 """Below this it may be the driver's own working memory."""
 WARNING_BYTES = GIB
 LEFT_S = 10.0
 """A process that left so lately may still be giving its memory back: 10 s was the slowest ever reported."""
-UNATTRIBUTED: frozenset[str] = frozenset({"unseen", "ghost"})
-"""Kinds of parts that no process owns."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,10 +38,7 @@ def unseen(facts: Facts) -> Iterator[Finding]:
 def unseen_bytes(device: DeviceStatus) -> int | None:
     """By the newest coherent balance; None where that cannot be told."""
     balance = device.balance
-    if balance is None or not balance.coherent:
-        return None
-    parts = [part.bytes for part in balance.parts if part.kind in UNATTRIBUTED]
-    return None if not parts or None in parts else sum(size or 0 for size in parts)
+    return None if balance is None or not balance.coherent else nobodys_bytes(balance)
 
 
 def rank_causes(facts: Facts, device: DeviceStatus) -> tuple[Cause, ...]:

@@ -20,7 +20,7 @@ from engine.checks.facts import CardChange, Facts
 from engine.checks.ledger import Ledger, identity
 from engine.checks.run import find, unknown
 from engine.checks.scan import Scan, scan
-from engine.checks.unseen import LEAST_BYTES, UNATTRIBUTED, unseen_bytes
+from engine.checks.unseen import LEAST_BYTES, unseen_bytes
 from engine.config import EngineConfig
 from engine.daemon.logbook import LogBook
 from engine.daemon.memory import MemoryView
@@ -30,6 +30,7 @@ from engine.jobs.liveness import read_boot_id
 from engine.paths import user_name
 from engine.planning.allocator import choose_allocator
 from engine.wire import (
+    NOBODYS,
     CheckReport,
     DeviceProcess,
     DeviceStatus,
@@ -241,7 +242,7 @@ class Checks:
         for column in reversed(columns):
             if not column.samples:
                 continue
-            high = sum(part.high_bytes for kind, part in column.parts.items() if kind in UNATTRIBUTED)
+            high = sum(part.high_bytes for kind, part in column.parts.items() if kind in NOBODYS)
             if high < LEAST_BYTES:
                 return since
             since = column.starts_at

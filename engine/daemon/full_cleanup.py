@@ -30,6 +30,7 @@ from engine.jobs.store import JobStore
 from engine.paths import user_name
 from engine.units import size_text
 from engine.wire import (
+    NOBODYS,
     CleanupCandidate,
     DeviceProcess,
     DeviceStatus,
@@ -241,7 +242,7 @@ def _held_on(gpu: DeviceStatus) -> list[str]:
     lines += [
         f"{name}: {size_text(part.bytes)} are counted by the driver and belong to nobody that can be seen"
         for part in parts
-        if part.kind == "unseen" and part.bytes
+        if part.kind in NOBODYS and part.bytes
     ]
     return lines or [f"{name}: nobody holds anything of it"]
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from engine.units import MIB
-from engine.wire import DeviceStatus, Growth, Owner
+from engine.wire import NOBODYS, DeviceStatus, Growth, Owner
 
 WINDOW_S = 60.0
 LEAST_BYTES = 256 * MIB
@@ -43,7 +43,7 @@ def holders_of(device: DeviceStatus) -> dict[Holder, int]:
             found[holder] = process.bytes
     parts = () if device.balance is None else device.balance.parts
     for part in parts:
-        if part.kind == "unseen" and part.bytes is not None:
+        if part.kind in NOBODYS and part.bytes is not None:
             found[Holder(who="unseen", owner="unseen")] = part.bytes
         elif device.kind == "cpu" and part.kind == "others" and part.bytes is not None:
             found[Holder(who="others on this host", owner="neighbour")] = part.bytes

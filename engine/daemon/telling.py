@@ -17,7 +17,16 @@ from engine.daemon.pressure import LEVELS, pressure_text
 from engine.paths import user_name
 from engine.telemetry.procfs import clean
 from engine.units import MIB, size_text
-from engine.wire import TERMINAL_STATES, DeviceStatus, Event, Job, JobChanged, PressureChanged, PressureLevel
+from engine.wire import (
+    TERMINAL_STATES,
+    DeviceStatus,
+    Event,
+    Job,
+    JobChanged,
+    PressureChanged,
+    PressureLevel,
+    nobodys_bytes,
+)
 
 TEXT_LIMIT = 500
 PROMPT_LIMIT = 200
@@ -86,8 +95,7 @@ class Telling:
         for device in self._devices():
             if device.balance is None or device.kind != "cuda":
                 continue
-            unseen = next((part.bytes for part in device.balance.parts if part.kind == "unseen"), None)
-            came = self._unseen.setdefault(device.id, UnseenWatch()).look(unseen)
+            came = self._unseen.setdefault(device.id, UnseenWatch()).look(nobodys_bytes(device.balance))
             if came is not None:
                 text = f"{size_text(came)} on {device.id} that no process we can see holds"
                 self._tell("unseen", text, device=device.id, num_bytes=came)

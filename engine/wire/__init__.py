@@ -50,6 +50,7 @@ from engine.wire.jobs import (
     StageRecord,
 )
 from engine.wire.memory import (
+    NOBODYS,
     Balance,
     BalancePart,
     CardStatus,
@@ -62,6 +63,7 @@ from engine.wire.memory import (
     Owner,
     PartKind,
     SamplingRequest,
+    nobodys_bytes,
 )
 from engine.wire.models import (
     ComponentState,
@@ -114,6 +116,7 @@ __all__ = [
     "EVENT_NAMES",
     "EVENT_TYPES",
     "HEARTBEAT_S",
+    "NOBODYS",
     "RESIDENCIES",
     "TERMINAL_STATES",
     "WIRE_VERSION",
@@ -222,4 +225,5 @@ __all__ = [
     "Wire",
     "WorkerState",
     "WorkerStatus",
+    "nobodys_bytes",
 ]

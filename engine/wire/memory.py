@@ -61,6 +61,16 @@ class Balance(Wire):
     """Why it is not coherent."""
 
 
+NOBODYS: frozenset[PartKind] = frozenset({"unseen", "ghost"})
+"""Kinds of parts that no process owns, whatever that means where they are."""
+
+
+def nobodys_bytes(balance: Balance | None) -> int | None:
+    """What of a device belongs to nobody that can be seen; None where that is not known."""
+    sizes = [] if balance is None else [part.bytes for part in balance.parts if part.kind in NOBODYS]
+    return None if not sizes or None in sizes else sum(size or 0 for size in sizes)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HistoryColumn(Wire):
     """A span of a device's past."""

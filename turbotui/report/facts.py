@@ -23,6 +23,7 @@ from engine.recording.entries import (
 )
 from engine.recording.rows import PROCESS, Key, Row
 from engine.wire import (
+    NOBODYS,
     TERMINAL_STATES,
     DeviceProcess,
     Job,
@@ -282,15 +283,21 @@ def _peaks(rows: Sequence[Row], devices: dict[str, DeviceSeen]) -> tuple[Peak, .
     return tuple(sorted(peaks.values(), key=lambda peak: (peak.index is None, peak.index, peak.device_id)))
 
 
+def _nobodys(row: Row) -> int | None:
+    """The most that nobody held in a span: what had one name for it at one moment had another at the next."""
+    sizes = [value[1] for key, value in row.values.items() if key[0] in NOBODYS and value is not None]
+    return max(sizes, default=None)
+
+
 def _unseen(rows: Sequence[Row], since: float, until: float) -> tuple[Unseen, ...]:
     """The last time that each device had unseen memory without a break."""
     found: list[Unseen] = []
     for device_id in dict.fromkeys(row.device_id for row in rows):
         stretch: list[Row] = []
         over = False
-        own = [row for row in rows if row.device_id == device_id and _figure(row, "unseen") is not None]
+        own = [row for row in rows if row.device_id == device_id and _nobodys(row) is not None]
         for row in own:
-            if (_figure(row, "unseen") or 0) >= UNSEEN_BYTES:
+            if (_nobodys(row) or 0) >= UNSEEN_BYTES:
                 if over:
                     stretch = []
                 stretch.append(row)
@@ -302,7 +309,7 @@ def _unseen(rows: Sequence[Row], since: float, until: float) -> tuple[Unseen, ..
             found.append(
                 Unseen(
                     device_id=device_id,
-                    bytes=max(_figure(row, "unseen") or 0 for row in stretch),
+                    bytes=max(_nobodys(row) or 0 for row in stretch),
                     since=stretch[0].at_ms / 1000,
                     until=last,
                     still=stretch[-1] is own[-1] and until - last < SILENT_S,

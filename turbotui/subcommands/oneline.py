@@ -13,7 +13,7 @@ from typing import Literal
 import click
 
 from engine.errors import EngineError, EngineUnavailable, NotFound
-from engine.wire import DeviceStatus, Job, Status
+from engine.wire import DeviceStatus, Job, Status, nobodys_bytes
 from turbotui.client.http import HttpClient
 from turbotui.client.launch import find_engine
 from turbotui.format import cell_width, clip, clip_middle, gib, percent
@@ -133,7 +133,7 @@ def _device_pieces(status: Status, device: DeviceStatus) -> list[Piece]:
     if device.balance is None:
         return [Piece(text=f"{name} -/{total}G", tone="wait")]
     free = next((part.bytes or 0 for part in device.balance.parts if part.kind == "free"), 0)
-    unseen = next((part.bytes or 0 for part in device.balance.parts if part.kind == "unseen"), 0)
+    unseen = nobodys_bytes(device.balance) or 0
     stale = device.age_s is None or device.age_s > AGED_S
     levels = {pressure.device_id: pressure for pressure in status.pressure}
     pressure = levels.get(device.id)
