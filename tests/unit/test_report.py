@@ -111,7 +111,7 @@ def test_engines_that_ran_died_and_stopped() -> None:
     ]
     assert [(gap.since - NIGHT, gap.until - NIGHT) for gap in report.gaps] == [
         (1200, 2001),
-        (2999, 4001),
+        (3000, 4001),
         (4990, 5000),
     ]
     silent = find_facts([started("a", NIGHT + 60)], [], since=NIGHT, until=UNTIL)
@@ -189,6 +189,83 @@ def test_switches_residues_and_findings() -> None:
     assert "free wan2.1-t2v-14b failed: it hangs" in text
     assert "check: 1 new finding" in text and "worker: worker 7 died" in text
     assert "asked 2.10 GiB" in text and "queued" not in text and "evening" not in text
+
+
+def came(at: float, process: DeviceProcess, *, already: bool = False) -> Entry:
+    return Entry(at, ProcessCame(device_id="GPU-a", process=process, already=already))
+
+
+def test_who_was_not_seen_again_after_a_restart_or_a_gap_is_not_said_to_be_there() -> None:
+    back, gone, paused, late = (
+        replace(NEIGHBOUR, pid=number, start_time=float(number)) for number in (1, 2, 3, 4)
+    )
+    before = replace(NEIGHBOUR, pid=5, start_time=5.0)
+    entries = [
+        started("a", NIGHT - 500),
+        came(NIGHT - 499, before, already=True),
+        came(NIGHT + 10, back),
+        came(NIGHT + 20, gone),
+        Entry(NIGHT + 1000, Gap(since=NIGHT + 100, reason=NOT_RUN)),
+        started("b", NIGHT + 1000),
+        came(NIGHT + 1001, back, already=True),
+        came(NIGHT + 1100, paused),
+        Entry(NIGHT + 2000, Gap(since=NIGHT + 1900, reason="the disk is full")),
+        came(NIGHT + 2000, back, already=True),
+        came(NIGHT + 2100, late),
+    ]
+    report = facts(*entries)
+    assert {visit.process.pid: visit.lost_at for visit in report.visits} == {
+        1: None, 2: NIGHT + 100, 3: NIGHT + 1900, 4: None, 5: NIGHT + 100
+    }  # fmt: skip
+    text = "\n".join(report_lines(report))
+    assert text.count("still there") == 2 and text.count("last seen") == 3
+    stopped = find_facts(
+        [*entries, Entry(NIGHT + 3000, EngineStopped(instance="b"))], [], since=NIGHT, until=UNTIL
+    )
+    assert {visit.process.pid for visit in stopped.visits if visit.lost_at == NIGHT + 3000} == {1, 4}
+    assert "still there" not in "\n".join(report_lines(stopped))
+
+
+def test_a_time_of_which_nothing_is_known_is_told_once_and_within_the_stretch() -> None:
+    report = facts(
+        Entry(NIGHT + 600, Gap(since=NIGHT - 3600, reason=NOT_RUN)),
+        started("b", NIGHT + 600),
+        Entry(NIGHT + 1000, Gap(since=NIGHT + 900, reason="the disk is full")),
+        Entry(NIGHT + 1010, Gap(since=NIGHT + 900, reason="the disk is full")),
+        Entry(NIGHT + 1005, Gap(since=NIGHT + 950, reason="no reading came", device_id="GPU-a")),
+    )
+    assert [(gap.since - NIGHT, gap.until - NIGHT, gap.reason) for gap in report.gaps] == [
+        (0, 600, NOT_RUN),
+        (900, 1010, "the disk is full"),
+    ]
+
+
+def test_what_was_ended_is_told_with_what_came_back_and_what_was_refused_is_no_finding() -> None:
+    back = {"proof": "nvml-process", "returned_bytes": 6 * GIB, "residue_bytes": 0}
+    refused = "kill of process 8, asked by uid:1000, pid 77, is refused: it is root's"
+    report = facts(
+        line(NIGHT + 1, "audit", "SIGTERM, asked by uid:1000, pid 77, to process 90112 of liwei: python x"),
+        receipt(NIGHT + 2, "kill", target="90112 python", **back),
+        line(NIGHT + 2, "kill", "90112 python, back 6 GiB"),
+        receipt(NIGHT + 3, "cleanup", target="worker", **back),
+        receipt(
+            NIGHT + 4, "reset", target="GPU 0", returned_bytes=GIB, residue_bytes=2**20, proof="device-delta"
+        ),
+        line(NIGHT + 5, "audit", refused, "warning"),
+        receipt(NIGHT + 6, "kill", target="9 python", ok=False, error="it hangs"),
+        line(NIGHT + 6, "kill", "9 python: it hangs", "warning"),
+        receipt(NIGHT + 7, "reset", target="GPU 1", residue_bytes=GIB, proof="device-delta"),
+    )
+    assert [(one.receipt.action, one.asked_by) for one in report.ended] == [
+        ("kill", "uid:1000, pid 77"),
+        ("cleanup", None),
+        ("reset", None),
+    ]
+    assert [(one.action, one.target) for one in report.doubtful] == [("kill", "9 python"), ("reset", "GPU 1")]
+    assert report.findings == () and [one.text for one in report.refused] == [refused]
+    text = "\n".join(report_lines(report))
+    assert "kill process 90112 of liwei: python x: 6.00 GiB came back in 0.50 s, asked by uid:1000" in text
+    assert refused in text and "1.00 MiB" not in text
 
 
 HOSTILE = "\x1b[31m</b><script>[x](http://e.vil)`#\n## owned\u202e"

@@ -6,52 +6,39 @@ stood when it began.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import get_args
 
-from engine.recording.entries import (
-    NOT_RUN,
-    DeviceSeen,
-    EngineStarted,
-    EngineStopped,
-    Entry,
-    Gap,
-    ProcessCame,
-    ProcessWent,
-)
-from engine.recording.rows import PROCESS, Key, Row
+from engine.recording.entries import DeviceSeen, EngineStarted, Entry
+from engine.recording.rows import Row
 from engine.wire import (
     NOBODYS,
     TERMINAL_STATES,
-    DeviceProcess,
     Job,
     JobChanged,
     Logged,
     LogLine,
     Receipt,
+    ReceiptAction,
     ReceiptIssued,
     Snapshot,
 )
+from turbotui.report.runs import SILENT_S, Run, Silence, find_gaps, find_runs, last_heard
+from turbotui.report.visits import Visit, find_visits
 
 UNSEEN_BYTES = 256 * 2**20
 """Unseen memory below this is the driver's own unevenness."""
-SILENT_S = 15.0
-"""An engine that recorded nothing for so long before the end of the stretch is not running."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Run:
-    """An engine's life, as far as it lies in the stretch."""
-
-    instance: str
-    build: str
-    since: float
-    """When it started, also where that lies before the stretch."""
-    until: float
-    """Its end, or the last that was heard of it."""
-    end: Literal["stopped", "died", "runs"]
+UNEVEN_BYTES = 64 * 2**20
+"""What a driver keeps on a card on which nobody is: no residue of an action that is proved by all of it."""
+ENDINGS = frozenset({"kill", "cleanup", "park", "reset", "full_cleanup"})
+"""Actions of a person that end somebody."""
+ACTIONS: frozenset[str] = frozenset(get_args(ReceiptAction))
+"""Their failures are told as receipts; the log has a line of each as well."""
+_ASKED = re.compile(r"SIG[A-Z]+, asked by (.+?), to (process (\d+) .*)")
+_REFUSED = re.compile(r"kill of process \d+, asked by .+ is refused: ")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,25 +70,14 @@ class Unseen:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Visit:
-    """A process that came to a device or went from it, and is none of ours."""
+class Ended:
+    """An action that ended a process, and did."""
 
-    device_id: str
-    process: DeviceProcess
-    came_at: float | None
-    """None: it was there before."""
-    went_at: float | None
-    """None: it is still there."""
-    peak_bytes: int | None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Silence:
-    """A time of which nothing is known."""
-
-    since: float
-    until: float
-    reason: str
+    receipt: Receipt
+    asked_by: str | None = None
+    """None where the log does not tell."""
+    whom: str | None = None
+    """The process and its owner, in the log's words; None where that does not tell."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,6 +100,10 @@ class Report:
     worst_switch: Receipt | None
     doubtful: tuple[Receipt, ...]
     """Receipts with a residue, or that failed."""
+    ended: tuple[Ended, ...]
+    """What a person ended, with success."""
+    refused: tuple[LogLine, ...]
+    """What a person wanted to end and was not let."""
     peaks: tuple[Peak, ...]
     visits: tuple[Visit, ...]
     unseen: tuple[Unseen, ...]
@@ -135,8 +115,8 @@ class Report:
 def find_facts(entries: Sequence[Entry], rows: Sequence[Row], *, since: float, until: float) -> Report:
     """The report of a stretch; `entries` from `CONTEXT_S` before it on, both in order of time."""
     within = [entry for entry in entries if since <= entry.at <= until]
-    heard = _last_heard(entries, rows)
-    runs = _runs(entries, heard, since, until)
+    heard = last_heard(entries, rows)
+    runs = find_runs(entries, heard, since, until)
     jobs = _ended_jobs(entries, since, until)
     receipts = [entry.what.receipt for entry in within if isinstance(entry.what, ReceiptIssued)]
     lines = [entry.what.line for entry in within if isinstance(entry.what, Logged)]
@@ -156,77 +136,44 @@ def find_facts(entries: Sequence[Entry], rows: Sequence[Row], *, since: float, u
         ooms=tuple(line for line in lines if line.event == "oom"),
         switches=len(switches),
         worst_switch=max(switches, key=lambda receipt: receipt.elapsed_s, default=None),
-        doubtful=tuple(receipt for receipt in receipts if receipt.residue_bytes or not receipt.ok),
-        peaks=_peaks(rows, _devices(entries)),
-        visits=_visits(entries, rows, since, until),
-        unseen=_unseen(rows, since, until),
-        findings=tuple(
-            line
-            for line in lines
-            if (line.level in ("warning", "error") or line.event == "check") and line.event != "oom"
+        doubtful=tuple(receipt for receipt in receipts if _is_doubtful(receipt)),
+        ended=tuple(
+            _ended(receipt, lines)
+            for receipt in receipts
+            if receipt.action in ENDINGS and not _is_doubtful(receipt)
         ),
-        gaps=_gaps(within, runs, since, until),
+        refused=tuple(line for line in lines if _REFUSED.match(line.text)),
+        peaks=_peaks(rows, _devices(entries)),
+        visits=find_visits(entries, rows, runs, since, until),
+        unseen=_unseen(rows, since, until),
+        findings=tuple(line for line in lines if _is_finding(line)),
+        gaps=find_gaps(entries, runs, since, until),
     )
 
 
-# ------------------------------------------------------------------ who ran
+# ------------------------------------------------------------------ what was done and said
 
 
-def _last_heard(entries: Sequence[Entry], rows: Sequence[Row]) -> list[float]:
-    """Every moment at which an engine certainly ran, in order."""
-    return sorted([entry.at for entry in entries] + [(row.at_ms + row.width_ms) / 1000 for row in rows])
+def _is_doubtful(receipt: Receipt) -> bool:
+    least = UNEVEN_BYTES if receipt.proof == "device-delta" else 1
+    return not receipt.ok or (receipt.residue_bytes or 0) >= least
 
 
-def _runs(entries: Sequence[Entry], heard: Sequence[float], since: float, until: float) -> tuple[Run, ...]:
-    begun: dict[str, tuple[str, float]] = {}
-    stopped: dict[str, float] = {}
-    for entry in entries:
-        if isinstance(entry.what, EngineStarted):
-            begun.setdefault(entry.what.instance, (entry.what.build, entry.at))
-        elif isinstance(entry.what, Snapshot):
-            engine = entry.what.status.engine
-            begun.setdefault(engine.instance, (engine.build, engine.started_at))
-        elif isinstance(entry.what, EngineStopped):
-            stopped[entry.what.instance] = entry.at
-    silences = [
-        entry.what for entry in entries if isinstance(entry.what, Gap) and entry.what.reason == NOT_RUN
-    ]
-    found = []
-    ordered = sorted(begun.items(), key=lambda one: one[1][1])
-    for number, (instance, (build, began)) in enumerate(ordered):
-        following = ordered[number + 1][1][1] if number + 1 < len(ordered) else None
-        last = max((at for at in heard if following is None or at < following), default=began)
-        if following is not None:
-            # The engine that came next saw on the disk how far this one had come.
-            last = next((gap.since for gap in silences if began <= gap.since <= following), last)
-        end: Literal["stopped", "died", "runs"] = "died"
-        if instance in stopped:
-            last, end = stopped[instance], "stopped"
-        elif following is None and until - last < SILENT_S:
-            end = "runs"
-        last = max(began, min(last, until))
-        if last >= since and began <= until:
-            found.append(Run(instance=instance, build=build, since=began, until=last, end=end))
-    return tuple(found)
+def _ended(receipt: Receipt, lines: Sequence[LogLine]) -> Ended:
+    """A kill with who asked for it and whom it ended, by what the log says before its receipt."""
+    ended = Ended(receipt=receipt)
+    for line in lines if receipt.action == "kill" else ():
+        found = _ASKED.match(line.text) if line.event == "audit" and line.at <= receipt.at else None
+        if found is not None and receipt.target.split(" ")[0] == found[3]:
+            ended = Ended(receipt=receipt, asked_by=found[1], whom=found[2])
+    return ended
 
 
-def _gaps(entries: Sequence[Entry], runs: Sequence[Run], since: float, until: float) -> tuple[Silence, ...]:
-    found = [
-        Silence(
-            since=entry.what.since,
-            until=entry.at,
-            reason=f"{entry.what.device_id}: {entry.what.reason}"
-            if entry.what.device_id
-            else entry.what.reason,
-        )
-        for entry in entries
-        if isinstance(entry.what, Gap)
-    ]
-    if runs and runs[-1].end != "runs":
-        found.append(Silence(since=runs[-1].until, until=until, reason=NOT_RUN))
-    if runs and runs[0].since > since:
-        found.append(Silence(since=since, until=runs[0].since, reason="no engine is known to have run"))
-    return tuple(sorted(found, key=lambda gap: gap.since))
+def _is_finding(line: LogLine) -> bool:
+    """A warning or an error that no other section tells, or what `check` found."""
+    if line.event == "oom" or line.event in ACTIONS or _REFUSED.match(line.text):
+        return False
+    return line.level in ("warning", "error") or line.event == "check"
 
 
 # ------------------------------------------------------------------ what became of the jobs
@@ -317,63 +264,3 @@ def _unseen(rows: Sequence[Row], since: float, until: float) -> tuple[Unseen, ..
                 )
             )
     return tuple(found)
-
-
-def _visits(entries: Sequence[Entry], rows: Sequence[Row], since: float, until: float) -> tuple[Visit, ...]:
-    found: dict[tuple[str, int, float | None], Visit] = {}
-    for entry in entries:
-        what = entry.what
-        if not isinstance(what, (ProcessCame, ProcessWent)) or entry.at > until or what.process.ours:
-            continue
-        process = what.process
-        identity = (what.device_id, process.pid, process.start_time)
-        old = found.get(identity)
-        if isinstance(what, ProcessCame):
-            if old is None:
-                came_at = None if what.already else entry.at
-                found[identity] = Visit(
-                    device_id=what.device_id, process=process, came_at=came_at, went_at=None, peak_bytes=None
-                )
-            continue
-        came_at = old.came_at if old is not None else what.came_at
-        found[identity] = Visit(
-            device_id=what.device_id,
-            process=process,
-            came_at=came_at,
-            went_at=entry.at,
-            peak_bytes=what.peak_bytes,
-        )
-    told = [
-        visit
-        for visit in found.values()
-        if (visit.came_at or 0.0) >= since or (visit.went_at is not None and visit.went_at >= since)
-    ]
-    peaks = _process_peaks(rows, {(visit.device_id, visit.process.pid) for visit in told})
-    return tuple(
-        visit if visit.peak_bytes is not None else _with_peak(visit, peaks)
-        for visit in sorted(told, key=lambda visit: visit.came_at or visit.went_at or 0.0)
-    )
-
-
-def _process_peaks(rows: Sequence[Row], wanted: set[tuple[str, int]]) -> dict[tuple[str, int], int]:
-    peaks: dict[tuple[str, int], int] = {}
-    for row in rows if wanted else ():
-        for key, value in row.values.items():
-            place = (row.device_id, _pid(key))
-            if value is not None and place in wanted:
-                peaks[place] = max(peaks.get(place, 0), value[1])
-    return peaks
-
-
-def _pid(key: Key) -> int | None:
-    return key[3] if key[0] == PROCESS else None
-
-
-def _with_peak(visit: Visit, peaks: dict[tuple[str, int], int]) -> Visit:
-    return Visit(
-        device_id=visit.device_id,
-        process=visit.process,
-        came_at=visit.came_at,
-        went_at=visit.went_at,
-        peak_bytes=peaks.get((visit.device_id, visit.process.pid)),
-    )

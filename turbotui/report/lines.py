@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from engine.wire import Receipt
 from turbotui.format import bytes_text, seconds
 from turbotui.moment import dated
-from turbotui.report.facts import Peak, Report, Run, Unseen, Visit
+from turbotui.report.facts import Ended, Peak, Report, Unseen
+from turbotui.report.runs import Run
+from turbotui.report.visits import Visit
 from turbotui.sanitize import clean
 
 MOST_LINES = 40
@@ -100,6 +102,11 @@ def _sections(report: Report) -> Iterable[Section]:
     yield Section(title="unseen", lines=tuple(_unseen(unseen, when) for unseen in report.unseen))
     yield Section(title="others", lines=tuple(_visit(visit, when) for visit in report.visits))
     yield Section(title="receipts", lines=tuple(_receipt(receipt, when) for receipt in report.doubtful))
+    yield Section(title="ended", lines=tuple(_ended(ended, when) for ended in report.ended))
+    yield Section(
+        title="refused",
+        lines=tuple(f"{when(line.at)} {clean(line.text, limit=130)}" for line in report.refused),
+    )
     yield Section(
         title="findings",
         lines=tuple(
@@ -171,13 +178,25 @@ def _visit(visit: Visit, when: Callable[[float], str]) -> str:
     where = f" in {clean(process.container, limit=32)}" if process.container else ""
     came = "was there" if visit.came_at is None else f"came {when(visit.came_at)}"
     began = process.started_at if visit.came_at is None else visit.came_at
-    if visit.went_at is None:
+    if visit.lost_at is not None and visit.went_at is None:
+        went = f"last seen {when(visit.lost_at)}"
+    elif visit.went_at is None:
         went = "still there"
     else:
         stay = "" if began is None else f" after {seconds(visit.went_at - began)}"
         went = f"went {when(visit.went_at)}{stay}"
     held = "bytes unknown" if visit.peak_bytes is None else f"up to {bytes_text(visit.peak_bytes)}"
     return f"{came}, {went}: {who}{where}, {held}, {what}"
+
+
+def _ended(ended: Ended, when: Callable[[float], str]) -> str:
+    receipt = ended.receipt
+    back = "what came back is not known"
+    if receipt.returned_bytes is not None:
+        back = f"{bytes_text(receipt.returned_bytes)} came back"
+    asked = f", asked by {clean(ended.asked_by, limit=40)}" if ended.asked_by else ""
+    target = clean(ended.whom or receipt.target, limit=70)
+    return f"{when(receipt.at)} {receipt.action} {target}: {back} in {seconds(receipt.elapsed_s)}{asked}"
 
 
 def _receipt(receipt: Receipt, when: Callable[[float], str]) -> str:
