@@ -95,10 +95,22 @@ def test_a_file_that_is_no_recording_is_named(
 ) -> None:
     other = tmp_path / "photo.jpg"
     other.write_bytes(b"\xff\xd8\xff\xe0" * 10)
-    assert main(["report", str(other)]) == 0
+    assert main(["report", str(other)]) == 4
     assert "photo.jpg is passed over: it is no recording" in capsys.readouterr().err
 
 
 def test_a_replay_needs_a_terminal(recorded: float, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["replay", "--since", "-5h"]) == 2
     assert "needs a terminal" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["report"], ["recording", "status"], ["replay"], ["report", "--json"]])
+def test_a_file_that_is_no_recording_is_not_a_quiet_night(
+    paths: Paths, tmp_path: Path, command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "passwd").write_text("root:x:0:0:root:/root:/bin/bash\n")
+    (tmp_path / "empty.ttrec").write_bytes(b"")
+    for name in ("passwd", "empty.ttrec"):
+        assert main([*command, str(tmp_path / name)]) == 4
+        out, err = capsys.readouterr()
+        assert "nothing that can be read" in err and "runs" not in out

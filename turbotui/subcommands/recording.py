@@ -135,11 +135,15 @@ def _open(source: Path | None, own: Path) -> Recording:
     from engine.recording.reader import Recording
 
     try:
-        return Recording(source or own)
+        recording = Recording(source or own)
     except NotFound as error:
         if source is not None:
             raise
         raise NotFound(f"nothing is recorded yet: {error}") from error
+    if source is not None and next(recording.frames(), None) is None:
+        why = next(iter(recording.remarks.values()), None)
+        raise NotFound(f"{source} holds nothing that can be read" + (f": {why}" if why else ""))
+    return recording
 
 
 def _remark(recording: Recording) -> None:
