@@ -70,6 +70,15 @@ def seconds(duration: float | None) -> str:
     return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
 
 
+STALE_S = 1.0
+"""A device is read ten times a second: what is older is told with its age."""
+
+
+def stale_text(age_s: float | None) -> str | None:
+    """`4.0 s` of a reading that is older than it should be; None for one that is not."""
+    return seconds(age_s) if age_s is not None and age_s > STALE_S else None
+
+
 def clock(at: float | None) -> str:
     """Wall-clock time of day in this host's zone, `14:02:11`; `at` is seconds since the epoch."""
     return UNKNOWN if at is None else time.strftime("%H:%M:%S", time.localtime(at))

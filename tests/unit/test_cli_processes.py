@@ -57,6 +57,18 @@ def processes(request: pytest.FixtureRequest) -> None:
     stand_in.answers = {"/status": (200, replace(STATUS, devices=devices)), "/kill": (200, KILLED)}
 
 
+def test_ps_says_how_old_the_list_is_and_where_there_is_none(
+    engine: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    devices = (replace(gpu(0, ADAS), age_s=4.04), replace(gpu(1), age_s=0.4, processes_fault="it refuses"))
+    engine.answers["/status"] = (200, replace(STATUS, devices=devices))
+    assert main(["ps"]) == 0
+    assert capsys.readouterr().out.splitlines()[2:] == [
+        "GPU 0: as it was 4.0 s ago; no newer reading has come",
+        "GPU 1: its processes are not known: it refuses",
+    ]
+
+
 def asked_kill(engine: StandIn) -> list[Any]:
     return [body for method, path, body in engine.asked if (method, path) == ("POST", "/kill")]
 

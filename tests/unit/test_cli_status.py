@@ -25,11 +25,21 @@ from unix_server import Handler, serving
 from engine.errors import NotFound
 from engine.paths import find_paths
 from engine.version import build_id
-from engine.wire import Background, BackgroundCache, Hello, LockHolder, Pressure, PressureOffer, Status
+from engine.wire import (
+    Background,
+    BackgroundCache,
+    Hello,
+    HostStatus,
+    LockHolder,
+    Pressure,
+    PressureOffer,
+    Status,
+)
 from turbotui.cli import main
 from turbotui.client import scenes
 from turbotui.format import cell_width
 from turbotui.subcommands.oneline import CELLS, one_line
+from turbotui.subcommands.watch import status_lines
 
 NOW = 1_790_000_000.0
 HELLO = Hello(wire=1, build=build_id(), schema=1, pid=7, start_time=1.5, instance="i", host="h", user="u")
@@ -128,7 +138,11 @@ def test_tmux_gets_colours_and_no_name_can_give_it_more() -> None:
 
 def test_a_reading_that_is_old_or_missing_says_so() -> None:
     old = replace(BUSY.devices[0], age_s=60.0)
-    assert "stale" in one_line(replace(BUSY, devices=(old,)), None)
+    assert one_line(replace(BUSY, devices=(old,)), None).startswith("GPU2 38.7/140G ~1m00s ")
+    for age, told in ((4.05, " ~4s "), (1.2, " ~1s "), (0.9, None)):
+        line = one_line(replace(BUSY, devices=(replace(old, age_s=age),)), None)
+        assert told in line if told else "~" not in line
+    assert " stale " in one_line(replace(BUSY, devices=(replace(old, age_s=None),)), None)
     assert "- GPU" not in one_line(replace(BUSY, devices=(replace(old, balance=None),)), None)
     assert one_line(replace(BUSY, devices=()), None).startswith("ready")
 
@@ -172,6 +186,26 @@ def test_options_that_mean_nothing_together_are_refused(options: str, server: An
 
 
 # ------------------------------------------------------------------ the status itself, and figures
+
+
+def test_the_status_says_how_old_a_reading_is_that_is_not_of_now() -> None:
+    fresh = "\n".join(status_lines(scenes.pressed(NOW).status))
+    assert "ago: no newer" not in fresh
+    base = scenes.pressed(NOW).status
+    old = replace(base, devices=tuple(replace(device, age_s=4.04) for device in base.devices))
+    if base.host is not None:
+        old = replace(old, host=replace(base.host, age_s=4.04))
+    lines = list(status_lines(old))
+    assert any("as it was 4.0 s ago: no newer reading has come" in line for line in lines)
+    with_view = replace(
+        old, background=Background(device_id=scenes.GPU, cache=BackgroundCache(), lines=("GPU memory: 1",))
+    )
+    assert list(status_lines(with_view))[1] == "As it was 4.0 s ago: no newer reading has come"
+    host = scenes.cpu(NOW).status
+    aged = HostStatus(total_bytes=10, available_bytes=5, limited_by_cgroup=False, age_s=4.0)
+    assert "as it was 4.0 s ago" in "\n".join(status_lines(replace(host, host=aged)))
+    told = "\n".join(status_lines(replace(host, host=replace(aged, age_s=1.2))))
+    assert "ago" not in told  # beside GPUs the host is read once a second
 
 
 def test_the_background_view_comes_first_and_pressure_names_what_can_go(

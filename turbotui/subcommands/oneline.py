@@ -6,6 +6,7 @@ costs two questions over the socket.
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
@@ -16,7 +17,7 @@ from engine.errors import EngineError, EngineUnavailable, NotFound
 from engine.wire import DeviceStatus, Job, Status, nobodys_bytes
 from turbotui.client.http import HttpClient
 from turbotui.client.launch import find_engine
-from turbotui.format import cell_width, clip, clip_middle, gib, percent
+from turbotui.format import STALE_S, cell_width, clip, clip_middle, gib, percent, seconds
 from turbotui.sanitize import clean
 from turbotui.subcommands.output import say
 from turbotui.subcommands.session import Session
@@ -29,7 +30,6 @@ NO_ENGINE = "turbotui: no engine"
 
 Tone = Literal["plain", "wait", "alarm"]
 TMUX = {"plain": "", "wait": "#[fg=yellow]", "alarm": "#[fg=red]"}
-AGED_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,14 +134,15 @@ def _device_pieces(status: Status, device: DeviceStatus) -> list[Piece]:
         return [Piece(text=f"{name} -/{total}G", tone="wait")]
     free = next((part.bytes or 0 for part in device.balance.parts if part.kind == "free"), 0)
     unseen = nobodys_bytes(device.balance) or 0
-    stale = device.age_s is None or device.age_s > AGED_S
+    stale = device.age_s is None or device.age_s > STALE_S
     levels = {pressure.device_id: pressure for pressure in status.pressure}
     pressure = levels.get(device.id)
     pressed = pressure is not None and pressure.level != "none"
     used = f"{name} {gib(device.total_bytes - free)}/{total}G"
     pieces = [Piece(text=used, tone="wait" if stale or pressed else "plain")]
     if stale:
-        pieces.append(Piece(text="stale", tone="wait"))
+        age = "stale" if device.age_s is None else f"~{_age(device.age_s)}"
+        pieces.append(Piece(text=age, tone="wait"))
     if pressure is not None and pressed:
         share = max(pressure.used_share, pressure.predicted_share or 0.0)
         pieces.append(Piece(text=f"{pressure.level} {100 * share:.0f}%", tone="wait"))
@@ -152,3 +153,9 @@ def _device_pieces(status: Status, device: DeviceStatus) -> list[Piece]:
     if unseen >= 2**28:
         pieces.append(Piece(text=f"?{gib(unseen)}", tone="alarm", rank=1))
     return pieces
+
+
+def _age(age_s: float) -> str:
+    """Whole seconds, as `4s`: a tenth more says nothing."""
+    whole = math.floor(age_s)
+    return f"{whole}s" if whole < 60 else seconds(whole)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
 import click
@@ -12,7 +12,7 @@ import click
 from engine.errors import InvalidRequest, NotNow
 from engine.wire import DeviceProcess, DeviceStatus, KillRequest, SpareRequest, Status
 from turbotui.client.http import HttpClient
-from turbotui.format import bytes_text, seconds
+from turbotui.format import bytes_text, seconds, stale_text
 from turbotui.subcommands.output import note, table
 from turbotui.subcommands.receipts import show_receipt
 from turbotui.subcommands.session import INTERRUPTED_EXIT, json_option, open_session
@@ -110,7 +110,7 @@ def _sentence(found: list[tuple[DeviceStatus, DeviceProcess]]) -> str:
     )
 
 
-def _lines(devices: Iterable[DeviceStatus]) -> Iterable[str]:
+def _lines(devices: Sequence[DeviceStatus]) -> Iterable[str]:
     rows = [
         [
             device.id if device.index is None else str(device.index),
@@ -125,10 +125,16 @@ def _lines(devices: Iterable[DeviceStatus]) -> Iterable[str]:
         for process in device.processes
     ]
     if not rows:
-        return ["no process is on a GPU that the engine reads"]
-    return table(
-        [["gpu", "pid", "owner", "memory", "age", "container", "command"], *rows], right=frozenset({1, 3, 4})
-    )
+        yield "no process is on a GPU that the engine reads"
+    else:
+        heading = ["gpu", "pid", "owner", "memory", "age", "container", "command"]
+        yield from table([heading, *rows], right=frozenset({1, 3, 4}))
+    for device in devices:
+        name = "host" if device.kind == "cpu" else f"GPU {device.index}"
+        if device.processes_fault:
+            yield f"{name}: its processes are not known: {device.processes_fault}"
+        if age := stale_text(device.age_s):
+            yield f"{name}: as it was {age} ago; no newer reading has come"
 
 
 def _age(process: DeviceProcess) -> str:

@@ -19,11 +19,14 @@ from engine.wire import (
     Status,
     WorkerStatus,
 )
-from turbotui.format import bytes_text, clock, seconds
+from turbotui.format import STALE_S, bytes_text, clock, seconds, stale_text
 from turbotui.subcommands.oneline import show_one_line
 from turbotui.subcommands.output import note, print_json_line, say, table
 from turbotui.subcommands.session import demo_option, json_option, open_session
 from turbotui.subcommands.watching import watch_status
+
+HOST_PERIOD_S = 1.0
+"""How often the host is read beside GPUs."""
 
 
 @click.command()
@@ -140,6 +143,9 @@ def status_lines(status: Status) -> Iterable[str]:
     engine = status.engine
     if status.background is not None:
         yield from status.background.lines
+        used = next((device for device in status.devices if device.in_use), None)
+        if used is not None and used.balance is not None and (age := stale_text(used.age_s)):
+            yield f"As it was {age} ago: no newer reading has come"
         yield ""
     rows = [
         ["engine", f"{engine.state}, pid {engine.pid}, up {seconds(engine.uptime_s)}, build {engine.build}"],
@@ -183,6 +189,8 @@ def _host_text(host: HostStatus) -> str:
         parts.append(f"{bytes_text(host.swapped_bytes)} of ours swapped out")
     if host.pressure_percent:
         parts.append(f"waiting for memory {host.pressure_percent:g} % of the time")
+    if host.age_s > HOST_PERIOD_S + STALE_S:
+        parts.append(f"as it was {seconds(host.age_s)} ago")
     return ", ".join(parts)
 
 
@@ -228,6 +236,8 @@ def _device_rows(device: DeviceStatus) -> list[list[str]]:
         return [*rows, ["", "not read yet"]]
     if device.fault:
         rows.append(["", f"not read any more: {device.fault}; as it was {seconds(device.age_s or 0)} ago"])
+    elif age := stale_text(device.age_s):
+        rows.append(["", f"as it was {age} ago: no newer reading has come"])
     if device.card is not None and device.card.xid is not None:
         rows.append(["", f"{device.card.xid_text}, {seconds(device.card.xid_age_s or 0)} ago"])
     if device.card is not None and device.card.recovery_action not in (None, "none"):
