@@ -273,7 +273,12 @@ class MemoryView:
         worker = self._worker
         rss = host.rss_bytes.get(worker.pid) if worker else None
         baseline = worker.ready.baseline_rss_bytes if worker and worker.ready else None
-        balance = cpu_balance(host, worker.latest if worker else None, rss, baseline)
+        helpers = {
+            label: (pid, size)
+            for pid, size in host.rss_bytes.items()
+            if (label := self._label(pid)) is not None and label != "worker"
+        }
+        balance = cpu_balance(host, worker.latest if worker else None, rss, baseline, helpers=helpers)
         processes = tuple(
             DeviceProcess(
                 pid=pid,

@@ -7,7 +7,8 @@ worker said. What is not known is a part of None with its reason and lies in the
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
 
 from engine.telemetry.samples import DeviceReading, HostReading, ProcessReading
 from engine.wire import Balance, BalancePart, Owner, PartKind
@@ -70,19 +71,28 @@ def cpu_balance(
     worker_rss: int | None,
     baseline_rss: int | None,
     *,
+    helpers: Mapping[str, tuple[int, int]] = MappingProxyType({}),
     wall_offset_s: float | None = None,
 ) -> Balance:
     """The balance of a host without a GPU, where the worker's weights and tensors lie in host memory.
 
     `worker_rss` is the worker's resident set, `baseline_rss` that of a fresh one; both None when
     there is no worker. File pages that the worker maps count as its own and not as free, though
-    the kernel could take them back.
+    the kernel could take them back. `helpers` are our other processes, role to pid and resident set;
+    what the nursery shares with the worker, which is forked from it, counts as the worker's.
     """
     weights = allocator.weights if allocator is not None else {}
     weights_bytes = sum(weights.values())
     parts = [_part("weights", "ours", num_bytes, label=label) for label, num_bytes in sorted(weights.items())]
     in_use = max(0, host.total_bytes - host.available_bytes)
     moving: str | None = None
+    beside = 0
+    for role, (pid, rss) in sorted(helpers.items()):
+        shared = min(rss, baseline_rss or 0) if role == "nursery" and worker_rss is not None else 0
+        # Of pages that several map each counts them all: together never more than there is beside the worker.
+        own = max(0, min(rss - shared, host.total_bytes - (worker_rss or 0) - beside))
+        parts.append(_part("runtime", "ours", own, label=role, pid=pid))
+        beside += own
     if worker_rss is not None:
         beyond_weights = worker_rss - weights_bytes
         # Weights that are not in its RSS were swapped out, or counted before or after it was read.
@@ -95,12 +105,12 @@ def cpu_balance(
         reason = "the RSS of a fresh worker was not measured"
         parts.append(_part("runtime", "ours", runtime, reason=reason))
         parts.append(_part("live", "ours", live, reason=reason))
-        others: int | None = max(0, in_use - worker_rss)
-        free = max(0, min(host.available_bytes, host.total_bytes - worker_rss))
+        others: int | None = max(0, in_use - worker_rss - beside)
+        free = max(0, min(host.available_bytes, host.total_bytes - worker_rss - beside))
     else:
         # With weights but no RSS, what others hold cannot be told from what the worker holds.
-        others = in_use if allocator is None else None
-        free = host.available_bytes
+        others = max(0, in_use - beside) if allocator is None else None
+        free = max(0, min(host.available_bytes, host.total_bytes - beside))
     parts.append(_part("others", "neighbour", others, reason="the worker's RSS is not known"))
     parts.append(_part("free", "free", free))
     return _balance(

@@ -15,7 +15,7 @@ PartKind: TypeAlias = Literal[
     "fragmented",  # cache that shares a segment with something live
     "rounding",  # the allocator's rounding of live blocks
     "context",  # driver context and loaded libraries of our worker
-    "runtime",  # cpu only: Python and libraries of a fresh worker
+    "runtime",  # cpu only: Python and libraries of a fresh worker, or all of a helper that `label` names
     "process",  # another process on the device
     "driver",  # the driver's own reserve
     "unseen",  # counted by the driver, attributable to nobody we can see

@@ -219,6 +219,15 @@ def test_the_background_view_comes_first_and_pressure_names_what_can_go(
     assert any("1.00 GiB m/text can go: turbotui unload m/text" in line for line in lines)
 
 
+def test_parts_of_processes_have_their_pids_and_figures_of_ours_say_what_they_count() -> None:
+    aged = HostStatus(
+        total_bytes=10, available_bytes=5, limited_by_cgroup=False, age_s=0.1, ours_rss_bytes=930 * 2**20
+    )
+    text = "\n".join(status_lines(replace(BUSY, host=aged)))
+    assert "process python 90112" in text
+    assert "930 MiB in our processes (pages that they share count in each)" in text
+
+
 def test_metrics_are_printed_as_they_are(server: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["metrics"]) == 0
     assert capsys.readouterr().out == '# TYPE a gauge\na{b="c"} 1\n'

@@ -434,7 +434,35 @@ def test_a_worker_whose_resident_set_is_unknown_leaves_others_unknown():
     assert is_honest(balance)
 
 
-@given(sizes, sizes, st.none() | counters(), maybe, maybe)
-def test_a_host_adds_up_whatever_was_read(total, available, allocator, rss, baseline):
+HELPERS = {"daemon": (11, 80 * MIB), "nursery": (12, 520 * MIB), "probe": (13, 30 * MIB)}
+
+
+def helpers_of(balance: Balance) -> dict[str, tuple[int | None, int | None]]:
+    return {
+        part.label: (part.pid, part.bytes) for part in balance.parts if part.kind == "runtime" and part.pid
+    }
+
+
+def test_our_own_daemon_nursery_and_probe_are_ours_and_not_others():
+    alone = cpu_balance(HOST, None, None, None, helpers=HELPERS)
+    assert helpers_of(alone) == HELPERS
+    assert (of(alone, "others"), of(alone, "free")) == (6 * GIB - 630 * MIB, 10 * GIB)
+    assert all(part.owner == "ours" for part in alone.parts if part.kind == "runtime")
+    # What the worker has from the nursery that it is forked from is counted once.
+    both = cpu_balance(HOST, ON_CPU, 600 * MIB, 500 * MIB, helpers=HELPERS)
+    assert helpers_of(both)["nursery"] == (12, 20 * MIB)
+    assert of(both, "others") == 6 * GIB - 600 * MIB - 130 * MIB
+    assert alone.unexplained_bytes == both.unexplained_bytes == 0 and both.coherent
+
+
+@given(
+    sizes,
+    sizes,
+    st.none() | counters(),
+    maybe,
+    maybe,
+    st.dictionaries(st.sampled_from(["daemon", "nursery", "probe"]), st.tuples(st.integers(1, 9), sizes)),
+)
+def test_a_host_adds_up_whatever_was_read(total, available, allocator, rss, baseline, helpers):
     host = msgspec.structs.replace(HOST, total_bytes=total, available_bytes=available)
-    assert is_honest(cpu_balance(host, allocator, rss, baseline))
+    assert is_honest(cpu_balance(host, allocator, rss, baseline, helpers=helpers))

@@ -71,7 +71,8 @@ def read_held(client: HttpClient) -> Held:
     assert device.balance is not None, "a fresh device has one"
     parts: dict[str, int] = {}
     for part in device.balance.parts:
-        if part.owner == "ours" and part.bytes is not None:
+        # With a pid it is one of our other processes, which come and go.
+        if part.owner == "ours" and part.bytes is not None and part.pid is None:
             parts[part.kind] = parts.get(part.kind, 0) + part.bytes
     workers = [process for process in device.processes if process.ours == "worker"]
     on_gpu = device.kind == "cuda"

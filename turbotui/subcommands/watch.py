@@ -181,7 +181,7 @@ def _host_text(host: HostStatus) -> str:
     limit = " (this cgroup's)" if host.limited_by_cgroup else ""
     parts = [
         f"{bytes_text(host.available_bytes)} of {bytes_text(host.total_bytes)} available{limit}",
-        f"{bytes_text(host.ours_rss_bytes)} ours",
+        f"{bytes_text(host.ours_rss_bytes)} in our processes (pages that they share count in each)",
     ]
     if host.registered_bytes:
         parts.append(f"{bytes_text(host.registered_bytes)} registered")
@@ -247,6 +247,8 @@ def _device_rows(device: DeviceStatus) -> list[list[str]]:
         # A part that cannot be known says why; one that is empty says nothing.
         if part.bytes is None or part.bytes:
             unknown = f": {part.reason}" if part.bytes is None and part.reason else ""
-            rows.append(["", f"{bytes_text(part.bytes):>9} {part.kind} {part.label}{unknown}".rstrip()])
+            pid = f" {part.pid}" if part.pid is not None else ""
+            told = f"{bytes_text(part.bytes):>9} {part.kind} {part.label}".rstrip()
+            rows.append(["", f"{told}{pid}{unknown}"])
     rows.append(["", f"{bytes_text(balance.unexplained_bytes):>9} unexplained{moving}"])
     return rows
