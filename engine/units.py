@@ -7,6 +7,7 @@ from fractions import Fraction
 
 GIB = 2**30
 MIB = 2**20
+KIB = 2**10
 
 UNITS = {
     "b": 1,
@@ -37,9 +38,14 @@ def parse_size(text: str) -> int:
 
 
 def size_text(num_bytes: int) -> str:
-    """`13.54 GiB`, `84.2 MiB` or `512 B`."""
+    """`13.54 GiB`, `84.2 MiB`, `71.9 KiB` or `512 B`."""
     if abs(num_bytes) >= GIB:
         return f"{num_bytes / GIB:.2f} GiB"
     if abs(num_bytes) >= MIB:
         return f"{num_bytes / MIB:.1f} MiB"
-    return f"{num_bytes} B"
+    return f"{num_bytes / KIB:.1f} KiB" if abs(num_bytes) >= KIB else f"{num_bytes} B"
+
+
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """`1 video`, `3 videos`; `plural` where it is not the noun and an s."""
+    return f"{count} {noun if count == 1 else plural or noun + 's'}"

@@ -70,6 +70,11 @@ def seconds(duration: float | None) -> str:
     return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
 
 
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """`1 video`, `3 videos`; `plural` where it is not the noun and an s. The engine's own: engine.units."""
+    return f"{count} {noun if count == 1 else plural or noun + 's'}"
+
+
 STALE_S = 1.0
 """A device is read ten times a second: what is older is told with its age."""
 

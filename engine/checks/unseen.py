@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from engine.checks.facts import Facts, gpu_name, who
 from engine.telemetry.programs import MPS
-from engine.units import GIB, MIB, size_text
+from engine.units import GIB, MIB, counted, size_text
 from engine.wire import DeviceStatus, Finding, nobodys_bytes
 
 LEAST_BYTES = 128 * MIB
@@ -109,7 +109,7 @@ def _finding(facts: Facts, device: DeviceStatus, num_bytes: int) -> Finding:
     named = "is a ghost's" if ghost else "has no process that can be seen"
     evidence = [
         f"The driver counts {size} beyond its own reserve and the "
-        f"{len(device.processes)} processes that it lists.",
+        f"{counted(len(device.processes), 'process', 'processes')} that it lists.",
         *(
             f"{'Likeliest' if not n else 'Else'}: {cause.name}, since {cause.why}."
             for n, cause in enumerate(causes)

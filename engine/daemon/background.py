@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from engine.embeddings import EmbeddingUsage
-from engine.units import GIB, MIB, size_text
+from engine.units import GIB, MIB, counted, size_text
 from engine.wire import (
     Background,
     BackgroundCache,
@@ -126,14 +126,19 @@ def _cache(
 
 def _memory_line(device: DeviceStatus | None, used: int | None, owners: dict[Owner, int]) -> str:
     if device is None or used is None:
-        return "GPU memory: not read yet"
-    name = "Host memory (no GPU)" if device.kind == "cpu" else "GPU memory"
-    if device.kind == "cuda" and device.index is not None:
-        name += f" of GPU {device.index}"
+        # Without a device nobody knows yet whether there is a GPU.
+        return f"{'Memory' if device is None else _device_name(device)}: not read yet"
     held = [f"{label} {size_text(owners[owner])}" for owner, label in OWNERS if owners.get(owner)]
     share = 100 * used / device.total_bytes if device.total_bytes else 0.0
     whose = f": {', '.join(held)}" if held else ""
-    return f"{name}: {size_text(used)} of {size_text(device.total_bytes)} ({share:.1f} % used){whose}"
+    total = size_text(device.total_bytes)
+    return f"{_device_name(device)}: {size_text(used)} of {total} ({share:.1f} % used){whose}"
+
+
+def _device_name(device: DeviceStatus) -> str:
+    if device.kind == "cpu":
+        return "Host memory (no GPU)"
+    return "GPU memory" + ("" if device.index is None else f" of GPU {device.index}")
 
 
 def _models_line(models: Sequence[BackgroundModel]) -> str:
@@ -161,10 +166,11 @@ def _cache_line(cache: BackgroundCache) -> str:
     if cache.warm_bytes:
         told.append(
             f"{size_text(cache.warm_bytes)} of weight files warm in host memory "
-            f"({cache.warm_components} components)"
+            f"({counted(cache.warm_components, 'component')})"
         )
     if cache.prompts:
-        told.append(f"{cache.prompts} prompts' embeddings on disk ({size_text(cache.prompts_bytes or 0)})")
+        of = counted(cache.prompts, "prompt's embeddings", "prompts' embeddings")
+        told.append(f"{of} on disk ({size_text(cache.prompts_bytes or 0)})")
     return f"Cache status: {'; '.join(told)}"
 
 

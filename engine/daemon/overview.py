@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 
+from engine.checks.facts import gpu_name
 from engine.config import EngineConfig
 from engine.daemon.actions import Actions
 from engine.daemon.background import BackgroundNews, background
@@ -149,6 +150,7 @@ class Overview:
             found.append(
                 judge(
                     device.id,
+                    name=gpu_name(device),
                     ladder=self._ladder(device.id),
                     now=now,
                     total_bytes=device.total_bytes,

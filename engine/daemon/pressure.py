@@ -67,6 +67,7 @@ class Ladder:
 def judge(
     device_id: str,
     *,
+    name: str = "",
     ladder: Ladder,
     now: float,
     total_bytes: int,
@@ -75,11 +76,11 @@ def judge(
     grew: tuple[Growth, ...],
     offers: tuple[PressureOffer, ...],
 ) -> Pressure:
-    """How things stand with a device (or `host`), in figures and one sentence."""
+    """How things stand with a device (or `host`), in figures and one sentence, which calls it by `name`."""
     used_share = _share(used_bytes, total_bytes)
     predicted_share = None if peak is None else _share(peak.bytes, total_bytes)
     level = ladder.step(max(used_share, predicted_share or 0.0), now)
-    whose = {"cpu": "host memory", "host": "host memory"}.get(device_id, device_id)
+    whose = {"cpu": "host memory", "host": "host memory"}.get(device_id, name or device_id)
     why = f"{100 * used_share:.0f} % of {size_text(total_bytes)} {whose} in use"
     if peak is not None and predicted_share is not None and predicted_share > used_share:
         why += f", {100 * predicted_share:.0f} % predicted at the peak of job {peak.job_id}"

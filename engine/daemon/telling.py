@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from engine.checks.facts import gpu_name
 from engine.config import NotifyKind
 from engine.daemon.logbook import LogBook
 from engine.daemon.notify import Notification, Notifier
@@ -97,7 +98,7 @@ class Telling:
                 continue
             came = self._unseen.setdefault(device.id, UnseenWatch()).look(nobodys_bytes(device.balance))
             if came is not None:
-                text = f"{size_text(came)} on {device.id} that no process we can see holds"
+                text = f"{size_text(came)} on {gpu_name(device)} that no process we can see holds"
                 self._tell("unseen", text, device=device.id, num_bytes=came)
         self._notifier.look()
 

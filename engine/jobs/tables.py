@@ -17,6 +17,7 @@ from engine.jobs.breaker import Breaker
 from engine.jobs.database import storage_errors, transaction
 from engine.jobs.files import find_proof
 from engine.jobs.model import Attempt, Outcome, refusal
+from engine.units import counted
 from engine.wire import Job, JobSpec, JobState
 
 PRIORITY_LIMIT = 1_000_000
@@ -199,7 +200,7 @@ class Tables:
         waiting = self.count_waiting()
         if waiting >= self._max_waiting:
             raise NotNow(
-                f"{waiting} jobs wait already, the most that the queue takes; "
+                f"{counted(waiting, 'job waits', 'jobs wait')} already, the most that the queue takes; "
                 "cancel some, wait, or raise engine.max_queue"
             )
 

@@ -62,7 +62,9 @@ def test_the_owners_and_what_is_free_make_the_whole_device() -> None:
 def test_what_cannot_be_known_is_none_and_says_why() -> None:
     nothing = background(None, (), (), None)
     assert (nothing.used_bytes, nothing.cache.releasable_bytes, nothing.cache.prompts) == (None, None, None)
-    assert nothing.lines[0] == "GPU memory: not read yet"
+    assert nothing.lines[0] == "Memory: not read yet"  # whether there is a GPU is not known either
+    unread = replace(scenes.host(NOW), balance=None)
+    assert background(unread, (), (), None).lines[0] == "Host memory (no GPU): not read yet"
     assert nothing.cache.reason == "the device was not read yet"
     host = background(scenes.host(NOW), scenes.cpu(NOW).status.models, (), None)
     assert host.lines[0].startswith("Host memory (no GPU): 2.80 GiB of 15.60 GiB (18.0 % used): ours 412.0")

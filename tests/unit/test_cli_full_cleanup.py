@@ -182,7 +182,7 @@ def test_pruning_lists_first_and_deletes_only_when_told_to(
 ) -> None:
     engine.answers["/outputs/prune"] = (200, FOUND)
     assert main(["outputs", "prune", "--keep", "30d"]) == 0
-    assert "would go: 1 videos and 1 leftovers" in capsys.readouterr().out
+    assert "would go: 1 video and 1 leftover," in capsys.readouterr().out
     assert main(["outputs", "prune", "--keep", "30d", "--delete"]) == 2
     terminal("n\n")
     assert main(["outputs", "prune", "--keep", "30d", "--delete"]) == 130

@@ -144,3 +144,11 @@ def test_every_holder_of_a_gpu_is_watched_by_its_name() -> None:
         "unseen": scenes.gib(14.0),
     }
     assert {holder.who for holder in holders_of(scenes.host(NOW))} == {"others on this host", "our worker"}
+
+
+def test_a_gpu_is_called_by_its_number_and_not_by_its_uuid() -> None:
+    pressure = judge(
+        scenes.GPU, name="GPU 3", ladder=Ladder(0.85, 0.95), now=0.0, total_bytes=100, used_bytes=90,
+        peak=None, grew=(), offers=(),
+    )  # fmt: skip
+    assert pressure.why == "90 % of 100 B GPU 3 in use" and pressure.device_id == scenes.GPU

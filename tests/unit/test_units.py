@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.units import parse_size
+from engine.units import counted, parse_size, size_text
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,16 @@ def test_what_is_no_size_is_named(text: str) -> None:
 def test_a_size_is_exact_whatever_its_digits() -> None:
     assert parse_size("9007199254740993") == 2**53 + 1
     assert parse_size("8796093022208.000000001 KiB") == 2**53
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "text"),
+    [(512, "512 B"), (73_666, "71.9 KiB"), (1_000_000, "976.6 KiB"), (-2048, "-2.0 KiB"), (2**20, "1.0 MiB")],
+)
+def test_a_size_is_told_in_the_units_that_the_commands_use(num_bytes: int, text: str) -> None:
+    assert size_text(num_bytes) == text
+
+
+def test_one_of_a_thing_is_not_told_as_several() -> None:
+    assert counted(1, "video") == "1 video" and counted(0, "video") == "0 videos"
+    assert counted(2, "job waits", "jobs wait") == "2 jobs wait"

@@ -18,7 +18,7 @@ from engine.wire import (
     ResetRequest,
 )
 from turbotui.client.http import HttpClient
-from turbotui.format import bytes_text, seconds
+from turbotui.format import bytes_text, counted, seconds
 from turbotui.subcommands.output import note
 from turbotui.subcommands.receipts import show_receipt
 from turbotui.subcommands.reset import plan_lines as reset_lines
@@ -84,16 +84,17 @@ def plan_lines(plan: FullCleanupPlan, wishes: Wishes) -> Iterable[str]:
         job = f"; job {plan.job_id} is interrupted" if plan.job_id is not None else ""
         yield f"ends worker {plan.worker_pid}: {bytes_text(plan.worker_bytes)} come back{job}"
     if plan.waiting:
-        yield f"holds the queue of {plan.waiting} jobs; `turbotui queue resume` goes on with it"
+        yield f"holds the queue of {counted(plan.waiting, 'job')}; `turbotui queue resume` goes on with it"
     if plan.nursery_pid is not None:
         yield f"replaces nursery {plan.nursery_pid}, {bytes_text(plan.nursery_bytes)} of host memory"
     yield "the engine itself stays, with its queue, drafts and settings"
     for candidate in plan.candidates:
         yield _candidate_text(candidate)
     if wishes.move_outputs is not None:
-        yield f"moves {plan.videos} videos, {bytes_text(plan.videos_bytes)}, below {wishes.move_outputs}"
+        videos = counted(plan.videos, "video")
+        yield f"moves {videos}, {bytes_text(plan.videos_bytes)}, below {wishes.move_outputs}"
     if wishes.move_logs is not None:
-        yield f"moves {plan.logs} logs, {bytes_text(plan.logs_bytes)}, below {wishes.move_logs}"
+        yield f"moves {counted(plan.logs, 'log')}, {bytes_text(plan.logs_bytes)}, below {wishes.move_logs}"
 
 
 def _candidate_text(candidate: CleanupCandidate) -> str:

@@ -23,7 +23,7 @@ from turbotui.client.launch import (
     restart_engine,
     stop_engine,
 )
-from turbotui.format import seconds
+from turbotui.format import counted, seconds
 from turbotui.subcommands.output import note
 from turbotui.subcommands.session import Session, json_option, open_session
 
@@ -132,7 +132,8 @@ def _running_now(session: Session, *, after_job: bool) -> list[str]:
         else:
             lines.append(f"job {worker.job_id} is interrupted, and begins anew with the next engine")
     if status.engine.queue.waiting:
-        lines.append(f"{status.engine.queue.waiting} jobs wait, and are there after it")
+        waiting = counted(status.engine.queue.waiting, "job waits, and is", "jobs wait, and are")
+        lines.append(f"{waiting} there after it")
     return lines
 
 

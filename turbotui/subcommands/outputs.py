@@ -11,7 +11,7 @@ import click
 
 from engine.errors import InvalidRequest
 from engine.wire import OutputList, PruneRequest, PruneResult
-from turbotui.format import bytes_text, seconds
+from turbotui.format import bytes_text, counted, seconds
 from turbotui.subcommands.output import note, table
 from turbotui.subcommands.session import json_option, open_session
 
@@ -82,7 +82,7 @@ def _list_lines(outputs: OutputList) -> Iterable[str]:
     total = sum(video.bytes for video in outputs.videos) + sum(part.bytes for part in outputs.parts)
     beside = f"; {outputs.others} other files there are not ours" if outputs.others else ""
     folders = ", ".join(outputs.folders)
-    yield f"{len(outputs.videos)} videos, {bytes_text(total)} in {folders}{beside}"
+    yield f"{counted(len(outputs.videos), 'video')}, {bytes_text(total)} in {folders}{beside}"
 
 
 def _prune_lines(found: PruneResult) -> Iterable[str]:
@@ -90,14 +90,17 @@ def _prune_lines(found: PruneResult) -> Iterable[str]:
         yield f"{_age(video.at)} old, {bytes_text(video.bytes)}: {video.path} and its manifest"
     for part in found.parts:
         yield f"{_age(part.at)} old, {bytes_text(part.bytes)}, unfinished: {part.path}"
-    count = f"{len(found.videos)} videos and {len(found.parts)} leftovers, {bytes_text(found.bytes)}"
+    count = f"{_count(found)}, {bytes_text(found.bytes)}"
     yield f"would go: {count}" if found.videos or found.parts else "nothing is older"
+
+
+def _count(found: PruneResult) -> str:
+    return f"{counted(len(found.videos), 'video')} and {counted(len(found.parts), 'leftover')}"
 
 
 def _deleted_lines(result: PruneResult) -> Iterable[str]:
     yield from result.problems
-    count = f"{len(result.videos)} videos and {len(result.parts)} leftovers"
-    yield f"deleted {count}, {bytes_text(result.bytes)}"
+    yield f"deleted {_count(result)}, {bytes_text(result.bytes)}"
 
 
 def _age(at: float) -> str:

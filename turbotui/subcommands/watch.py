@@ -25,6 +25,8 @@ from turbotui.subcommands.output import note, print_json_line, say, table
 from turbotui.subcommands.session import demo_option, json_option, open_session
 from turbotui.subcommands.watching import watch_status
 
+EVENT_CELLS = 12
+"""As wide as the longest name, `full_cleanup`."""
 HOST_PERIOD_S = 1.0
 """How often the host is read beside GPUs."""
 
@@ -136,7 +138,7 @@ def logs(follow: bool, memory: bool, limit: int, json: bool, demo: bool) -> None
 def _log_text(line: LogLine) -> str:
     level = "" if line.level in ("info", "debug") else f"{line.level}: "
     job = f"  [job {line.job_id}]" if line.job_id is not None else ""
-    return f"{clock(line.at)} {line.event:<8} {level}{line.text}{job}"
+    return f"{clock(line.at)} {line.event:<{EVENT_CELLS}} {level}{line.text}{job}"
 
 
 def status_lines(status: Status) -> Iterable[str]:

@@ -10,7 +10,7 @@ from engine.daemon.engine import Engine
 from engine.daemon.outputs import list_outputs, prune_outputs
 from engine.daemon.routes.asker import asker_of
 from engine.daemon.threads import in_thread
-from engine.units import size_text
+from engine.units import counted, size_text
 from engine.wire import OutputList, PruneRequest, PruneResult
 
 
@@ -36,7 +36,10 @@ def add_routes(app: FastAPI, engine: Engine) -> None:
         )
         result = await in_thread(work, name="outputs")
         if request.delete:
-            told = f"{len(result.videos)} videos and {len(result.parts)} leftovers, {size_text(result.bytes)}"
+            told = (
+                f"{counted(len(result.videos), 'video')} and {counted(len(result.parts), 'leftover')}, "
+                f"{size_text(result.bytes)}"
+            )
             engine.audit.write("prune", target, f"deleted {told}; {len(result.problems)} problems", asker)
             engine.logbook.write("outputs", f"deleted {told}")
         return result
