@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import msgspec
 from engine.checks.facts import Facts, who
 from engine.checks.run import RANK
 from engine.units import GIB, size_text
+from engine.whole_file import write_whole
 from engine.wire import CheckReport, Finding, Severity
 
 MAX_ENTRIES = 500
@@ -107,11 +107,7 @@ class Ledger:
         Raises:
             OSError: it cannot be written.
         """
-        beside = self._file.with_suffix(".new")
-        fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        with open(fd, "wb") as file:
-            file.write(data)
-        beside.replace(self._file)
+        write_whole(self._file, data)
 
     def _take(self, facts: Facts, finding: Finding) -> Finding:
         key, now = identity(finding), facts.at

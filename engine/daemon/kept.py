@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
@@ -12,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from engine.daemon.threads import in_thread
+from engine.whole_file import write_whole
 from engine.wire import Receipt
 
 
@@ -34,8 +34,9 @@ class KeptWarm:
     async def _set(self, names: set[tuple[str, str]]) -> str | None:
         self.names = names
         async with self._writing:  # the newest goes last, whoever waits for the disk
+            data = msgspec.json.encode(sorted(self.names))
             try:
-                await in_thread(partial(_write, self._file, sorted(self.names)), name="kept")
+                await in_thread(partial(write_whole, self._file, data), name="kept")
             except OSError as error:
                 return f"{self._file} cannot be written: {error.strerror}"
         return None
@@ -55,17 +56,3 @@ def _read(file: Path) -> set[tuple[str, str]]:
         return set(msgspec.json.decode(file.read_bytes(), type=list[tuple[str, str]]))
     except (OSError, msgspec.MsgspecError):
         return set()
-
-
-def _write(file: Path, names: list[tuple[str, str]]) -> None:
-    """Whole or not at all: half a list would be none at the next start."""
-    part = file.with_name(file.name + ".part")
-    try:
-        with part.open("wb") as handle:
-            handle.write(msgspec.json.encode(names))
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(part, file)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise

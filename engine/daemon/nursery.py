@@ -31,7 +31,9 @@ from typing import Any
 import msgspec
 
 from engine.daemon.silence import Silence
+from engine.daemon.threads import in_thread
 from engine.errors import WorkerDied
+from engine.whole_file import write_whole
 from engine.wire import NurseryState, NurseryStatus
 from engine.worker.entry import NurseryReport, report_imports
 
@@ -221,9 +223,9 @@ class Nursery:
             self._settle("failed", f"the nursery could not import {', '.join(report.missing)}{why}")
             return
         self._warm_s = time.monotonic() - self._started
-        self._remember(self._warm_s)
         self._settle("ready", None)
         self._on_log("nursery", f"nursery ready in {self._warm_s:.1f} s, pid {self._pid}")
+        await self._remember(self._warm_s)
 
     def _settle(self, state: NurseryState, detail: str | None) -> None:
         self._state, self._detail = state, detail
@@ -262,9 +264,10 @@ class Nursery:
         except (OSError, msgspec.DecodeError):
             return None
 
-    def _remember(self, warm_s: float) -> None:
+    async def _remember(self, warm_s: float) -> None:
+        data = msgspec.json.encode(_WarmTime(warm_s=round(warm_s, 2)))
         try:
-            self._memo.write_bytes(msgspec.json.encode(_WarmTime(warm_s=round(warm_s, 2))))
+            await in_thread(lambda: write_whole(self._memo, data), name="nursery-memo")
         except OSError as error:
             self._on_log("nursery", f"{self._memo} cannot be written: {error.strerror}")
 

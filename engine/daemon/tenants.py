@@ -29,6 +29,8 @@ class Tenants:
         self._own_pid = os.getpid() if own_pid is None else own_pid
         self._holders: dict[str, ClaimHolder] = {}
         self._names: dict[tuple[str, int, float], str | None] = {}
+        self._asked: set[tuple[str, int, float]] = set()
+        """Since the last look; who is not asked for any more has left."""
 
     def look(self, device_ids: Iterable[str]) -> None:
         """Look again who has claimed these GPUs; called once a second."""
@@ -40,6 +42,8 @@ class Tenants:
         }
         if holders != self._holders:
             self._names.clear()
+        self._names = {key: name for key, name in self._names.items() if key in self._asked}
+        self._asked.clear()
         self._holders = holders
 
     def of_device(self, device_id: str) -> str | None:
@@ -53,6 +57,7 @@ class Tenants:
         if holder is None or start_time is None:
             return None
         key = (device_id, pid, start_time)
+        self._asked.add(key)
         if key not in self._names:
             self._names[key] = _name(holder) if self._is_below(pid, holder.pid) else None
         return self._names[key]

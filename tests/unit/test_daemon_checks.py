@@ -162,7 +162,7 @@ async def test_it_checks_at_start_when_somebody_comes_and_hourly(setting: Settin
 
 
 async def test_a_disk_that_is_full_costs_the_file_and_says_so(setting: Setting, tmp_path: Path) -> None:
-    (tmp_path / "findings.new").mkdir()
+    (tmp_path / "findings.json.part").mkdir()
     assert (await setting.checks.check()).findings == ()
     assert "cannot be kept" in setting.told()[0]
 

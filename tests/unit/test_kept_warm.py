@@ -10,7 +10,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from engine.daemon import kept as kept_module
 from engine.daemon.actions import Actions
 from engine.daemon.kept import KeptWarm, not_remembered
 from engine.errors import NotFound
@@ -56,7 +55,7 @@ async def test_a_list_that_cannot_be_written_stays_as_it_was_and_the_receipt_say
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(kept_module.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     problem = await kept.add([("a", "vae")])
     assert json.loads(file.read_text()) == [["a", "dit"]]
     assert [path.name for path in tmp_path.iterdir()] == ["warm.json"]

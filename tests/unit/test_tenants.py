@@ -117,3 +117,15 @@ def test_a_process_is_an_engines_only_by_its_ancestors(tmp_path: Path) -> None:
     holders.clear()
     tenants.look(["GPU-0"])
     assert tenants.of_device("GPU-0") is None and tenants.of_process("GPU-0", 11, 1.0) is None
+
+
+def test_who_has_left_is_forgotten_while_the_holder_stays(tmp_path: Path) -> None:
+    tree = ProcTree(tmp_path)
+    tree.add(10)
+    holder = ClaimHolder(pid=10, uid=0)
+    tenants = Tenants(find=lambda device_id: holder, proc=tree.proc)
+    for number in range(1000):
+        tenants.look(["GPU-0"])
+        assert tenants.of_process("GPU-0", 10, 1.0) is not None
+        tenants.of_process("GPU-0", 100 + number, 1.0)
+    assert len(tenants._names) <= 3
