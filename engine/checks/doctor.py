@@ -10,7 +10,7 @@ from shlex import quote
 
 import msgspec
 
-from engine.checks.installation import Installation, decode_caller, gather, name_of, shadows
+from engine.checks.installation import Caller, Installation, decode_caller, gather, name_of, shadows
 from engine.checks.worker import CUDNN_LEAST, TORCH_CONCERNED
 from engine.paths import find_paths
 from engine.units import GIB, MIB, size_text
@@ -50,7 +50,7 @@ def _engine(facts: Installation) -> Iterator[InstallationLine]:
         yield _problem(
             "engine",
             f"the command imports engine from {caller.engine_file}, its children from {facts.engine_file}",
-            "unset PYTHONPATH",
+            _without(caller, os.path.dirname(os.path.dirname(os.path.dirname(caller.engine_file)))),
         )
         return
     others = shadows(caller.path, caller.cwd, facts.engine_file)
@@ -59,12 +59,30 @@ def _engine(facts: Installation) -> Iterator[InstallationLine]:
             "engine",
             f"another engine could be imported in our place: {', '.join(others[:3])}; "
             f"ours is {facts.engine_file}. turbotui starts its processes so that they do not look there",
-            "cd ~; unset PYTHONPATH",
+            _without(caller, os.path.dirname(others[0])),
         )
     else:
         yield _ok(
             "engine", f"imported from {os.path.dirname(facts.engine_file)}, and nothing else has that name"
         )
+
+
+def _without(caller: Caller, folder: str) -> str:
+    """What keeps Python from looking into `folder`, and leaves all else where it looks as it is.
+
+    An installation may itself be found by PYTHONPATH, so that is never emptied of more than this.
+    """
+    named = caller.pythonpath.split(os.pathsep) if caller.pythonpath else []
+    kept = [entry for entry in named if not _is_same(entry or caller.cwd, folder)]
+    if len(kept) < len(named):
+        return f"export PYTHONPATH={quote(os.pathsep.join(kept))}" if kept else "unset PYTHONPATH"
+    if _is_same(caller.cwd, folder):
+        return "cd ~"
+    return f"{quote(sys.executable)} -m site   # who puts {quote(folder)} there"
+
+
+def _is_same(one: str, other: str) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def _packages(facts: Installation) -> Iterator[InstallationLine]:

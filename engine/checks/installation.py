@@ -57,6 +57,8 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     cwd: str
     path: list[str]
     """Its `sys.path`."""
+    pythonpath: str = ""
+    """PYTHONPATH as it was started with."""
     term: str | None = None
     is_terminal: bool = False
     encoding: str = ""

@@ -190,6 +190,28 @@ def test_another_engine_on_the_way_is_seen_and_ours_is_not(tmp_path: Path) -> No
     assert shadows([""], str(tmp_path / "app"), str(ours / "paths.py")) == []
 
 
+def test_the_fix_takes_out_only_what_shadows_and_keeps_what_the_installation_needs(tmp_path: Path) -> None:
+    ours, other = tmp_path / "app", tmp_path / "project"
+    (ours / "engine").mkdir(parents=True)
+    (other / "engine").mkdir(parents=True)
+
+    def fix(cwd: Path, *pythonpath: Path) -> str | None:
+        found = caller(
+            cwd=str(cwd),
+            path=[str(entry) for entry in (other, ours)],
+            pythonpath=":".join(map(str, pythonpath)),
+            engine_file=str(ours / "engine/wire/__init__.py"),
+        )
+        told = line("engine", caller=found, engine_file=str(ours / "engine/paths.py"))
+        assert told.state == "note" and str(other / "engine") in told.text
+        return told.fix
+
+    assert fix(tmp_path, other, ours) == f"export PYTHONPATH={ours}"
+    assert fix(tmp_path, other) == "unset PYTHONPATH"  # with nothing else in it that is needed
+    assert fix(other, ours) == "cd ~"
+    assert str(other) in (fix(tmp_path, ours) or "") and "PYTHONPATH" not in (fix(tmp_path, ours) or "")
+
+
 def test_a_place_that_is_not_there_yet_is_judged_by_what_will_hold_it(tmp_path: Path) -> None:
     mounts = tmp_path / "mountinfo"
     mounts.write_text(f"1 0 0:1 / / rw - ext4 x rw\n2 1 0:2 / {tmp_path} rw - nfs4 server:/x rw\n")

@@ -64,6 +64,7 @@ def _caller() -> dict[str, object]:
         "engine_file": wire.__file__,
         "cwd": _cwd(),
         "path": sys.path,
+        "pythonpath": os.environ.get("PYTHONPATH", ""),
         "term": os.environ.get("TERM"),
         "is_terminal": sys.stdout.isatty(),
         "encoding": sys.stdout.encoding or "",
