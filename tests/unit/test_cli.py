@@ -138,6 +138,7 @@ STATUS = Status(
     models=tuple(MODELS),
 )  # fmt: skip
 
+HELD = "the queue is held: three jobs failed; `turbotui queue resume` goes on"
 CACHE = CacheStatus(folder="/c/embeddings", entries=3, bytes=3 * 2**20, max_bytes=2**29)
 
 
@@ -151,6 +152,10 @@ class StandIn:
         self.tmp_path = tmp_path
         self.given_up: threading.Event | None = None
         """Where a switch waits until it is given up."""
+
+    def submitted(self) -> Any:
+        """The newest job that was asked for."""
+        return [body for method, path, body in self.asked if (method, path) == ("POST", "/jobs")][-1]
 
     def __call__(self, handler: Handler, method: str, body: bytes) -> None:
         if handler.path == "/hello":
@@ -502,7 +507,7 @@ def test_demo_chooses_the_smallest_model_of_the_kind_that_is_asked_for(
 ) -> None:
     monkeypatch.chdir(engine.tmp_path)
     assert main(["generate", "--demo", "--prompt", "x", *options, "--output-dir", "out"]) == 0
-    spec = engine.asked[-1][2]
+    spec = engine.submitted()
     assert spec["model"] == name
     assert spec["image"] == (f"{engine.tmp_path}/a.png" if options else None)
     assert spec["output_dir"] == f"{engine.tmp_path}/out"
@@ -548,7 +553,7 @@ def test_a_prompt_comes_from_a_file_without_its_last_newline(engine: StandIn) ->
     file = engine.tmp_path / "prompt.txt"
     file.write_text("a cat\nin snow\n", "utf-8")
     assert main(["generate", "--model", "m", "--prompt-file", str(file)]) == 0
-    assert engine.asked[-1][2]["prompt"] == "a cat\nin snow"
+    assert engine.submitted()["prompt"] == "a cat\nin snow"
 
 
 @pytest.mark.parametrize(
@@ -699,7 +704,31 @@ def test_waiting_ends_with_the_manifest(engine: StandIn, capsys: pytest.CaptureF
     assert main(command) == 0
     output = capsys.readouterr()
     assert "/v.mp4" in output.out and "7.0 s" in output.out
-    assert output.err == ""  # no bar where stderr is no terminal
+    # No bar where stderr is no terminal; what holds the queue is told once.
+    assert output.err == f"turbotui: {HELD}\n"
+
+
+def test_a_queue_that_is_held_is_told_where_somebody_waits_for_it(engine: StandIn, capsys: Any) -> None:
+    waits, runs = JOB, replace(JOB, status="running", position=None)
+    engine.answers["/jobs/41"] = (200, waits)
+    for command in (["jobs"], ["job", "show", "41"], ["generate", "--model", "small", "--prompt", "x"]):
+        assert main(command) == 0
+        assert capsys.readouterr().out.splitlines()[-1] == HELD
+        assert main([*command, "--json"]) == 0
+        printed(capsys)
+    engine.answers |= {"/jobs/41": (200, runs), "/jobs?all=false": (200, [runs])}
+    for command in (["jobs"], ["job", "show", "41"]):
+        assert main(command) == 0
+        assert "held" not in capsys.readouterr().out
+    goes_on = replace(STATUS.engine, queue=replace(STATUS.engine.queue, held_reason=None))
+    engine.answers |= {"/jobs/41": (200, waits), "/status": (200, replace(STATUS, engine=goes_on))}
+    assert main(["job", "show", "41"]) == 0
+    assert "held" not in capsys.readouterr().out
+    changed = ("engine", {"engine": STATUS.engine, "workers": []})
+    quiet = ("snapshot", Snapshot(status=replace(STATUS, engine=goes_on), jobs=(), log=()))
+    engine.events = [[quiet, changed, changed, ("job", {"job": ended(status="cancelled")})]]
+    assert main(["generate", "--model", "small", "--prompt", "x", "--wait"]) == 5
+    assert capsys.readouterr().err.count(HELD) == 1
 
 
 def test_a_job_that_ended_before_the_stream_began_is_still_seen(engine: StandIn, capsys: Any) -> None:

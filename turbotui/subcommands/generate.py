@@ -17,7 +17,7 @@ from turbotui.client.http import HttpClient
 from turbotui.draft import whole_path
 from turbotui.format import bytes_text, seconds
 from turbotui.subcommands.explain import residency_option
-from turbotui.subcommands.jobs import job_line
+from turbotui.subcommands.jobs import held_line, job_line
 from turbotui.subcommands.output import note
 from turbotui.subcommands.session import INTERRUPTED_EXIT, demo_option, json_option, one_of, open_session
 from turbotui.subcommands.waiting import raise_unless_done, wait_for_job
@@ -92,7 +92,8 @@ def generate(
     )
     job = client.submit(spec)
     if not wait:
-        session.show(job, lambda: [f"{job_line(job)}; `turbotui job show {job.id}` follows it"])
+        told = f"{job_line(job)}; `turbotui job show {job.id}` follows it"
+        session.show(job, lambda: [told, *held_line(client, [job])])
         return
     try:
         ended = wait_for_job(session, client, job)

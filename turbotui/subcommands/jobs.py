@@ -20,8 +20,9 @@ from turbotui.subcommands.session import demo_option, job_id_argument, json_opti
 def list_jobs(all: bool, json: bool, demo: bool) -> None:
     """List the jobs that wait, run or ended lately."""
     session = open_session(json=json, demo=demo)
-    jobs = session.client().jobs(all=all)
-    session.show(jobs, lambda: job_table(jobs))
+    client = session.client()
+    jobs = client.jobs(all=all)
+    session.show(jobs, lambda: [*job_table(jobs), *held_line(client, jobs)])
 
 
 @click.command()
@@ -30,8 +31,9 @@ def list_jobs(all: bool, json: bool, demo: bool) -> None:
 def show(job_id: int, json: bool) -> None:
     """Show one job whole."""
     session = open_session(json=json)
-    job = session.client().job(job_id)
-    session.show(job, lambda: job_lines(job))
+    client = session.client()
+    job = client.job(job_id)
+    session.show(job, lambda: [*job_lines(job), *held_line(client, [job])])
 
 
 @click.command()
@@ -91,9 +93,26 @@ def _change(json: bool, act: Callable[[HttpClient], Job]) -> None:
     session.show(job, lambda: [job_line(job)])
 
 
+def held_line(client: HttpClient, jobs: Iterable[Job]) -> list[str]:
+    """That the queue is held, where one of these jobs waits for it; else nothing."""
+    if not any(is_waiting(job) for job in jobs):
+        return []
+    reason = client.status().engine.queue.held_reason
+    return [] if reason is None else [held_text(reason)]
+
+
+def is_waiting(job: Job) -> bool:
+    return job.status in ("queued", "waiting_memory")
+
+
+def held_text(reason: str) -> str:
+    """Why nothing starts, and what ends it."""
+    return f"the queue is held: {reason}; `turbotui queue resume` goes on"
+
+
 def job_line(job: Job) -> str:
     """A job's standing in one sentence."""
-    if job.status in ("queued", "waiting_memory"):
+    if is_waiting(job):
         place = f" at place {job.position}" if job.position else ""
         held = ", held until released" if job.held else ""
         waits = f", waits for {job.waits_for}" if job.waits_for else ""

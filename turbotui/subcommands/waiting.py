@@ -8,11 +8,21 @@ import time
 from typing import TextIO
 
 from engine.errors import EngineUnavailable, from_code
-from engine.wire import TERMINAL_STATES, EventFrame, Goodbye, Job, JobChanged, Snapshot
+from engine.wire import (
+    TERMINAL_STATES,
+    EngineChanged,
+    EngineStatus,
+    EventFrame,
+    Goodbye,
+    Job,
+    JobChanged,
+    Snapshot,
+)
 from turbotui.client.base import Stream
 from turbotui.client.http import HttpClient
 from turbotui.format import bytes_text, clip, percent, seconds
 from turbotui.sanitize import clean
+from turbotui.subcommands.jobs import held_text, is_waiting
 from turbotui.subcommands.output import columns, note
 from turbotui.subcommands.session import Session
 
@@ -119,6 +129,8 @@ class _Watch:
         self._bar = bar
         self._stream: Stream | None = None
         self._ended = threading.Event()
+        self._reason: str | None = None
+        """Why the queue is held, as it was last told."""
 
     def run(self, client: HttpClient) -> None:
         def opened(stream: Stream) -> None:
@@ -126,6 +138,8 @@ class _Watch:
 
         def take(frame: EventFrame) -> None:
             event = frame.event
+            if isinstance(event, Snapshot | EngineChanged):
+                self._held(event.status.engine if isinstance(event, Snapshot) else event.engine)
             if isinstance(event, Snapshot):
                 # The snapshot holds only the newest of those that have ended.
                 self._take(client.job(self.job.id))
@@ -135,6 +149,14 @@ class _Watch:
                 self.goodbye = event.reason
 
         client.subscribe(take, on_open=opened)
+
+    def _held(self, engine: EngineStatus) -> None:
+        """Say once for each reason that the queue is held while the job waits for it."""
+        reason = engine.queue.held_reason
+        if reason != self._reason and reason is not None and is_waiting(self.job):
+            self._bar.clear()
+            note(held_text(reason))
+        self._reason = reason
 
     def _take(self, job: Job) -> None:
         self.job = job
