@@ -39,7 +39,8 @@ class OwnProcesses:
         self._nursery = nursery
         self._probe = probe
         self._receipts = receipts
-        self._away: str | None = None
+        self._closures: dict[object, str] = {}
+        """Why no worker may start, by who has closed the device; each opens only what it has closed."""
 
     def pids(self) -> dict[str, int]:
         """Those that live, by role; the daemon itself among them."""
@@ -73,11 +74,11 @@ class OwnProcesses:
         supervisor = self._supervisor
         waiting = asyncio.ensure_future(supervisor.device_lock.acquire(first=True))
         await asyncio.sleep(0)  # in the line before an ended job lets go
-        supervisor.closed = why
+        self._close(waiting, why)
         try:
             yield waiting
         finally:
-            supervisor.closed = self._away
+            self._close(waiting, None)
             if waiting.done() and not waiting.cancelled():
                 supervisor.device_lock.release()
             else:
@@ -119,7 +120,14 @@ class OwnProcesses:
 
     def keep_away(self, why: str | None) -> None:
         """Let no worker start, also after `device`, until this is called with None."""
-        self._away = self._supervisor.closed = why
+        self._close(self, why)
+
+    def _close(self, who: object, why: str | None) -> None:
+        self._closures.pop(who, None)
+        if why is not None:
+            self._closures[who] = why
+        # The oldest: the others wait for it.
+        self._supervisor.closed = next(iter(self._closures.values()), None)
 
     async def renew_nursery(self, steps: Steps) -> None:
         """End the nursery and start a fresh one."""
