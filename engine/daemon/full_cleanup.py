@@ -64,7 +64,7 @@ class FullCleanup:
         audit: AuditLog,
         *,
         output_dir: Path,
-        hold_queue: Callable[[str], None],
+        hold_queue: Callable[[str], str | None],
     ) -> None:
         self._own = own
         self._memory = memory
@@ -173,7 +173,7 @@ class FullCleanup:
         with self._audit.deed("full_cleanup", f"{TARGET}, and {also}", asker) as deed:
             whole = _Whole(Steps(lambda step: self._receipts.stepped("full_cleanup", TARGET, step)))
             if self._store.count_waiting() or self._own.job_id is not None:
-                self._hold_queue(HELD)
+                whole.noted(self._hold_queue(HELD))
             await asyncio.gather(
                 self._end_ours(whole), *(self._end(kill, whole, asker) for kill in request.also)
             )
@@ -277,6 +277,10 @@ class _Whole:
             self.failures.append(receipt.error or f"{name}: failed")
         self.steps.ended(name if receipt.ok else f"{name}: failed", receipt.returned_bytes)
         return receipt
+
+    def noted(self, text: str | None) -> None:
+        if text is not None:
+            self.notes.append(text)
 
     def moved(self, what: str, aside: Aside) -> None:
         self.notes.append(f"{aside.moved} files of {what}, {size_text(aside.bytes)}, are in {aside.folder}")

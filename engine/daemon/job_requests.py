@@ -80,14 +80,15 @@ class JobRequests:
         self._hub.publish(JobsReordered(job_ids=tuple(waiting.id for waiting in self._store.list_waiting())))
         return job
 
-    def hold_queue(self, reason: str) -> None:
-        """Start no job until a person resumes the queue."""
-        self._store.hold_queue(reason)
+    def hold_queue(self, reason: str) -> str | None:
+        """Start no job until a person resumes the queue; what of it is still to be written down, or None."""
+        unwritten = self._queue.hold(reason)
         self._logbook.write("queue", f"held: {reason}", level="warning")
         self._on_queue()
+        return unwritten
 
     def resume_queue(self) -> QueueStatus:
-        self._store.resume()
+        self._queue.resume()
         self._logbook.write("queue", "resumed")
         self._queue.wake()
         self._on_queue()

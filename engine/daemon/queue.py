@@ -22,6 +22,7 @@ from engine.daemon.memory import MemoryView
 from engine.daemon.model_use import ModelUse
 from engine.daemon.read_ahead import ReadAhead
 from engine.daemon.supervisor import Supervisor
+from engine.daemon.unwritten import Unwritten
 from engine.daemon.wanted import files_of
 from engine.daemon.worker import WorkerProcess
 from engine.errors import (
@@ -45,6 +46,7 @@ from engine.worker.channel import JobEnded, RunJob
 
 RETRY_S = 1.0
 """Between two tries after the store refused to write, or after a bug."""
+HOLD = "the hold of the queue"
 NAME_BYTES = 120
 """A file name's share of the prompt; ext4 takes 255 bytes in all, and Chinese takes 3 a character."""
 
@@ -93,13 +95,34 @@ class QueueRunner:
         self._running: Job | None = None
         self._progress: JobProgress | None = None
         self._cancel = asyncio.Event()
-        self.problem: str | None = None
+        self._unwritten = Unwritten(on_refused=self._refused, on_taken=self._taken)
+        self._failure: str | None = None
+        """What the queue's edge met last; told once."""
 
     # ----------------------------------------------------------------- asked from outside
 
     @property
     def running(self) -> Job | None:
         return self._running
+
+    @property
+    def problem(self) -> str | None:
+        """What the job store cannot write, or None."""
+        return self._unwritten.problem or self._failure
+
+    def hold(self, reason: str) -> str | None:
+        """Start no job until `resume`, at once; what of it is still to be written down, or None."""
+        self._unwritten.write(HOLD, partial(self._store.hold_queue, reason))
+        return self._unwritten.problem
+
+    def resume(self) -> None:
+        """Start jobs again.
+
+        Raises:
+            StorageUnusable: it cannot be written down, and the queue stays as it is.
+        """
+        self._unwritten.forget(HOLD)
+        self._store.resume()
 
     def wake(self) -> None:
         """Look at the queue again."""
@@ -120,6 +143,8 @@ class QueueRunner:
         """`job` with its progress, while it runs."""
         if self._running is not None and job.id == self._running.id and job.status == "running":
             return replace(job, progress=self._progress)
+        if job.status == "running" and self._unwritten.waits(_end_of(job.id)):
+            return replace(job, error=f"it has ended, and {self._unwritten.problem}")
         return job
 
     def progressed(self, job_id: int, progress: JobProgress) -> None:
@@ -134,7 +159,8 @@ class QueueRunner:
             self._supervisor.cancel_job(job_id)
 
     def status(self) -> QueueStatus:
-        return QueueStatus(waiting=self._store.count_waiting(), held_reason=self._store.held_reason)
+        reason = self._store.held_reason or self._unwritten.problem
+        return QueueStatus(waiting=self._store.count_waiting(), held_reason=reason)
 
     # ----------------------------------------------------------------- the loop
 
@@ -146,10 +172,12 @@ class QueueRunner:
             try:
                 while await self._run_next():
                     pass
+                self._failure = None
             except Exception as error:  # the queue's edge: it must outlive whatever one job meets
                 code, text = code_and_text(error)
-                self._logbook.write("queue", f"cannot go on, tries again: {text}", level="error")
-                self.problem = text if code == StorageUnusable.code else None
+                if code != StorageUnusable.code or text != self._failure:
+                    self._logbook.write("queue", f"cannot go on, tries again: {text}", level="error")
+                self._failure = text if code == StorageUnusable.code else None
                 await asyncio.sleep(RETRY_S)
                 self.wake()
 
@@ -168,7 +196,7 @@ class QueueRunner:
     def _choose(self) -> _Chosen | None:
         """The first runnable job that fits, with its plan; others learn for whom they wait."""
         budget = self._memory.budget()
-        if self._draining or budget is None:
+        if self._draining or budget is None or self._unwritten.problem is not None:
             return None
         for job in self._store.list_runnable():
             peak = job.expected_peak_bytes
@@ -229,28 +257,21 @@ class QueueRunner:
             settle = partial(self._finished, job, JobEnded(job_id=job.id, error_code=code, error=text))
         else:
             settle = partial(self._finished, job, ended)
-        try:
-            job = await self._until_stored(settle)
-        finally:  # whatever storing it met, nothing runs any more
-            self._running, self._progress = None, None
-            self._ahead.want(None)  # what was read for a next job may have left by the one after it
+        # A full disk costs neither the truth nor the device, which others wait for to give memory back.
+        self._running, self._progress = None, None
+        self._ahead.want(None)  # what was read for a next job may have left by the one after it
         self._use.used(job.spec.model)
-        self._end(job)
+        if not self._unwritten.write(_end_of(job.id), lambda: self._end(settle())):
+            self._changed(job)
 
-    async def _until_stored(self, settle: Callable[[], Job]) -> Job:
-        """Write down how a job ended, as often as it takes: a full disk must not cost the truth."""
-        while True:
-            try:
-                job = settle()
-            except StorageUnusable as error:
-                if self.problem != str(error):
-                    self.problem = str(error)
-                    self._logbook.write("queue", f"cannot write down a job's end: {error}", level="error")
-                    self._on_queue()
-                await asyncio.sleep(RETRY_S)
-            else:
-                self.problem = None
-                return job
+    def _refused(self, problem: str) -> None:
+        self._logbook.write("queue", problem, level="error")
+        self._on_queue()
+
+    def _taken(self) -> None:
+        self._logbook.write("queue", "the job store takes everything again")
+        self.wake()
+        self._on_queue()
 
     async def _work(self, job: Job, plan: JobPlan, output: Path) -> JobEnded:
         worker = await self._worker_unless_cancelled()
@@ -331,6 +352,11 @@ def code_and_text(error: Exception) -> tuple[str, str]:
     if isinstance(error, EngineError):
         return error.code, str(error)
     return "bug", f"{type(error).__name__}: {error}"
+
+
+def _end_of(job_id: int) -> str:
+    """What is to be written, as it is told."""
+    return f"the end of job {job_id}"
 
 
 def choose_output(folder: Path, job_id: int, prompt: str) -> Path:

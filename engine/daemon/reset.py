@@ -74,7 +74,7 @@ class Reset:
         *,
         helper: Path,
         listed: Callable[[str], Iterable[DeviceProcess]],
-        hold_queue: Callable[[str], None],
+        hold_queue: Callable[[str], str | None],
         platform: Callable[[], HostKind] = read_host_kind,
         timeout_s: float = RESET_TIMEOUT_S,
         holders: Callable[..., Holders] = find_holders,

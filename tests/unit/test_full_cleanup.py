@@ -67,6 +67,7 @@ class Rig:
         self.worker: Any = None
         self.job_id: int | None = None
         self.kill_ok = True
+        self.unwritten: str | None = None
         logs = tmp_path / "logs"
         logs.mkdir()
         (logs / "engine.jsonl").write_text("")
@@ -80,8 +81,12 @@ class Rig:
         self.cleanup = FullCleanup(
             seams, memory, seams, seams, SimpleNamespace(run=self.kill),  # type: ignore[arg-type]
             SimpleNamespace(run=self.reset), store, seams, logbook, self.audit,  # type: ignore[arg-type]
-            output_dir=tmp_path / "videos", hold_queue=self.did.append,
+            output_dir=tmp_path / "videos", hold_queue=self.hold,
         )  # fmt: skip
+
+    def hold(self, reason: str) -> str | None:
+        self.did.append(reason)
+        return self.unwritten
 
     def pids(self) -> dict[str, int]:
         return {"daemon": 1, "worker": 9, "nursery": 8}
@@ -157,7 +162,9 @@ async def test_only_what_was_picked_is_ended_and_who_still_holds_is_told(rig: Ri
 
 async def test_with_jobs_the_queue_is_held_before_the_worker_ends(rig: Rig) -> None:
     rig.waiting = 1
-    await rig.run()
+    rig.unwritten = "the hold of the queue cannot be written down yet"
+    done = await rig.run()
+    assert done.ok and rig.unwritten in done.notes
     assert "resume the queue" in rig.did[0] and rig.did[1:] == ["worker ended", "nursery renewed"]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from engine.config import EngineConfig
-from engine.daemon import queue
+from engine.daemon import queue, unwritten
 from engine.daemon.budget import Budget
 from engine.daemon.job_plans import JobPlan
 from engine.daemon.model_use import ModelUse
@@ -34,6 +34,7 @@ class FakeSupervisor:
         self.ready = asyncio.Event()
         self.ready.set()
         self.ran: list[str] = []
+        self.closed: str | None = None
         self.residents = SimpleNamespace(present=lambda: [])
 
     async def ensure_worker(self) -> Any:
@@ -126,6 +127,7 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     monkeypatch.setattr(queue, "RETRY_S", 0.01)
+    monkeypatch.setattr(unwritten, "RETRY_S", 0.01)
     made = World(tmp_path)
     yield made
     made.store.close()
@@ -148,7 +150,7 @@ async def test_a_store_that_cannot_write_is_asked_again_until_the_end_is_stored(
     def refuse_twice(*args: Any, **kwargs: Any) -> Job:
         if next(refusals, None):
             raise StorageUnusable("the disk is full")
-        assert world.runner.problem == "the disk is full"
+        assert "the end of job 1" in (world.runner.problem or "")
         return finish(*args, **kwargs)
 
     monkeypatch.setattr(world.store, "finish", refuse_twice)
@@ -157,6 +159,63 @@ async def test_a_store_that_cannot_write_is_asked_again_until_the_end_is_stored(
         await world.until(job_id, "failed")
         await asyncio.sleep(0.02)
     assert world.runner.problem is None
+
+
+async def test_a_full_disk_keeps_the_device_from_nobody_and_says_what_is_not_written(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish, full = world.store.finish, True
+
+    def refuse(*args: Any, **kwargs: Any) -> Job:
+        if full:
+            raise StorageUnusable("the disk is full")
+        return finish(*args, **kwargs)
+
+    monkeypatch.setattr(world.store, "finish", refuse)
+    first, second = world.submit("a"), world.submit("b")
+    async with world.running():
+        async with asyncio.timeout(5):
+            while world.runner.problem is None:
+                await asyncio.sleep(0.005)
+            async with world.supervisor.device_lock:  # a cleanup, say, gets its turn
+                assert world.runner.running is None
+        await asyncio.sleep(0.05)
+        assert world.supervisor.ran == ["a"]  # and nothing else begins before the truth is written
+        told = world.runner.view(world.store.get(first)).error or ""
+        assert "it has ended" in told and "the disk is full" in told
+        assert "the end of job 1" in (world.runner.status().held_reason or "")
+        assert sum("cannot be written" in line for line in world.log) == 1
+        full = False
+        await world.until(first, "failed")
+        await world.until(second, "failed")
+    assert world.runner.problem is None
+
+
+async def test_a_hold_that_the_disk_does_not_take_holds_all_the_same(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold_queue, full = world.store.hold_queue, True
+
+    def refuse(reason: str) -> None:
+        if full:
+            raise StorageUnusable("the disk is full")
+        hold_queue(reason)
+
+    monkeypatch.setattr(world.store, "hold_queue", refuse)
+    async with world.running():
+        assert "the disk is full" in (world.runner.hold("a cleanup") or "")
+        job_id = world.submit("a")
+        await asyncio.sleep(0.05)
+        assert world.state(job_id) == "queued" and world.store.held_reason is None
+        full = False
+        async with asyncio.timeout(5):
+            while world.store.held_reason is None:
+                await asyncio.sleep(0.005)
+        assert world.runner.hold("another") is None and world.store.held_reason == "a cleanup"
+        full = True
+        world.runner.resume()
+        world.runner.wake()
+        await world.until(job_id, "failed")
 
 
 async def test_a_store_that_refuses_the_start_costs_neither_the_job_nor_the_queue(
