@@ -96,6 +96,7 @@ class QueueRunner:
         self._progress: JobProgress | None = None
         self._cancel = asyncio.Event()
         self._unwritten = Unwritten(on_refused=self._refused, on_taken=self._taken)
+        self._closed: str | None = None
         self._failure: str | None = None
         """What the queue's edge met last; told once."""
 
@@ -143,6 +144,9 @@ class QueueRunner:
         """`job` with its progress, while it runs."""
         if self._running is not None and job.id == self._running.id and job.status == "running":
             return replace(job, progress=self._progress)
+        closed = self._supervisor.closed
+        if closed is not None and job.status in ("queued", "waiting_memory") and not job.held:
+            return replace(job, waits_for=closed)
         if job.status == "running" and self._unwritten.waits(_end_of(job.id)):
             return replace(job, error=f"it has ended, and {self._unwritten.problem}")
         return job
@@ -159,7 +163,7 @@ class QueueRunner:
             self._supervisor.cancel_job(job_id)
 
     def status(self) -> QueueStatus:
-        reason = self._store.held_reason or self._unwritten.problem
+        reason = self._supervisor.closed or self._store.held_reason or self._unwritten.problem
         return QueueStatus(waiting=self._store.count_waiting(), held_reason=reason)
 
     # ----------------------------------------------------------------- the loop
@@ -195,6 +199,8 @@ class QueueRunner:
 
     def _choose(self) -> _Chosen | None:
         """The first runnable job that fits, with its plan; others learn for whom they wait."""
+        if self._told_closed(self._supervisor.closed) is not None:
+            return None  # one that was claimed now could only be given back, again and again
         budget = self._memory.budget()
         if self._draining or budget is None or self._unwritten.problem is not None:
             return None
@@ -219,6 +225,16 @@ class QueueRunner:
                 self._changed(self._store.wait_for_memory(job.id, reason))
                 self._logbook.write("job", f"waits: {reason}", job_id=job.id)
         return None
+
+    def _told_closed(self, why: str | None) -> str | None:
+        """Tell the viewers, and the log once, why no job may start at all."""
+        if why != self._closed:
+            self._closed = why
+            self._logbook.write("queue", "goes on" if why is None else f"waits: {why}")
+            for job in self._store.list_waiting():
+                self._changed(job)
+            self._on_queue()
+        return why
 
     def _read_ahead(self) -> None:
         """Let the files of the job that comes after the running one be read meanwhile."""

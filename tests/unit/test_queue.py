@@ -264,6 +264,26 @@ async def test_an_engine_that_stops_does_not_use_up_the_jobs_free_restart(world:
     assert world.store.interrupt(job_id, "killed").status == "queued"
 
 
+async def test_a_device_that_is_closed_is_waited_for_once_with_its_reason_on_job_and_queue(
+    world: World,
+) -> None:
+    world.supervisor.closed = "the reset of GPU 3 hangs"
+    job_id = world.submit("a")
+    async with world.running():
+        for _ in range(20):
+            world.runner.look()
+            await asyncio.sleep(0.01)
+        job = world.runner.view(world.store.get(job_id))
+        assert (job.status, job.attempt, job.waits_for) == ("queued", 0, "the reset of GPU 3 hangs")
+        assert world.runner.status().held_reason == "the reset of GPU 3 hangs"
+        assert world.log == ["waits: the reset of GPU 3 hangs"]
+        world.supervisor.closed = None
+        world.runner.look()
+        await world.until(job_id, "failed")
+    assert world.supervisor.ran == ["a"]
+    assert world.runner.view(world.store.get(job_id)).waits_for is None
+
+
 async def test_a_worker_that_dies_twice_leaves_its_job_interrupted_with_the_cause(world: World) -> None:
     world.supervisor.answers["a"] = lambda job: WorkerDied("worker 7 was ended by SIGKILL")
     job_id = world.submit("a")
