@@ -215,6 +215,8 @@ class Engine:
             self.receipts,
             self.audit,
             helper=HELPER,
+            marks=paths.state / "reset-running.json",
+            log=lambda text: self.logbook.write("reset", text, level="warning"),
             listed=self.memory.processes_on,
             hold_queue=self.job_requests.hold_queue,
         )
@@ -345,8 +347,7 @@ class Engine:
         )
         self.logbook.write("engine", f"engine {hello.build} starts, pid {hello.pid}, home {self.paths.state}")
         self.left_jobs.settle()
-        self.probe.start()
-        self.nursery.start()
+        self.reset.start_ours()
         self.models.look()
         tasks = [loop.create_task(self.queue.run()), loop.create_task(self.lookout.run())]
         self.life.ready()
@@ -358,7 +359,7 @@ class Engine:
         await in_thread(partial(self.logbook.close, LAST_LINES_S), name="log-close")
 
     async def _end(self, tasks: list[asyncio.Task[None]]) -> None:
-        await self.reset.settled()
+        await self.reset.close()
         # The worker first: its death interrupts a running job, which the queue then writes down.
         await self.supervisor.stop("the engine was stopped")
         with suppress(TimeoutError):

@@ -42,6 +42,7 @@ PROVEN_S = 600.0
 """One that lived so long was sound; its death does not count towards giving up."""
 MAX_STARTS = 3
 """A nursery that dies this often is given up; workers then start the slow way."""
+RESTS = "the nursery was ended for as long as something has the GPU to itself"
 
 ENVIRONMENT = {
     # No device is visible while torch and diffusers are imported, so that no driver file is
@@ -137,10 +138,17 @@ class Nursery:
         self._on_change()
 
     async def wait_settled(self, timeout_s: float | None = None) -> NurseryState:
-        """Wait until it is ready or failed, or for `timeout_s`; the state then."""
+        """Wait until it is ready or failed, or for `timeout_s`; the state then.
+
+        Raises:
+            WorkerDied: it rests: nothing may start in its place the slow way either.
+        """
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                await self._settled.wait()
+                while not self._resting and not self._settled.is_set():
+                    await self._settled.wait()
+        if self._resting:
+            raise WorkerDied(RESTS)
         return self._state
 
     async def fork(
@@ -155,7 +163,7 @@ class Nursery:
             WorkerDied: the nursery died before it could fork, or did not answer.
         """
         if self._resting:
-            raise WorkerDied("the nursery was ended for as long as something has the GPU to itself")
+            raise WorkerDied(RESTS)
         process = self._context.Process(target=target, args=args, daemon=True)
         loop, pid, silence = asyncio.get_running_loop(), self._pid, Silence()
         forking = loop.run_in_executor(self._asking, process.start)
@@ -187,6 +195,7 @@ class Nursery:
         """End it until `start` is called again; workers forked from it end with it. Not waited for."""
         self._resting = True
         self._starts = 0  # that it dies now says nothing about it
+        self._settled.set()  # who waits for it learns that it rests
         if self._pid is not None:
             with suppress(
                 ProcessLookupError

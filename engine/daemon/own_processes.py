@@ -39,6 +39,7 @@ class OwnProcesses:
         self._nursery = nursery
         self._probe = probe
         self._receipts = receipts
+        self._ends = False
         self._closures: dict[object, str] = {}
         """Why no worker may start, by who has closed the device; each opens only what it has closed."""
 
@@ -115,11 +116,19 @@ class OwnProcesses:
 
     def bring_back(self) -> None:
         """Start what `end_clients` has ended; the worker comes with the next work."""
+        if self._ends:
+            return
         self._probe.start()
         self._nursery.start()
 
+    def close(self) -> None:
+        """The engine ends: nothing is brought back any more."""
+        self._ends = True
+
     def keep_away(self, why: str | None) -> None:
-        """Let no worker start, also after `device`, until this is called with None."""
+        """Let no worker start, also after `device`, nor a nursery, until this is called with None."""
+        if why is not None:
+            self._nursery.rest()
         self._close(self, why)
 
     def _close(self, who: object, why: str | None) -> None:

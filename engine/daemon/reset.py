@@ -2,7 +2,7 @@
 
 Any NVML client blocks a reset, so probe, worker and nursery end before; persistence mode blocks it
 too, so it is switched off and restored whatever happens. A reset that hangs is said to hang, and is
-neither waited for without end nor cut off. Event loop's thread only.
+neither waited for without end nor cut off; see `engine.daemon.reset_hang`. Event loop's thread only.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ from engine.daemon.audit import Asker, AuditLog
 from engine.daemon.host_kind import HostKind, read_host_kind
 from engine.daemon.own_processes import OwnProcesses
 from engine.daemon.receipt_book import ReceiptBook
-from engine.daemon.reset_course import Course, end_text
+from engine.daemon.reset_commands import ResetCommands
+from engine.daemon.reset_course import Course
+from engine.daemon.reset_hang import HangingReset
 from engine.daemon.reset_helper import helper_problem
 from engine.daemon.reset_holders import Holders, find_holders
+from engine.daemon.reset_mark import ResetMark, ResetMarks
 from engine.daemon.reset_plan import (
     Facts,
     Surroundings,
@@ -60,6 +63,8 @@ RECOVERY = "gpu_recovery_action"
 WHY = "a GPU reset was asked for"
 NEAR_NOTHING_BYTES = 2**30
 """More than the driver itself takes of an empty GPU; 0.6 GiB on an H200."""
+LOOK_S = 0.5
+"""How often it is looked whether a reset that another process began has ended."""
 
 
 class Reset:
@@ -73,14 +78,17 @@ class Reset:
         audit: AuditLog,
         *,
         helper: Path,
+        marks: Path,
+        log: Callable[[str], None],
         listed: Callable[[str], Iterable[DeviceProcess]],
         hold_queue: Callable[[str], str | None],
         platform: Callable[[], HostKind] = read_host_kind,
         timeout_s: float = RESET_TIMEOUT_S,
         holders: Callable[..., Holders] = find_holders,
     ) -> None:
-        """`listed` gives who is on the driver's lists of a GPU, by its UUID; `hold_queue` keeps jobs from
-        a GPU that is not sound.
+        """`marks` is the file that notes one that runs, `log` hears what people should know; `listed` gives
+        who is on the driver's lists of a GPU, by its UUID; `hold_queue` keeps jobs from a GPU that is not
+        sound, and gives what of that could not be written down.
         """
         self._program = program
         self._own = own
@@ -90,11 +98,54 @@ class Reset:
         self._receipts = receipts
         self._hold_queue = hold_queue
         self._platform = platform
-        self._timeout_s = timeout_s
+        self._marks = ResetMarks(marks, log=log)
+        self._log = log
+        self._commands = ResetCommands(program, self._marks, timeout_s=timeout_s)
+        self._hang = HangingReset(own, log=log)
         self._holders = holders
         self._running: asyncio.Task[Receipt] | None = None
-        self._hanging: str | None = None
-        self._watching: asyncio.Task[int | None] | None = None
+
+    # ----------------------------------------------------------------- with the engine
+
+    def start_ours(self) -> None:
+        """Start our processes, but not while a reset runs that an earlier engine has left."""
+        mark = self._marks.read()
+        if mark is None or not mark.of_this_boot():
+            self._own.bring_back()
+            if mark is not None:
+                self._marks.clear()  # the host was restarted, and its persistence mode set anew
+            return
+        name = f"GPU {mark.index}"
+        after = partial(self._after_earlier, mark)
+        if not mark.runs():
+            self._own.bring_back()
+            self._hang.owe(name, after)
+            return
+        self._hang.begin(
+            name,
+            f"the reset of {name} that an earlier engine began still runs (pid {mark.pid}); nothing of ours "
+            "uses the GPUs until it has ended, or the host is restarted",
+            partial(_ended, mark),
+            after,
+        )
+
+    async def _after_earlier(self, mark: ResetMark) -> None:
+        self._log(
+            f"the reset of GPU {mark.index} that an earlier engine began has ended; nobody saw how, so look "
+            "whether the GPU is sound"
+        )
+        if not mark.persistence:
+            self._marks.clear()
+        elif (failure := await self._commands.restore_of(mark.device_id)) is not None:
+            self._log(f"GPU {mark.index}: {failure}")
+
+    async def close(self) -> None:
+        """The engine ends: nothing is brought back any more, but persistence mode, for which it waits."""
+        self._own.close()
+        if self._running is not None:
+            await asyncio.wait({self._running}, timeout=self._commands.timeout_s + 2 * QUERY_TIMEOUT_S)
+        self._hang.close()
+        await self._marks.written(1.0)
 
     # ----------------------------------------------------------------- looking
 
@@ -122,7 +173,7 @@ class Reset:
             conditions=conditions(facts, holders, around),
             holders=holders.known,
             ends=tuple(self._ends()),
-            commands=tuple(self._commands(facts)),
+            commands=tuple(self._words(facts)),
         )
 
     async def _find(self, device: str) -> Facts:
@@ -183,7 +234,7 @@ class Reset:
                 also = f"; job {job} is interrupted and queued again" if job is not None else ""
                 yield f"{role} {pid}{also}"
 
-    def _commands(self, facts: Facts) -> Iterable[tuple[str, ...]]:
+    def _words(self, facts: Facts) -> Iterable[tuple[str, ...]]:
         off = facts.persistence is True
         verbs = ("persistence-off", "reset", "persistence-on") if off else ("reset",)
         return (self._program.command(verb, facts.uuid) for verb in verbs)
@@ -198,8 +249,8 @@ class Reset:
         """
         target = f"GPU {request.device_id}"
         try:
-            if self._hanging is not None:
-                raise NotNow(self._hanging)
+            if self._hang.why is not None:
+                raise NotNow(self._hang.why)
             if self._running is not None and not self._running.done():
                 raise NotNow("a reset is already under way; its receipt will tell")
             self._running = asyncio.create_task(self._run(request, asker))
@@ -207,11 +258,6 @@ class Reset:
         except Refused as refusal:
             self._audit.write("reset", target, f"refused: {refusal}", asker)
             raise
-
-    async def settled(self) -> None:
-        """Wait for a reset that is under way, so that persistence mode is restored before the engine ends."""
-        if self._running is not None:
-            await asyncio.wait({self._running}, timeout=self._timeout_s + 2 * QUERY_TIMEOUT_S)
 
     async def _run(self, request: ResetRequest, asker: Asker | None) -> Receipt:
         facts = await self._find(request.device_id)
@@ -231,7 +277,7 @@ class Reset:
         steps = Steps(lambda step: self._receipts.stepped("reset", name, step))
         steps.ended("looked at", facts.used_bytes)
         receipt = await self._reset(facts, name, steps)
-        self._audit.write("reset", name, "done" if receipt.ok else f"failed: {receipt.error}", asker)
+        self._audit.write("reset", name, _end_of(receipt), asker)
         return self._receipts.issue(receipt)
 
     async def _reset(self, facts: Facts, name: str, steps: Steps) -> Receipt:
@@ -248,67 +294,50 @@ class Reset:
                     held = [*left, *map(holder_text, holders.known)]
                     course.fail(f"nothing was reset: {', '.join(held)} would not let go of the GPU")
                 else:
-                    await self._between(course, steps)
+                    await self._commands.run(course, steps)
                     await self._look_after(course, steps)
             finally:
                 if course.hung is None:
                     self._own.bring_back()
                 else:
-                    self._stay_away(course.hung, facts)
+                    self._stay_away(course, course.hung, name)
         return course.receipt(name, steps)
 
-    async def _between(self, course: Course, steps: Steps) -> None:
-        """The commands themselves; persistence mode is restored whatever happens between."""
-        facts = course.facts
-        try:
-            if facts.persistence:
-                ran = await self._command("persistence-off", facts.uuid, QUERY_TIMEOUT_S, kill=True)
-                steps.ended("persistence mode off")
-                if ran.code != 0:
-                    text = f"nothing was reset: persistence mode cannot be switched off, {end_text(ran)}"
-                    course.fail(text, ran)
-                    return
-            ran = await self._command("reset", facts.uuid, self._timeout_s, kill=False)
-            steps.ended("reset")
-            course.heard(ran)
-        except Refused as refusal:  # the program has gone since it was asked
-            course.fail(str(refusal))
-        finally:
-            if facts.persistence:
-                await self._restore_persistence(course, steps)
+    def _stay_away(self, course: Course, ran: Ran, name: str) -> None:
+        """No process of ours goes near the driver until it has ended; that comes before all else."""
+        index, ended = course.facts.index, asyncio.get_running_loop().create_future()
 
-    async def _restore_persistence(self, course: Course, steps: Steps) -> None:
-        uuid = course.facts.uuid
-        by_hand = f"do it by `{' '.join(self._program.command('persistence-on', uuid))}`"
-        try:
-            ran = await self._command("persistence-on", uuid, QUERY_TIMEOUT_S, kill=True)
-        except Refused as refusal:
-            course.fail(f"persistence mode is not restored: {refusal}; {by_hand}")
-            return
-        steps.ended("persistence mode restored" if ran.code == 0 else "persistence mode not restored")
-        if ran.code != 0:
-            course.fail(f"persistence mode is not restored, {end_text(ran)}; {by_hand}", ran)
+        async def wait() -> None:
+            ended.set_result(await in_thread(ran.finish or (lambda: ran), name="hanging-reset"))
 
-    async def _command(self, verb: str, uuid: str, timeout_s: float, *, kill: bool) -> Ran:
-        return await self._program.run(self._program.command(verb, uuid), timeout_s=timeout_s, kill=kill)
+        async def after() -> None:
+            await self._late(course.facts, await ended, name)
 
-    def _stay_away(self, ran: Ran, facts: Facts) -> None:
-        """A hanging reset: no process of ours goes near the driver until that has ended."""
-        self._hanging = (
-            f"the reset of GPU {facts.index} hangs (pid {ran.pid}) and is left to itself; nothing of ours "
-            "uses the GPUs until it has ended, or the host is restarted"
+        self._hang.begin(
+            f"GPU {index}",
+            f"the reset of GPU {index} hangs (pid {ran.pid}) and is left to itself; nothing of ours "
+            "uses the GPUs until it has ended, or the host is restarted",
+            wait,
+            after,
         )
-        self._hold_queue(self._hanging)
-        self._own.keep_away(self._hanging)
+        # What is told here stays until a person resumes the queue, so it has to stay true.
+        course.note(
+            self._hold_queue(
+                f"the reset of GPU {index} did not end within {ran.elapsed_s:.0f} s; once it has, its "
+                "receipt tells how: look whether the GPU is sound, then resume the queue"
+            )
+        )
 
-        def ended(_task: asyncio.Task[int | None]) -> None:
-            self._hanging = None
-            self._own.keep_away(None)
-            self._own.bring_back()
-
-        wait = ran.child.wait if ran.child is not None else lambda: None
-        self._watching = asyncio.create_task(in_thread(wait, name="hanging-reset"))
-        self._watching.add_done_callback(ended)
+    async def _late(self, facts: Facts, ran: Ran, name: str) -> None:
+        """The end of one that hung: what it said, persistence mode, and the GPU's health."""
+        steps, course = Steps(lambda step: self._receipts.stepped("reset", name, step)), Course(facts)
+        course.heard(ran)
+        course.note(f"it ended after {ran.elapsed_s:.0f} s, long after it was said to hang")
+        await self._commands.restore(course, steps)
+        await self._look_after(course, steps)
+        receipt = course.receipt(name, steps)
+        self._audit.write("reset", name, f"ended late, {_end_of(receipt)}", None)
+        self._receipts.issue(receipt)
 
     async def _look_after(self, course: Course, steps: Steps) -> None:
         """Whether the GPU is sound: the driver answers, next to nothing is used, nothing is recommended."""
@@ -327,4 +356,15 @@ class Reset:
                 course.fail(f"the driver still recommends: {action}")
         steps.ended("health looked at", course.after.used_bytes if course.after else None)
         if course.failures and course.done:
-            self._hold_queue(f"GPU {course.facts.index} is not sound after its reset: {course.failures[-1]}")
+            reason = f"GPU {course.facts.index} is not sound after its reset: {course.failures[-1]}"
+            course.note(self._hold_queue(reason))
+
+
+def _end_of(receipt: Receipt) -> str:
+    return "done" if receipt.ok else f"failed: {receipt.error}"
+
+
+async def _ended(mark: ResetMark) -> None:
+    """Until its process has, which is no child of ours."""
+    while mark.runs():
+        await asyncio.sleep(LOOK_S)

@@ -28,6 +28,10 @@ class Course:
         if ran is not None:
             self._told(ran)
 
+    def note(self, text: str | None) -> None:
+        if text is not None:
+            self.notes.append(text)
+
     def heard(self, ran: Ran) -> None:
         """How the reset ended."""
         self.began = True

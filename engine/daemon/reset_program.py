@@ -11,7 +11,7 @@ import re
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -52,8 +52,8 @@ class Ran:
     """What it printed on both streams, cleaned, at most `MAX_TEXT` characters, lines kept apart."""
     elapsed_s: float
     pid: int
-    child: subprocess.Popen[bytes] | None = None
-    """Still running: it has hung, and is left to itself."""
+    finish: Callable[[], Ran] | None = None
+    """Of one that still runs and is left to itself: waits for its end, however long, and tells it."""
 
 
 class ResetProgram:
@@ -79,15 +79,23 @@ class ResetProgram:
             return (str(self._found()), *ARGUMENTS[verb], "-i", uuid)
         return (self._sudo, "-n", str(self._helper), verb, uuid)
 
-    async def run(self, argv: Sequence[str], *, timeout_s: float, kill: bool) -> Ran:
+    async def run(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout_s: float,
+        kill: bool,
+        on_started: Callable[[int], None] = lambda pid: None,
+    ) -> Ran:
         """Run `argv` to its end, or for `timeout_s`; with `kill` it is ended then.
 
-        A reset is not: one that is cut off leaves the GPU in a state that nobody knows.
+        A reset is not: one that is cut off leaves the GPU in a state that nobody knows. `on_started`
+        hears the pid, in another thread.
 
         Raises:
             Refused: it cannot be started.
         """
-        call = partial(run_program, tuple(argv), timeout_s=timeout_s, kill=kill)
+        call = partial(run_program, tuple(argv), timeout_s=timeout_s, kill=kill, on_started=on_started)
         return await in_thread(call, name="reset-program")
 
     async def query(self, fields: Sequence[str], uuid: str | None = None) -> list[dict[str, str | None]]:
@@ -154,14 +162,17 @@ def find_program(setting: str | None, places: Sequence[str] | None = None) -> Pa
     return None
 
 
-def run_program(argv: tuple[str, ...], *, timeout_s: float, kill: bool) -> Ran:
+def run_program(
+    argv: tuple[str, ...], *, timeout_s: float, kill: bool, on_started: Callable[[int], None]
+) -> Ran:
     """Blocks; see `ResetProgram.run`."""
     began = time.monotonic()
+    said = _Said(bounded=kill)
     try:
         child = subprocess.Popen(
             argv,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=said.end,
             stderr=subprocess.STDOUT,
             cwd="/",
             env=ENVIRONMENT,
@@ -169,10 +180,10 @@ def run_program(argv: tuple[str, ...], *, timeout_s: float, kill: bool) -> Ran:
             start_new_session=True,
         )
     except OSError as error:
+        said.close()
         raise Refused(f"{argv[0]} cannot be run: {error.strerror}") from error
-    said = bytearray()
-    reader = threading.Thread(target=_read, args=(child, said), daemon=True)
-    reader.start()
+    on_started(child.pid)
+    said.begin(child)
     code: int | None
     try:
         code = child.wait(timeout_s)
@@ -182,22 +193,57 @@ def run_program(argv: tuple[str, ...], *, timeout_s: float, kill: bool) -> Ran:
             child.kill()
             with suppress(subprocess.TimeoutExpired):  # in a driver call that hangs even SIGKILL waits
                 child.wait(1.0)
-    reader.join(0.2 if code is None else 1.0)  # something it started may keep the pipe open
-    return Ran(
-        argv=argv,
-        code=code,
-        text=_cleaned(bytes(said)),
-        elapsed_s=time.monotonic() - began,
-        pid=child.pid,
-        child=child if child.returncode is None else None,
-    )
+
+    def told(code: int | None, finish: Callable[[], Ran] | None = None) -> Ran:
+        elapsed_s = time.monotonic() - began
+        text = _cleaned(said.read(0.2 if code is None else 1.0))
+        return Ran(argv=argv, code=code, text=text, elapsed_s=elapsed_s, pid=child.pid, finish=finish)
+
+    def finish() -> Ran:
+        ran = told(child.wait())
+        said.close()
+        return ran
+
+    if child.returncode is None:
+        return told(code, finish)
+    ran = told(code)
+    said.close()
+    return ran
 
 
-def _read(child: subprocess.Popen[bytes], said: bytearray) -> None:
-    assert child.stdout is not None
-    with suppress(OSError, ValueError), child.stdout as pipe:
-        while chunk := os.read(pipe.fileno(), 4096):
-            said += chunk[: max(0, 4 * MAX_TEXT - len(said))]
+class _Said:
+    """What a child prints, on both streams."""
+
+    def __init__(self, *, bounded: bool) -> None:
+        """A `bounded` one is read off a pipe. A reset's is a file in memory: with the engine a pipe would
+        break, and whoever prints into it is ended.
+        """
+        self.end = subprocess.PIPE if bounded else os.memfd_create("reset", os.MFD_CLOEXEC)
+        self._bounded = bounded
+        self._said = bytearray()
+        self._reader: threading.Thread | None = None
+
+    def begin(self, child: subprocess.Popen[bytes]) -> None:
+        if self._bounded:
+            self._reader = threading.Thread(target=self._read, args=(child,), daemon=True)
+            self._reader.start()
+
+    def read(self, patience_s: float) -> bytes:
+        """All of it so far; something that the child started may keep a pipe open for longer."""
+        if self._reader is None:
+            return os.pread(self.end, 4 * MAX_TEXT, 0)
+        self._reader.join(patience_s)
+        return bytes(self._said)
+
+    def close(self) -> None:
+        if not self._bounded:
+            os.close(self.end)
+
+    def _read(self, child: subprocess.Popen[bytes]) -> None:
+        assert child.stdout is not None
+        with suppress(OSError, ValueError), child.stdout as pipe:
+            while chunk := os.read(pipe.fileno(), 4096):
+                self._said += chunk[: max(0, 4 * MAX_TEXT - len(self._said))]
 
 
 def _cleaned(said: bytes) -> str:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from engine.daemon.audit import AuditEntry
+from engine.daemon.reset_mark import ResetMark
 from engine.errors import InvalidRequest, NotFound, Refused
 from engine.wire import JobSpec, ResetRequest
 from tests.daemon.live import LiveEngine, is_gone, wait_for
@@ -65,3 +70,34 @@ def test_a_reset_ends_all_of_ours_and_brings_it_back_with_the_job(
     assert [entry.result.partition(":")[0] for entry in entries] == ["refused", "asked", "done"]
     assert all(entry.uid is not None and entry.pid for entry in entries)
     assert resettable.paths.audit.stat().st_mode & 0o777 == 0o600
+
+
+def test_an_engine_that_is_started_under_a_reset_keeps_away_until_it_has_ended(
+    resettable: LiveEngine, stand_in: ResetStandIn, short: JobSpec
+) -> None:
+    mark = resettable.paths.state / "reset-running.json"
+    stand_in.set(reset_sleep=60.0)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(resettable.client.reset, ResetRequest(device_id=UUID, index=3))
+        wait_for(mark.exists, 20, "the note of the reset")
+        resettable.kill()
+        assert asked.exception() is not None
+    pid = msgspec.json.decode(mark.read_bytes(), type=ResetMark).pid
+    try:
+        assert not is_gone(pid)
+        resettable.start()
+        engine = resettable.status().engine
+        assert "still runs" in (engine.queue.held_reason or "")
+        job = resettable.client.submit(short)
+        assert "still runs" in (job.waits_for or "")
+        time.sleep(1.5)
+        engine = resettable.status().engine
+        assert engine.probe_age_s is None and engine.nursery.pid is None
+        assert resettable.worker_pid() is None and resettable.client.job(job.id).attempt == 0
+        assert [args[0] for args in stand_in.deeds()] == ["-pm", "--gpu-reset"]
+    finally:
+        os.kill(pid, signal.SIGTERM)  # the stand-in that this test has had started
+    assert resettable.settle(job.id).status == "done"
+    wait_for(lambda: not mark.exists(), 10, "nothing owed any more")
+    assert stand_in.deeds()[-1][:2] == ["-pm", "1"]
+    assert any("nobody saw how" in line.text for line in resettable.client.logs())

@@ -13,18 +13,21 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from engine.config import load_config
-from engine.daemon import reset_program
+from engine.daemon import reset_commands, reset_program
 from engine.daemon.audit import Asker, AuditLog
 from engine.daemon.host_kind import read_host_kind
 from engine.daemon.reset import Reset
 from engine.daemon.reset_helper import helper_problem, helper_script
 from engine.daemon.reset_holders import Holders, find_holders
-from engine.daemon.reset_program import ResetProgram, find_program
+from engine.daemon.reset_program import ResetProgram, find_program, run_program
 from engine.daemon.reset_words import EXIT_CODES, explain
 from engine.errors import InvalidRequest, NotFound, NotNow, Refused
+from engine.jobs.liveness import read_boot_id
+from engine.telemetry.procfs import read_stat
 from engine.wire import DeviceProcess, Receipt, ReceiptStep, ResetHolder, ResetRequest
 from tests.conftest import NO_RESET
 from tests.proc_tree import ProcTree
@@ -48,6 +51,7 @@ class FakeOwn:
         self.did: list[str] = []
         self.left: list[str] = []
         self.away: str | None = None
+        self.closed = False
         self.job_id: int | None = 41
 
     def pids(self) -> dict[str, int]:
@@ -66,10 +70,15 @@ class FakeOwn:
         return self.left
 
     def bring_back(self) -> None:
-        self.did.append("back")
+        if not self.closed:
+            self.did.append("back")
 
     def keep_away(self, why: str | None) -> None:
+        self.did.append("let back" if why is None else "kept away")
         self.away = why
+
+    def close(self) -> None:
+        self.closed = True
 
 
 class Rig:
@@ -80,6 +89,9 @@ class Rig:
         self.issued: list[Receipt] = []
         self.steps: list[ReceiptStep] = []
         self.held: list[str] = []
+        self.unwritten: str | None = None
+        self.log: list[str] = []
+        self.marks = tmp_path / "reset-running.json"
         self.holders: list[Holders] = [Holders(known=(), hidden=0, minor=3)]
         self.platform: Any = "bare"
         self.lists: list[list[int]] = []
@@ -95,11 +107,18 @@ class Rig:
             self.audit,
             helper=tmp_path / "helper",
             listed=lambda device_id: (DeviceProcess(pid=11, bytes=5, ours="worker"),),
-            hold_queue=self.held.append,
+            marks=self.marks,
+            log=self.log.append,
+            hold_queue=self._hold,
             platform=lambda: self.platform,
             timeout_s=30.0,
             holders=self._look,
         )
+
+    def _hold(self, reason: str) -> str | None:
+        self.own.did.append("queue held")
+        self.held.append(reason)
+        return self.unwritten
 
     def _look(self, bus_id: str, listed: tuple[DeviceProcess, ...], ours: dict[str, int]) -> Holders:
         self.lists.append([process.pid for process in listed])
@@ -111,6 +130,11 @@ class Rig:
 
     async def run(self, index: int = 3) -> Receipt:
         return await self.reset.run(ResetRequest(device_id=UUID, index=index), asker=ASKER)
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reset_commands, "RESTORE_PAUSE_S", 0.01)
 
 
 @pytest.fixture
@@ -253,22 +277,110 @@ async def test_persistence_mode_that_cannot_be_restored_is_told_with_the_way(tmp
     assert not receipt.ok and f"-pm 1 -i {UUID}" in (receipt.error or "")
 
 
-async def test_a_reset_that_hangs_is_said_to_and_is_neither_waited_for_nor_cut_off(rig: Rig) -> None:
-    rig.reset._timeout_s = 0.5
+async def hang(rig: Rig) -> tuple[Receipt, int]:
+    """A reset that hangs: its receipt, and the pid of the stand-in, which is ours to end."""
+    rig.reset._commands.timeout_s = 0.5
     rig.program.set(reset_sleep=60.0)
     receipt = await asyncio.wait_for(rig.run(), 20)
     assert not receipt.ok and "hangs" in (receipt.error or "")
-    assert rig.own.away is not None and "back" not in rig.own.did and rig.held
-    with pytest.raises(NotNow, match="hangs"):
-        await rig.run()
     assert receipt.error is not None
     pid = int(receipt.error.partition("(pid ")[2].partition(")")[0])
     os.kill(pid, 0)  # it was left alone
-    os.kill(pid, signal.SIGTERM)  # ours: the stand-in that this test started
-    async with asyncio.timeout(5):
-        while rig.own.away is not None:
+    return receipt, pid
+
+
+def test_a_reset_prints_into_nothing_that_breaks_with_the_engine(tmp_path: Path) -> None:
+    program = tmp_path / "talks"
+    program.write_text("#!/bin/sh\nreadlink /proc/self/fd/1\n")
+    program.chmod(0o755)
+    for kill, where in ((False, "/memfd:"), (True, "pipe:")):
+        ran = run_program((str(program),), timeout_s=10, kill=kill, on_started=lambda pid: None)
+        assert ran.code == 0 and ran.text.startswith(where)
+
+
+async def until(what: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not what():
             await asyncio.sleep(0.01)
-    assert rig.own.did[-1] == "back"
+
+
+async def test_a_reset_that_hangs_is_said_to_and_is_neither_waited_for_nor_cut_off(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, persistence_mode="Enabled")
+    rig.unwritten = "the hold of the queue cannot be written down yet"
+    receipt, pid = await hang(rig)
+    assert rig.own.away is not None and "back" not in rig.own.did
+    # Keeping away depends on no disk, so it comes before what may.
+    assert rig.own.did.index("kept away") < rig.own.did.index("queue held")
+    assert rig.unwritten in receipt.notes
+    assert "hangs" not in rig.held[0] and "did not end within" in rig.held[0]  # true also once it has
+    with pytest.raises(NotNow, match="hangs"):
+        await rig.run()
+    assert [args[0] for args in rig.program.deeds()] == ["-pm", "--gpu-reset"]  # not beside the reset
+    rig.program.set(gpu={"memory.used": 1})
+    os.kill(pid, signal.SIGTERM)
+    await until(lambda: len(rig.issued) == 2)
+    assert rig.own.away is None and rig.own.did[-2:] == ["let back", "back"]
+    late = rig.issued[1]
+    assert "ended by signal 15" in (late.error or "") and "persistence mode restored" in str(late.steps)
+    assert rig.program.deeds()[-1] == ["-pm", "1", "-i", UUID]
+    await until(lambda: rig.reset._hang.why is None)
+    await until(lambda: not rig.marks.exists())
+
+
+async def test_persistence_mode_is_tried_again_after_a_hang_and_told_where_it_stays_off(
+    tmp_path: Path,
+) -> None:
+    rig = Rig(tmp_path, persistence_mode="Enabled")
+    rig.program.set(pm_codes={"1": 15})
+    _receipt, pid = await hang(rig)
+    os.kill(pid, signal.SIGTERM)
+    await until(lambda: len(rig.issued) == 2)
+    assert rig.program.deeds()[2:] == [["-pm", "1", "-i", UUID]] * 3
+    assert "persistence mode is not restored" in (rig.issued[1].error or "")
+
+
+async def test_an_engine_that_ends_under_a_hanging_reset_brings_nothing_back(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    _receipt, pid = await hang(rig)
+    try:
+        await rig.reset.close()
+        await asyncio.sleep(0.1)
+        assert "back" not in rig.own.did and rig.own.away is not None
+    finally:
+        os.kill(pid, signal.SIGTERM)
+    await asyncio.sleep(0.3)
+    assert "back" not in rig.own.did
+
+
+async def test_the_next_engine_keeps_away_while_that_very_process_lives_and_says_so(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, persistence_mode="Enabled")
+    _receipt, pid = await hang(rig)
+    await rig.reset.close()
+    assert rig.marks.stat().st_mode & 0o777 == 0o600
+    after = Rig(tmp_path, persistence_mode="Disabled")
+    after.reset.start_ours()
+    assert after.own.did == ["kept away"] and f"pid {pid}" in (after.own.away or "")
+    assert any("earlier engine" in line for line in after.log)
+    with pytest.raises(NotNow, match="still runs"):
+        await after.run()
+    os.kill(pid, signal.SIGTERM)
+    await until(lambda: "back" in after.own.did)
+    await until(lambda: not after.marks.exists())
+    assert after.program.deeds()[-1] == ["-pm", "1", "-i", UUID]
+    assert any("nobody saw how" in line for line in after.log)
+
+
+@pytest.mark.parametrize("changed", [{"start_time": 1.0}, {"boot_id": "another"}, {"pid": 2**22 + 5}])
+async def test_a_note_of_another_process_keeps_nobody_away(tmp_path: Path, changed: dict[str, Any]) -> None:
+    rig = Rig(tmp_path)
+    stat = read_stat(os.getpid())
+    assert stat is not None
+    ours = {"pid": os.getpid(), "start_time": stat.start_time, "boot_id": read_boot_id()}
+    mark = {**ours, "device_id": UUID, "index": 3, "persistence": False, **changed}
+    rig.marks.write_bytes(msgspec.json.encode(mark))
+    rig.reset.start_ours()
+    assert rig.own.did == ["back"]
+    await until(lambda: not rig.marks.exists())
 
 
 async def test_a_second_reset_is_told_that_one_is_under_way(rig: Rig) -> None:
@@ -288,7 +400,7 @@ async def test_it_goes_on_when_the_caller_is_gone(rig: Rig) -> None:
     asked.cancel()
     with suppress(asyncio.CancelledError):
         await asked
-    await rig.reset.settled()
+    await rig.reset.close()
     assert rig.issued and rig.issued[0].ok
 
 
