@@ -16,7 +16,7 @@ MOST_WAITING = 1000
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Call:
     work: Callable[[], None]
-    failed: Callable[[OSError], None]
+    told: Callable[[OSError | None], None]
     loop: asyncio.AbstractEventLoop
 
 
@@ -28,13 +28,13 @@ class DiskLine:
         self._calls: queue.Queue[_Call] = queue.Queue(MOST_WAITING)
         self._thread: threading.Thread | None = None
 
-    def put(self, work: Callable[[], None], *, failed: Callable[[OSError], None]) -> bool:
+    def put(self, work: Callable[[], None], *, told: Callable[[OSError | None], None]) -> bool:
         """Do `work` after all that was put before; False where too much waits already.
 
-        `failed` hears on the event loop why it could not be done.
+        `told` hears on the event loop that it is done, or why it could not be.
         """
         try:
-            self._calls.put_nowait(_Call(work=work, failed=failed, loop=asyncio.get_running_loop()))
+            self._calls.put_nowait(_Call(work=work, told=told, loop=asyncio.get_running_loop()))
         except queue.Full:
             return False
         if self._thread is None:
@@ -44,13 +44,8 @@ class DiskLine:
 
     async def done(self, timeout_s: float) -> bool:
         """Wait until all that was put so far is done; False where it is not in time."""
-        loop, done = asyncio.get_running_loop(), asyncio.Event()
-
-        def tell() -> None:
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                loop.call_soon_threadsafe(done.set)
-
-        if not self.put(tell, failed=lambda error: None):
+        done = asyncio.Event()
+        if not self.put(lambda: None, told=lambda _error: done.set()):
             return False
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
@@ -60,8 +55,10 @@ class DiskLine:
     def _run(self) -> None:
         while True:
             call = self._calls.get()
+            failure: OSError | None = None
             try:
                 call.work()
             except OSError as error:
-                with suppress(RuntimeError):
-                    call.loop.call_soon_threadsafe(call.failed, error)
+                failure = error
+            with suppress(RuntimeError):  # the loop is closed: the daemon is at its end
+                call.loop.call_soon_threadsafe(call.told, failure)

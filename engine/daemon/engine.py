@@ -88,9 +88,7 @@ class Engine:
         self.logbook = LogBook(
             paths.logs, max_bytes=settings.log_bytes, on_line=lambda line: self.hub.publish(Logged(line=line))
         )
-        self.audit = AuditLog(
-            paths.audit, on_problem=lambda text: self.logbook.write("audit", text, level="warning")
-        )
+        self.audit = AuditLog(paths.audit, on_problem=partial(self.logbook.write, "audit", level="warning"))
         self.store = JobStore(paths.jobs, max_waiting=settings.max_queue)
         self.recorder = FlightRecorder(
             paths.recordings,
@@ -216,7 +214,7 @@ class Engine:
             self.audit,
             helper=HELPER,
             marks=paths.state / "reset-running.json",
-            log=lambda text: self.logbook.write("reset", text, level="warning"),
+            log=partial(self.logbook.write, "reset", level="warning"),
             listed=self.memory.processes_on,
             hold_queue=self.job_requests.hold_queue,
         )
@@ -251,6 +249,7 @@ class Engine:
             use,
             self.models,
             self.audit,
+            victims,
         )
         self.supervisor.on_late = self.memory_requests.ended_late
         self.prompt_cache = PromptCache(_embeddings(paths, settings), self.logbook)
@@ -355,6 +354,7 @@ class Engine:
         await self._end(tasks)
         server.should_exit = True
         await serving
+        await self.audit.kept()
         self.store.close()
         await in_thread(partial(self.logbook.close, LAST_LINES_S), name="log-close")
 

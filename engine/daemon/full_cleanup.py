@@ -153,6 +153,11 @@ class FullCleanup:
         Raises:
             Refused: nothing was done, and why.
         """
+        others = "".join(f", {self._victims.named(kill)}" for kill in request.also)
+        work = partial(self._alone, request, asker)
+        return await self._audit.deed("full_cleanup", f"everything of ours{others}", asker, work)
+
+    async def _alone(self, request: FullCleanupRequest, asker: Asker | None) -> Receipt:
         if self._running is not None and not self._running.done():
             raise NotNow("a full cleanup is already under way; its receipt will tell")
         self._running = asyncio.create_task(self._run(request, asker))
@@ -169,27 +174,23 @@ class FullCleanup:
             )
             for place, kind in ((request.move_outputs, "outputs"), (request.move_logs, "logs"))
         ]
-        also = ", ".join(str(kill.pid) for kill in request.also) or "nobody else"
-        with self._audit.deed("full_cleanup", f"{TARGET}, and {also}", asker) as deed:
-            whole = _Whole(Steps(lambda step: self._receipts.stepped("full_cleanup", TARGET, step)))
-            if self._store.count_waiting() or self._own.job_id is not None:
-                whole.noted(self._hold_queue(HELD))
-            await asyncio.gather(
-                self._end_ours(whole), *(self._end(kill, whole, asker) for kill in request.also)
-            )
-            if request.reset is not None:
-                await whole.part("GPU reset", self._reset.run(request.reset, asker=asker))
-            outputs, moved_logs = places
-            if outputs is not None:
-                move = partial(move_outputs, self.folders(), outputs, busy=self.busy())
-                await in_thread(move, name="aside")
-                whole.moved("videos", outputs)
-            if moved_logs is not None:
-                await in_thread(partial(self._move_logs, moved_logs), name="aside")
-                whole.moved("logs", moved_logs)
-            whole.notes += await self._still_held()
-            whole.steps.ended("looked who holds what")
-            return deed.ended(self._receipts.issue(whole.receipt(on_cpu=self._memory.device_id == "cpu")))
+        whole = _Whole(Steps(lambda step: self._receipts.stepped("full_cleanup", TARGET, step)))
+        if self._store.count_waiting() or self._own.job_id is not None:
+            whole.noted(self._hold_queue(HELD))
+        await asyncio.gather(self._end_ours(whole), *(self._end(kill, whole, asker) for kill in request.also))
+        if request.reset is not None:
+            await whole.part("GPU reset", self._reset.run(request.reset, asker=asker))
+        outputs, moved_logs = places
+        if outputs is not None:
+            move = partial(move_outputs, self.folders(), outputs, busy=self.busy())
+            await in_thread(move, name="aside")
+            whole.moved("videos", outputs)
+        if moved_logs is not None:
+            await in_thread(partial(self._move_logs, moved_logs), name="aside")
+            whole.moved("logs", moved_logs)
+        whole.notes += await self._still_held()
+        whole.steps.ended("looked who holds what")
+        return self._receipts.issue(whole.receipt(on_cpu=self._memory.device_id == "cpu"))
 
     async def _end_ours(self, whole: _Whole) -> None:
         async with self._own.device("a full cleanup is under way; ask again when it has ended") as turn:
@@ -199,14 +200,9 @@ class FullCleanup:
             await self._own.renew_nursery(whole.steps)
 
     async def _end(self, kill: KillRequest, whole: _Whole, asker: Asker | None) -> None:
-        with self._audit.deed("kill", f"process {kill.pid}, started at {kill.start_time}", asker) as deed:
-            receipt = await whole.part(
-                f"process {kill.pid} ended", self._kill.run(kill, asked_by=str(asker or "?"))
-            )
-            if receipt is not None:
-                deed.ended(receipt)
-            else:
-                deed.result = whole.failures[-1]
+        work = partial(self._kill.run, kill, asked_by=str(asker or "?"))
+        deed = self._audit.deed("kill", self._victims.named(kill), asker, work)
+        await whole.part(f"process {kill.pid} ended", deed)
 
     def _move_logs(self, aside: Aside) -> None:
         self._logbook.turn_over()

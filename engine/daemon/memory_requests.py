@@ -6,6 +6,8 @@ What is then done is in `engine.daemon.actions` and `engine.daemon.kill`, what w
 
 from __future__ import annotations
 
+from functools import partial
+
 from engine.daemon.actions import Actions
 from engine.daemon.audit import Asker, AuditLog
 from engine.daemon.job_plans import JobPlans
@@ -15,6 +17,7 @@ from engine.daemon.model_use import ModelUse
 from engine.daemon.planner import Planner
 from engine.daemon.readiness import FirstReading
 from engine.daemon.supervisor import Supervisor
+from engine.daemon.victims import Victims
 from engine.errors import InvalidRequest, NotFound, NotNow
 from engine.models.catalog import Catalog
 from engine.wire import (
@@ -47,6 +50,7 @@ class MemoryRequests:
         use: ModelUse,
         models: ModelList,
         audit: AuditLog,
+        victims: Victims,
     ) -> None:
         self._catalog = catalog
         self._supervisor = supervisor
@@ -58,6 +62,7 @@ class MemoryRequests:
         self._use = use
         self._models = models
         self._audit = audit
+        self._victims = victims
 
     # ----------------------------------------------------------------- weights on the device
 
@@ -95,17 +100,15 @@ class MemoryRequests:
     # ----------------------------------------------------------------- processes
 
     async def park(self, *, asker: Asker | None) -> Receipt:
-        with self._audit.deed("park", f"worker {self._supervisor.pid}", asker) as deed:
-            return deed.ended(await self._actions.park())
+        return await self._audit.deed("park", f"worker {self._supervisor.pid}", asker, self._actions.park)
 
     async def cleanup(self, request: CleanupRequest, *, asker: Asker | None) -> Receipt:
-        with self._audit.deed("cleanup", f"worker {self._supervisor.pid}", asker) as deed:
-            return deed.ended(await self._actions.cleanup(reload=request.reload))
+        work = partial(self._actions.cleanup, reload=request.reload)
+        return await self._audit.deed("cleanup", f"worker {self._supervisor.pid}", asker, work)
 
     async def kill(self, request: KillRequest, *, asker: Asker | None) -> Receipt:
-        target = f"process {request.pid}, started at {request.start_time}"
-        with self._audit.deed("kill", target, asker) as deed:
-            return deed.ended(await self._kill.run(request, asked_by=str(asker or "?")))
+        work = partial(self._kill.run, request, asked_by=str(asker or "?"))
+        return await self._audit.deed("kill", self._victims.named(request), asker, work)
 
     def spare(self, request: SpareRequest, *, asker: Asker | None) -> None:
         with self._audit.deed("spare", f"process {request.pid}", asker) as deed:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from engine.daemon.audit import Asker, AuditLog
+from engine.daemon.audit import Asker, AuditLog, end_of
 from engine.daemon.host_kind import HostKind, read_host_kind
 from engine.daemon.own_processes import OwnProcesses
 from engine.daemon.receipt_book import ReceiptBook
@@ -247,17 +247,25 @@ class Reset:
         Raises:
             Refused: nothing was done, and why.
         """
-        target = f"GPU {request.device_id}"
         try:
             if self._hang.why is not None:
                 raise NotNow(self._hang.why)
             if self._running is not None and not self._running.done():
                 raise NotNow("a reset is already under way; its receipt will tell")
-            self._running = asyncio.create_task(self._run(request, asker))
-            return await asyncio.shield(self._running)
         except Refused as refusal:
-            self._audit.write("reset", target, f"refused: {refusal}", asker)
+            self._refused(request, refusal, asker)
             raise
+        self._running = asyncio.create_task(self._run(request, asker))
+        self._running.add_done_callback(lambda done: self._ran(request, done, asker))
+        return await asyncio.shield(self._running)
+
+    def _ran(self, request: ResetRequest, task: asyncio.Task[Receipt], asker: Asker | None) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._refused(request, error, asker)
+
+    def _refused(self, request: ResetRequest, why: BaseException, asker: Asker | None) -> None:
+        """On record also when the caller is gone."""
+        self._audit.write("reset", f"GPU {request.index} {request.device_id}", f"refused: {why}", asker)
 
     async def _run(self, request: ResetRequest, asker: Asker | None) -> Receipt:
         facts = await self._find(request.device_id)
@@ -273,11 +281,11 @@ class Reset:
                 f"GPU {facts.index} is not reset: {'; '.join(cond.text for cond in plan.blocked_by)}"
             )
         name = f"GPU {facts.index} {facts.uuid}"
-        self._audit.write("reset", name, "asked", asker)
+        await self._audit.asked("reset", name, asker)
         steps = Steps(lambda step: self._receipts.stepped("reset", name, step))
         steps.ended("looked at", facts.used_bytes)
         receipt = await self._reset(facts, name, steps)
-        self._audit.write("reset", name, _end_of(receipt), asker)
+        self._audit.write("reset", name, end_of(receipt), asker)
         return self._receipts.issue(receipt)
 
     async def _reset(self, facts: Facts, name: str, steps: Steps) -> Receipt:
@@ -336,7 +344,7 @@ class Reset:
         await self._commands.restore(course, steps)
         await self._look_after(course, steps)
         receipt = course.receipt(name, steps)
-        self._audit.write("reset", name, f"ended late, {_end_of(receipt)}", None)
+        self._audit.write("reset", name, f"ended late, {end_of(receipt)}", None)
         self._receipts.issue(receipt)
 
     async def _look_after(self, course: Course, steps: Steps) -> None:
@@ -358,10 +366,6 @@ class Reset:
         if course.failures and course.done:
             reason = f"GPU {course.facts.index} is not sound after its reset: {course.failures[-1]}"
             course.note(self._hold_queue(reason))
-
-
-def _end_of(receipt: Receipt) -> str:
-    return "done" if receipt.ok else f"failed: {receipt.error}"
 
 
 async def _ended(mark: ResetMark) -> None:

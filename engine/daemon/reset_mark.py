@@ -71,11 +71,11 @@ class ResetMarks:
             index=index,
             persistence=persistence,
         )
-        self._disk.put(lambda: self._write(mark), failed=self._failed)
+        self._disk.put(lambda: self._write(mark), told=self._told)
 
     def clear(self) -> None:
         """It has ended, and nothing is owed any more."""
-        self._disk.put(lambda: self._path.unlink(missing_ok=True), failed=self._failed)
+        self._disk.put(lambda: self._path.unlink(missing_ok=True), told=self._told)
 
     async def written(self, timeout_s: float) -> bool:
         """Wait for what was kept or cleared; False where the disk does not answer in time."""
@@ -90,8 +90,9 @@ class ResetMarks:
             os.fsync(file.fileno())
         os.replace(fresh, self._path)
 
-    def _failed(self, error: OSError) -> None:
-        self._log(f"an engine that is started meanwhile would not know of the reset: {error}")
+    def _told(self, error: OSError | None) -> None:
+        if error is not None:
+            self._log(f"an engine that is started meanwhile would not know of the reset: {error}")
 
 
 def _hidden(pid: int) -> bool:

@@ -13,11 +13,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.errors import NotFound, NotNow, Refused
-from engine.telemetry.procfs import PROC, Stat, holds_gpu_file, read_stat, read_uid, read_wait, same_start
+from engine.paths import user_name
+from engine.telemetry.procfs import (
+    PROC,
+    Stat,
+    clean,
+    holds_gpu_file,
+    read_stat,
+    read_uid,
+    read_wait,
+    same_start,
+)
+from engine.units import size_text
 from engine.wire import DeviceProcess, DeviceStatus, KillRequest
 
 STALE_S = 2.0
 """A list of processes that is older proves nothing: the probe reads ten times a second."""
+NAME_CHARS = 64
 LIST = "`turbotui ps` lists what is on the GPUs"
 
 
@@ -89,6 +101,32 @@ class Victims:
         self._refuse_other_user(request, victim)
         self._refuse_unproved(pid)
         return victim
+
+    def named(self, request: KillRequest) -> str:
+        """The process that `request` means as the audit names it: whose, what it runs and what it holds."""
+        pid = request.pid
+        found = [
+            (device, process)
+            for device in self._devices()
+            for process in device.processes
+            if process.pid == pid and _same(process.start_time, request.start_time)
+        ]
+        name = f"process {pid}, started at {request.start_time}"
+        if not found:
+            uid = read_uid(pid, self._proc)
+            owner = "an unknown user" if uid is None else clean(user_name(uid), NAME_CHARS)
+            return f"{name}, of {owner}, on no GPU: {self._command(pid)}"
+        process = found[0][1]
+        held = ", ".join(
+            f"{'unknown bytes' if there.bytes is None else size_text(there.bytes)} of {device.id}"
+            for device, there in found
+        )
+        owner = process.user or "an unknown user"
+        return f"{name}, of {owner}, holds {held}: {process.command or process.name or '?'}"
+
+    def _command(self, pid: int) -> str:
+        stat = read_stat(pid, self._proc)
+        return "no such process" if stat is None else stat.name
 
     def stuck_in(self, pid: int) -> str | None:
         """Where in the kernel a thread of it waits that no signal reaches (state D); None if none does.
@@ -197,6 +235,10 @@ class Victims:
                 f"process {pid} has no GPU's file open here; if NVML lists that number, it means a process "
                 "of another PID namespace: end it from there"
             )
+
+
+def _same(one: float | None, other: float | None) -> bool:
+    return one is not None and other is not None and same_start(one, other)
 
 
 def _numbers(folder: Path) -> list[int]:

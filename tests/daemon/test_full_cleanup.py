@@ -69,4 +69,4 @@ def test_back_to_the_baseline_in_ten_seconds_with_nothing_lost(
     assert len(gone.videos) == 1 and again.output is not None and not Path(again.output).exists()
     lines = spare.paths.audit.read_text().splitlines()
     actions = [line.partition('"action":"')[2].partition('"')[0] for line in lines]
-    assert actions.count("full_cleanup") == 2 and actions.count("prune") == 2 and "kill" in actions
+    assert actions.count("full_cleanup") == 6 and actions.count("prune") == 2 and "kill" in actions

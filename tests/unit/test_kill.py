@@ -84,6 +84,7 @@ class Rig:
         probe: Any = self
         logbook: Any = self
         receipts: Any = SimpleNamespace(issue=self._issue, stepped=self._stepped)
+        self.victims = victims
         self.kill = Kill(
             victims, Proofs(probe), logbook, receipts,
             patience_s=5.0 if real else patience_s, **seams,
@@ -519,3 +520,15 @@ async def test_a_zombie_of_ours_is_refused_and_its_parent_named(start: Any) -> N
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     with pytest.raises(Refused, match=f"until its parent, process {os.getpid()} "):
         await rig.run(child.pid, start_time=began)
+
+
+def test_the_audit_names_whose_process_it_is_what_it_runs_and_what_it_holds(rig: Rig) -> None:
+    rig.devices = [gpu(0, listed()), gpu(1, listed(bytes=None))]
+    told = rig.victims.named(KillRequest(pid=PID, start_time=START))
+    assert told == (
+        "process 500, started at 100.0, of ada, holds 4.00 GiB of GPU-0, unknown bytes of GPU-1: "
+        "python train.py"
+    )
+    other = rig.victims.named(KillRequest(pid=PID, start_time=START + 1))  # the number is another's by now
+    assert "on no GPU" in other and "ada" not in other and other.endswith(": python")
+    assert "no such process" in rig.victims.named(KillRequest(pid=99_999, start_time=1.0))

@@ -199,6 +199,7 @@ async def test_a_reset_ends_ours_first_saves_and_restores_persistence_and_looks_
     assert rig.issued == [receipt] and rig.held == []
     # sh may add its own; nothing of ours is handed on.
     assert not {"TURBOTUI_HOME", "HOME", "LD_PRELOAD", "PYTHONPATH"} & set(rig.program.environments()[-1])
+    await rig.audit.kept()
     lines = rig.audit.path.read_text().splitlines()
     assert ['"asked"' in lines[0], '"done"' in lines[1], '"uid":1000' in lines[0]] == [True] * 3
 
@@ -411,7 +412,19 @@ async def test_another_index_than_was_shown_resets_nothing(rig: Rig) -> None:
     with pytest.raises(InvalidRequest, match="is GPU 3, not 0"):
         await rig.run(index=0)
     assert rig.program.deeds() == [] and rig.own.did == []
+    await rig.audit.kept()
     assert "refused" in rig.audit.path.read_text()
+
+
+async def test_a_refusal_is_on_record_also_when_the_caller_is_gone(rig: Rig) -> None:
+    rig.holders = [Holders(known=(FOREIGN,), hidden=0, minor=3)]
+    asked = asyncio.create_task(rig.run())
+    await asyncio.sleep(0.01)
+    asked.cancel()
+    await rig.reset.close()
+    await asyncio.sleep(0)
+    await rig.audit.kept()
+    assert "process 99 of ada" in rig.audit.path.read_text()
 
 
 @pytest.mark.parametrize("device", ["cpu", "9", "GPU-ff", ""])

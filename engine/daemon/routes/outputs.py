@@ -30,7 +30,7 @@ def add_routes(app: FastAPI, engine: Engine) -> None:
         target = f"outputs from before {request.before:.0f}"
         asker = asker_of(connection)
         if request.delete:
-            engine.audit.write("prune", target, "asked", asker)
+            await engine.audit.asked("prune", target, asker)
         work = partial(
             prune_outputs, files.folders(), before=request.before, delete=request.delete, busy=files.busy()
         )
