@@ -48,6 +48,12 @@ class Course:
         self.done = told.ok
         (self.notes if told.ok else self.failures).append(told.sentence)
 
+    @property
+    def _residue(self) -> str:
+        if self.done:
+            return "what the driver itself takes of the GPU, or more"
+        return "the reset did not succeed, so what was on the GPU may still be there"
+
     def _told(self, ran: Ran) -> None:
         self.notes.append(f"ran: {' '.join(ran.argv)}")
         self.notes += [f"said: {line}" for line in ran.text.splitlines()]
@@ -67,7 +73,7 @@ class Course:
             expected_bytes=before or 0,
             returned_bytes=returned if self.began else 0,
             residue_bytes=after,
-            residue=("what the driver itself takes of the GPU, or more",) if after else (),
+            residue=(self._residue,) if after else (),
             elapsed_s=steps.elapsed_s,
             proof="device-delta",
             proof_reason=reason if self.began else "nothing was reset",

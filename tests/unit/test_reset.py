@@ -225,6 +225,8 @@ async def test_every_end_of_a_reset_is_explained_and_shown_raw(
     rig.program.set(reset_code=code, reset_text=text, used_after=40 * 1024)
     receipt = await rig.run()
     assert not receipt.ok and said in (receipt.error or "")
+    assert "still used" not in (receipt.error or "")  # only a reset that succeeded should have ended it
+    assert receipt.residue == ("the reset did not succeed, so what was on the GPU may still be there",)
     for line in text.splitlines():
         if line.strip():
             assert any(line.strip()[:60] in note for note in receipt.notes), line
