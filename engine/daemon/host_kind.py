@@ -1,4 +1,8 @@
-"""What kind of host this is, as far as it decides what may be done to a GPU."""
+"""What kind of host this is, as far as it decides what may be done to a GPU.
+
+What can be seen is another question: a container may share the host's pid namespace, which
+`engine.telemetry.view` looks at.
+"""
 
 from __future__ import annotations
 

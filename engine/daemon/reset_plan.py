@@ -101,7 +101,10 @@ def _platform(platform: HostKind) -> ResetCondition:
         text = "in WSL the GPU belongs to Windows; restart its driver or the machine there"
         return _condition("platform", "blocks", text)
     if platform == "container":
-        text = "in a container a reset is mostly not allowed, and processes outside of it cannot be seen"
+        text = (
+            "in a container a reset is mostly not allowed, and processes outside of it are seen only where "
+            "it shares the host's pid namespace"
+        )
         return _condition("platform", "unknown", text)
     return _condition("platform", "ok", "neither a container nor WSL")
 

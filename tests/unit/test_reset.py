@@ -462,7 +462,7 @@ def _gpu(**gpu: Any) -> Callable[[Rig], None]:
         (_gpu(persistence_mode="Enabled"), "persistence", "ok", "switched off and restored"),
         (_gpu(persistence_mode="[Unknown Error]"), "persistence", "unknown", "left as it is"),
         (lambda rig: setattr(rig, "platform", "wsl"), "platform", "blocks", "Windows"),
-        (lambda rig: setattr(rig, "platform", "container"), "platform", "unknown", "cannot be seen"),
+        (lambda rig: setattr(rig, "platform", "container"), "platform", "unknown", "only where it shares the host's pid"),
         (lambda rig: None, "rights", "unknown", "engine.reset_program"),
         (lambda rig: rig.program.set(nvlink_code=3), "NVLink", "unknown", "does not tell"),
         (
