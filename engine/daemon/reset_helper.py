@@ -19,7 +19,8 @@ SUDOERS = "/etc/sudoers.d/turbotui-gpu-reset"
 _SCRIPT = """\
 #!/bin/sh
 # turbotui's helper for GPU resets. Owned by root, 0755. Takes one of four words and one GPU, runs a fixed
-# command, and nothing else. sudo's line for it has no wildcard: the arguments are checked here.
+# command (a reset, or persistence mode on or off), and nothing else. sudo's line for it has no wildcard:
+# the arguments are checked here.
 set -eu
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 LC_ALL=C

@@ -112,6 +112,9 @@ def test_the_helper_goes_to_stdout_alone(engine: StandIn, capsys: pytest.Capture
     output = capsys.readouterr()
     assert output.out == HELPER.script
     assert HELPER.sudoers in output.err and "not installed" in output.err
+    assert "persistence mode" in output.err
+    checked, installed = output.err.index("visudo -cf"), output.err.index(HELPER.sudoers_path)
+    assert checked < installed and f"> {HELPER.sudoers_path}" not in output.err
 
 
 def test_a_demonstration_resets_nothing(engine: StandIn) -> None:

@@ -92,7 +92,11 @@ def plan_lines(plan: ResetPlan) -> Iterable[str]:
 def _install_lines(helper: ResetHelper) -> Iterable[str]:
     """What an admin does with the script, which goes to stdout alone and so into a file."""
     yield helper.problem or ("the helper is installed" if helper.installed else "the helper is not installed")
-    yield "read it first: whoever may run it can reset GPUs, and nothing else; then as root:"
+    yield (
+        "read it first: whoever may run it can reset GPUs and switch their persistence mode, and nothing "
+        "else; then as root:"
+    )
     yield f"  turbotui reset --print-helper > FILE && install -o root -g root -m 0755 FILE {helper.path}"
-    yield f"  echo '{helper.sudoers}' > {helper.sudoers_path}"
-    yield f"  chmod 0440 {helper.sudoers_path} && visudo -c"
+    # A broken file in sudoers.d can lock everybody out of sudo: it is checked before it lies there.
+    yield f"  echo '{helper.sudoers}' > LINE && visudo -cf LINE &&"
+    yield f"    install -o root -g root -m 0440 LINE {helper.sudoers_path}"
