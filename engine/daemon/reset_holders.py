@@ -7,7 +7,9 @@ are counted and said to be unknown, never taken for none. Blocks; asked from a t
 from __future__ import annotations
 
 import os
+import pwd
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +20,8 @@ from engine.wire import DeviceProcess, ResetHolder
 COMMAND_CHARS = 200
 PERSISTENCED = "nvidia-persiste"
 """nvidia-persistenced, as the kernel cuts its name: it lets go when persistence mode is switched off."""
+PERSISTENCED_USERS = ("nvidia-persistenced", "nvpd")
+"""Whom distributions let it run as, where that is not root. Anybody may give his process its name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,6 +48,7 @@ def find_holders(
     roles = {pid: role for role, pid in ours.items()}
     parents = {pid for role, pid in ours.items() if role in ("daemon", "nursery")}
     by_list = {process.pid: process for process in listed}
+    daemons = _persistence_uids()
     found: dict[int, ResetHolder] = {}
     hidden = 0
     for pid in _pids(proc):
@@ -53,10 +58,10 @@ def find_holders(
         stat = read_stat(pid, proc)
         if not holds and not _is_listed(by_list.get(pid), stat):
             continue
-        if stat is None or stat.ended or stat.name == PERSISTENCED:
+        uid = read_uid(pid, proc)
+        if stat is None or stat.ended or (stat.name == PERSISTENCED and uid in daemons):
             continue
         role = roles.get(pid) or ("one that is ending" if stat.parent in parents else None)
-        uid = read_uid(pid, proc)
         found[pid] = ResetHolder(
             pid=pid,
             user=None if uid is None else clean(user_name(uid), COMMAND_CHARS),
@@ -68,6 +73,14 @@ def find_holders(
         if pid not in found and process.start_time is None:
             found[pid] = ResetHolder(pid=pid, user=process.user, command=process.command or process.name)
     return Holders(known=tuple(found[pid] for pid in sorted(found)), hidden=hidden, minor=minor)
+
+
+def _persistence_uids() -> frozenset[int]:
+    uids = {0}
+    for name in PERSISTENCED_USERS:
+        with suppress(KeyError):
+            uids.add(pwd.getpwnam(name).pw_uid)
+    return frozenset(uids)
 
 
 def _is_listed(process: DeviceProcess | None, stat: Stat | None) -> bool:

@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from engine.config import load_config
-from engine.daemon import reset_commands, reset_program
+from engine.daemon import reset_commands, reset_holders, reset_program
 from engine.daemon.audit import Asker, AuditLog
 from engine.daemon.host_kind import read_host_kind
 from engine.daemon.reset import Reset
@@ -462,7 +462,12 @@ def _gpu(**gpu: Any) -> Callable[[Rig], None]:
         (_gpu(persistence_mode="Enabled"), "persistence", "ok", "switched off and restored"),
         (_gpu(persistence_mode="[Unknown Error]"), "persistence", "unknown", "left as it is"),
         (lambda rig: setattr(rig, "platform", "wsl"), "platform", "blocks", "Windows"),
-        (lambda rig: setattr(rig, "platform", "container"), "platform", "unknown", "only where it shares the host's pid"),
+        (
+            lambda rig: setattr(rig, "platform", "container"),
+            "platform",
+            "unknown",
+            "only where it shares the host's pid",
+        ),
         (lambda rig: None, "rights", "unknown", "engine.reset_program"),
         (lambda rig: rig.program.set(nvlink_code=3), "NVLink", "unknown", "does not tell"),
         (
@@ -552,6 +557,21 @@ def test_holders_are_found_by_their_open_file_and_by_the_drivers_list(tmp_path: 
     assert [holder.pid for holder in found.foreign] == [50, 52, 777]
     anywhere = find_holders(None, (), {}, proc=tree.proc)
     assert {holder.pid for holder in anywhere.known} == {43, 50, 51}
+
+
+def test_only_the_real_persistence_daemon_is_no_holder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def known(name: str) -> Any:
+        if name != "nvpd":
+            raise KeyError(name)
+        return SimpleNamespace(pw_uid=117)
+
+    monkeypatch.setattr(reset_holders.pwd, "getpwnam", known)
+    tree = ProcTree(tmp_path)
+    for pid, uid in ((60, 0), (61, 117), (62, 1000)):
+        tree.add(pid, name="nvidia-persiste", uid=uid)
+    assert [holder.pid for holder in find_holders(None, (), {}, proc=tree.proc).known] == [62]
 
 
 def test_the_kind_of_host_is_read(tmp_path: Path) -> None:
