@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from engine.errors import InvalidRequest, StorageUnusable
+
+NAME = re.compile(r"turbotui-[a-z]+-\d{8}-\d{6}")
 
 
 class Aside:
@@ -31,6 +34,8 @@ class Aside:
                 raise InvalidRequest(f"{folder} lies within {within}, from which {kind} are moved")
         stamp = time.strftime("%Y%m%d-%H%M%S")
         self.folder = folder / f"turbotui-{kind}-{stamp}"
+        self.places: dict[str, str] = {}
+        """Where each file was that was moved, and where it is."""
         self.moved = 0
         self.bytes = 0
         self.problems: list[str] = []
@@ -57,6 +62,7 @@ class Aside:
         except OSError as error:
             self.problems.append(f"{path} stays: {error.strerror}")
             return
+        self.places[str(path)] = str(target)
         self._count(size)
 
     def take(self, path: Path) -> None:
@@ -80,6 +86,11 @@ class Aside:
             number += 1
             target = self.folder / f"{number}-{name}"
         return target
+
+
+def is_aside(folder: Path) -> bool:
+    """Whether it is such a folder, by its name: what lies there was moved out of the way on purpose."""
+    return NAME.fullmatch(folder.name) is not None
 
 
 def _copy(path: Path, target: Path) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from engine.daemon.aside import Aside
+from engine.daemon.aside import Aside, is_aside
 from engine.daemon.audit import Asker, AuditLog
 from engine.daemon.kill import Kill
 from engine.daemon.logbook import LogBook
@@ -25,7 +25,7 @@ from engine.daemon.reset import Reset
 from engine.daemon.steps import Steps
 from engine.daemon.threads import in_thread
 from engine.daemon.victims import Victims
-from engine.errors import EngineError, NotNow, Refused
+from engine.errors import EngineError, NotNow, Refused, StorageUnusable
 from engine.jobs.store import JobStore
 from engine.paths import user_name
 from engine.units import size_text
@@ -37,6 +37,7 @@ from engine.wire import (
     FullCleanupPlan,
     FullCleanupRequest,
     KillRequest,
+    Proof,
     Receipt,
 )
 
@@ -44,7 +45,15 @@ WHY = "a full cleanup was asked for"
 HELD = "a full cleanup was asked for, so that nothing is loaded again at once; resume the queue to go on"
 FRESH_S = 1.0
 """How long a reading from after the last deed is waited for: the probe reads ten times a second."""
-TARGET = "everything of ours"
+OURS = "everything of ours"
+WEAKEST_FIRST: tuple[Proof, ...] = (
+    "process-exit",
+    "device-delta",
+    "allocator",
+    "page-cache",
+    "process-rss",
+    "nvml-process",
+)
 
 
 class FullCleanup:
@@ -107,9 +116,9 @@ class FullCleanup:
         )
 
     def folders(self) -> list[Path]:
-        """Where videos of ours lie: the engine's folder, and those that jobs named."""
+        """Where videos of ours lie: the engine's folder, and those that jobs named; none moved aside."""
         named = {Path(job.output).parent for job in self._store.list_jobs(None) if job.output}
-        return sorted({self._output_dir, *named})
+        return sorted({self._output_dir, *(folder for folder in named if not is_aside(folder))})
 
     def busy(self) -> frozenset[str]:
         """Videos that are being written."""
@@ -155,7 +164,7 @@ class FullCleanup:
         """
         others = "".join(f", {self._victims.named(kill)}" for kill in request.also)
         work = partial(self._alone, request, asker)
-        return await self._audit.deed("full_cleanup", f"everything of ours{others}", asker, work)
+        return await self._audit.deed("full_cleanup", f"{OURS}{others}", asker, work)
 
     async def _alone(self, request: FullCleanupRequest, asker: Asker | None) -> Receipt:
         if self._running is not None and not self._running.done():
@@ -174,7 +183,8 @@ class FullCleanup:
             )
             for place, kind in ((request.move_outputs, "outputs"), (request.move_logs, "logs"))
         ]
-        whole = _Whole(Steps(lambda step: self._receipts.stepped("full_cleanup", TARGET, step)))
+        target = " and ".join((OURS, *(f"process {kill.pid}" for kill in request.also)))
+        whole = _Whole(target, Steps(lambda step: self._receipts.stepped("full_cleanup", target, step)))
         if self._store.count_waiting() or self._own.job_id is not None:
             whole.noted(self._hold_queue(HELD))
         await asyncio.gather(self._end_ours(whole), *(self._end(kill, whole, asker) for kill in request.also))
@@ -185,12 +195,13 @@ class FullCleanup:
             move = partial(move_outputs, self.folders(), outputs, busy=self.busy())
             await in_thread(move, name="aside")
             whole.moved("videos", outputs)
+            self._tell_jobs(whole, outputs)
         if moved_logs is not None:
             await in_thread(partial(self._move_logs, moved_logs), name="aside")
             whole.moved("logs", moved_logs)
         whole.notes += await self._still_held()
         whole.steps.ended("looked who holds what")
-        return self._receipts.issue(whole.receipt(on_cpu=self._memory.device_id == "cpu"))
+        return self._receipts.issue(whole.receipt())
 
     async def _end_ours(self, whole: _Whole) -> None:
         async with self._own.device("a full cleanup is under way; ask again when it has ended") as turn:
@@ -203,6 +214,13 @@ class FullCleanup:
         work = partial(self._kill.run, kill, asked_by=str(asker or "?"))
         deed = self._audit.deed("kill", self._victims.named(kill), asker, work)
         await whole.part(f"process {kill.pid} ended", deed)
+
+    def _tell_jobs(self, whole: _Whole, aside: Aside) -> None:
+        """Let jobs name their videos where they lie now."""
+        try:
+            self._store.relocate(aside.places)
+        except StorageUnusable as error:
+            whole.notes.append(f"jobs still name their videos' old places: {error}")
 
     def _move_logs(self, aside: Aside) -> None:
         self._logbook.turn_over()
@@ -222,7 +240,7 @@ class FullCleanup:
                 break
             await asyncio.sleep(0.02)
         if not gpus:
-            return ["no GPU is read here; the host has back what the worker held"]
+            return ["no GPU is read here, so who holds one is not known"]
         return [line for gpu in gpus for line in _held_on(gpu)]
 
 
@@ -246,7 +264,8 @@ def _held_on(gpu: DeviceStatus) -> list[str]:
 class _Whole:
     """What the parts of one full cleanup came to."""
 
-    def __init__(self, steps: Steps) -> None:
+    def __init__(self, target: str, steps: Steps) -> None:
+        self.target = target
         self.steps = steps
         self.receipts: list[Receipt] = []
         self.failures: list[str] = []
@@ -283,13 +302,29 @@ class _Whole:
         self.failures += aside.problems
         self.steps.ended(f"{what} moved aside", aside.bytes)
 
-    def receipt(self, *, on_cpu: bool) -> Receipt:
+    def _proof(self) -> tuple[Proof, str | None]:
+        """The weakest of all parts, and which part is proved by what where they differ."""
+        if not self.receipts:
+            return "device-delta", "nothing was ended"
+        proof = min((receipt.proof for receipt in self.receipts), key=WEAKEST_FIRST.index)
+        if len(self.receipts) == 1:
+            return proof, self.receipts[0].proof_reason
+        if all(receipt.proof_reason is None for receipt in self.receipts):
+            return proof, None
+        told = (
+            f"{receipt.target} by {receipt.proof}"
+            + (f" ({receipt.proof_reason})" if receipt.proof_reason else "")
+            for receipt in self.receipts
+        )
+        return proof, "; ".join(told)
+
+    def receipt(self) -> Receipt:
+        proof, proof_reason = self._proof()
         returned = [receipt.returned_bytes for receipt in self.receipts]
         residue = [receipt.residue_bytes or 0 for receipt in self.receipts]
-        weaker = next((receipt for receipt in self.receipts if receipt.proof_reason), None)
         return Receipt(
             action="full_cleanup",
-            target=TARGET,
+            target=self.target,
             ok=not self.failures,
             error="; ".join(self.failures) or None,
             expected_bytes=sum(receipt.expected_bytes for receipt in self.receipts),
@@ -297,8 +332,8 @@ class _Whole:
             residue_bytes=sum(residue),
             residue=tuple(name for receipt in self.receipts for name in receipt.residue),
             elapsed_s=self.steps.elapsed_s,
-            proof=weaker.proof if weaker else "process-rss" if on_cpu else "nvml-process",
-            proof_reason=weaker.proof_reason if weaker else None,
+            proof=proof,
+            proof_reason=proof_reason,
             steps=tuple(self.steps.taken),
             notes=tuple(self.notes),
         )

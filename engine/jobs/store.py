@@ -8,7 +8,7 @@ often and means nothing after a crash.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from engine.errors import InvalidRequest, NotNow
@@ -397,6 +397,14 @@ class JobStore:
             cancelled=tuple(found["cancelled"]),
             still_running=tuple(found["running"]),
         )
+
+    def relocate(self, places: Mapping[str, str]) -> None:
+        """Let ended jobs name files where they lie now: `places` gives the new path of each old one."""
+        with self._tables.write():
+            for row in self._tables.all(f"SELECT id, output, manifest FROM jobs WHERE {IS_ENDED}"):
+                fresh = {name: places.get(row[name], row[name]) for name in ("output", "manifest")}
+                if any(fresh[name] != row[name] for name in fresh):
+                    self._tables.update(row["id"], **fresh)
 
     # ----------------------------------------------------------------- the queue as a whole
 

@@ -68,14 +68,14 @@ def remove_leftovers(video: Path) -> None:
 
 
 def find_leftovers(folder: Path) -> list[Path]:
-    """What killed workers of this host left of any video of a job's, or of its manifest, in `folder`."""
+    """What killed workers of ours on this host left of any video of a job's, or of its manifest, there."""
     parts = re.compile(rf"\.\d{{6}}.*\.(?:mp4|json)\.{_host()}\.(\d+)\.[0-9a-f]+{re.escape(PART)}")
     with suppress(OSError), os.scandir(folder) as entries:
         return [
             folder / entry.name
             for entry in entries
             if (found := parts.fullmatch(entry.name)) and entry.is_file(follow_symlinks=False)
-            if _is_dead(int(found[1]))
+            if _is_dead(int(found[1])) and entry.stat(follow_symlinks=False).st_uid == os.getuid()
         ]
     return []
 

@@ -50,6 +50,9 @@ def test_back_to_the_baseline_in_ten_seconds_with_nothing_lost(
     # A process that may not be ended keeps nothing else from going on, and is told.
     assert not receipt.ok and "never ended" in (receipt.error or "")
     assert any("no GPU is read here" in note for note in receipt.notes)
+    assert receipt.target == "everything of ours and process 1"
+    shown = client.job(done.id).output
+    assert shown is not None and Path(shown).exists() and str(tmp_path / "aside") in shown
     assert client.job(running.id).status == "interrupted"
     assert client.job(waiting.id).status == "queued"
     assert spare.status().engine.queue.held_reason is not None

@@ -131,6 +131,16 @@ def test_each_process_of_ones_own_is_asked_for_and_others_are_not_offered(
     assert (second["move_logs"], second["move_outputs"]) == ("/l", "/o")
 
 
+def test_folders_are_those_that_the_caller_means(
+    cleaning: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert main(["cleanup", "--all", "--yes", "--move-logs", "~/l", "--move-outputs", "o"]) == 0
+    [request] = asked(cleaning)
+    assert (request["move_logs"], request["move_outputs"]) == ("/home/ada/l", str(tmp_path / "o"))
+
+
 @pytest.mark.parametrize(
     ("options", "code"),
     [

@@ -15,7 +15,7 @@ import pytest
 
 from engine.daemon.audit import Asker, AuditLog
 from engine.daemon.full_cleanup import FullCleanup
-from engine.errors import NotNow, Refused
+from engine.errors import NotNow, Refused, StorageUnusable
 from engine.paths import user_name
 from engine.wire import (
     Balance,
@@ -67,6 +67,7 @@ class Rig:
         self.worker: Any = None
         self.job_id: int | None = None
         self.kill_ok = True
+        self.parked: Receipt | None = receipt("park")
         self.worker_ends = asyncio.Event()
         self.worker_ends.set()
         self.unwritten: str | None = None
@@ -74,7 +75,9 @@ class Rig:
         logs.mkdir()
         (logs / "engine.jsonl").write_text("")
         seams: Any = self
-        store: Any = SimpleNamespace(list_jobs=lambda ended: (), count_waiting=lambda: self.waiting)
+        store: Any = SimpleNamespace(
+            list_jobs=lambda ended: (), count_waiting=lambda: self.waiting, relocate=self.relocate
+        )
         logbook: Any = SimpleNamespace(path=logs / "engine.jsonl")
         memory: Any = SimpleNamespace(
             statuses=lambda: self.devices, device_id="GPU-0", rss_bytes=lambda pid: 5
@@ -85,6 +88,9 @@ class Rig:
             SimpleNamespace(run=self.reset), store, seams, logbook, self.audit,  # type: ignore[arg-type]
             output_dir=tmp_path / "videos", hold_queue=self.hold,
         )  # fmt: skip
+
+    def relocate(self, places: dict[str, str]) -> None:
+        raise StorageUnusable("the disk is full")
 
     def hold(self, reason: str) -> str | None:
         self.did.append(reason)
@@ -129,7 +135,7 @@ class Rig:
     async def end_worker(self, why: str, proofs: Any) -> Receipt | None:
         await self.worker_ends.wait()
         self.did.append("worker ended")
-        return receipt("park")
+        return self.parked
 
     async def renew_nursery(self, steps: Any) -> None:
         self.did.append("nursery renewed")
@@ -169,6 +175,31 @@ async def test_only_what_was_picked_is_ended_and_who_still_holds_is_told(rig: Ri
         ("full_cleanup", "asked", 5), ("kill", "asked", 5), ("kill", "done", 5), ("full_cleanup", "done", 5)
     ]  # fmt: skip
     assert all("process 100 of ada" in entry["target"] for entry in entries)
+
+
+async def test_the_whole_is_proved_by_what_its_parts_were_and_names_all_that_it_meant(rig: Rig) -> None:
+    rig.parked = None
+    rig.devices = []
+    done = await rig.run(also=(KillRequest(pid=100, start_time=1.0),))
+    assert (done.target, done.proof, done.proof_reason) == (
+        "everything of ours and process 100", "nvml-process", None
+    )  # fmt: skip
+    assert "no GPU is read here, so who holds one is not known" in done.notes
+    rig.parked = replace(receipt("park"), proof="process-rss", proof_reason="no GPU", target="worker")
+    done = await rig.run(also=(KillRequest(pid=100, start_time=1.0),))
+    assert done.proof == "process-rss"
+    assert set((done.proof_reason or "").split("; ")) == {
+        "worker by process-rss (no GPU)", "x by nvml-process"
+    }  # fmt: skip
+    rig.parked = None
+    done = await rig.run()
+    assert (done.proof, done.proof_reason) == ("device-delta", "nothing was ended")
+    assert done.target == "everything of ours"
+
+
+async def test_a_store_that_cannot_tell_where_videos_are_now_fails_nothing(rig: Rig, tmp_path: Path) -> None:
+    done = await rig.run(move_outputs=str(tmp_path / "aside"))
+    assert done.ok and any("old places: the disk is full" in note for note in done.notes)
 
 
 async def test_with_jobs_the_queue_is_held_before_the_worker_ends(rig: Rig) -> None:

@@ -512,3 +512,13 @@ def test_a_store_that_turned_read_only_is_refused_by_its_path(store, path):
 def test_a_folder_that_cannot_hold_the_store_is_refused_by_its_path(tmp_path):
     with pytest.raises(StorageUnusable, match="TURBOTUI_HOME"):
         JobStore(tmp_path / "missing" / "jobs.sqlite")
+
+
+def test_a_job_names_its_video_where_it_was_moved(store):
+    first, second = submit(store, 0, 0)
+    for job_id in (first, second):
+        run(store, job_id)
+        store.finish(job_id, "done", output=f"/videos/{job_id}.mp4", manifest=f"/videos/{job_id}.json")
+    store.relocate({f"/videos/{first}.mp4": "/aside/a.mp4", f"/videos/{first}.json": "/aside/a.json"})
+    assert (store.get(first).output, store.get(first).manifest) == ("/aside/a.mp4", "/aside/a.json")
+    assert store.get(second).output == f"/videos/{second}.mp4"

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from engine.daemon.aside import Aside
+from engine.daemon.aside import Aside, is_aside
 from engine.daemon.outputs import list_outputs, move_outputs, prune_outputs
 from engine.errors import InvalidRequest
 from engine.wire import JobSpec, Manifest
@@ -103,6 +103,14 @@ def test_leftovers_of_dead_writers_go_and_those_of_living_ones_stay(folder: Path
     assert names(folder) == {living.name, elsewhere.name, foreign.name}
 
 
+def test_what_another_users_worker_left_is_his(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = folder / f".000007-cat.mp4.{publishing._host()}.{2**22 + 5}.ab12cd34.part"
+    left.write_bytes(b"x")
+    monkeypatch.setattr(os, "getuid", lambda: left.stat().st_uid + 1)
+    found = list_outputs([folder])
+    assert (found.parts, found.others) == ((), 1)
+
+
 def test_moving_aside_writes_over_nothing_and_takes_only_ours(folder: Path, tmp_path: Path) -> None:
     video, manifest = make(folder, 1)
     (folder / "holiday.mp4").write_bytes(b"mine")
@@ -112,6 +120,8 @@ def test_moving_aside_writes_over_nothing_and_takes_only_ours(folder: Path, tmp_
     assert names(folder) == {"holiday.mp4"} and aside.moved == 2 and aside.problems == []
     assert (aside.folder / video.name).read_bytes() == b"there before"
     assert (aside.folder / f"2-{video.name}").read_bytes() == b"video"
+    assert aside.places[str(video)] == str(aside.folder / f"2-{video.name}")
+    assert is_aside(aside.folder) and not is_aside(folder)
     assert (aside.folder / manifest.name).exists() and aside.folder.stat().st_mode & 0o077 == 0
 
 

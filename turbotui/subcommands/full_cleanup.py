@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import click
 
@@ -56,6 +57,9 @@ def clean_up_all(session: Session, wishes: Wishes) -> None:
         )
     if session.demo and wishes.reset:
         raise InvalidRequest("a demonstration resets no GPU; leave --reset out")
+    wishes = replace(
+        wishes, move_outputs=_absolute(wishes.move_outputs), move_logs=_absolute(wishes.move_logs)
+    )
     client = session.client()
     plan = client.full_cleanup_plan()
     for line in plan_lines(plan, wishes):
@@ -95,6 +99,11 @@ def plan_lines(plan: FullCleanupPlan, wishes: Wishes) -> Iterable[str]:
         yield f"moves {videos}, {bytes_text(plan.videos_bytes)}, below {wishes.move_outputs}"
     if wishes.move_logs is not None:
         yield f"moves {counted(plan.logs, 'log')}, {bytes_text(plan.logs_bytes)}, below {wishes.move_logs}"
+
+
+def _absolute(folder: str | None) -> str | None:
+    """A folder as the caller means it: the engine runs in another one."""
+    return None if folder is None else os.path.abspath(os.path.expanduser(folder))
 
 
 def _candidate_text(candidate: CleanupCandidate) -> str:
