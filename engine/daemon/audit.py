@@ -135,7 +135,7 @@ class AuditLog:
     def _failed(self, reason: str | None, line: bytes) -> None:
         self._lost += 1
         if self._lost == 1:
-            self._on_problem(f"{self.path} cannot be written: {reason}; not kept: {line.decode()}")
+            self._on_problem(f"{self.path} cannot be written: {reason}; not kept: {line.decode().rstrip()}")
 
 
 def end_of(receipt: Receipt) -> str:

@@ -80,6 +80,8 @@ class ResetCommands:
             if ran.code == 0:
                 return ran, None
             reason = end_text(ran)
+            if ran.code is None:  # the driver hangs, and everybody waits for this
+                break
         by_hand = " ".join(self._program.command("persistence-on", uuid))
         return ran, f"persistence mode is not restored, {reason}; do it by `{by_hand}`"
 

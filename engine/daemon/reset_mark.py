@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,9 @@ import msgspec
 from engine.daemon.disk_line import DiskLine
 from engine.jobs.liveness import read_boot_id
 from engine.telemetry.procfs import PROC, read_stat, same_start
+
+RETRY_S = 1.0
+"""Between two tries to keep it on a disk that is full."""
 
 
 class ResetMark(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,8 +47,10 @@ class ResetMarks:
     """The file `path` that has it, or none. Event loop's thread only; what is kept is written in a thread."""
 
     def __init__(self, path: Path, *, log: Callable[[str], None]) -> None:
-        """`log` hears why it could not be kept; the reset goes on all the same."""
+        """`log` hears once why it could not be kept; the reset goes on, and so do the tries."""
         self._path = path
+        self._wanted: ResetMark | None = None
+        self._refused = False
         self._log = log
         self._disk = DiskLine("reset-mark")
 
@@ -63,7 +69,7 @@ class ResetMarks:
         stat = read_stat(pid)
         if stat is None or stat.ended:
             return
-        mark = ResetMark(
+        self._wanted = ResetMark(
             pid=pid,
             start_time=stat.start_time,
             boot_id=read_boot_id(),
@@ -71,15 +77,20 @@ class ResetMarks:
             index=index,
             persistence=persistence,
         )
-        self._disk.put(lambda: self._write(mark), told=self._told)
+        self._keep()
 
     def clear(self) -> None:
         """It has ended, and nothing is owed any more."""
+        self._wanted = None
         self._disk.put(lambda: self._path.unlink(missing_ok=True), told=self._told)
 
     async def written(self, timeout_s: float) -> bool:
         """Wait for what was kept or cleared; False where the disk does not answer in time."""
         return await self._disk.done(timeout_s)
+
+    def _keep(self) -> None:
+        if (mark := self._wanted) is not None:
+            self._disk.put(lambda: self._write(mark), told=self._told)
 
     def _write(self, mark: ResetMark) -> None:
         fresh = self._path.with_name(self._path.name + ".new")
@@ -92,7 +103,10 @@ class ResetMarks:
 
     def _told(self, error: OSError | None) -> None:
         if error is not None:
-            self._log(f"an engine that is started meanwhile would not know of the reset: {error}")
+            if not self._refused:
+                self._log(f"an engine that is started meanwhile would not know of the reset: {error}")
+            asyncio.get_running_loop().call_later(RETRY_S, self._keep)
+        self._refused = error is not None
 
 
 def _hidden(pid: int) -> bool:

@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from engine.config import load_config
-from engine.daemon import reset_commands, reset_holders, reset_program
+from engine.daemon import reset_commands, reset_holders, reset_mark, reset_program
 from engine.daemon.audit import Asker, AuditLog
 from engine.daemon.host_kind import read_host_kind
 from engine.daemon.reset import Reset
@@ -327,6 +327,30 @@ async def test_a_reset_that_hangs_is_said_to_and_is_neither_waited_for_nor_cut_o
     assert "ended by signal 15" in (late.error or "") and "persistence mode restored" in str(late.steps)
     assert rig.program.deeds()[-1] == ["-pm", "1", "-i", UUID]
     await until(lambda: rig.reset._hang.why is None)
+    await until(lambda: not rig.marks.exists())
+
+
+async def test_a_note_that_a_full_disk_refuses_is_kept_as_soon_as_it_takes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reset_mark, "RETRY_S", 0.01)
+    rename, full = os.replace, [True, True]
+
+    def refuse(*paths: Any) -> None:
+        if full:
+            full.pop()
+            raise OSError(28, "No space left on device")
+        rename(*paths)
+
+    monkeypatch.setattr(reset_mark.os, "replace", refuse)
+    rig = Rig(tmp_path)
+    _receipt, pid = await hang(rig)
+    try:
+        await until(rig.marks.exists)
+        assert sum("No space left" in line for line in rig.log) == 1
+    finally:
+        os.kill(pid, signal.SIGTERM)
+    await until(lambda: len(rig.issued) == 2)
     await until(lambda: not rig.marks.exists())
 
 
