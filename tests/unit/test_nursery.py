@@ -65,3 +65,13 @@ async def test_one_that_is_asked_without_patience_is_waited_for(
     process.may_start.set()
     assert await forking is process  # type: ignore[comparison-overlap]
     assert not process.killed.is_set()
+
+
+async def test_who_waits_for_one_that_rests_starts_nothing_in_its_place(tmp_path: Path) -> None:
+    nursery = Nursery(tmp_path / "memo", on_change=lambda: None, on_log=lambda event, text: None)
+    waiting = asyncio.create_task(nursery.wait_settled(10))
+    await asyncio.sleep(0)
+    nursery.rest()
+    for asked in (waiting, nursery.wait_settled(10)):
+        with pytest.raises(WorkerDied, match="has the GPU to itself"):
+            await asyncio.wait_for(asked, 1)
