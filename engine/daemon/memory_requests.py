@@ -111,9 +111,8 @@ class MemoryRequests:
         return await self._audit.deed("kill", self._victims.named(request), asker, work)
 
     def spare(self, request: SpareRequest, *, asker: Asker | None) -> None:
-        with self._audit.deed("spare", f"process {request.pid}", asker) as deed:
-            self._kill.spare(request.pid)
-            deed.result = "no SIGKILL is sent"
+        self._kill.spare(request.pid)
+        self._audit.write("spare", f"process {request.pid}", "no SIGKILL is sent", asker)
 
     # ----------------------------------------------------------------- host memory
 
