@@ -81,6 +81,7 @@ class Overview:
         self._publish = publish
         self._models = models
         self._news = BackgroundNews()
+        self._told_lines: tuple[str, ...] = ()
         self._usage: EmbeddingUsage | None = None
         self._usage_due = True
         self._counting: asyncio.Task[None] | None = None
@@ -109,7 +110,9 @@ class Overview:
         now = self.background()
         if self._news.is_news(now):
             for line in now.lines:
-                self._logbook.write("background", line, memory=True)
+                if line not in self._told_lines:  # what is as it was told last is no news
+                    self._logbook.write("background", line, memory=True)
+            self._told_lines = now.lines
             self._publish(BackgroundChanged(background=now))
         self._look_at_pressure()
 
