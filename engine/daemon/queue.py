@@ -163,8 +163,12 @@ class QueueRunner:
             self._supervisor.cancel_job(job_id)
 
     def status(self) -> QueueStatus:
-        reason = self._supervisor.closed or self._store.held_reason or self._unwritten.problem
-        return QueueStatus(waiting=self._store.count_waiting(), held_reason=reason)
+        passing = self._supervisor.closed or self._unwritten.problem
+        return QueueStatus(
+            waiting=self._store.count_waiting(),
+            held_reason=self._supervisor.closed or self._store.held_reason or self._unwritten.problem,
+            resumable=passing is None,
+        )
 
     # ----------------------------------------------------------------- the loop
 

@@ -65,7 +65,9 @@ class QueueStatus(Wire):
 
     waiting: int
     held_reason: str | None = None
-    """Why nothing is started although jobs wait, or None. `POST /queue/resume` clears it."""
+    """Why nothing is started although jobs wait, or None."""
+    resumable: bool = True
+    """Whether `POST /queue/resume` clears it; else it ends by itself with its cause."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

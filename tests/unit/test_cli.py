@@ -519,6 +519,16 @@ def test_a_sigma_that_is_no_number_is_refused_and_not_taken_for_none(engine: Sta
     assert all(path != "/jobs" for _, path, *_ in engine.asked)
 
 
+@pytest.mark.parametrize("resumable", [True, False])
+def test_the_way_on_is_told_only_where_there_is_one(
+    engine: StandIn, capsys: pytest.CaptureFixture[str], resumable: bool
+) -> None:
+    queue = replace(STATUS.engine.queue, resumable=resumable)
+    engine.answers["/status"] = (200, replace(STATUS, engine=replace(STATUS.engine, queue=queue)))
+    assert main(["status"]) == 0
+    assert ("`turbotui queue resume` goes on" in capsys.readouterr().out) is resumable
+
+
 def test_every_option_of_generate_reaches_the_engine(engine: StandIn, capsys: Any) -> None:
     options = (
         "generate --model m --resolution 480p --aspect-ratio 9:16 --frames 17 --steps 2 --seed 7 "

@@ -275,7 +275,8 @@ async def test_a_device_that_is_closed_is_waited_for_once_with_its_reason_on_job
             await asyncio.sleep(0.01)
         job = world.runner.view(world.store.get(job_id))
         assert (job.status, job.attempt, job.waits_for) == ("queued", 0, "the reset of GPU 3 hangs")
-        assert world.runner.status().held_reason == "the reset of GPU 3 hangs"
+        status = world.runner.status()
+        assert (status.held_reason, status.resumable) == ("the reset of GPU 3 hangs", False)
         assert world.log == ["waits: the reset of GPU 3 hangs"]
         world.supervisor.closed = None
         world.runner.look()

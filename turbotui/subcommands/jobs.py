@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 import click
 
-from engine.wire import TERMINAL_STATES, Job, JobMove
+from engine.wire import TERMINAL_STATES, Job, JobMove, QueueStatus
 from turbotui.client.http import HttpClient
 from turbotui.format import bytes_text, clock, percent, seconds
 from turbotui.subcommands.output import table
@@ -97,17 +97,20 @@ def held_line(client: HttpClient, jobs: Iterable[Job]) -> list[str]:
     """That the queue is held, where one of these jobs waits for it; else nothing."""
     if not any(is_waiting(job) for job in jobs):
         return []
-    reason = client.status().engine.queue.held_reason
-    return [] if reason is None else [held_text(reason)]
+    held = held_text(client.status().engine.queue)
+    return [] if held is None else [held]
 
 
 def is_waiting(job: Job) -> bool:
     return job.status in ("queued", "waiting_memory")
 
 
-def held_text(reason: str) -> str:
-    """Why nothing starts, and what ends it."""
-    return f"the queue is held: {reason}; `turbotui queue resume` goes on"
+def held_text(queue: QueueStatus) -> str | None:
+    """Why the queue starts nothing, and the way on where there is one; None where it goes on."""
+    if queue.held_reason is None:
+        return None
+    way_on = "; `turbotui queue resume` goes on" if queue.resumable else ""
+    return f"the queue is held: {queue.held_reason}{way_on}"
 
 
 def job_line(job: Job) -> str:

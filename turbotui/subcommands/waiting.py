@@ -129,7 +129,7 @@ class _Watch:
         self._bar = bar
         self._stream: Stream | None = None
         self._ended = threading.Event()
-        self._reason: str | None = None
+        self._held_text: str | None = None
         """Why the queue is held, as it was last told."""
 
     def run(self, client: HttpClient) -> None:
@@ -152,11 +152,11 @@ class _Watch:
 
     def _held(self, engine: EngineStatus) -> None:
         """Say once for each reason that the queue is held while the job waits for it."""
-        reason = engine.queue.held_reason
-        if reason != self._reason and reason is not None and is_waiting(self.job):
+        held = held_text(engine.queue)
+        if held is not None and held != self._held_text and is_waiting(self.job):
             self._bar.clear()
-            note(held_text(reason))
-        self._reason = reason
+            note(held)
+        self._held_text = held
 
     def _take(self, job: Job) -> None:
         self.job = job

@@ -159,7 +159,8 @@ def status_lines(status: Status) -> Iterable[str]:
     if engine.problem:
         rows.append(["problem", engine.problem])
     if engine.queue.held_reason:
-        rows.append(["", f"held: {engine.queue.held_reason}; `turbotui queue resume` goes on"])
+        way_on = "; `turbotui queue resume` goes on" if engine.queue.resumable else ""
+        rows.append(["", f"held: {engine.queue.held_reason}{way_on}"])
     for worker in status.workers:
         job = f" job {worker.job_id}" if worker.job_id is not None else ""
         rows.append(["worker", f"pid {worker.pid} {worker.state}{job} on {worker.device_id}"])
