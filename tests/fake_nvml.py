@@ -50,6 +50,8 @@ class FakeNvml:
         self.slow_reads = 0
         self.condition_reads = 0
         self.listings = 0
+        self.whole_listings = 0
+        """Readings of processes by every list that a driver has."""
         self.closed = False
         self.announced: queue.SimpleQueue[NvmlEvent | NvmlFault] = queue.SimpleQueue()
 
@@ -67,8 +69,9 @@ class FakeNvml:
             reserved_bytes=card.reserved_bytes,
         )
 
-    def read_processes(self, device: Device) -> dict[int, int | None]:
+    def read_processes(self, device: Device, *, every_list: bool = True) -> dict[int, int | None]:
         card = self._card(device)
+        self.whole_listings += every_list
         if card.processes_fault is not None:
             raise card.processes_fault
         return dict(card.processes)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from engine.telemetry.nvml import Device, DeviceMemory, Nvml, NvmlFault, is_reserved_inside_used
 from engine.telemetry.nvml_card import CardIdentity, Clocks, Condition
-from engine.telemetry.processes import ProcessTable
+from engine.telemetry.processes import ProcessIdentity, ProcessTable
 from engine.telemetry.samples import CardReading, DeviceNews, DeviceReading, ProbeFault, ProcessReading
 from engine.telemetry.view import CardView, HostView, read_host_view, view_gap
 
@@ -40,6 +40,12 @@ class _Slow:
     clocks: Clocks = field(default_factory=Clocks)
     condition_at: float | None = None
     condition: Condition = field(default_factory=Condition)
+    card: CardReading | None = None
+    """Of all that, as it is told; None while it is to be made anew."""
+    gap: tuple[object, str | None] | None = None
+    """The view's gap, and what it was found from."""
+    processes: dict[int, tuple[ProcessIdentity, ProcessReading]] = field(default_factory=dict)
+    """As they were last told, by pid."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,6 +87,8 @@ class DeviceReader:
         self._slow_at: float | None = None
         self._table = ProcessTable()
         self._reported: set[tuple[str, str, str]] = set()
+        self._listed: dict[str, int] = {}
+        """Device to what was in use when every list of its processes was read."""
         self._lost: dict[str, float] = {}
         """Device that does not answer to since when."""
         self._relisted_at = clock()
@@ -102,7 +110,7 @@ class DeviceReader:
         seen: dict[str, _Seen] = {}
         for device in self._devices:
             try:
-                seen[device.device_id] = self._look(device)
+                seen[device.device_id] = self._look(device, slow_turn)
             except NvmlFault as fault:
                 self._failed(device, fault)
         pids = {pid for found in seen.values() for pid in found.processes}
@@ -127,14 +135,22 @@ class DeviceReader:
 
     # ----------------------------------------------------------------- memory and processes
 
-    def _look(self, device: Device) -> _Seen:
-        """Memory before and after the processes, until nothing moved in between."""
+    def _look(self, device: Device, slow_turn: bool) -> _Seen:
+        """Memory before and after the processes, until nothing moved in between.
+
+        Nobody comes to a card, or leaves it, without its used bytes moving: while they do not, those who
+        draw or go through MPS are listed once a second only.
+        """
         before = self._nvml.read_memory(device)
+        every = slow_turn or before.used_bytes != self._listed.get(device.device_id)
         for _ in range(TRIES):
             began_at = self._clock()
-            processes, fault = self._read_processes(device)
+            processes, fault = self._read_processes(device, every)
             after = self._nvml.read_memory(device)
             still = before.used_bytes == after.used_bytes
+            if every:
+                self._listed[device.device_id] = before.used_bytes
+            every = True
             seen = _Seen(
                 began_at=began_at,
                 taken_at=self._clock(),
@@ -148,9 +164,9 @@ class DeviceReader:
             before = after
         return seen
 
-    def _read_processes(self, device: Device) -> tuple[Mapping[int, int | None], str | None]:
+    def _read_processes(self, device: Device, every: bool) -> tuple[Mapping[int, int | None], str | None]:
         try:
-            return self._nvml.read_processes(device), None
+            return self._nvml.read_processes(device, every_list=every), None
         except NvmlFault as fault:
             if fault.kind == "gpu_lost":
                 raise
@@ -179,23 +195,33 @@ class DeviceReader:
             reserved_bytes=seen.memory.reserved_bytes,
             reserved_inside_used=slow.reserved_inside_used,
             free_bytes=seen.memory.free_bytes,
-            processes=tuple(self._describe(pid, size) for pid, size in sorted(seen.processes.items())),
+            processes=self._describe(slow, seen.processes),
             processes_fault=seen.processes_fault,
-            view_gap=view_gap(
-                self._view,
-                CardView(
-                    mig_mode=slow.condition.mig_mode,
-                    coherent_memory=slow.identity.coherent_memory,
-                    virtual=slow.identity.virtual,
-                    refused_lists=self._nvml.refused_lists(device),
-                    unreadable=seen.processes_fault,
-                ),
-            ),
+            view_gap=self._view_gap(slow, self._nvml.refused_lists(device), seen.processes_fault),
             slow_at=slow.read_at,
             utilisation_percent=slow.utilisation_percent,
             temperature_c=slow.temperature_c,
             power_w=slow.power_w,
-            card=CardReading(
+            card=self._card_of(slow),
+        )
+
+    def _view_gap(self, slow: _Slow, refused: tuple[str, ...], unreadable: str | None) -> str | None:
+        asked = (self._view, slow.condition.mig_mode, refused, unreadable)
+        if slow.gap is None or slow.gap[0] != asked:
+            card = CardView(
+                mig_mode=slow.condition.mig_mode,
+                coherent_memory=slow.identity.coherent_memory,
+                virtual=slow.identity.virtual,
+                refused_lists=refused,
+                unreadable=unreadable,
+            )
+            slow.gap = (asked, view_gap(self._view, card))
+        return slow.gap[1]
+
+    def _card_of(self, slow: _Slow) -> CardReading:
+        """Made anew only when something of it was read."""
+        if slow.card is None:
+            slow.card = CardReading(
                 driver_version=self._versions.driver,
                 nvml_version=self._versions.nvml,
                 pci_bus_id=slow.identity.pci_bus_id,
@@ -208,26 +234,37 @@ class DeviceReader:
                 mig_mode=slow.condition.mig_mode,
                 display_active=slow.condition.display_active,
                 recovery_action=slow.condition.recovery_action,
-            ),
-        )
+            )
+        return slow.card
 
-    def _describe(self, pid: int, num_bytes: int | None) -> ProcessReading:
-        who = self._table.get(pid)
-        return ProcessReading(
-            pid=pid,
-            bytes=num_bytes,
-            user=who.user,
-            name=who.name,
-            command=who.command,
-            started_at=who.started_at,
-            start_time=who.start_time,
-            container=who.container,
-        )
+    def _describe(self, slow: _Slow, processes: Mapping[int, int | None]) -> tuple[ProcessReading, ...]:
+        """By pid; one that is as it was is told as it was."""
+        told: dict[int, tuple[ProcessIdentity, ProcessReading]] = {}
+        for pid in sorted(processes):
+            who, num_bytes = self._table.get(pid), processes[pid]
+            known = slow.processes.get(pid)
+            if known is not None and known[0] is who and known[1].bytes == num_bytes:
+                told[pid] = known
+                continue
+            reading = ProcessReading(
+                pid=pid,
+                bytes=num_bytes,
+                user=who.user,
+                name=who.name,
+                command=who.command,
+                started_at=who.started_at,
+                start_time=who.start_time,
+                container=who.container,
+            )
+            told[pid] = (who, reading)
+        slow.processes = told
+        return tuple(reading for _who, reading in told.values())
 
     # ----------------------------------------------------------------- what moves slowly
 
     def _read_slow(self, device: Device, slow: _Slow) -> None:
         slow.read_at = now = self._clock()
+        slow.card = None
         slow.utilisation_percent = self._nvml.read_utilisation_percent(device)
         slow.temperature_c = self._nvml.read_temperature_c(device)
         slow.power_w = self._nvml.read_power_w(device)
@@ -263,6 +300,7 @@ class DeviceReader:
         # It may be lost again, which is another loss.
         self._reported = {said for said in self._reported if said[1] != device.device_id}
         self._slow.pop(device.device_id, None)
+        self._listed.pop(device.device_id, None)
         self._report(
             DeviceNews(
                 device_id=device.device_id,

@@ -6,7 +6,7 @@ calls can hang in the kernel, and any open client blocks a GPU reset.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -57,8 +57,12 @@ class Nvml(Protocol):
 
     def read_memory(self, device: Device) -> DeviceMemory: ...
 
-    def read_processes(self, device: Device) -> Mapping[int, int | None]:
-        """Pid to bytes, or None where the driver will not tell that process's."""
+    def read_processes(self, device: Device, *, every_list: bool = True) -> Mapping[int, int | None]:
+        """Pid to bytes, or None where the driver will not tell that process's.
+
+        Without `every_list` only the list of compute processes need be read anew, the others are as they
+        were last: for a device on which nothing moved since.
+        """
         ...
 
     def refused_lists(self, device: Device) -> tuple[str, ...]:
@@ -86,6 +90,16 @@ class Nvml(Protocol):
     def close(self) -> None: ...
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Lists:
+    """Some lists of processes, as far as the driver gives them."""
+
+    told: list[dict[int, int | None]]
+    refused: tuple[str, ...]
+    """Those that it has and does not give."""
+    fault: NvmlFault | None
+
+
 class DriverNvml:
     """NVML of this host's driver. Threads may share it: the library locks for itself."""
 
@@ -99,6 +113,8 @@ class DriverNvml:
         self._handles: dict[str, Any] = {}
         self._has_v2 = True
         self._refused: dict[str, tuple[str, ...]] = {}
+        self._others: dict[str, _Lists] = {}
+        """What the lists beside that of compute processes were when they were last read."""
 
     def list_devices(self) -> tuple[Device, ...]:
         """The GPUs that answer; one that is lost is left out, and the rest go on.
@@ -141,33 +157,27 @@ class DriverNvml:
             total_bytes=memory.total, used_bytes=memory.used, free_bytes=memory.free, reserved_bytes=None
         )
 
-    def read_processes(self, device: Device) -> dict[int, int | None]:
+    def read_processes(self, device: Device, *, every_list: bool = True) -> dict[int, int | None]:
         """Compute, graphics and MPS processes together; one that is in several lists counts once.
 
         Raises:
             NvmlFault: none of the lists can be read.
         """
         handle = self._handles[device.device_id]
-        lists: list[dict[int, int | None]] = []
-        refused: NvmlFault | None = None
-        refused_names: list[str] = []
-        for name, read in (
-            ("compute", pynvml.nvmlDeviceGetComputeRunningProcesses),
-            ("graphics", pynvml.nvmlDeviceGetGraphicsRunningProcesses),
-            ("MPS", pynvml.nvmlDeviceGetMPSComputeRunningProcesses),
-        ):
-            try:
-                lists.append(_sum_by_pid(call(read, handle)))
-            except NvmlFault as fault:
-                if fault.kind == "gpu_lost":
-                    raise
-                refused = refused or fault
-                if fault.kind != "not_supported":
-                    refused_names.append(name)
-        self._refused[device.device_id] = tuple(refused_names)
-        if not lists and refused is not None:
-            raise refused
-        return merge_processes(lists)
+        others = None if every_list else self._others.get(device.device_id)
+        if others is None:
+            others = _read_lists(
+                handle,
+                ("graphics", pynvml.nvmlDeviceGetGraphicsRunningProcesses),
+                ("MPS", pynvml.nvmlDeviceGetMPSComputeRunningProcesses),
+            )
+            self._others[device.device_id] = others
+        compute = _read_lists(handle, ("compute", pynvml.nvmlDeviceGetComputeRunningProcesses))
+        self._refused[device.device_id] = (*compute.refused, *others.refused)
+        lists, fault = compute.told + others.told, compute.fault or others.fault
+        if not lists and fault is not None:
+            raise fault
+        return lists[0] if len(lists) == 1 else merge_processes(lists)
 
     def refused_lists(self, device: Device) -> tuple[str, ...]:
         return self._refused.get(device.device_id, ())
@@ -232,6 +242,22 @@ def is_reserved_inside_used(memory: DeviceMemory) -> bool:
         return True
     outside = memory.total_bytes - memory.used_bytes - memory.free_bytes
     return abs(outside) < abs(outside - memory.reserved_bytes)
+
+
+def _read_lists(handle: Any, *lists: tuple[str, Callable[[Any], list[Any]]]) -> _Lists:
+    told: list[dict[int, int | None]] = []
+    refused: tuple[str, ...] = ()
+    first: NvmlFault | None = None
+    for name, read in lists:
+        try:
+            told.append(_sum_by_pid(call(read, handle)))
+        except NvmlFault as fault:
+            if fault.kind == "gpu_lost":
+                raise
+            first = first or fault
+            if fault.kind != "not_supported":
+                refused = (*refused, name)
+    return _Lists(told=told, refused=refused, fault=first)
 
 
 def _sum_by_pid(entries: list[Any]) -> dict[int, int | None]:

@@ -1,12 +1,14 @@
 """The probe's way out: answers are kept in order, readings only the newest of each device.
 
 A reader that is slow or stopped must never block what measures, and must not be flooded when it
-comes back: one thread writes, and while it waits a newer reading replaces the older one.
+comes back: what the pipe takes at once is written at once; all else is written by one thread, and while
+that waits a newer reading replaces the older one.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -15,6 +17,8 @@ import msgspec
 
 from engine.telemetry.samples import DeviceReading, FromProbe, HostReading
 
+AT_ONCE_BYTES = select.PIPE_BUF
+"""A pipe that has room takes so much whole."""
 ANSWER_LIMIT = 1000
 """Answers that wait at most; a reader that is behind by more gets the newest."""
 
@@ -31,6 +35,10 @@ class Outbox:
         self._answers: deque[FromProbe] = deque(maxlen=ANSWER_LIMIT)
         self._readings: dict[str, FromProbe] = {}
         self._closed = False
+        self._writing = False
+        """Whether the thread has taken a message that is not yet written."""
+        self._room = select.poll()
+        self._room.register(descriptor, select.POLLOUT)
         self._thread = threading.Thread(target=self._write_all, name="outbox", daemon=True)
 
     def start(self) -> None:
@@ -39,6 +47,8 @@ class Outbox:
     def put(self, message: FromProbe) -> None:
         """Send it soon; never blocks."""
         with self._wake:
+            if not (self._writing or self._answers or self._readings) and self._wrote(message):
+                return
             if isinstance(message, DeviceReading):
                 self._readings[message.device_id] = message
             elif isinstance(message, HostReading):
@@ -46,6 +56,19 @@ class Outbox:
             else:
                 self._answers.append(message)
             self._wake.notify()
+
+    def _wrote(self, message: FromProbe) -> bool:
+        """Whether it could be written without waiting; nothing else waits to be."""
+        if not self._thread.is_alive() or self._room.poll(0) != [(self._descriptor, select.POLLOUT)]:
+            return False  # nobody reads, or it is full
+        line = self._encoder.encode(message) + b"\n"
+        if len(line) > AT_ONCE_BYTES:
+            return False
+        try:
+            os.write(self._descriptor, line)
+        except OSError:
+            return False  # the thread meets it, too, and says so
+        return True
 
     def close(self, timeout_s: float) -> None:
         """Write what waits, for at most `timeout_s`."""
@@ -58,8 +81,10 @@ class Outbox:
     def _next(self) -> FromProbe | None:
         """The next message, or None at the end."""
         with self._wake:
+            self._writing = False
             while not self._answers and not self._readings and not self._closed:
                 self._wake.wait()
+            self._writing = True
             if self._answers:
                 return self._answers.popleft()
             if self._readings:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 SHORTEST_S = 0.002
 """A reading of one device takes a tenth of this."""
@@ -18,13 +19,16 @@ class Beat:
         self._usual_s = period_s
         self._clock = clock
         self._due = clock()
-        self._asked = threading.Event()
+        # Held but when something was asked. A bare lock wakes its waiter in a quarter of an Event's time.
+        self._asked = threading.Lock()
+        self._asked.acquire()
         self._hurry: tuple[float, float] | None = None
         """The other period, and until when."""
 
     def now(self) -> None:
         """The next reading is due at once; the beat goes on as it was."""
-        self._asked.set()
+        with suppress(RuntimeError):  # it was asked already
+            self._asked.release()
 
     def slow_down(self, period_s: float) -> None:
         """From now on the usual beat is this one."""
@@ -36,7 +40,7 @@ class Beat:
             max(SHORTEST_S, period_s),
             self._clock() + min(max(0.0, for_s), LONGEST_HURRY_S),
         )
-        self._asked.set()
+        self.now()
 
     @property
     def period_s(self) -> float:
@@ -51,7 +55,6 @@ class Beat:
         if self._due < now:
             self._due = now
             return
-        if self._asked.wait(self._due - now):
-            self._asked.clear()
+        if self._asked.acquire(timeout=self._due - now):
             # What was asked for comes between two beats and is none of them.
             self._due -= period_s

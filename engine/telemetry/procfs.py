@@ -54,7 +54,8 @@ class Stat:
 def read_stat(pid: int, proc: Path = PROC) -> Stat | None:
     """What the kernel says of `pid`; None where it shows no such process."""
     try:
-        stat = (proc / str(pid) / "stat").read_bytes()
+        with open(f"{proc}/{pid}/stat", "rb", buffering=0) as file:
+            stat = file.read(4096)
         # The name in parentheses may itself hold spaces and parentheses.
         opened, closed = stat.index(b"("), stat.rindex(b")")
         fields = stat[closed + 2 :].split()
@@ -124,6 +125,8 @@ def read_container(pid: int, proc: Path = PROC) -> str | None:
 
 def clean(text: str, limit: int) -> str:
     """`text` as one line of at most `limit` characters with nothing that acts on a terminal."""
+    if len(text) <= limit and text.isprintable():  # nothing hidden is printable
+        return text
     shown = "".join(REPLACEMENT if unicodedata.category(c) in _HIDDEN else c for c in text[: limit + 1])
     return shown if len(shown) <= limit else shown[: limit - 1] + ELLIPSIS
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 PROC = Path("/proc")
@@ -48,10 +49,10 @@ def read_host_view(proc: Path = PROC, wsl_device: Path = WSL_DEVICE) -> HostView
     """Look at /proc; costs some file reads, so once a second is often enough."""
     return HostView(
         host_namespace=_in_host_namespace(proc),
-        proc_is_ours=_link(proc / "self") == str(os.getpid()),
-        init_shown=(proc / "1").exists(),
-        hidden=os.geteuid() != 0 and any("hidepid" in option for option in _proc_options(proc)),
-        wsl=wsl_device.exists(),
+        proc_is_ours=_link(f"{proc}/self") == str(os.getpid()),
+        init_shown=os.path.exists(f"{proc}/1"),
+        hidden=os.geteuid() != 0 and _hides(_mounts(proc)),
+        wsl=os.path.exists(wsl_device),
     )
 
 
@@ -81,17 +82,27 @@ def view_gap(host: HostView, card: CardView) -> str | None:
 
 
 def _in_host_namespace(proc: Path) -> bool | None:
-    found = _link(proc / "self/ns/pid")
+    found = _link(f"{proc}/self/ns/pid")
     return None if found is None else found == HOST_PID_NAMESPACE
 
 
-def _proc_options(proc: Path) -> Iterator[str]:
-    """The options of the mount that shows processes, `hidepid=0` left out: it hides nothing."""
+def _mounts(proc: Path) -> bytes:
     try:
-        mounts = (proc / "self/mountinfo").read_text("utf-8", "replace").splitlines()
+        with open(f"{proc}/self/mountinfo", "rb", buffering=0) as file:
+            return file.readall()
     except OSError:
-        return
-    for line in mounts:
+        return b""
+
+
+@lru_cache(maxsize=1)
+def _hides(mounts: bytes) -> bool:
+    """Whether the mount that shows processes hides those of others; the same mounts are not read anew."""
+    return any("hidepid" in option for option in _proc_options(mounts))
+
+
+def _proc_options(mounts: bytes) -> Iterator[str]:
+    """The options of the mount that shows processes, `hidepid=0` left out: it hides nothing."""
+    for line in mounts.decode("utf-8", "replace").splitlines():
         left, _, right = line.partition(" - ")
         fields, kind = left.split(" "), right.split(" ")
         if len(fields) > 5 and kind[0] == "proc" and fields[4] == "/proc":
@@ -100,7 +111,7 @@ def _proc_options(proc: Path) -> Iterator[str]:
                     yield option
 
 
-def _link(path: Path) -> str | None:
+def _link(path: str) -> str | None:
     try:
         return os.readlink(path)
     except OSError:

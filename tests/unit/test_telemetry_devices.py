@@ -269,7 +269,7 @@ def test_memory_that_moves_while_processes_are_listed_is_read_again_and_then_mar
     only = next(iter(nvml.cards.values()))
     moves = [GIB]
 
-    def list_and_move(device):
+    def list_and_move(device, **_options):
         if moves:
             only.unseen_bytes += moves.pop()
         return {}
@@ -287,7 +287,7 @@ def test_a_reading_says_from_when_to_when_it_was_taken():
     nvml = FakeNvml(card(0))
     listed = nvml.read_processes
 
-    def slow_list(device):
+    def slow_list(device, **_options):
         clock.now += 0.02
         return listed(device)
 
@@ -341,3 +341,42 @@ def test_a_zombie_on_the_card_is_named_by_the_kernel_and_breaks_nothing(monkeypa
     table.refresh([child.pid])
     assert table.get(child.pid).command == ""
     child.wait()
+
+
+def test_every_list_is_read_once_a_second_and_at_once_when_memory_moved():
+    """Whoever draws or goes through MPS comes and goes with memory: what did not move is not asked again."""
+    only = card(0, processes={os.getpid(): 3 * GIB})
+    reader, nvml, clock, _faults = reader_of(only)
+    for beat in range(30):
+        reader.read()
+        assert nvml.whole_listings == 1 + beat // 10
+        clock.now += 0.1000001
+    only.processes = {os.getpid(): 3 * GIB, 1: GIB}
+    (reading,) = reader.read()
+    assert nvml.whole_listings == 4 and {process.pid for process in reading.processes} == {1, os.getpid()}
+    clock.now += 0.1
+    reader.read()
+    only.processes = {os.getpid(): 3 * GIB}
+    clock.now += 0.1
+    (reading,) = reader.read()
+    assert nvml.whole_listings == 5 and len(reading.processes) == 1
+
+
+def test_what_is_told_again_is_told_as_it_is_now(monkeypatch):
+    monkeypatch.setattr(processes, "holds_gpu_file", lambda pid: True)
+    only = card(0, processes={os.getpid(): 3 * GIB})
+    reader, _nvml, clock, _faults = reader_of(only)
+    (first,) = reader.read()
+    clock.now += 0.1
+    only.processes = {os.getpid(): 5 * GIB}
+    only.refused_lists = ("MPS",)
+    only.clocks = replace(only.clocks, graphics_mhz=345)
+    (second,) = reader.read()
+    assert (first.processes[0].bytes, second.processes[0].bytes) == (3 * GIB, 5 * GIB)
+    assert first.processes[0].start_time == second.processes[0].start_time
+    assert second.view_gap is not None and second.card.graphics_clock_mhz == first.card.graphics_clock_mhz
+    clock.now += 1.0
+    only.condition = replace(only.condition, mig_mode=True)
+    reader.condition_changed(only.device.device_id)
+    (third,) = reader.read()
+    assert third.card.graphics_clock_mhz == 345 and third.card.mig_mode is True

@@ -376,3 +376,28 @@ def test_a_container_that_may_not_listen_hears_nothing_and_reads_on(driver):
     driver(nvmlDeviceRegisterEvents=raising(pynvml.NVML_ERROR_NO_PERMISSION))
     nvml, _device = opened()
     assert nvml.open_events().device_ids == frozenset()
+
+
+def test_the_lists_beside_the_compute_list_are_kept_where_they_need_not_be_read(driver):
+    asked = []
+
+    def listing(name, *entries):
+        def call(handle):
+            asked.append(name)
+            return list(entries)
+
+        return call
+
+    driver(
+        nvmlDeviceGetComputeRunningProcesses=listing("compute", entry(7, 100)),
+        nvmlDeviceGetGraphicsRunningProcesses=listing("graphics", entry(8, 50)),
+        nvmlDeviceGetMPSComputeRunningProcesses=raising(pynvml.NVML_ERROR_NO_PERMISSION),
+    )
+    nvml, device = opened()
+    # The first time nothing is known of them.
+    assert nvml.read_processes(device, every_list=False) == {7: 100, 8: 50}
+    assert sorted(asked) == ["compute", "graphics"]
+    assert nvml.read_processes(device, every_list=False) == {7: 100, 8: 50}
+    assert nvml.refused_lists(device) == ("MPS",)
+    assert asked.count("graphics") == 1 and asked.count("compute") == 2
+    assert nvml.read_processes(device) == {7: 100, 8: 50} and asked.count("graphics") == 2

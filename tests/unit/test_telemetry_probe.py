@@ -101,8 +101,8 @@ class Driver(FakeNvml):
             time.sleep(3600)
         return super().read_memory(device)
 
-    def read_processes(self, device):
-        found = super().read_processes(device)
+    def read_processes(self, device, **options):
+        found = super().read_processes(device, **options)
         if time.monotonic() > self.started + {frees_after_s}:
             found = {{pid: 0 for pid in found}}
         return found
@@ -385,6 +385,27 @@ def test_a_slow_reader_gets_every_answer_and_only_the_newest_readings():
     assert len(readings) < 100
     assert readings == sorted(readings) and readings[-1] == 499
     assert [m.taken_at for m in messages if isinstance(m, HostReading)][-1] == 499
+
+
+def test_what_the_pipe_takes_is_written_before_the_call_returns_and_keeps_its_order():
+    read_end, write_end = os.pipe()
+    outbox = Outbox(write_end, on_broken=lambda: None)
+    outbox.start()
+    try:
+        for number in range(20):
+            outbox.put(answer(number))
+            assert select.select([read_end], [], [], 0)[0], "it waits for the other thread"
+            assert DECODER.decode(os.read(read_end, 4096)).trace_id == number
+        fault = ProbeFault(kind="k", detail="x" * 6000)
+        outbox.put(fault)  # more than a pipe takes for certain: the thread writes it
+        outbox.put(answer(99))
+        with open(read_end, "rb", closefd=False) as file:
+            assert DECODER.decode(file.readline()) == fault
+            assert DECODER.decode(file.readline()) == answer(99)
+    finally:
+        outbox.close(5)
+        os.close(write_end)
+        os.close(read_end)
 
 
 def test_a_broken_pipe_is_told_once():

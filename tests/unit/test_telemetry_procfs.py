@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.telemetry.procfs import read_container, read_stat, read_uid, same_start
+from engine.telemetry.procfs import clean, read_container, read_stat, read_uid, same_start
 from tests.proc_tree import KERNEL_THREAD, TICKS, ProcTree
 
 HEX = "3f2a9c1b" + "0" * 56
@@ -84,3 +84,13 @@ def test_our_own_process_reads_as_the_kernel_has_it() -> None:
 def test_a_container_is_named_by_its_cgroup(tree: ProcTree, cgroup: str, container: str | None) -> None:
     tree.add(7, cgroup=cgroup)
     assert read_container(7, tree.proc) == container
+
+
+@pytest.mark.parametrize(
+    "text", ["python", "a b", "模型", "\u00a0", "\u202e", "\x1b[0m", "\u200b", "x" * 9, ""]
+)
+def test_what_is_clean_already_comes_back_as_it_is_and_nothing_hidden_ever(text: str) -> None:
+    shown = clean(text, 8)
+    assert len(shown) <= 8 and "\x1b" not in shown and "\u202e" not in shown and "\u200b" not in shown
+    if len(text) <= 8 and not set(text) & set("\u202e\x1b\u200b"):
+        assert shown == text
