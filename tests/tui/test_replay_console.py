@@ -75,6 +75,16 @@ async def test_it_stands_and_jumps_by_key_and_shows_what_was_there(app: ReplayAp
         assert not app.clock.paused
 
 
+async def test_its_help_begins_with_the_keys_of_the_player(app: ReplayApp) -> None:
+    async with app.run_test(size=SMALL) as pilot:
+        await live(pilot)
+        await pilot.press("question_mark")
+        await pilot.pause()
+        text = screen_text(app)
+        assert "stand still, or go on" in text and "leave the replay" in text
+        assert text.index("< >") < text.index("leave the replay")
+
+
 async def test_acting_is_refused_with_a_sentence_and_nothing_is_kept(app: ReplayApp, tmp_path: Path) -> None:
     async with app.run_test(size=WIDE) as pilot:
         await live(pilot)

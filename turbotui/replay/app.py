@@ -61,6 +61,14 @@ class ReplayApp(TurboApp):
     def why_no_check(self) -> str:
         return NO_CHECK
 
+    def act(self, name: str, job_id: int | None = None) -> None:
+        if name == "help":
+            from turbotui.replay.help import ReplayHelp
+
+            self.push_screen(ReplayHelp(self.own_keys))
+            return
+        super().act(name, job_id)
+
     def action_leave(self) -> None:
         self.exit()
 

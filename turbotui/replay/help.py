@@ -1,0 +1,33 @@
+"""Owns the help of a replay: the player's keys first, then what can be looked at."""
+
+from __future__ import annotations
+
+from turbotui.screens.help import KEY_CELLS, HelpPanel
+from turbotui.screens.reader import PageScreen
+from turbotui.widgets.lines import Row, View
+
+PLAYER_KEYS = (
+    ("space", "stand still, or go on"),
+    ("← →", "go back or on by five seconds of watching"),
+    ("< >", "go to what happened before or after"),
+    ("q", "leave the replay"),
+)
+
+
+class ReplayHelpPanel(HelpPanel):
+    """All keys, those of the player on top; those that act are refused in a replay."""
+
+    def page(self, view: View, width: int) -> list[Row]:
+        rows = [Row(width).add("replay", view.paint.focus_title)]
+        for keys, told in PLAYER_KEYS:
+            rows.append(Row(width).field(f"  {keys}", KEY_CELLS, view.paint.key).add(told, view.paint.text))
+        return [*rows, Row(width), *super().page(view, width)]
+
+
+class ReplayHelp(PageScreen):
+    """The help of a replay."""
+
+    most = 112
+
+    def __init__(self, keys: dict[str, str] | None = None) -> None:
+        super().__init__(ReplayHelpPanel(keys or {}))
