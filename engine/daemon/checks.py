@@ -48,8 +48,9 @@ PATIENCE_S = 0.8
 """What the look through /proc gets, of the second that a check may take."""
 FIRST_READING_S, LOOK_S = 0.5, 0.02
 """How long a check that is asked for as the engine starts waits for something to look at."""
-TETHER_S = 2.0
-"""What a child gets to follow its engine: one that is seen sooner may only be dying."""
+TETHER_S = 0.2
+"""What a child gets to follow its engine between two looks, each of which looks twice: it ends at once, or
+hangs. The whole check stays within its second."""
 CHANGES = 200
 LOG_LINES = 200
 RECEIPTS = 20

@@ -183,7 +183,7 @@ def test_a_command_starts_an_engine_that_outlives_it_and_stop_ends_it(
         draft.write_text('{"prompt": "half written"}')
         code, out, err = run(spare, folder, "engine", "restart", "--json")
         assert code == 0 and json.loads(out)["pid"] != pid
-        assert f"job {running.id} is interrupted" in err and "1 jobs wait" in err
+        assert f"job {running.id} is interrupted" in err and "1 job waits" in err
         assert draft.read_text() == '{"prompt": "half written"}'
         again = spare.client.job(running.id)
         assert again.status in ("queued", "running") and again.spec == running.spec

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -20,14 +21,22 @@ TITLED = "import ctypes; ctypes.CDLL(None).prctl(15, b'tt-worker', 0, 0, 0)\n" +
 
 @pytest.fixture
 def hold(tmp_path: Path) -> Iterator[Callable[[str, str], subprocess.Popen[str]]]:
-    """Starts a script that holds 1 GiB of the first GPU, by its path; ends it afterwards."""
+    """Starts a script that holds 1 GiB of the first GPU, by its path; ends it afterwards.
+
+    It is marked as tied to an engine that has ended.
+    """
     started: list[subprocess.Popen[str]] = []
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    environ = {**os.environ, "_TURBOTUI_PARENT": str(ended.pid)}
 
     def start(path: str, code: str) -> subprocess.Popen[str]:
         script = tmp_path / path
         script.parent.mkdir(parents=True, exist_ok=True)
         script.write_text(code)
-        process = subprocess.Popen([sys.executable, str(script), "x"], stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [sys.executable, str(script), "x"], stdout=subprocess.PIPE, text=True, env=environ
+        )
         started.append(process)
         assert process.stdout is not None and process.stdout.readline().strip() == "holds"
         return process
