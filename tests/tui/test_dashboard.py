@@ -103,7 +103,7 @@ async def test_a_first_run_says_what_to_press(console: Build) -> None:
         assert "No models." in text and "D: demo models (20 s)" in text
         assert "a writes your first prompt" in text
         assert "worker warming 7 of 12 s" in text
-        assert "host memory of the worker 412 MiB" in text
+        assert "ours 412 MiB of the host" in text
         await pilot.press("a")
         assert "D makes the demo models" in screen_text(app)
         await pilot.press("D")

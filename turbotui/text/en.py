@@ -129,7 +129,7 @@ TEXTS: dict[str, str] = {
     "memory.unread": "Memory  {name}",
     "memory.none": "no reading yet",
     "memory.used": "Memory  {used} of {total} GiB used",
-    "memory.host": "Memory  host memory of the worker {ours}  ·  host {used} of {total} GiB used",
+    "memory.host": "Memory  ours {ours} of the host, no GPU  ·  {used} of {total} GiB used",
     "memory.unexplained": "unexplained {bytes}",
     "memory.frees": " (f frees)",
     "part.weights": "weights",

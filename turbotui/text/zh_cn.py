@@ -124,7 +124,7 @@ TEXTS: dict[str, str] = {
     "memory.unread": "内存  {name}",
     "memory.none": "还没有读数",
     "memory.used": "显存  已用 {used} / {total} GiB",
-    "memory.host": "内存  工作进程的主机内存 {ours}  ·  主机已用 {used} / {total} GiB",
+    "memory.host": "内存  无 GPU，我们占主机 {ours}  ·  已用 {used} / {total} GiB",
     "memory.unexplained": "未解释 {bytes}",
     "memory.frees": "（f 释放）",
     "part.weights": "权重",

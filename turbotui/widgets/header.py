@@ -138,7 +138,7 @@ class Header(LinePanel):
         paint, state = view.paint, view.state
         row = Row(90)
         if banner := self._banner():
-            row.add(f" {banner} ", paint.chosen_tab).add("  ", paint.text)
+            return row.add(f" {banner} ", paint.chosen_tab)  # nothing of what is shown is live
         if view.paused_at is not None:
             row.add(t("header.paused"), paint.chosen_tab).add("  ", paint.text)
         age = 0.0 if state.heard_at is None else view.monotonic - state.heard_at

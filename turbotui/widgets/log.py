@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from engine.wire import LogLine
     from turbotui.theme import Paint
 
-EVENT_CELLS = 9
+EVENT_CELLS = 10
 
 
 DATED_CELLS = 11
@@ -52,7 +52,7 @@ def log_row(
 
 
 def _event_style(paint: Paint, line: LogLine) -> Style:
-    if line.event.lower() in ("oom", "unseen"):
+    if line.event.lower() in ("oom", "unseen", "ghost"):
         return paint.alarm
     if line.level == "error":
         return paint.error
