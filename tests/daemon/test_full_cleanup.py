@@ -70,6 +70,10 @@ def test_back_to_the_baseline_in_ten_seconds_with_nothing_lost(
     assert client.prune_outputs(PruneRequest(before=time.time() - 3600)).videos == ()
     gone = client.prune_outputs(PruneRequest(before=time.time() + 60, delete=True))
     assert len(gone.videos) == 1 and again.output is not None and not Path(again.output).exists()
-    lines = spare.paths.audit.read_text().splitlines()
-    actions = [line.partition('"action":"')[2].partition('"')[0] for line in lines]
-    assert actions.count("full_cleanup") == 6 and actions.count("prune") == 2 and "kill" in actions
+
+    def audited() -> list[str]:
+        lines = spare.paths.audit.read_text().splitlines()
+        return [line.partition('"action":"')[2].partition('"')[0] for line in lines]
+
+    wait_for(lambda: audited().count("prune") == 2, 5, "the audit's last line")
+    assert audited().count("full_cleanup") == 6 and "kill" in audited()
