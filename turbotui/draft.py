@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import re
 from dataclasses import asdict, dataclass, fields
@@ -11,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import InvalidRequest
+from turbotui.kept import load_table, save_table
 
 if TYPE_CHECKING:
     from engine.wire import JobSpec
 
-LIMIT_BYTES = 1_000_000
 DECIMAL = re.compile(r"[0-9]{0,19}")
 """What frames and seed may be: the digits that the fields take."""
 
@@ -84,16 +82,7 @@ def _number(name: str, text: str) -> int:
 
 def load_draft(path: Path | None) -> Draft:
     """What was left there; an empty draft when there is none or it cannot be understood."""
-    if path is None:
-        return Draft()
-    try:
-        if path.stat().st_size > LIMIT_BYTES:
-            return Draft()
-        table = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return Draft()
-    if not isinstance(table, dict):
-        return Draft()
+    table = load_table(path)
     usable: dict[str, Any] = {
         field.name: table[field.name]
         for field in fields(Draft)
@@ -107,12 +96,4 @@ def load_draft(path: Path | None) -> Draft:
 
 def save_draft(path: Path | None, draft: Draft) -> None:
     """Keep `draft`; a disk that is full or read-only costs the draft and nothing else."""
-    if path is None:
-        return
-    new = path.with_name(path.name + ".new")
-    with contextlib.suppress(OSError, UnicodeEncodeError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(asdict(draft), file, ensure_ascii=False)
-        os.replace(new, path)
+    save_table(path, asdict(draft))

@@ -5,16 +5,14 @@ Kept beside the unsent job, so that the next console can say what is news.
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from turbotui.kept import load_table, save_table
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-LIMIT_BYTES = 100_000
 AWAY_S = 30 * 60.0
 """Who was away for less is not told what happened meanwhile."""
 
@@ -35,16 +33,7 @@ class Seen:
 
 def load_seen(path: Path | None) -> Seen:
     """What was left there; nothing seen where there is none or it cannot be understood."""
-    if path is None:
-        return Seen()
-    try:
-        if path.stat().st_size > LIMIT_BYTES:
-            return Seen()
-        table = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return Seen()
-    if not isinstance(table, dict):
-        return Seen()
+    table = load_table(path)
     at, names = table.get("left_at"), table.get("findings")
     return Seen(
         left_at=float(at) if isinstance(at, (int, float)) else None,
@@ -55,13 +44,5 @@ def load_seen(path: Path | None) -> Seen:
 
 
 def save_seen(path: Path | None, seen: Seen) -> None:
-    """Keep it; a disk that is full or read-only costs the news and nothing else."""
-    if path is None:
-        return
-    new = path.with_name(path.name + ".new")
-    with contextlib.suppress(OSError, UnicodeEncodeError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump({"left_at": seen.left_at, "findings": sorted(seen.findings)}, file)
-        os.replace(new, path)
+    """Keep it, for news and nothing else."""
+    save_table(path, {"left_at": seen.left_at, "findings": sorted(seen.findings)})
