@@ -28,6 +28,6 @@ class Lookout:
         for look in self._looks:
             try:
                 look()
-            except Exception as error:
+            except Exception as error:  # whatever it was: the next look comes all the same
                 text = f"looking around: {type(error).__name__}: {error}"
                 self._logbook.write("bug", text, level="error")

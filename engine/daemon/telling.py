@@ -88,7 +88,7 @@ class Telling:
                 self._pressed(event)
             elif event.job.status in TERMINAL_STATES:
                 self._ended(event.job)
-        except Exception as error:
+        except Exception as error:  # a listener of the hub must not raise
             self._logbook.write("bug", f"telling of it: {type(error).__name__}: {error}", level="error")
 
     def look(self) -> None:
