@@ -1,14 +1,11 @@
-"""Owns the running console: the app, its tie to the engine, questions in threads, and leaving cleanly.
+"""Owns the running console: the app, its tie to the engine, and leaving cleanly.
 
-The first picture is painted before any engine answers. Threads are daemon threads of our own and
-never Textual's, since those are waited for at the end: a call that hangs in a socket must not
-keep the console from closing.
+The first picture is painted before any engine answers.
 """
 
 from __future__ import annotations
 
 import importlib
-import itertools
 import os
 import select
 import signal
@@ -19,16 +16,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import events
-from textual.app import App, SystemCommand
+from textual.app import SystemCommand
 from textual.binding import Binding
 
-from engine.errors import EngineError, InvalidRequest
+from engine.errors import InvalidRequest
 from turbotui.actions import ACTIONS, Action, keymap
+from turbotui.asking import AskingApp
 from turbotui.link import Link
-from turbotui.messages import CallEnded, StateChanged
+from turbotui.messages import StateChanged
 from turbotui.notices import Mode, Notices, When
 from turbotui.screens.dashboard import DashboardScreen
 from turbotui.seen import load_seen, save_seen
@@ -43,7 +41,7 @@ from turbotui.theme import (
     theme_files,
     theme_folders,
 )
-from turbotui.widgets.bottom import Notice, Pending, Tone
+from turbotui.widgets.bottom import Notice, Tone
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -57,8 +55,6 @@ if TYPE_CHECKING:
     from turbotui.draft import Draft
     from turbotui.state import Look
 
-Answer = TypeVar("Answer")
-
 TERMINAL_CHECK_S = 1.0
 PRELOAD_AFTER_S = 1.0
 REPORT_S = 12 * 3600.0
@@ -66,7 +62,7 @@ HARD_EXIT_S = 2.0
 """A console that was told to end and cannot (a stalled terminal) ends anyway after this."""
 
 
-class TurboApp(App[None]):
+class TurboApp(AskingApp):
     """The console over one engine.
 
     Args:
@@ -123,7 +119,7 @@ class TurboApp(App[None]):
         use_language(choose_language(language))
         self._theme_files = theme_files(theme_folders(config_dir))
         self._paint_with(self._read_theme(theme))
-        super().__init__()
+        super().__init__(monotonic=monotonic)
         self.animation_level = "none"
         self.read_only = read_only
         self.restart_engine = restart_engine
@@ -137,7 +133,6 @@ class TurboApp(App[None]):
         self.build = build
         self._greeted: Hello | None = None
         self.wall = wall
-        self.monotonic = monotonic
         self.link = Link(
             client_factory,
             on_change=self._changed,
@@ -148,8 +143,6 @@ class TurboApp(App[None]):
         self._notices = Notices(
             notify, notify_when, environ=os.environ, write=self._to_terminal, monotonic=monotonic
         )
-        self._calls: dict[int, Pending] = {}
-        self._call_ids = itertools.count(1)
         self._commands: Commands | None = None
         self.own_keys = dict(keys or {})
         self.making_demo = making_demo
@@ -255,86 +248,21 @@ class TurboApp(App[None]):
         if self._driver is not None and not self.is_headless:
             self._driver.write(text)
 
-    @property
-    def pending(self) -> Pending | None:
-        """The newest question without an answer."""
-        return next(reversed(self._calls.values()), None)
-
-    def ask(
-        self,
-        label: str,
-        work: Callable[[Client], Answer],
-        *,
-        then: Callable[[Answer], None] | None = None,
-        failed: Callable[[str], None] | None = None,
-        quiet: bool = False,
-        given_up_by: str | None = None,
-    ) -> None:
-        """Do `work` in a thread; `then` gets its answer and `failed` its error in the loop.
-
-        Without `failed` an error becomes a notice. `quiet` keeps it out of the last line, which
-        otherwise names the key of the action `given_up_by`, where there is one.
-        """
-        client = self.link.client
-        if client is None:
-            self._call_failed(t("why.no_engine"), failed)
-            return
-        self.run_apart(
-            label, lambda: work(client), then=then, failed=failed, quiet=quiet, given_up_by=given_up_by
-        )
-
     def restart(self) -> None:
         """End the engine and start another, in a thread; the link comes back by itself."""
         if self.restart_engine is not None:
             self.run_apart(t("doing.restart"), self.restart_engine, then=lambda _none: self.link.retry_now())
 
-    def run_apart(
-        self,
-        label: str,
-        work: Callable[[], Answer],
-        *,
-        then: Callable[[Answer], None] | None = None,
-        failed: Callable[[str], None] | None = None,
-        quiet: bool = False,
-        given_up_by: str | None = None,
-    ) -> None:
-        """As `ask`, for work that needs no engine."""
-        call_id = next(self._call_ids)
-        if not quiet:
-            key = None if given_up_by is None else self.key_of(given_up_by)
-            self._calls[call_id] = Pending(label=label, since=self.monotonic(), give_up_key=key)
-
-        def run() -> None:
-            try:
-                result: Any = work()
-                error = None
-            except EngineError as problem:
-                result, error = None, str(problem)
-            except Exception as problem:  # The edge of this thread; the person sees what broke.
-                result, error = None, f"{label}: {type(problem).__name__}: {problem}"
-            if self.is_running:
-                self.post_message(CallEnded(call_id, result=result, error=error, then=then, failed=failed))
-
-        threading.Thread(target=run, name=f"call-{call_id}", daemon=True).start()
-        self.dashboard.tick()
-
-    def on_call_ended(self, message: CallEnded) -> None:
-        self._calls.pop(message.call_id, None)
-        if message.error is not None:
-            self._call_failed(message.error, message.failed)
-        elif message.then is not None:
-            message.then(message.result)
-        self.dashboard.tick()
-
-    def _call_failed(self, error: str, failed: Callable[[str], None] | None) -> None:
-        if failed is not None:
-            failed(error)
-        else:
-            self.say(error, "error")
-
     def say(self, text: str, tone: Tone = "plain") -> None:
         """Show a sentence in the last line."""
         self.dashboard.say(Notice(text=text, tone=tone))
+
+    @property
+    def engine_client(self) -> Client | None:
+        return self.link.client
+
+    def calls_changed(self) -> None:
+        self.dashboard.tick()
 
     @property
     def draft(self) -> Draft:
