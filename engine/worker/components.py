@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from diffusers import AutoencoderKLWan
 from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
 from torch import Tensor, nn
 from transformers import UMT5Config, UMT5EncoderModel
@@ -33,6 +33,7 @@ from engine.worker.backend import Backend
 from engine.worker.channel import ModelFiles
 from engine.worker.loading import Loading, Vacancy
 from engine.worker.nets.int8 import replace_linears
+from engine.worker.nets.wan import WanNet
 from engine.worker.region import Gate
 from engine.worker.stream import TORCH_DTYPES, Transfer, order_of, plan_transfers
 from engine.worker.text import Tokenizer, open_tokenizer
@@ -328,7 +329,7 @@ def _build(name: str, config: dict[str, Any], *, int8: bool) -> nn.Module:
         else:
             # The class has no such setting, and its library would look for a quantiser of that name.
             config.pop("quantization_config", None)
-            module = WanTransformer3DModel.from_config(config)
+            module = WanNet.build(config)
             if int8:
                 replace_linears(module)
     for part in module.modules():

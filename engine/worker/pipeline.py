@@ -386,10 +386,5 @@ def net_velocity(net: Any, x_BCTHW: Tensor, t: float, text_BLD: Tensor, conditio
     x_input = x_BCTHW.to(weight.dtype)
     if condition is not None:
         x_input = torch.cat([x_input, condition.to(weight.dtype)], dim=1)
-    velocity: Tensor = net(
-        hidden_states=x_input,
-        timestep=net_timestep(t, weight.device),
-        encoder_hidden_states=text_BLD.to(weight.dtype),
-        return_dict=False,
-    )[0]
+    velocity: Tensor = net(x_input, net_timestep(t, weight.device), text_BLD.to(weight.dtype))
     return velocity

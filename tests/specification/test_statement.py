@@ -29,11 +29,8 @@ RENAMED = (
 )
 
 
-def stock(tensors: dict[str, Tensor], channels: int) -> WanTransformer3DModel:
-    net = WanTransformer3DModel(
-        num_attention_heads=WIDTH // 128, attention_head_dim=128, in_channels=channels, out_channels=16,
-        text_dim=TEXT, ffn_dim=FFN, num_layers=2, freq_dim=256,
-    )  # fmt: skip
+def renamed(tensors: dict[str, Tensor], channels: int) -> dict[str, Tensor]:
+    """By diffusers' names and shapes, without `proj_l`."""
     found = {}
     for name, tensor in tensors.items():
         if "proj_l" in name:
@@ -50,7 +47,15 @@ def stock(tensors: dict[str, Tensor], channels: int) -> WanTransformer3DModel:
         if name == "patch_embedding.weight":
             tensor = tensor.reshape(WIDTH, channels, 1, 2, 2)
         found[name] = tensor
-    net.load_state_dict(found, strict=True)
+    return found
+
+
+def stock(tensors: dict[str, Tensor], channels: int) -> WanTransformer3DModel:
+    net = WanTransformer3DModel(
+        num_attention_heads=WIDTH // 128, attention_head_dim=128, in_channels=channels, out_channels=16,
+        text_dim=TEXT, ffn_dim=FFN, num_layers=2, freq_dim=256,
+    )  # fmt: skip
+    net.load_state_dict(renamed(tensors, channels), strict=True)
     return net.eval()
 
 

@@ -63,11 +63,10 @@ def forward(store: ComponentStore, files: ModelFiles) -> Tensor:
     ):
         net: Any = modules["dit"]
         out: Tensor = net(
-            hidden_states=torch.randn(1, 16, 2, 4, 4, generator=generator).to(net.dtype),
-            timestep=torch.tensor([932.0]),
-            encoder_hidden_states=torch.randn(1, 8, net.config.text_dim, generator=generator).to(net.dtype),
-            return_dict=False,
-        )[0]
+            torch.randn(1, 16, 2, 4, 4, generator=generator).to(net.dtype),
+            torch.tensor([932.0]),
+            torch.randn(1, 8, net.config.text_dim, generator=generator).to(net.dtype),
+        )
     return out
 
 

@@ -220,14 +220,14 @@ def test_a_mixed_set_of_blocks_is_refused_in_both_experts(
         with pytest.raises(NotResident, match=rf"{I2V}/dit\.low .* block {number + 1} holds {I2V}/dit\.high"):
             blocks[1][number](None, None, None, None)
     with pytest.raises(NotResident, match=rf"{I2V}/dit\.low .* block 0 holds {I2V}/dit\.high"):
-        low.module(hidden_states=None)
+        low.module(None, None, None)
     assert high.arena.held_bytes + low.arena.held_bytes == high.bytes
     store.end_swap(swap, finished=False)
     assert store.weights() == {}
     assert not high.arena.attached and not low.arena.attached
     for item in experts:
         with pytest.raises(NotResident, match="lease it first"):
-            item.module(hidden_states=None)
+            item.module(None, None, None)
 
 
 OUT_OF_MEMORY = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 9 bytes")

@@ -60,11 +60,10 @@ def _forward(net: Any) -> Tensor:
     dtype = net.dtype
     with torch.inference_mode():
         out: Tensor = net(
-            hidden_states=torch.randn(1, 16, 2, 4, 4, generator=generator).to(dtype),
-            timestep=torch.tensor([932.0]),
-            encoder_hidden_states=torch.randn(1, 8, net.config.text_dim, generator=generator).to(dtype),
-            return_dict=False,
-        )[0]
+            torch.randn(1, 16, 2, 4, 4, generator=generator).to(dtype),
+            torch.tensor([932.0]),
+            torch.randn(1, 8, net.config.text_dim, generator=generator).to(dtype),
+        )
     return out
 
 

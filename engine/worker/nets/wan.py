@@ -1,0 +1,182 @@
+"""The Wan transformer on diffusers' modules, computing in TurboDiffusion's order of rounding.
+
+The modules, and so the names and shapes of all weights, are diffusers'; what is computed with them is
+written here, since theirs keeps other steps in fp32. A block is always entered by calling it: its
+weights may still travel, and the arena waits for them there.
+
+Source: TurboDiffusion rcm/networks/wan2pt1.py; diffusers WanTransformer3DModel.
+"""
+
+# Shapes: B videos, C channels, T latent frames, H/W latent rows/columns, L tokens, S text tokens,
+# D width, d a head's dimension.
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import torch
+from diffusers import WanTransformer3DModel
+from diffusers.models.transformers.transformer_wan import WanAttention, WanTransformerBlock
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from engine.worker.nets.elementwise import (
+    add_gated,
+    affine_norm,
+    modulated_norm,
+    rms_norm,
+    rotated_rms_norm,
+)
+
+ROPE_THETA = 10_000.0
+TIME_THETA = 10_000.0
+OUT_CHUNK_TOKENS = 8192
+
+SelfAttention: TypeAlias = Callable[[Tensor, Tensor, Tensor, nn.Module | None], Tensor]
+"""Of q, k, v [B, L, heads, d] after norm and rotation, and the block's `proj_l`: the output, as q."""
+
+
+def dense_attention(
+    q_BLHd: Tensor, k_BLHd: Tensor, v_BLHd: Tensor, proj_l: nn.Module | None = None
+) -> Tensor:
+    """Softmax attention over all keys by the device's fastest kernel; `proj_l` has no part in it."""
+    q, k, v = (x.transpose(1, 2) for x in (q_BLHd, k_BLHd, v_BLHd))
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+
+
+class WanBlock(WanTransformerBlock):  # type: ignore[misc]  # diffusers has no types
+    """Self-attention, cross-attention, feed-forward; x goes in and comes out in the weights' dtype."""
+
+    def __init__(self, config: Any, self_attention: SelfAttention) -> None:
+        width = config.num_attention_heads * config.attention_head_dim
+        super().__init__(
+            width, config.ffn_dim, config.num_attention_heads, cross_attn_norm=True, eps=config.eps
+        )
+        self._self_attention = self_attention
+
+    def forward(
+        self, x_BLD: Tensor, text_BSD: Tensor, time_B6D: Tensor, rope: tuple[Tensor, Tensor]
+    ) -> Tensor:
+        """Overwrites `x_BLD`. `time_B6D` and the tables of `rope` are fp32."""
+        table_B6D = self.scale_shift_table.float() + time_B6D
+        shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = table_B6D.unbind(1)
+
+        y = modulated_norm(x_BLD, shift, scale, self.norm1.eps)
+        x_BLD = add_gated(x_BLD, self._attend_to_itself(y, rope), gate)
+
+        y = affine_norm(x_BLD, self.norm2.weight, self.norm2.bias, self.norm2.eps)
+        x_BLD = add_gated(x_BLD, self._attend_to_text(y, text_BSD), None)
+
+        y = modulated_norm(x_BLD, ffn_shift, ffn_scale, self.norm3.eps)
+        return add_gated(x_BLD, self.ffn(y), ffn_gate)
+
+    def _attend_to_itself(self, y_BLD: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
+        attn: Any = self.attn1
+        q = rotated_rms_norm(attn.to_q(y_BLD), attn.norm_q.weight, attn.norm_q.eps, *rope)
+        k = rotated_rms_norm(attn.to_k(y_BLD), attn.norm_k.weight, attn.norm_k.eps, *rope)
+        q, k, v = (_heads(attn, x) for x in (q, k, attn.to_v(y_BLD)))
+        out = self._self_attention(q, k, v, getattr(attn, "proj_l", None))
+        projected: Tensor = attn.to_out[0](out.flatten(2))
+        return projected
+
+    def _attend_to_text(self, y_BLD: Tensor, text_BSD: Tensor) -> Tensor:
+        attn: Any = self.attn2
+        q = rms_norm(attn.to_q(y_BLD), attn.norm_q.weight, attn.norm_q.eps)
+        k = rms_norm(attn.to_k(text_BSD), attn.norm_k.weight, attn.norm_k.eps)
+        q, k, v = (_heads(attn, x) for x in (q, k, attn.to_v(text_BSD)))
+        projected: Tensor = attn.to_out[0](dense_attention(q, k, v).flatten(2))
+        return projected
+
+
+class WanNet(WanTransformer3DModel):  # type: ignore[misc]  # diffusers has no types
+    """All of it: latents, a timestep and a text to the velocity of the latents, fp32."""
+
+    @classmethod
+    def build(cls, config: dict[str, Any], self_attention: SelfAttention = dense_attention) -> WanNet:
+        """The net of a diffusers `config.json`, its weights as the caller's device makes them."""
+        net: WanNet = cls.from_config({**config, "num_layers": 0})
+        for _ in range(config.get("num_layers", 40)):
+            net.blocks.append(WanBlock(net.config, self_attention))
+        return net
+
+    def forward(self, x_BCTHW: Tensor, timestep_B: Tensor, text_BSD: Tensor) -> Tensor:
+        """The velocity [B, 16, T, H, W] in fp32.
+
+        `x_BCTHW`, with the channels of a condition if there are any, and `text_BSD` [B, S, 4096] are in
+        the weights' dtype; the timestep is what the net is told, such as 988.
+        """
+        _, _, frames, height, width = x_BCTHW.shape
+        grid = (frames, height // 2, width // 2)
+        time_BD, time_B6D = self._time(timestep_B)
+        embedder: Any = self.condition_embedder
+        text_BSD = embedder.text_embedder(text_BSD)
+        rope = rope_tables(grid, self.config.attention_head_dim, x_BCTHW.device)
+        x_BLD = self._tokens(x_BCTHW, grid)
+        for block in self.blocks:
+            x_BLD = block(x_BLD, text_BSD, time_B6D, rope)
+        return self._velocity(x_BLD, time_BD, grid)
+
+    def _tokens(self, x_BCTHW: Tensor, grid: tuple[int, int, int]) -> Tensor:
+        """The patch embedding as one product; a convolution of the same stride is not always bit-equal."""
+        conv: Any = self.patch_embedding
+        frames, rows, columns = grid
+        batch, channels = x_BCTHW.shape[:2]
+        patches = x_BCTHW.reshape(batch, channels, frames, rows, 2, columns, 2).permute(0, 2, 3, 5, 1, 4, 6)
+        return F.linear(patches.flatten(4).flatten(1, 3), conv.weight.flatten(1), conv.bias)
+
+    def _time(self, timestep_B: Tensor) -> tuple[Tensor, Tensor]:
+        """The timestep's embedding [B, D] and the blocks' share of the modulation [B, 6, D], fp32."""
+        embedder: Any = self.condition_embedder
+        half = self.config.freq_dim // 2
+        power = torch.arange(half, dtype=torch.float64, device=timestep_B.device) / half
+        turn = torch.outer(timestep_B.double(), TIME_THETA**-power)
+        wave = torch.cat((turn.cos(), turn.sin()), dim=-1).float()
+        mlp = embedder.time_embedder
+        time_BD = _linear_in_fp32(F.silu(_linear_in_fp32(wave, mlp.linear_1)), mlp.linear_2)
+        modulation = _linear_in_fp32(F.silu(time_BD), embedder.time_proj, pieces=6)
+        return time_BD, modulation.view(*time_BD.shape[:1], 6, -1)
+
+    def _velocity(self, x_BLD: Tensor, time_BD: Tensor, grid: tuple[int, int, int]) -> Tensor:
+        shift, scale = (self.scale_shift_table.float() + time_BD[:, None]).unbind(1)
+        shift, scale = shift[:, None], 1 + scale[:, None]
+        weight, bias = self.proj_out.weight.float(), self.proj_out.bias.float()
+        norm: Any = self.norm_out
+        out = torch.empty(*x_BLD.shape[:2], weight.shape[0], dtype=torch.float32, device=x_BLD.device)
+        for begin in range(0, x_BLD.shape[1], OUT_CHUNK_TOKENS):
+            part = slice(begin, begin + OUT_CHUNK_TOKENS)
+            normed = F.layer_norm(x_BLD[:, part].float(), x_BLD.shape[-1:], eps=norm.eps).to(x_BLD.dtype)
+            out[:, part] = F.linear(normed.float() * scale + shift, weight, bias)
+        patches = out.view(out.shape[0], *grid, 2, 2, -1)
+        return patches.permute(0, 6, 1, 2, 4, 3, 5).flatten(5).flatten(3, 4)
+
+
+def rope_tables(grid: tuple[int, int, int], head_dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosines and sines [L, d/2] in fp32 of a grid of latent frames, rows and columns of tokens."""
+    spatial = head_dim // 6
+    parts = []
+    for axis, (length, pairs) in enumerate(
+        zip(grid, (head_dim // 2 - 2 * spatial, spatial, spatial), strict=True)
+    ):
+        power = torch.arange(0, 2 * pairs, 2, dtype=torch.float32, device=device) / (2 * pairs)
+        turn = torch.outer(
+            torch.arange(length, dtype=torch.float32, device=device), 1.0 / torch.pow(ROPE_THETA, power)
+        )
+        shape = [1, 1, 1, pairs]
+        shape[axis] = length
+        parts.append(turn.view(shape).expand(*grid, pairs))
+    turn_Ld = torch.cat(parts, dim=-1).flatten(0, 2)
+    return turn_Ld.cos(), turn_Ld.sin()
+
+
+def _heads(attn: WanAttention, x_BLD: Tensor) -> Tensor:
+    return x_BLD.view(*x_BLD.shape[:2], attn.heads, -1)
+
+
+def _linear_in_fp32(x: Tensor, linear: nn.Linear, pieces: int = 1) -> Tensor:
+    """As the layer with its weights widened; `pieces` rows at a time, since a wide copy may be large."""
+    outputs = [
+        F.linear(x, weight.float(), bias.float())
+        for weight, bias in zip(linear.weight.chunk(pieces), linear.bias.chunk(pieces), strict=True)
+    ]
+    return torch.cat(outputs, dim=-1)
