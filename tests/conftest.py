@@ -15,3 +15,7 @@ os.environ["TURBOTUI_ENGINE_RESET_PROGRAM"] = str(NO_RESET)
 reset_program.PLACES = ()
 reset_program.SUDO = "/nonexistent/sudo"
 reset_helper.HELPER = Path("/nonexistent/turbotui-gpu-reset")
+
+if not Path("/dev/nvidiactl").exists():
+    # Triton looks at this as it is imported, whoever does so first; with a GPU kernels are compiled.
+    os.environ["TRITON_INTERPRET"] = "1"

@@ -3,9 +3,9 @@
 Analytic: weights from the files' headers, working memory from the nets' sizes and the video's.
 An upper estimate, meant for admission: too high makes a job wait, too low makes it fail.
 
-Source: live bytes of a forward pass by tensor tracking over the reference's order of operations
-(dense attention 9 U, where U = tokens x D x bytes; feed-forward 3 U + 2 ffn/D U), and of the
-Wan2.1 VAE at 832x480 and 1280x720 (proportional to pixels and channels, independent of frames).
+Source: of the DiT what `engine.worker.nets.wan` holds at once (U = tokens x D x bytes; 5.08 to 5.44 U
+measured on an H200 at 32,760 and 75,600 tokens); of the Wan2.1 VAE live bytes by tensor tracking at
+832x480 and 1280x720 (proportional to pixels and channels, independent of frames).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Literal, TypeAlias
 from engine.models.configs import DitConfig, TextConfig, VaeConfig
 from engine.models.dtypes import BYTES_BY_NAME
 from engine.models.model import Model
-from engine.planning.shapes import TEXT_TOKENS, dit_tokens, latent_shape
+from engine.planning.shapes import PART_TOKENS, TEXT_TOKENS, dit_tokens, latent_shape
 from engine.wire import Stage
 
 DeviceKind: TypeAlias = Literal["cuda", "cpu"]
@@ -25,7 +25,10 @@ DeviceKind: TypeAlias = Literal["cuda", "cpu"]
 GIB = 2**30
 MIB = 2**20
 
-ATTENTION_UNITS = 9
+ATTENTION_UNITS = 5
+"""x, queries, keys, values and the attention's output, of all tokens."""
+HEAD_BYTES = 16
+"""For each number of some tokens that the output's norm and product in fp32 take."""
 VAE_PIXELS = 832 * 480
 VAE_CHANNELS = 96
 VAE_DECODE_BYTES = round(3.95 * GIB)
@@ -43,14 +46,16 @@ class DeviceMargins:
     """The same for the VAE's convolutions."""
     constant_bytes: int
     """Workspaces and buffers that any stage takes."""
-    dequantise_bytes: int
-    """For each number of an int8 weight while it is dequantised: the 16-bit result, and on cpu the
-    fp32 copies of weight and product that torch makes on the way (10.03 measured)."""
+    wide_bytes: int
+    """For each number of the tokens that are computed at once: fp32 between the products, where no kernel
+    does it in one pass."""
+    int8_bytes: int
+    """For each number that an int8 layer takes in or gives, beside those: its int8 copy, on cpu fp32 sums."""
 
 
 MARGINS: Mapping[DeviceKind, DeviceMargins] = {
-    "cuda": DeviceMargins(factor=1.15, vae_factor=1.4, constant_bytes=160 * MIB, dequantise_bytes=2),
-    "cpu": DeviceMargins(factor=1.5, vae_factor=4.5, constant_bytes=96 * MIB, dequantise_bytes=10),
+    "cuda": DeviceMargins(factor=1.15, vae_factor=1.4, constant_bytes=160 * MIB, wide_bytes=0, int8_bytes=1),
+    "cpu": DeviceMargins(factor=1.5, vae_factor=4.5, constant_bytes=96 * MIB, wide_bytes=24, int8_bytes=12),
 }
 
 
@@ -114,10 +119,7 @@ def estimate_footprint(
         )
     tokens = dit_tokens(width, height, num_frames)
     # Float64 x and v, the next x, fresh noise; the net's input and output are smaller.
-    dit_bytes = _dit_bytes(configs.dit, tokens, widths[experts[0]]) + 5 * latents_bytes
-    if configs.dit.int8:
-        # One layer's weight at a time, the feed-forward's being the largest.
-        dit_bytes += configs.dit.width * configs.dit.ffn_dim * margins.dequantise_bytes
+    dit_bytes = _dit_bytes(configs.dit, tokens, widths[experts[0]], margins) + 5 * latents_bytes
     stages["denoise"] = stage(*experts, live_bytes=dit_bytes, factor=margins.factor)
     decoder = vae.decoder_base_dim or vae.base_dim
     stages["decode"] = stage(
@@ -138,14 +140,16 @@ def vae_scale(vae: VaeConfig, width: int, height: int, dtype_bytes: int) -> floa
     return width * height / VAE_PIXELS * dtype_bytes / 2 / VAE_CHANNELS * widest
 
 
-def _dit_bytes(dit: DitConfig, tokens: int, dtype_bytes: int) -> int:
-    """Live bytes of one forward pass at its peak."""
-    unit = tokens * dit.width * dtype_bytes
-    feed_forward = 3 + 2 * dit.ffn_dim / dit.width
+def _dit_bytes(dit: DitConfig, tokens: int, dtype_bytes: int, margins: DeviceMargins) -> int:
+    """Live bytes of one forward pass at its peak: in attention, in the feed-forward or at the output."""
+    unit, part = tokens * dit.width * dtype_bytes, min(tokens, PART_TOKENS)
+    beside = part * dit.width * (3 * dtype_bytes + margins.wide_bytes)
+    inner = part * dit.ffn_dim * (2 * dtype_bytes + (margins.int8_bytes if dit.int8 else 0))
+    head = part * dit.width * max(HEAD_BYTES, margins.wide_bytes)
     # Text keys and values, fp32 rotary tables, modulation: small but for short videos.
     text = TEXT_TOKENS * (dit.text_dim + 4 * dit.width) * dtype_bytes
     rotary = tokens * dit.attention_head_dim * 4 * 2
-    return round(unit * max(ATTENTION_UNITS, feed_forward)) + text + rotary
+    return max(ATTENTION_UNITS * unit + beside, unit + beside + inner, unit + head) + text + rotary
 
 
 def _text_bytes(text: TextConfig, dtype_bytes: int) -> int:

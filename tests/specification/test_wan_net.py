@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from engine.worker.nets import sparse_linear, wan
-from engine.worker.nets.wan import SelfAttention, WanNet, dense_attention
+from engine.worker.nets.attention import SelfAttention, SparseLinearAttention, dense_attention
+from engine.worker.nets.wan import WanNet
 from tests.specification import attention, dit
 from tests.specification.checkpoints import FFN, TEXT, WIDTH, turbo_wan
 from tests.specification.test_statement import heads, renamed
@@ -73,11 +74,41 @@ def test_bf16_rounds_where_the_statement_does(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("topk", [0.3, 1.0])
 def test_sparse_attention_is_the_statement(length: int, topk: float) -> None:
     q, k, v = heads(length)
-    ours = [x.transpose(1, 2).contiguous() for x in (q, k, v)]
-    chosen = sparse_linear.choose_blocks(ours[0], ours[1], topk, sparse_linear.SLA_BLOCKS)
+    chosen = sparse_linear.choose_blocks(q, k, topk, sparse_linear.SLA_BLOCKS)
     theirs = attention.chosen_blocks(q, k, topk, attention.SLA_BLOCKS)
     assert torch.equal(torch.zeros_like(theirs).scatter(-1, chosen, True), theirs)
-    found = sparse_linear.sparse_attention(*ours, chosen, sparse_linear.SLA_BLOCKS).transpose(1, 2)
+    found = sparse_linear.sparse_attention(q, k, v, chosen, sparse_linear.SLA_BLOCKS)
     torch.testing.assert_close(found, attention.sparse(q, k, v, theirs, attention.SLA_BLOCKS))
-    linear = sparse_linear.linear_attention(*ours).transpose(1, 2)
-    torch.testing.assert_close(linear, attention.linear_part(q, k, v))
+
+
+@pytest.mark.parametrize("part", [8192, 256])
+def test_sparse_linear_attention_is_the_statement(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sparse_linear, "PART_TOKENS", part)
+    q, k, v = heads(700)
+    proj_l = torch.nn.Linear(128, 128).requires_grad_(False)
+    found = SparseLinearAttention(topk=0.4)(q, k, v, proj_l)
+    torch.testing.assert_close(found, attention.sla(q, k, v, proj_l.weight, proj_l.bias, topk=0.4))
+    alone = SparseLinearAttention(topk=0.4)(q, k, v, None)
+    assert (found - alone).abs().mean() > 0.01
+
+
+def test_tokens_in_parts_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    tensors = turbo_wan()
+    x, text, _ = inputs(16, torch.float32)
+    with torch.inference_mode():
+        whole = net_of(tensors, 16)(x.clone(), torch.tensor([932.0]), text)
+        monkeypatch.setattr(sparse_linear, "PART_TOKENS", 32)
+        parts = net_of(tensors, 16)(x.clone(), torch.tensor([932.0]), text)
+    torch.testing.assert_close(parts, whole, atol=1e-4, rtol=1e-4)
+
+
+def test_two_videos_at_once_are_each_their_own() -> None:
+    tensors = turbo_wan()
+    x, text, _ = inputs(16, torch.float32)
+    other = torch.randn(x.shape, generator=torch.Generator().manual_seed(9))
+    net = net_of(tensors, 16)
+    at = torch.tensor([932.0, 608.0])
+    with torch.inference_mode():
+        both = net(torch.cat((x, other)), at, torch.cat((text, text * 0.5)))
+        alone = net(other.clone(), at[1:], text * 0.5)
+    torch.testing.assert_close(both[1:], alone, atol=1e-4, rtol=1e-4)

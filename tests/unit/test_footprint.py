@@ -57,13 +57,13 @@ def estimate(model: Model, width: int = 832, height: int = 480, frames: int = 81
 
 @pytest.mark.parametrize(
     ("large", "width", "height", "gib"),
-    [(False, 832, 480, 1.28), (True, 832, 480, 2.81), (False, 1280, 720, 2.96), (True, 1280, 720, 6.49)],
+    [(False, 832, 480, 0.51), (True, 832, 480, 1.66), (False, 1280, 720, 1.13), (True, 1280, 720, 3.66)],
 )
-def test_the_dit_stays_near_and_never_below_the_live_bytes_of_the_reference(
+def test_the_dit_stays_near_and_never_below_what_an_h200_measured(
     large: bool, width: int, height: int, gib: float
 ) -> None:
     active = estimate(released(large=large), width, height).stages["denoise"].activation_bytes / GIB
-    assert gib < active < 1.5 * gib + 0.3
+    assert gib < active < 1.5 * gib + 0.4
 
 
 @pytest.mark.parametrize(
@@ -107,15 +107,22 @@ def test_more_pixels_or_frames_never_take_less(across: int, down: int, fours: in
     assert small.peak_bytes == max(stage.bytes for stage in small.stages.values())
 
 
-def test_int8_blocks_add_one_dequantised_weight_and_leave_the_activations_as_wide() -> None:
+def test_int8_blocks_add_copies_of_what_is_computed_at_once() -> None:
     wide = released(large=True)
     assert wide.configs is not None
     quantised = QuantizationConfig(quant_method=INT8_BLOCK, block_size=128)
     dit = msgspec.structs.replace(wide.configs.dit, quantization_config=quantised)
     int8 = dataclasses.replace(wide, configs=msgspec.structs.replace(wide.configs, dit=dit))
     assert (wide.dtype, int8.dtype) == ("bfloat16", "int8")
-    before, after = (estimate(model).stages["denoise"].activation_bytes for model in (wide, int8))
-    assert after - before == pytest.approx(5120 * 13824 * 2 * 1.15, abs=2)
+    before, after = (
+        estimate_footprint(model, 128, 80, 17, device_kind="cpu").stages["denoise"].activation_bytes
+        for model in (wide, int8)
+    )
+    # 5 latent frames of 5 x 8 tokens.
+    assert after - before == pytest.approx(5 * 40 * 13824 * 12 * 1.5, rel=0.5)
+    # In a long video that is far below what attention takes.
+    large = (estimate(model).stages["denoise"].activation_bytes for model in (wide, int8))
+    assert len(set(large)) == 1
 
 
 def test_a_model_with_a_problem_has_no_footprint() -> None:

@@ -1,11 +1,9 @@
 """The linear layer of int8 block weights: 8-bit integers with one fp32 scale to each 128 x 128 of them.
 
-The format is that of TurboDiffusion's quantised checkpoints (symmetric, no zero point). The
-numerics here are weights-only: the blocks are turned back into the input's dtype and multiplied
-as usual. The released kernels also quantise the activations (W8A8) and so give other last digits;
-they belong to the importers of those checkpoints.
+The format is that of TurboDiffusion's quantised checkpoints (symmetric, no zero point), and so is what
+is computed: activations are quantised the same way as they come (W8A8).
 
-Source: TurboDiffusion turbodiffusion/ops, Int8Linear.
+Source: TurboDiffusion turbodiffusion/ops, Int8Linear and its quantiser.
 """
 
 from __future__ import annotations
@@ -15,10 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from engine.models.layout import INT8_BLOCK_SIZE, int8_scale_shape
+from engine.worker.nets import kernels
+
+LEVELS = 128.0
+LEAST_MAGNITUDE = 1e-8
 
 
 class Int8BlockLinear(nn.Module):
-    """A linear layer whose weight lies as int8 blocks; a forward makes one dequantised copy and drops it."""
+    """A linear layer whose weight lies as int8 blocks and is multiplied as such."""
 
     weight: Tensor
     """int8 [out, in]."""
@@ -42,9 +44,21 @@ class Int8BlockLinear(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x` [..., in] to [..., out] in the dtype of `x`."""
+        """`x` [..., in] to [..., out] in the dtype of `x`.
+
+        Activations are quantised in the blocks in which they lie: give whole multiples of 128 tokens, but
+        for the last, where a sequence is computed in parts.
+        """
         bias = None if self.bias is None else self.bias.to(x.dtype)
-        return functional.linear(x, dequantise(self.weight, self.weight_scale, x.dtype), bias)
+        flat = x.reshape(-1, self.in_features)
+        block = INT8_BLOCK_SIZE
+        if kernels.usable(x.device) and self.in_features % block == self.out_features % block == 0:
+            out: Tensor = kernels.int8_kernels().linear(
+                flat.contiguous(), self.weight, self.weight_scale, bias
+            )
+        else:
+            out = block_linear(flat, self.weight, self.weight_scale, bias)
+        return out.view(*x.shape[:-1], self.out_features)
 
     def extra_repr(self) -> str:
         return (
@@ -52,18 +66,35 @@ class Int8BlockLinear(nn.Module):
         )
 
 
-def dequantise(weight: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
-    """int8 `weight` [out, in] times its blocks' fp32 `scale`, rounded once, to `dtype`."""
-    rows, columns = weight.shape
+def block_linear(x_LK: Tensor, weight_NK: Tensor, scale: Tensor, bias_N: Tensor | None) -> Tensor:
+    """The PyTorch path of the layer, [L, N]: exact integer products, a tile of 128 inputs at a time."""
     block = INT8_BLOCK_SIZE
-    if rows % block or columns % block:
-        spread = scale.repeat_interleave(block, 0)[:rows].repeat_interleave(block, 1)[:, :columns]
-        return (weight * spread).to(dtype)
-    result = torch.empty_like(weight, dtype=dtype)
-    blocks = (rows // block, block, columns // block, block)
-    # Into `result` and not through an fp32 product, which would be twice its size on the device.
-    torch.mul(weight.view(blocks), scale[:, None, :, None], out=result.view(blocks))
-    return result
+    values, x_scale = quantise(x_LK)
+    total = torch.zeros((len(x_LK), len(weight_NK)), dtype=torch.float32, device=x_LK.device)
+    for tile in range(x_scale.shape[1]):
+        part = slice(tile * block, (tile + 1) * block)
+        # Products below 2^14 and 128 of them: fp32 holds every such sum.
+        whole = values[:, part].float() @ weight_NK[:, part].float().T
+        rows = x_scale[:, tile].repeat_interleave(block)[: len(x_LK), None]
+        columns = scale[:, tile].repeat_interleave(block)[None, : len(weight_NK)]
+        total += whole * (rows * columns)
+    out = total.to(x_LK.dtype)
+    # After the sum was rounded, as a second rounding.
+    return out if bias_N is None else out + bias_N
+
+
+def quantise(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """int8 values and fp32 scales of a floating [rows, columns], by blocks of 128 x 128.
+
+    The largest magnitude of a block is 128, not 127: it saturates where it is positive.
+    """
+    rows, columns = matrix.shape
+    block = INT8_BLOCK_SIZE
+    padded = functional.pad(matrix.float(), (0, -columns % block, 0, -rows % block))
+    blocks = padded.view(padded.shape[0] // block, block, padded.shape[1] // block, block)
+    largest = blocks.abs().amax(dim=(1, 3)).clamp(min=LEAST_MAGNITUDE)
+    whole = torch.round(blocks * (LEVELS / largest)[:, None, :, None]).clamp(-128, 127)
+    return whole.view(padded.shape)[:rows, :columns].to(torch.int8), largest / LEVELS
 
 
 def replace_linears(dit: nn.Module) -> int:

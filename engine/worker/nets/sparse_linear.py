@@ -1,9 +1,9 @@
 """Sparse-linear attention (SLA): softmax over the key blocks that matter, linear attention over all keys.
 
-The PyTorch path for any device; `kernels` has the same sparse part for GPUs. Never more than one query
-block's scores exist at a time.
+The PyTorch path for any device; `kernels.sparse` has the same sparse part for GPUs. Everything walks over
+the tokens in parts, so that no copy of all queries or keys is made beside them.
 
-Source: TurboDiffusion turbodiffusion/SLA (core and utils); block sizes as its nets use them.
+Source: TurboDiffusion turbodiffusion/SLA (core and utils).
 """
 
 # Shapes: B videos, H heads, L tokens, d the head's dimension, M query blocks, N key blocks, n chosen ones.
@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from engine.planning.shapes import PART_TOKENS
 
 DEFAULT_TOPK = 0.1
 LINEAR_EPS = 1e-5
@@ -39,61 +41,90 @@ SAGE_HOPPER_BLOCKS = Blocks(query=64, key=128)
 """Of SageSLA on GPUs of compute capability 9.0; others use `SLA_BLOCKS`."""
 
 
-def choose_blocks(q_BHLd: Tensor, k_BHLd: Tensor, topk: float, blocks: Blocks) -> Tensor:
+def choose_blocks(q_BLHd: Tensor, k_BLHd: Tensor, topk: float, blocks: Blocks) -> Tensor:
     """The numbers of the key blocks each query block attends to, int64 [B, H, M, n], in no order.
 
     By products of block means, of keys less their mean over the sequence; all in the inputs' dtype.
     """
-    centred = k_BHLd - k_BHLd.mean(dim=-2, keepdim=True)
-    score = block_means(q_BHLd, blocks.query) @ block_means(centred, blocks.key).transpose(-1, -2)
-    return score.topk(blocks.chosen(k_BHLd.shape[-2], topk), dim=-1, sorted=False).indices
+    centre = k_BLHd.mean(dim=1, keepdim=True)
+    q_BHMd, k_BHNd = block_means(q_BLHd, blocks.query), block_means(k_BLHd, blocks.key, centre)
+    score = q_BHMd @ k_BHNd.transpose(-1, -2)
+    return score.topk(blocks.chosen(k_BLHd.shape[1], topk), dim=-1, sorted=False).indices
 
 
-def block_means(x_BHLd: Tensor, rows: int) -> Tensor:
-    """The mean of each `rows` tokens, [B, H, blocks, d], summed in fp32; the last block may be shorter."""
-    length = x_BHLd.shape[-2]
-    padded = F.pad(x_BHLd, (0, 0, 0, -length % rows))
-    sums = _in_blocks(padded, rows).sum(dim=-2, dtype=torch.float32)
-    counts = torch.full((sums.shape[-2], 1), rows, dtype=torch.float32, device=x_BHLd.device)
-    counts[-1] = length - rows * (sums.shape[-2] - 1)
-    return (sums / counts).to(x_BHLd.dtype)
+def block_means(x_BLHd: Tensor, rows: int, centre: Tensor | None = None) -> Tensor:
+    """Means of each `rows` tokens less `centre`, [B, H, blocks, d]; summed in fp32, the last of fewer."""
+    means = []
+    for part in parts_of(x_BLHd.shape[1]):
+        x = x_BLHd[:, part]
+        if centre is not None:
+            x = x - centre
+        whole = x.shape[1] // rows * rows
+        sums = x[:, :whole].reshape(x.shape[0], -1, rows, *x.shape[2:]).sum(dim=2, dtype=torch.float32)
+        means.append((sums / rows).to(x.dtype))
+        if whole < x.shape[1]:
+            rest = x[:, whole:].sum(dim=1, keepdim=True, dtype=torch.float32) / (x.shape[1] - whole)
+            means.append(rest.to(x.dtype))
+    return torch.cat(means, dim=1).transpose(1, 2)
 
 
 def sparse_attention(
-    q_BHLd: Tensor, k_BHLd: Tensor, v_BHLd: Tensor, chosen_BHMn: Tensor, blocks: Blocks
+    q_BLHd: Tensor, k_BLHd: Tensor, v_BLHd: Tensor, chosen_BHMn: Tensor, blocks: Blocks
 ) -> Tensor:
-    """Softmax attention of each query block over its chosen key blocks alone, [B, H, L, d].
+    """Softmax attention of each query block over its chosen key blocks alone, [B, L, H, d].
 
-    Scores and sums in fp32; the weights are rounded to the dtype of v before they meet it.
+    Scores and sums in fp32; the weights are rounded to the dtype of v before they meet it. One query
+    block's scores exist at a time.
     """
-    length, dtype = k_BHLd.shape[-2], v_BHLd.dtype
+    length, dtype = k_BLHd.shape[1], v_BLHd.dtype
     pad = (0, 0, 0, -length % blocks.key)
-    k_blocks, v_blocks = (_in_blocks(F.pad(x, pad), blocks.key) for x in (k_BHLd, v_BHLd))
-    inside = torch.arange(blocks.key, device=q_BHLd.device)
-    out = torch.empty_like(q_BHLd)
-    scale = q_BHLd.shape[-1] ** -0.5
-    for number, q in enumerate(torch.split(q_BHLd, blocks.query, dim=-2)):
+    k_blocks, v_blocks = (
+        padded.view(*padded.shape[:2], -1, blocks.key, padded.shape[-1])
+        for padded in (F.pad(x.transpose(1, 2), pad) for x in (k_BLHd, v_BLHd))
+    )
+    inside = torch.arange(blocks.key, device=q_BLHd.device)
+    out = torch.empty_like(q_BLHd)
+    scale = q_BLHd.shape[-1] ** -0.5
+    for number, q in enumerate(torch.split(q_BLHd, blocks.query, dim=1)):
         picked = chosen_BHMn[:, :, number]
         at = picked[..., None, None].expand(-1, -1, -1, *k_blocks.shape[-2:])
         k, v = (x.gather(2, at).flatten(2, 3).float() for x in (k_blocks, v_blocks))
-        score = (q.float() @ k.transpose(-1, -2)) * scale
+        score = (q.transpose(1, 2).float() @ k.transpose(-1, -2)) * scale
         beyond = (picked[..., None] * blocks.key + inside >= length).flatten(2)
         score.masked_fill_(beyond[:, :, None], -math.inf)
         weight = torch.exp2((score - score.amax(-1, keepdim=True)) * math.log2(math.e))
-        total = weight.sum(-1, keepdim=True)
+        near = (weight.to(dtype).float() @ v) / weight.sum(-1, keepdim=True)
         begin = number * blocks.query
-        out[:, :, begin : begin + q.shape[-2]] = (weight.to(dtype).float() @ v) / total
+        out[:, begin : begin + q.shape[1]] = near.transpose(1, 2)
     return out
 
 
-def linear_attention(q_BHLd: Tensor, k_BHLd: Tensor, v_BHLd: Tensor) -> Tensor:
-    """Linear attention over all keys, whose features are softmaxes over d; in the dtype of v."""
-    dtype = v_BHLd.dtype
-    q, k = (x.softmax(-1, dtype=torch.float32).to(dtype) for x in (q_BHLd, k_BHLd))
-    state_Bdd = k.transpose(-1, -2) @ v_BHLd
-    total = k.sum(dim=-2, keepdim=True)
-    return (q @ state_Bdd) / (LINEAR_EPS + (q * total).sum(-1, keepdim=True))
+class LinearAttention:
+    """Linear attention over all keys, its features softmaxes over d; called with queries, part by part."""
+
+    def __init__(self, k_BLHd: Tensor, v_BLHd: Tensor) -> None:
+        self.parts = parts_of(k_BLHd.shape[1])
+        batch, _, heads, head_dim = k_BLHd.shape
+        shape = (batch, heads, head_dim, head_dim)
+        state = torch.zeros(shape, dtype=torch.float32, device=k_BLHd.device)
+        total = torch.zeros((batch, heads, 1, head_dim), dtype=torch.float32, device=k_BLHd.device)
+        for part in self.parts:
+            k = _features(k_BLHd[:, part])
+            state += k.float().transpose(-1, -2) @ v_BLHd[:, part].transpose(1, 2).float()
+            total += k.sum(dim=-2, keepdim=True, dtype=torch.float32)
+        self._state_BHdd, self._total_BHd = state.to(v_BLHd.dtype), total.to(v_BLHd.dtype)
+
+    def __call__(self, q_BLHd: Tensor) -> Tensor:
+        """[B, L, H, d] of these queries, in the dtype of v."""
+        q = _features(q_BLHd)
+        out = (q @ self._state_BHdd) / (LINEAR_EPS + (q * self._total_BHd).sum(-1, keepdim=True))
+        return out.transpose(1, 2)
 
 
-def _in_blocks(x_BHLd: Tensor, rows: int) -> Tensor:
-    return x_BHLd.view(*x_BHLd.shape[:2], -1, rows, x_BHLd.shape[-1])
+def parts_of(length: int) -> list[slice]:
+    """`length` tokens in parts of whole blocks, but for the last."""
+    return [slice(begin, min(length, begin + PART_TOKENS)) for begin in range(0, length, PART_TOKENS)]
+
+
+def _features(x_BLHd: Tensor) -> Tensor:
+    return x_BLHd.transpose(1, 2).softmax(-1, dtype=torch.float32).to(x_BLHd.dtype)

@@ -12,15 +12,16 @@ Source: TurboDiffusion rcm/networks/wan2pt1.py; diffusers WanTransformer3DModel.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from diffusers import WanTransformer3DModel
-from diffusers.models.transformers.transformer_wan import WanAttention, WanTransformerBlock
+from diffusers.models.transformers.transformer_wan import WanTransformerBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from engine.worker.nets.attention import SelfAttention, dense_attention
 from engine.worker.nets.elementwise import (
     add_gated,
     affine_norm,
@@ -28,25 +29,18 @@ from engine.worker.nets.elementwise import (
     rms_norm,
     rotated_rms_norm,
 )
+from engine.worker.nets.sparse_linear import parts_of
 
 ROPE_THETA = 10_000.0
 TIME_THETA = 10_000.0
-OUT_CHUNK_TOKENS = 8192
-
-SelfAttention: TypeAlias = Callable[[Tensor, Tensor, Tensor, nn.Module | None], Tensor]
-"""Of q, k, v [B, L, heads, d] after norm and rotation, and the block's `proj_l`: the output, as q."""
-
-
-def dense_attention(
-    q_BLHd: Tensor, k_BLHd: Tensor, v_BLHd: Tensor, proj_l: nn.Module | None = None
-) -> Tensor:
-    """Softmax attention over all keys by the device's fastest kernel; `proj_l` has no part in it."""
-    q, k, v = (x.transpose(1, 2) for x in (q_BLHd, k_BLHd, v_BLHd))
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
 
 
 class WanBlock(WanTransformerBlock):  # type: ignore[misc]  # diffusers has no types
-    """Self-attention, cross-attention, feed-forward; x goes in and comes out in the weights' dtype."""
+    """Self-attention, cross-attention, feed-forward; x goes in and comes out in the weights' dtype.
+
+    What each token needs alone is done for some of them at a time. Beside x no more than q, k, v and the
+    attention's output exist as a whole: five times L * D numbers at most.
+    """
 
     def __init__(self, config: Any, self_attention: SelfAttention) -> None:
         width = config.num_attention_heads * config.attention_head_dim
@@ -58,35 +52,51 @@ class WanBlock(WanTransformerBlock):  # type: ignore[misc]  # diffusers has no t
     def forward(
         self, x_BLD: Tensor, text_BSD: Tensor, time_B6D: Tensor, rope: tuple[Tensor, Tensor]
     ) -> Tensor:
-        """Overwrites `x_BLD`. `time_B6D` and the tables of `rope` are fp32."""
+        """Into `x_BLD`. `time_B6D` and the tables of `rope` are fp32."""
         table_B6D = self.scale_shift_table.float() + time_B6D
-        shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = table_B6D.unbind(1)
+        for x_LD, text_SD, table_6D in zip(x_BLD, text_BSD, table_B6D, strict=True):
+            shift, scale, gate, *ffn = table_6D.unbind(0)
+            self._attend_to_itself(x_LD, (shift, scale, gate), rope)
+            self._attend_to_text(x_LD, text_SD)
+            self._feed_forward(x_LD, ffn)
+        return x_BLD
 
-        y = modulated_norm(x_BLD, shift, scale, self.norm1.eps)
-        x_BLD = add_gated(x_BLD, self._attend_to_itself(y, rope), gate)
-
-        y = affine_norm(x_BLD, self.norm2.weight, self.norm2.bias, self.norm2.eps)
-        x_BLD = add_gated(x_BLD, self._attend_to_text(y, text_BSD), None)
-
-        y = modulated_norm(x_BLD, ffn_shift, ffn_scale, self.norm3.eps)
-        return add_gated(x_BLD, self.ffn(y), ffn_gate)
-
-    def _attend_to_itself(self, y_BLD: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
+    def _attend_to_itself(
+        self, x_LD: Tensor, modulation: Sequence[Tensor], rope: tuple[Tensor, Tensor]
+    ) -> None:
         attn: Any = self.attn1
-        q = rotated_rms_norm(attn.to_q(y_BLD), attn.norm_q.weight, attn.norm_q.eps, *rope)
-        k = rotated_rms_norm(attn.to_k(y_BLD), attn.norm_k.weight, attn.norm_k.eps, *rope)
-        q, k, v = (_heads(attn, x) for x in (q, k, attn.to_v(y_BLD)))
-        out = self._self_attention(q, k, v, getattr(attn, "proj_l", None))
-        projected: Tensor = attn.to_out[0](out.flatten(2))
-        return projected
+        shift, scale, gate = modulation
+        q, k, v = (torch.empty_like(x_LD) for _ in range(3))
+        for part in parts_of(len(x_LD)):
+            y = modulated_norm(x_LD[part], shift, scale, self.norm1.eps)
+            cos, sin = (table[part] for table in rope)
+            rotated_rms_norm(attn.to_q(y), attn.norm_q.weight, attn.norm_q.eps, cos, sin, q[part])
+            rotated_rms_norm(attn.to_k(y), attn.norm_k.weight, attn.norm_k.eps, cos, sin, k[part])
+            v[part] = attn.to_v(y)
+        proj_l: nn.Linear | None = getattr(attn, "proj_l", None)
+        heads: int = attn.heads
+        out = self._self_attention(_heads(q, heads), _heads(k, heads), _heads(v, heads), proj_l)
+        out_LD = out.reshape(x_LD.shape)
+        del q, k, v, out
+        for part in parts_of(len(x_LD)):
+            add_gated(x_LD[part], attn.to_out[0](out_LD[part]), gate)
 
-    def _attend_to_text(self, y_BLD: Tensor, text_BSD: Tensor) -> Tensor:
+    def _attend_to_text(self, x_LD: Tensor, text_SD: Tensor) -> None:
         attn: Any = self.attn2
-        q = rms_norm(attn.to_q(y_BLD), attn.norm_q.weight, attn.norm_q.eps)
-        k = rms_norm(attn.to_k(text_BSD), attn.norm_k.weight, attn.norm_k.eps)
-        q, k, v = (_heads(attn, x) for x in (q, k, attn.to_v(text_BSD)))
-        projected: Tensor = attn.to_out[0](dense_attention(q, k, v).flatten(2))
-        return projected
+        heads: int = attn.heads
+        k = rms_norm(attn.to_k(text_SD), attn.norm_k.weight, attn.norm_k.eps)
+        v = attn.to_v(text_SD)
+        for part in parts_of(len(x_LD)):
+            y = affine_norm(x_LD[part], self.norm2.weight, self.norm2.bias, self.norm2.eps)
+            q = rms_norm(attn.to_q(y), attn.norm_q.weight, attn.norm_q.eps)
+            out = dense_attention(_heads(q, heads), _heads(k, heads), _heads(v, heads))
+            add_gated(x_LD[part], attn.to_out[0](out.reshape(q.shape)), None)
+
+    def _feed_forward(self, x_LD: Tensor, modulation: Sequence[Tensor]) -> None:
+        shift, scale, gate = modulation
+        for part in parts_of(len(x_LD)):
+            y = modulated_norm(x_LD[part], shift, scale, self.norm3.eps)
+            add_gated(x_LD[part], self.ffn(y), gate)
 
 
 class WanNet(WanTransformer3DModel):  # type: ignore[misc]  # diffusers has no types
@@ -143,8 +153,7 @@ class WanNet(WanTransformer3DModel):  # type: ignore[misc]  # diffusers has no t
         weight, bias = self.proj_out.weight.float(), self.proj_out.bias.float()
         norm: Any = self.norm_out
         out = torch.empty(*x_BLD.shape[:2], weight.shape[0], dtype=torch.float32, device=x_BLD.device)
-        for begin in range(0, x_BLD.shape[1], OUT_CHUNK_TOKENS):
-            part = slice(begin, begin + OUT_CHUNK_TOKENS)
+        for part in parts_of(x_BLD.shape[1]):
             normed = F.layer_norm(x_BLD[:, part].float(), x_BLD.shape[-1:], eps=norm.eps).to(x_BLD.dtype)
             out[:, part] = F.linear(normed.float() * scale + shift, weight, bias)
         patches = out.view(out.shape[0], *grid, 2, 2, -1)
@@ -169,8 +178,8 @@ def rope_tables(grid: tuple[int, int, int], head_dim: int, device: torch.device)
     return turn_Ld.cos(), turn_Ld.sin()
 
 
-def _heads(attn: WanAttention, x_BLD: Tensor) -> Tensor:
-    return x_BLD.view(*x_BLD.shape[:2], attn.heads, -1)
+def _heads(x_LD: Tensor, heads: int) -> Tensor:
+    return x_LD.view(1, len(x_LD), heads, -1)
 
 
 def _linear_in_fp32(x: Tensor, linear: nn.Linear, pieces: int = 1) -> Tensor:

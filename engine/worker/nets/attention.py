@@ -1,0 +1,71 @@
+"""The kinds of self-attention that a Wan block can have; cross-attention is always dense.
+
+Source: TurboDiffusion turbodiffusion/SLA; the library default of 64 by 64 blocks is not what its nets use.
+"""
+
+# Shapes: B videos, L tokens, H heads, d the head's dimension.
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from engine.worker.nets import kernels
+from engine.worker.nets.sparse_linear import (
+    DEFAULT_TOPK,
+    LINEAR_EPS,
+    SLA_BLOCKS,
+    Blocks,
+    LinearAttention,
+    choose_blocks,
+    sparse_attention,
+)
+
+SelfAttention: TypeAlias = Callable[[Tensor, Tensor, Tensor, "nn.Linear | None"], Tensor]
+"""Of q, k, v [B, L, H, d] after norm and rotation, and the block's `proj_l`: the output, as q."""
+
+
+def dense_attention(
+    q_BLHd: Tensor, k_BLHd: Tensor, v_BLHd: Tensor, proj_l: nn.Linear | None = None
+) -> Tensor:
+    """Softmax attention over all keys by the device's fastest kernel; `proj_l` has no part in it."""
+    q, k, v = (x.transpose(1, 2) for x in (q_BLHd, k_BLHd, v_BLHd))
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SparseLinearAttention:
+    """SLA: softmax over the chosen key blocks, plus linear attention over all keys through `proj_l`."""
+
+    topk: float = DEFAULT_TOPK
+    """Share of the key blocks that each query block attends to."""
+    blocks: Blocks = SLA_BLOCKS
+
+    def __call__(self, q_BLHd: Tensor, k_BLHd: Tensor, v_BLHd: Tensor, proj_l: nn.Linear | None) -> Tensor:
+        """Without `proj_l`, as models have it that were not trained for this, the sparse part alone."""
+        chosen_BHMn = choose_blocks(q_BLHd, k_BLHd, self.topk, self.blocks)
+        if kernels.usable(q_BLHd.device):
+            return self._by_kernels(q_BLHd, k_BLHd, v_BLHd, chosen_BHMn, proj_l)
+        near = sparse_attention(q_BLHd, k_BLHd, v_BLHd, chosen_BHMn, self.blocks)
+        if proj_l is not None:
+            far = LinearAttention(k_BLHd, v_BLHd)
+            for part in far.parts:
+                near[:, part] += proj_l(far(q_BLHd[:, part]))
+        return near
+
+    def _by_kernels(
+        self, q_BLHd: Tensor, k_BLHd: Tensor, v_BLHd: Tensor, chosen_BHMn: Tensor, proj_l: nn.Linear | None
+    ) -> Tensor:
+        near: Tensor = kernels.sparse_kernels().sparse_attention(
+            q_BLHd, k_BLHd, v_BLHd, chosen_BHMn.int(), self.blocks.query, self.blocks.key
+        )
+        if proj_l is not None:
+            linear = kernels.linear_attention_kernels()
+            weight, bias = (x.to(near.dtype).contiguous() for x in (proj_l.weight, proj_l.bias))
+            state = linear.key_state(k_BLHd, v_BLHd)
+            linear.add_linear(near, q_BLHd, *state, weight, bias, LINEAR_EPS)
+        return near

@@ -1,0 +1,92 @@
+"""The 8-bit linear: quantise activations by blocks of 128 x 128, multiply integers, scale each tile of 128.
+
+Source: TurboDiffusion turbodiffusion/ops (quant and gemm); what is rounded when is as there.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+BLOCK = 128
+GROUP = 8
+"""Rows of tiles that are walked together, so that their weights are still in the cache."""
+
+
+def quantise(x_LK: Tensor) -> tuple[Tensor, Tensor]:
+    """int8 [L, K] and fp32 scales [ceil(L/128), ceil(K/128)] of a contiguous matrix."""
+    length, width = x_LK.shape
+    rows, columns = triton.cdiv(length, BLOCK), triton.cdiv(width, BLOCK)
+    values = torch.empty((length, width), dtype=torch.int8, device=x_LK.device)
+    scale = torch.empty((rows, columns), dtype=torch.float32, device=x_LK.device)
+    _quantise[(rows, columns)](
+        x_LK, values, scale, length, width, BLOCK=BLOCK, num_warps=8, enable_fp_fusion=False
+    )
+    return values, scale
+
+
+def linear(x_LK: Tensor, weight_NK: Tensor, scale: Tensor, bias_N: Tensor | None) -> Tensor:
+    """[L, N] in the dtype of x (bf16 or fp16): int8 `weight_NK` with K and N whole blocks of 128."""
+    length, outputs = x_LK.shape[0], weight_NK.shape[0]
+    values, x_scale = quantise(x_LK)
+    out = torch.empty((length, outputs), dtype=x_LK.dtype, device=x_LK.device)
+    grid = (triton.cdiv(length, BLOCK) * triton.cdiv(outputs, BLOCK),)
+    _matmul[grid](
+        values, weight_NK, x_scale, scale, out if bias_N is None else bias_N, out,
+        length, outputs, x_LK.shape[1], HAS_BIAS=bias_N is not None, BLOCK=BLOCK, GROUP=GROUP,
+        num_warps=8, num_stages=4,
+    )  # fmt: skip
+    return out
+
+
+@triton.jit
+def _quantise(x_ptr, values_ptr, scale_ptr, length, width, BLOCK: tl.constexpr):
+    row, column = tl.program_id(0), tl.program_id(1)
+    rows = row * BLOCK + tl.arange(0, BLOCK)
+    columns = column * BLOCK + tl.arange(0, BLOCK)
+    inside = (rows[:, None] < length) & (columns[None, :] < width)
+    at = rows[:, None].to(tl.int64) * width + columns[None, :]
+    x = tl.load(x_ptr + at, mask=inside, other=0.0).to(tl.float32)
+    largest = tl.maximum(tl.max(tl.max(tl.abs(x), axis=1), axis=0), 1e-8)
+    # Adding and taking away 1.5 * 2^23 rounds to the nearest whole number, half to even.
+    whole = (x * tl.div_rn(128.0, largest) + 12582912.0) - 12582912.0
+    values = tl.minimum(tl.maximum(whole, -128.0), 127.0).to(tl.int8)
+    tl.store(values_ptr + at, values, mask=inside)
+    tl.store(scale_ptr + row * tl.num_programs(1) + column, largest / 128.0)
+
+
+@triton.jit
+def _matmul(
+    a_ptr, b_ptr, a_scale_ptr, b_scale_ptr, bias_ptr, out_ptr, M, N, K,
+    HAS_BIAS: tl.constexpr, BLOCK: tl.constexpr, GROUP: tl.constexpr,
+):  # fmt: skip
+    rows_of_tiles, columns_of_tiles = tl.cdiv(M, BLOCK), tl.cdiv(N, BLOCK)
+    number = tl.program_id(0)
+    group = number // (GROUP * columns_of_tiles)
+    first = group * GROUP
+    height = tl.minimum(rows_of_tiles - first, GROUP)
+    row = first + (number % (GROUP * columns_of_tiles)) % height
+    column = (number % (GROUP * columns_of_tiles)) // height
+
+    m = row * BLOCK + tl.arange(0, BLOCK)
+    n = column * BLOCK + tl.arange(0, BLOCK)
+    k = tl.arange(0, BLOCK)
+    a_at = a_ptr + m[:, None].to(tl.int64) * K + k[None, :]
+    b_at = b_ptr + n[None, :].to(tl.int64) * K + k[:, None]
+    tiles = K // BLOCK
+    total = tl.zeros((BLOCK, BLOCK), dtype=tl.float32)
+    for tile in range(0, tiles):
+        a = tl.load(a_at, mask=m[:, None] < M, other=0)
+        b = tl.load(b_at)
+        scale = tl.load(a_scale_ptr + row * tiles + tile) * tl.load(b_scale_ptr + column * tiles + tile)
+        total += tl.dot(a, b, out_dtype=tl.int32).to(tl.float32) * scale
+        a_at += BLOCK
+        b_at += BLOCK
+    out = total.to(out_ptr.dtype.element_ty)
+    if HAS_BIAS:
+        # After the sum was rounded, as a second rounding.
+        bias = tl.load(bias_ptr + n)[None, :].to(out.dtype)
+        out = (out.to(tl.float32) + bias.to(tl.float32)).to(out.dtype)
+    tl.store(out_ptr + m[:, None].to(tl.int64) * N + n[None, :], out, mask=m[:, None] < M)
