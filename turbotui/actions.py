@@ -20,8 +20,9 @@ Tier = Literal["look", "routine", "dangerous"]
 
 PLACES: tuple[Place, ...] = ("everywhere", "lists", "models", "queue", "history", "log")
 
-FULL_WIDTH = {":": "：", "?": "？", "/": "／", "!": "！", ".": "。", "+": "＋", "-": "－", "'": "＇"}
-"""What a Chinese or Japanese input method types for the same key."""
+FULL_WIDTH = {":": "：", "?": "？", "/": "／", "!": "！", ".": "。", "+": "＋", "-": "－", "'": "＇",
+              "[": "［【", "]": "］】"}  # fmt: skip
+"""What a Chinese or Japanese input method types for the same key: one character, or either of two."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,6 +85,8 @@ ACTIONS: tuple[Action, ...] = (
     Action(id="panel_4", keys=("4",), in_palette=False),
     Action(id="panel_5", keys=("5",), in_palette=False),
     Action(id="panel_6", keys=("6",), in_palette=False),
+    Action(id="gpu_previous", keys=("[",)),
+    Action(id="gpu_next", keys=("]",)),
     Action(id="next_panel", keys=("tab",), in_palette=False),
     Action(id="previous_panel", keys=("shift+tab",), in_palette=False),
     Action(id="back", keys=("escape",), in_palette=False),
@@ -128,7 +131,7 @@ go first where there is no room."""
 def bound_keys(action: Action) -> str:
     """Its keys in Textual's notation, with their full-width twins."""
     keys = list(action.keys)
-    keys += [FULL_WIDTH[key] for key in action.keys if key in FULL_WIDTH]
+    keys += [twin for key in action.keys for twin in FULL_WIDTH.get(key, "")]
     return ",".join(_spelled(key) for key in keys)
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from engine.errors import EngineError
 from turbotui.history import History
-from turbotui.state import ConsoleState, LinkLost, LinkOpened, LinkOpening, reduce
+from turbotui.state import ConsoleState, DeviceChosen, LinkLost, LinkOpened, LinkOpening, reduce
 
 if TYPE_CHECKING:
     from engine.wire import CheckReport, Event, EventFrame
@@ -72,6 +72,10 @@ class Link:
 
     def history(self, device_id: str) -> History:
         return self.histories.setdefault(device_id, History())
+
+    def look_at(self, device_id: str) -> None:
+        """Show another device; the console's own choice, which the engine is not told."""
+        self._take(DeviceChosen(device_id=device_id))
 
     def _take(self, event: Event | LinkEvent) -> None:
         with self._reducing:

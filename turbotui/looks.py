@@ -98,6 +98,21 @@ class Looks(Acting):
             text = newest.output if newest else None
         self.app.copy_text(text)
 
+    def gpu_previous(self) -> None:
+        self._step_gpu(-1)
+
+    def gpu_next(self) -> None:
+        self._step_gpu(1)
+
+    def _step_gpu(self, by: int) -> None:
+        state = self.app.link.state
+        ids = [device.id for device in state.gpus]
+        if len(ids) < 2 or state.device is None:
+            self.app.say(t("gpu.no_other"), "wait")
+            return
+        place = ids.index(state.device.id) if state.device.id in ids else 0
+        self.app.dashboard.look_at(ids[(place + by) % len(ids)])
+
     def palette(self) -> None:
         self.app.action_command_palette()
 

@@ -59,7 +59,14 @@ class LinkLost:
     """On the monotonic clock."""
 
 
-LinkEvent = LinkOpening | LinkOpened | LinkLost
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeviceChosen:
+    """The person looks at another device; the engine is not told."""
+
+    device_id: str
+
+
+LinkEvent = LinkOpening | LinkOpened | LinkLost | DeviceChosen
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,6 +94,8 @@ class ConsoleState:
     """Monotonic time at which `engine` arrived, so that its uptime can be carried on."""
     workers: tuple[WorkerStatus, ...] = ()
     devices: tuple[DeviceStatus, ...] = ()
+    chosen_device: str | None = None
+    """The device that the person chose to look at; None: the engine's own."""
     models: tuple[ModelStatus, ...] = ()
     jobs: tuple[Job, ...] = ()
     """Finished ones oldest first, then the running, then the waiting in their order."""
@@ -104,11 +113,29 @@ class ConsoleState:
     goodbye: str | None = None
 
     @property
-    def device(self) -> DeviceStatus | None:
+    def own_device(self) -> DeviceStatus | None:
         """The device that the engine works on, or the first one seen."""
         return next((device for device in self.devices if device.in_use), None) or next(
             iter(self.devices), None
         )
+
+    @property
+    def device(self) -> DeviceStatus | None:
+        """The device that is looked at: the chosen one while it is there, else the engine's own."""
+        chosen = self.chosen_device
+        return next((device for device in self.devices if device.id == chosen), None) or self.own_device
+
+    @property
+    def elsewhere(self) -> DeviceStatus | None:
+        """The device that the engine works on, while another one is looked at."""
+        own, device = self.own_device, self.device
+        return own if own is not None and own.in_use and own is not device else None
+
+    @property
+    def gpus(self) -> tuple[DeviceStatus, ...]:
+        """Those of the host, by their numbers."""
+        cards = [device for device in self.devices if device.kind == "cuda"]
+        return tuple(sorted(cards, key=lambda device: (device.index is None, device.index or 0, device.id)))
 
     @property
     def running(self) -> Job | None:
@@ -153,6 +180,8 @@ def reduce(
             return replace(
                 state, link="lost", link_since=since, lost_reason=reason, retry_at=retry_at, steps=()
             )
+        case DeviceChosen(device_id=device_id):
+            return replace(state, chosen_device=device_id)
     return _reduce_wire(replace(state, heard_at=monotonic), event, wall, monotonic)
 
 

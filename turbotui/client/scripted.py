@@ -364,14 +364,16 @@ class ScriptedClient:
 
 
 def main() -> int:
-    """The console over a made-up busy GPU; an argument `idle` or `cpu` chooses another scene."""
+    """The console over a made-up busy GPU; an argument `idle`, `first`, `two` or `eight` is another scene."""
     import sys
     import time
 
     from turbotui.app import TurboApp
-    from turbotui.client import scene_plans, scenes
+    from turbotui.client import scene_gpus, scene_plans, scenes
 
     scene = sys.argv[1] if len(sys.argv) > 1 else "busy"
+
+    play = scene_gpus.script if scene in ("two", "eight") else scenes.script
 
     def factory() -> ScriptedClient:
         answers = {
@@ -381,7 +383,7 @@ def main() -> int:
             "reset_plan": scene_plans.reset_plan,
             "full_cleanup_plan": lambda: scene_plans.full_cleanup_plan(time.time()),
         }
-        return ScriptedClient(scenes.script(scene, time.time()), answers=answers)
+        return ScriptedClient(play(scene, time.time()), answers=answers)
 
     app = TurboApp(factory, where="me@gpubox01")
     app.run()

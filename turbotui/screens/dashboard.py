@@ -6,12 +6,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual.binding import Binding
-from textual.geometry import NULL_OFFSET, NULL_SPACING, Region, Size
-from textual.layout import Layout, WidgetPlacement
 from textual.screen import Screen
 
 from turbotui.actions import ACTIONS, BY_ID, KEY_LINE_HEAD, KEY_LINE_HERE, KEY_LINE_TAIL, bound_keys
-from turbotui.screens.plan import LEAST, is_wide, plan
+from turbotui.screens.plan import LEAST, Place, is_wide, plan
+from turbotui.screens.planned import PlannedLayout
 from turbotui.text import t
 from turbotui.widgets.bottom import (
     TABS,
@@ -33,13 +32,15 @@ from turbotui.widgets.models import ModelsPanel
 from turbotui.widgets.panels import ListPanel
 from turbotui.widgets.pressure import PressureBanner, pressing
 from turbotui.widgets.queue import QueuePanel
+from turbotui.widgets.strip import GpuStrip
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
     from textual.binding import BindingType
     from textual.events import DescendantFocus, Resize
+    from textual.geometry import Size
+    from textual.layout import Layout
     from textual.timer import Timer
-    from textual.widget import Widget
 
     from turbotui.app import TurboApp
     from turbotui.history import History
@@ -49,25 +50,6 @@ FULL_S = 0.1
 RESTING_S = 0.5
 NOTICE_S = 20.0
 ERROR_NOTICE_S = 15.0
-
-
-class PlannedLayout(Layout):
-    """Places children where `plan` says, by their ids."""
-
-    name = "planned"
-
-    def arrange(
-        self, parent: Widget, children: list[Widget], size: Size, greedy: bool = True
-    ) -> list[WidgetPlacement]:
-        if isinstance(parent, DashboardScreen):
-            places = plan(size.width, size.height, parent.tab, banner=parent.banner)
-        else:
-            places = plan(size.width, size.height, "history")
-        return [
-            WidgetPlacement(Region(*places[child.id]), NULL_OFFSET, NULL_SPACING, child)
-            for child in children
-            if child.id in places
-        ]
 
 
 class DashboardScreen(Screen[None]):
@@ -91,7 +73,9 @@ class DashboardScreen(Screen[None]):
         self.tab = "history"
         self.banner = False
         """Whether the pressure's row has its place."""
-        self._planned = PlannedLayout()
+        self.strip = False
+        """Whether the GPUs' row has its place."""
+        self._planned = PlannedLayout(self._places)
         self._timer: Timer | None = None
         self._interval = 0.0
         self._attentive = True
@@ -113,6 +97,7 @@ class DashboardScreen(Screen[None]):
     def compose(self) -> ComposeResult:
         yield Header(id="header", where=self.turbo.where, key_of=self.turbo.key_of)
         yield Clock(id="clock")
+        yield GpuStrip(id="strip", on_choose=self.look_at, key_of=self.turbo.key_of)
         yield MemoryPanel(id="memory", key_of=self.turbo.key_of)
         yield Tabs(id="tabs", on_choose=self.choose, key_of=self.turbo.key_of)
         yield HistoryPanel(id="history")
@@ -124,6 +109,7 @@ class DashboardScreen(Screen[None]):
         yield LogTail(id="tail")
         yield PressureBanner(id="pressure", key_of=self.turbo.key_of)
         self._receipt.notes_key = self.turbo.key_of("last_receipt")
+        self._receipt.switch_key = self.turbo.key_of("switch")
         yield self._receipt
         yield KeyLine(id="keys", hints=self._hints, tail=len(KEY_LINE_TAIL), on_choose=self.action_act)
         yield TooSmall(id="too_small", least=LEAST)
@@ -137,8 +123,12 @@ class DashboardScreen(Screen[None]):
     def on_resize(self, event: Resize) -> None:
         self._apply_plan(event.size)
 
+    def _places(self, width: int, height: int) -> dict[str, Place]:
+        read_only = self.turbo.read_only
+        return plan(width, height, self.tab, banner=self.banner, strip=self.strip, read_only=read_only)
+
     def _apply_plan(self, size: Size) -> None:
-        places = plan(size.width, size.height, self.tab, banner=self.banner)
+        places = self._places(size.width, size.height)
         for panel in self._panels():
             panel.display = panel.id in places
         focused = self.focused
@@ -218,6 +208,7 @@ class DashboardScreen(Screen[None]):
         picture = view
         if self._frozen is not None:
             state, wall, monotonic = self._frozen
+            state = replace(state, chosen_device=view.state.chosen_device)
             history = self._history(state)
             view = replace(view, paused_at=wall)
             picture = replace(
@@ -225,8 +216,9 @@ class DashboardScreen(Screen[None]):
             )
         if view.look in ("stale", "lost"):
             picture = replace(picture, paint=self.turbo.grey_paint)
-        if (pressing(view) is not None) != self.banner:
-            self.banner = not self.banner
+        rows = (pressing(view) is not None, len(view.state.gpus) > 1)
+        if rows != (self.banner, self.strip):
+            self.banner, self.strip = rows
             self._apply_plan(self.app.size)
             self.refresh(layout=True)
         receipt = self._receipt
@@ -352,6 +344,11 @@ class DashboardScreen(Screen[None]):
         current = self.focused_place()
         place = TABS.index(current) if current in TABS else 0
         self.choose(TABS[(place + by) % len(TABS)])
+
+    def look_at(self, device_id: str) -> None:
+        """Show another device in the bar, the graph and the list of processes."""
+        self.turbo.link.look_at(device_id)
+        self.tick()
 
     def look_axis(self) -> None:
         self.query_one(HistoryPanel).next_axis()

@@ -104,7 +104,7 @@ def device_room(device: DeviceStatus | None) -> int | None:
 def switch_choices(view: View) -> list[Choice]:
     """Every usable model, last used first; the active one last, since nobody switches to it."""
     models = view.state.models
-    room = device_room(view.state.device)
+    room = device_room(view.state.own_device)
     previous = previous_model(models)
 
     def rank(model: ModelStatus) -> tuple[bool, bool, float]:
@@ -198,7 +198,7 @@ def _estimate(view: View, target: ModelStatus) -> str:
     into = target.bytes - resident_bytes(target)
     if not into and not out:
         return t("switch.loaded", name=target.name)
-    room = device_room(view.state.device)
+    room = device_room(view.state.own_device)
     pieces = [t("switch.out_in", out=short_bytes(out), into=short_bytes(into))]
     if (back := back_in_s(target)) is not None:
         pieces.append(t("switch.takes", took=seconds(back)))

@@ -12,6 +12,7 @@ from turbotui.findings import headline
 from turbotui.format import bytes_text, clip, seconds
 from turbotui.text import known, t
 from turbotui.widgets.lines import LinePanel, Row, View, width_of
+from turbotui.widgets.models import back_in_s, previous_model, unloaded
 from turbotui.widgets.queue import one_line
 
 if TYPE_CHECKING:
@@ -136,11 +137,14 @@ class ReceiptLine(LinePanel):
         self.pending: Pending | None = None
         self.notes_key = ""
         """What shows the receipt in full."""
+        self.switch_key = ""
+        """What lists the models."""
 
     def inputs(self, view: View) -> tuple[object, ...]:
         elapsed = None if self.pending is None else int((view.monotonic - self.pending.since) * 5)
         state = view.state
-        return (state.receipt, state.steps, self.notice, self.pending, elapsed, state.lost_reason, state.jobs)
+        return (state.receipt, state.steps, self.notice, self.pending, elapsed, state.lost_reason, state.jobs,
+                state.models)  # fmt: skip
 
     def rows(self, view: View, width: int, height: int) -> list[Row]:
         paint = view.paint
@@ -159,8 +163,28 @@ class ReceiptLine(LinePanel):
         if view.state.steps and view.state.steps[0].action in SHARED_ACTIONS:
             return [_others_row(row, view.state.steps, paint)]
         if view.state.receipt is not None:
-            return [receipt_row(paint, view.state.receipt, row, notes_key=self.notes_key)]
+            tails = self._undo(view, width)
+            return [receipt_row(paint, view.state.receipt, row, notes_key=self.notes_key, tails=tails)]
         return [row.add(t("receipt.none"), paint.muted)]
+
+    def _undo(self, view: View, width: int) -> tuple[Row, ...]:
+        """How the model that was just unloaded comes back, and in how long; the longest words first."""
+        receipt, paint = view.state.receipt, view.paint
+        if receipt is None or receipt.action != "unload" or not receipt.ok or receipt.notes or view.read_only:
+            return ()
+        # The list of models begins with the one used last that is not active.
+        first = previous_model(view.state.models)
+        if first is None or first.name != receipt.target or not unloaded(first):
+            return ()
+        took = back_in_s(first)
+        again = t("receipt.undo") if took is None else t("receipt.undo_in", took=seconds(took))
+        return tuple(
+            Row(width)
+            .add(t("receipt.undo_by") + " ", paint.muted)
+            .add(f"{self.switch_key} ↵", paint.key)
+            .add(f" {words}".rstrip() + " ", paint.muted)
+            for words in (again, "")
+        )
 
     def _pending_row(self, row: Row, pending: Pending, view: View) -> Row:
         paint = view.paint
@@ -205,8 +229,13 @@ def action_text(receipt: Receipt) -> str:
     return known(f"receipt.did_{receipt.action}", receipt.action.replace("_", " "))
 
 
-def receipt_row(paint: Paint, receipt: Receipt, row: Row, *, notes_key: str = "") -> Row:
-    """A receipt in one row. Green stands only before what was proved by a process's own bytes."""
+def receipt_row(
+    paint: Paint, receipt: Receipt, row: Row, *, notes_key: str = "", tails: tuple[Row, ...] = ()
+) -> Row:
+    """A receipt in one row, with the first of `tails` that fits at its end.
+
+    Green stands only before what was proved by a process's own bytes.
+    """
     if not receipt.ok:
         row.add("! ", paint.error).add(f"{action_text(receipt)} {receipt.target}".rstrip(), paint.bold)
         return row.add(f"  {receipt.error or t('receipt.failed')}", paint.text)
@@ -232,6 +261,9 @@ def receipt_row(paint: Paint, receipt: Receipt, row: Row, *, notes_key: str = ""
         if receipt.residue and left:
             row.add(f" ({', '.join(receipt.residue)})", paint.muted)
     row.add(f"  {seconds(receipt.elapsed_s)}", paint.text)
+    width = row.width
+    tail = next((one for one in tails if one.cells + 2 <= row.left), Row(0))
+    row.width -= tail.cells + 2 if tail.cells else 0
     if len(receipt.steps) > 1:
         steps = " · ".join(f"{step.name} {seconds(step.elapsed_s)}" for step in receipt.steps)
         if row.left > width_of(steps) + 2:
@@ -240,7 +272,8 @@ def receipt_row(paint: Paint, receipt: Receipt, row: Row, *, notes_key: str = ""
         _put_notes(row, receipt.notes, paint, notes_key)
     if receipt.proof_reason and row.left > 20:
         row.add(f"  {receipt.proof_reason}", paint.muted)
-    return row
+    row.width = width
+    return row.to(width - tail.cells, paint.text).extend(tail) if tail.cells else row
 
 
 def _put_notes(row: Row, notes: tuple[str, ...], paint: Paint, key: str) -> None:

@@ -30,13 +30,22 @@ class CardPanel(ListPanel):
         device = view.state.device
         return (
             device
-            and (device.processes, device.balance and device.balance.parts, device.kind, device.tenant),
+            and (
+                device.id,
+                device.processes,
+                device.balance and device.balance.parts,
+                device.kind,
+                device.tenant,
+            ),
+            len(view.state.gpus) > 1,
             int(view.wall) // 10,
             view.state.check,
         )
 
     def title(self, view: View) -> str:
         device = view.state.device
+        if device is not None and len(view.state.gpus) > 1:
+            return t("card.title_gpu", index=device.index)
         return t("card.title_host") if device is not None and device.kind == "cpu" else t("card.title")
 
     def remark(self, view: View, width: int) -> Row | None:

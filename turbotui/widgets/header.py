@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, cast
 
 from engine.paths import user_name
 from turbotui.format import clock, gib, seconds
+from turbotui.gpus import short_name, trouble, usual_limit
+from turbotui.screens.plan import CLOCK_CELLS, READ_ONLY_CELLS
 from turbotui.text import t
 from turbotui.widgets.card import short_age
 from turbotui.widgets.lines import LinePanel, Row, View
@@ -33,12 +35,15 @@ OUT_OF_MEMORY = "out_of_memory"
 """The engine's code of a job's error."""
 WIDE_CELLS = 79
 """What is left of 100 columns beside the clock."""
-CLOCK_CELLS = 21
-"""Room for the clock and for `read-only` beside it."""
+GAP_CELLS = 2
+SLOTS = ("place", "device", "link", "silence", "uptime", "nursery", "job", "waiting")
+"""From left to right; what happened meanwhile stands at the right end."""
+TOLD_JOBS = 50
+"""How many ended jobs an engine tells of at first: of more, it is known only that there were more."""
 
 
 class Header(LinePanel):
-    """One row; what matters least leaves first when it is narrow."""
+    """One row; what matters least leaves first, or says less, when it is narrow."""
 
     def __init__(self, *, id: str, key_of: Callable[[str], str], where: str | None = None) -> None:
         super().__init__(id=id)
@@ -47,7 +52,7 @@ class Header(LinePanel):
 
     def inputs(self, view: View) -> tuple[object, ...]:
         state = view.state
-        device, running, engine = state.device, state.running, state.engine
+        running, engine = state.running, state.engine
         age = None if state.heard_at is None else age_text(view.monotonic - state.heard_at)
         retry = None if state.retry_at is None else int(state.retry_at - view.monotonic)
         starting = view.monotonic // 0.2 if view.look == "starting" else None
@@ -55,8 +60,7 @@ class Header(LinePanel):
             age,
             retry,
             starting,
-            device
-            and (device.name, device.index, device.temperature_c, device.power_w, device.utilisation_percent),
+            self._device(view, words=3).segments,
             running,
             engine,
             state.workers,
@@ -70,37 +74,53 @@ class Header(LinePanel):
         )
 
     def rows(self, view: View, width: int, height: int) -> list[Row]:
-        paint, state = view.paint, view.state
-        row = Row(width).add(" ", paint.text)
-        place, device, link = self._place(view, width), self._device(view, width), self._link(view)
-        pieces = [place, device, link]
-        # Whether it lives matters more than what it is, and that more than where.
-        for less in (device, place):
-            if sum(piece.cells + 2 for piece in pieces) >= width:
-                pieces.remove(less)
-        away = self._away(view)
-        if away.cells + sum(piece.cells + 2 for piece in pieces) >= width and device in pieces:
-            # What ended meanwhile matters more, until it is waved away.
-            pieces.remove(device)
-        if away.cells + sum(piece.cells + 2 for piece in pieces) >= width:
-            away = self._away(view, short=True)
-        room = width - away.cells
-        for piece in pieces:
-            if piece.cells:
-                row.extend(piece).add("  ", paint.text)
-        extras = [self._silence(view), self._uptime(view), self._nursery(view)]
-        if width >= WIDE_CELLS and view.look != "lost" and (running := state.running) is not None:
-            extras.append(self._job(view, running, short=bool(away.cells)))
-            if away.cells:  # what runs matters more than since when
-                extras.append(extras.pop(1))
-        if state.waiting and width >= WIDE_CELLS:
-            extras.append(Row(width).add(t("header.waiting", count=len(state.waiting)), paint.muted))
-        for piece in extras:
-            if piece.cells and row.cells + piece.cells + (2 if away.cells else 1) <= room:
-                row.extend(piece).add("  ", paint.text)
-        if away.cells and row.cells <= room:
-            row.to(room, paint.text).extend(away)
+        room = width - 1
+        chosen = self._fitting(self._offers(view, width), room)
+        row = Row(width).add(" ", view.paint.text)
+        for slot in SLOTS:
+            if (piece := chosen.get(slot)) is not None:
+                row.extend(piece).add("  ", view.paint.text)
+        if (away := chosen.get("away")) is not None:
+            row.to(width - away.cells, view.paint.text).extend(away)
         return [row]
+
+    def _offers(self, view: View, width: int) -> list[tuple[str, Row]]:
+        """What may stand in each place, what matters most first; a later one of a place says more."""
+        wide, runs = width >= WIDE_CELLS, view.state.running
+        at, _, host = self._where.rpartition("@")
+        offers = [
+            ("link", self._link(view)),
+            ("place", Row(width).add(host, view.paint.bold)),
+            ("device", self._device(view, words=0)),
+            ("silence", self._silence(view)),
+            ("away", self._away(view, short=True)),
+            ("device", self._device(view, words=1)),
+            ("nursery", self._nursery(view)),
+        ]
+        job = runs if wide and view.look != "lost" else None
+        if job is not None:
+            offers.append(("job", self._job(view, job, short=True)))
+        offers.append(("away", self._away(view)))
+        offers.append(("device", self._device(view, words=2)))
+        if wide and at:
+            offers.append(("place", Row(width).add(self._where, view.paint.bold)))
+        offers.append(("device", self._device(view, words=3 if wide else 2)))
+        offers.append(("uptime", self._uptime(view)))
+        if job is not None:
+            offers.append(("job", self._job(view, job, short=False)))
+        if wide and view.state.waiting:
+            count = len(view.state.waiting)
+            offers.append(("waiting", Row(width).add(t("header.waiting", count=count), view.paint.muted)))
+        return offers
+
+    def _fitting(self, offers: list[tuple[str, Row]], room: int) -> dict[str, Row]:
+        """The offers that fit, one for each place."""
+        chosen: dict[str, Row] = {}
+        for slot, piece in offers:
+            trial = chosen | {slot: piece}
+            if piece.cells and sum(one.cells + GAP_CELLS for one in trial.values()) <= room + GAP_CELLS:
+                chosen = trial
+        return chosen
 
     def _job(self, view: View, job: Job, *, short: bool) -> Row:
         row = Row(60).add(f"▶{job.id}", view.paint.ours)
@@ -112,26 +132,34 @@ class Header(LinePanel):
         eta = "" if progress.eta_s is None else f" {seconds(progress.eta_s)}"
         return row.add(stage + step + eta, view.paint.text)
 
-    def _place(self, view: View, width: int) -> Row:
-        where = self._where if width >= WIDE_CELLS else self._where.partition("@")[2]
-        return Row(width).add(where, view.paint.bold)
+    def _device(self, view: View, *, words: int) -> Row:
+        """Which one is looked at and what is wrong with it; with more `words` what it is and what it does.
 
-    def _device(self, view: View, width: int) -> Row:
-        paint, row = view.paint, Row(width)
-        device = view.state.device
+        0: the number alone. 1: its name too. 2: how busy it is. 3: how hot, at what power, held by what.
+        """
+        paint, row, state = view.paint, Row(120), view.state
+        device = state.device
         if device is None:
             return row
         if device.kind == "cpu":
             return row.add("cpu ", paint.text).add(f"{gib(device.total_bytes, 0)} GiB", paint.muted)
-        name = device.name.removeprefix("NVIDIA ")
-        row.add(f"GPU {device.index if device.index is not None else ''} {name}", paint.text)
-        if width >= WIDE_CELLS:
-            if device.temperature_c is not None:
-                row.add(f" {device.temperature_c}°C", paint.muted)
-            if device.power_w is not None:
-                row.add(f" {device.power_w:.0f}W", paint.muted)
-        if device.utilisation_percent is not None:
+        index = "" if device.index is None else f" {device.index}"
+        of = f"/{len(state.gpus)}" if index and len(state.gpus) > 1 else ""
+        row.add(f"GPU{index}{of}", paint.text)
+        if words >= 1:
+            row.add(f" {short_name(device.name)}", paint.text)
+        if words >= 3 and device.temperature_c is not None:
+            row.add(f" {device.temperature_c}°C", paint.muted)
+        if words >= 3 and device.power_w is not None:
+            row.add(f" {device.power_w:.0f}W", paint.muted)
+        if words >= 2 and device.utilisation_percent is not None:
             row.add(f" {device.utilisation_percent}%", paint.muted)
+        if wrong := trouble(device):
+            row.add(f" ! {wrong}", paint.alarm)
+        elif words >= 3 and (limit := usual_limit(device)):
+            row.add(f" {limit}", paint.muted)
+        if (own := state.elsewhere) is not None:
+            row.add(f" {t('gpu.engine_on', index=own.index)}", paint.wait)
         return row
 
     def _link(self, view: View) -> Row:
@@ -177,6 +205,7 @@ class Header(LinePanel):
             return row
         ended = [job for job in view.state.jobs if (job.finished_at or 0.0) > since]
         done = sum(job.status == "done" for job in ended)
+        more = "+" if len(ended) >= TOLD_JOBS and len(ended) == len(view.state.finished) else ""
         oom = sum(job.error_code == OUT_OF_MEMORY for job in ended)
         failed = sum(job.status in ("failed", "interrupted") for job in ended) - oom
         row.add(t("header.away", age=short_age(view.wall - since)), paint.text)
@@ -188,7 +217,7 @@ class Header(LinePanel):
                 (oom, "oom", paint.alarm),
             ):
                 if count:
-                    row.add(" " + t(f"header.away_{word}", count=count), style)
+                    row.add(" " + t(f"header.away_{word}", count=f"{count}{more}"), style)
             if not ended:
                 row.add(" " + t("header.away_nothing"), paint.muted)
         return row.add(" [", paint.muted).add(self._key_of("report"), paint.key).add("] ", paint.muted)
@@ -231,7 +260,8 @@ class Clock(LinePanel):
 
     def rows(self, view: View, width: int, height: int) -> list[Row]:
         paint = view.paint
-        time_of_day = clock(view.wall) if width >= CLOCK_CELLS else clock(view.wall)[:5]
+        room = width - (READ_ONLY_CELLS if view.read_only else 0)
+        time_of_day = clock(view.wall) if room >= CLOCK_CELLS else clock(view.wall)[:5]
         row = Row(width)
         if view.read_only:
             row.tail(t("header.read_only") + "  " + time_of_day + " ", paint.wait)

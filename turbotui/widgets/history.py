@@ -86,10 +86,13 @@ class HistoryPanel(Panel):
         self.mode: AxisMode | None = None
         self.limit = 0
         """Bytes that the axis must hold; 0 before the first sample."""
+        self._measured: str | None = None
+        """The device that it was measured for."""
 
     def inputs(self, view: View) -> tuple[object, ...]:
         columns = () if view.history is None else tuple(view.history.window(int(view.wall), 2))
-        return (int(view.wall), columns, view.state.marks, view.paused_at, self.mode, self.limit)
+        device = view.state.device and view.state.device.id
+        return (int(view.wall), device, columns, view.state.marks, view.paused_at, self.mode, self.limit)
 
     def next_axis(self) -> None:
         """Fit what there was, the whole device, ours alone, and again."""
@@ -102,7 +105,7 @@ class HistoryPanel(Panel):
         device, history = view.state.device, view.history
         if device is None or history is None:
             return
-        self.mode = mode
+        self.mode, self._measured = mode, device.id
         if mode == "full":
             self.limit = device.total_bytes
         else:
@@ -127,6 +130,9 @@ class HistoryPanel(Panel):
     def title(self, view: View) -> str:
         if view.paused_at is not None:
             return t("history.paused")
+        device = view.state.device
+        if device is not None and len(view.state.gpus) > 1:
+            return t("history.title_gpu", index=device.index)
         return t("history.title")
 
     def remark(self, view: View, width: int) -> Row | None:
@@ -164,6 +170,8 @@ class HistoryPanel(Panel):
     def body(self, view: View, width: int, height: int) -> list[Row]:
         if self.mode is None and view.history is not None:
             self._first_measure(view)
+        elif self.mode is not None and view.state.device and view.state.device.id != self._measured:
+            self._measure(view, self.mode)  # the person went to another device
         if self.mode is None or view.history is None:
             return [Row(width).add(t("history.none"), view.paint.muted)]
         paint, rows, step = view.paint, height - 2, self._step()
@@ -206,7 +214,8 @@ def _merge(row: Row, cells: list[Cell]) -> None:
 
 def _marks_row(view: View, width: int, last: int, count: int) -> Row:
     symbols: dict[int, str] = {}
-    for mark in view.state.marks:
+    # What the engine did is no news of another device.
+    for mark in view.state.marks if view.state.elsewhere is None else ():
         column = count - 1 - (last - int(mark.at))
         if 0 <= column < count:
             # Of two in one second the job's end matters more than what it unloaded.

@@ -62,7 +62,12 @@ class MemoryPanel(Panel):
         if device is None or device.balance is None:
             return (device, *found)
         # What is drawn of it alone: each reading has another time.
-        return (device.balance.parts, device.balance.unexplained_bytes, device.kind, *found)
+        several = len(view.state.gpus) > 1
+        own = view.state.elsewhere
+        return (
+            device.id, device.balance.parts, device.balance.unexplained_bytes, device.kind, several,
+            own and own.index, *found,
+        )  # fmt: skip
 
     def title(self, view: View) -> str:
         device = view.state.device
@@ -76,7 +81,11 @@ class MemoryPanel(Panel):
         if device.kind == "cpu":
             ours = bytes_text(sum(parts.get(name) or 0 for name in OURS))
             return t("memory.host", ours=ours, used=used, total=total)
-        return t("memory.used", used=used, total=total)
+        if len(view.state.gpus) < 2:
+            return t("memory.used", used=used, total=total)
+        title = t("memory.used_on", index=device.index, used=used, total=total)
+        own = view.state.elsewhere
+        return title if own is None else f"{title}  ·  {t('gpu.engine_on', index=own.index)}"
 
     def remark(self, view: View, width: int) -> Row | None:
         device = view.state.device

@@ -37,6 +37,11 @@ def resident_bytes(model: ModelStatus) -> int:
     return sum(part.bytes for part in model.components if part.state == "resident")
 
 
+def unloaded(model: ModelStatus) -> bool:
+    """Whether nothing of `model` is on the device or on its way there."""
+    return all(part.state == "absent" for part in model.components)
+
+
 def back_in_s(model: ModelStatus) -> float | None:
     """Seconds to load what of `model` is not resident; None when a part of it is unmeasured."""
     absent = [part.back_in_s for part in model.components if part.state == "absent"]
@@ -75,7 +80,7 @@ class ModelsPanel(ListPanel):
         return (
             state.models,
             running and (running.id, running.spec.model),
-            state.device and state.device.kind,
+            state.own_device and state.own_device.kind,
             view.making_demo,
             [(worker.warm_bytes, worker.warm_refusal) for worker in state.workers],
         )
@@ -93,7 +98,7 @@ class ModelsPanel(ListPanel):
         """What is warm of all, or why nothing can be, where the list leaves the room."""
         if more := super().below(view):
             return more
-        device = view.state.device
+        device = view.state.own_device
         if device is None or device.kind == "cpu":
             return ""
         worker = next(iter(view.state.workers), None)
@@ -185,7 +190,7 @@ def _add_if_fits(row: Row, column: int, texts: Sequence[str], style: Style) -> N
 
 def _component_row(view: View, part: ComponentStatus, width: int) -> Row:
     paint = view.paint
-    device = view.state.device
+    device = view.state.own_device
     room = width - 4 - BYTES_CELLS - BACK_CELLS
     name_cells = max(9, min(20, room - 13))
     row = Row(width).to(4, paint.text).field(part.name, name_cells, paint.text)
