@@ -95,6 +95,9 @@ class Paint:
                 # Where such a part ends within a cell, what shows is its pattern seen from afar.
                 self.fill[block] = _blend(palette.parts[block], palette.inks[block], COVERED[block])
         self.part["free"] = self.faint
+        # A neighbour's name: in the part's colour or its ink, whichever stands out more.
+        named = _farther(palette.colours["background"], palette.parts["others"], palette.inks["others"])
+        self.others = Style(color=_rich(named), bgcolor=self.background)
 
     def upon_selection(self, style: Style) -> Style:
         """`style` as it looks in the selected row."""
@@ -142,6 +145,18 @@ def _blend(upper: str, lower: str, share: float) -> str:
         for place in (1, 3, 5)
     )
     return "#" + "".join(f"{value:02x}" for value in mixed)
+
+
+def _farther(background: str, one: str, other: str) -> str:
+    """Of two colours the one whose brightness differs more; the first where the terminal decides."""
+
+    def brightness(colour: str) -> int:
+        red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
+        return 299 * red + 587 * green + 114 * blue
+
+    if not background[0] == one[0] == other[0] == "#":
+        return one
+    return max(one, other, key=lambda colour: abs(brightness(colour) - brightness(background)))
 
 
 def _rich(colour: str) -> str:

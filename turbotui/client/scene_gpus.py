@@ -22,6 +22,9 @@ from turbotui.client.scripted import Step
 
 TOTAL_GIB = 140.4
 RESERVE_GIB = 0.4
+OWN = 2
+OWN_OF_TWO = 1
+"""The engine's own GPU by its number."""
 OTHERS: dict[int, tuple[tuple[tuple[str, str, float], ...], float]] = {
     0: ((("liwei", "python -m vllm.entrypoints.openai.api_server", 130.6),), 0.0),
     1: ((), 0.0),
@@ -35,8 +38,8 @@ OTHERS: dict[int, tuple[tuple[tuple[str, str, float], ...], float]] = {
 
 
 def uuid_of(index: int) -> str:
-    """The engine's own GPU, which is number 2, is that of the other scenes."""
-    return scenes.GPU if index == 2 else f"GPU-{index}2345678-2222-3333-4444-555555555555"
+    """Of a GPU on which the engine does not work; its own is that of the other scenes."""
+    return f"GPU-{index}2345678-2222-3333-4444-555555555555"
 
 
 def other_gpu(now: float, index: int, *, tick: int = 0) -> DeviceStatus:
@@ -92,9 +95,14 @@ def other_gpu(now: float, index: int, *, tick: int = 0) -> DeviceStatus:
 
 
 def gpus(now: float, count: int) -> tuple[DeviceStatus, ...]:
-    """`count` GPUs, the engine's own among them; of two they are numbers 2 and 4."""
-    numbers = (2, 4) if count == 2 else tuple(range(count))
-    return tuple(scenes.gpu(now) if index == 2 else other_gpu(now, index) for index in numbers)
+    """`count` GPUs, the engine's own among them."""
+    own = OWN_OF_TWO if count == 2 else OWN
+    return tuple(own_gpu(now, count) if index == own else other_gpu(now, index) for index in range(count))
+
+
+def own_gpu(now: float, count: int, balance: Balance | None = None) -> DeviceStatus:
+    """The engine's own, as in the other scenes."""
+    return replace(scenes.gpu(now, balance), index=OWN_OF_TWO if count == 2 else OWN)
 
 
 def shared(now: float, count: int) -> Snapshot:
@@ -112,7 +120,8 @@ def script(scene: str, now: float) -> Iterator[Step]:
         for place, device in enumerate(snapshot.status.devices):
             if device.in_use:
                 live = 3.1 + 2.4 * abs(math.sin(tick / 17))
-                sample = replace(scenes.gpu(now), balance=scenes.gpu_balance(at, live=live))
+                count = len(snapshot.status.devices)
+                sample = own_gpu(now, count, scenes.gpu_balance(at, live=live))
             else:
                 sample = other_gpu(now, device.index or 0, tick=tick)
             yield Step(event=MemorySampled(device=sample), after_s=0.0 if place else 0.1)

@@ -60,7 +60,7 @@ class Header(LinePanel):
             age,
             retry,
             starting,
-            self._device(view, words=3).segments,
+            self._device(view, words=4).segments,
             running,
             engine,
             state.workers,
@@ -79,7 +79,7 @@ class Header(LinePanel):
         row = Row(width).add(" ", view.paint.text)
         for slot in SLOTS:
             if (piece := chosen.get(slot)) is not None:
-                row.extend(piece).add("  ", view.paint.text)
+                row.add(" " * GAP_CELLS if row.cells > 1 else "", view.paint.text).extend(piece)
         if (away := chosen.get("away")) is not None:
             row.to(width - away.cells, view.paint.text).extend(away)
         return [row]
@@ -92,19 +92,20 @@ class Header(LinePanel):
             ("link", self._link(view)),
             ("place", Row(width).add(host, view.paint.bold)),
             ("device", self._device(view, words=0)),
+            ("device", self._device(view, words=1)),
             ("silence", self._silence(view)),
             ("away", self._away(view, short=True)),
-            ("device", self._device(view, words=1)),
+            ("device", self._device(view, words=2)),
             ("nursery", self._nursery(view)),
         ]
         job = runs if wide and view.look != "lost" else None
         if job is not None:
             offers.append(("job", self._job(view, job, short=True)))
         offers.append(("away", self._away(view)))
-        offers.append(("device", self._device(view, words=2)))
+        offers.append(("device", self._device(view, words=3)))
         if wide and at:
             offers.append(("place", Row(width).add(self._where, view.paint.bold)))
-        offers.append(("device", self._device(view, words=3 if wide else 2)))
+        offers.append(("device", self._device(view, words=4 if wide else 3)))
         offers.append(("uptime", self._uptime(view)))
         if job is not None:
             offers.append(("job", self._job(view, job, short=False)))
@@ -135,7 +136,8 @@ class Header(LinePanel):
     def _device(self, view: View, *, words: int) -> Row:
         """Which one is looked at and what is wrong with it; with more `words` what it is and what it does.
 
-        0: the number alone. 1: its name too. 2: how busy it is. 3: how hot, at what power, held by what.
+        0: the number alone. 1: which is the engine's, where that is another. 2: its name. 3: how busy it is.
+        4: how hot, at what power, held by what.
         """
         paint, row, state = view.paint, Row(120), view.state
         device = state.device
@@ -146,20 +148,20 @@ class Header(LinePanel):
         index = "" if device.index is None else f" {device.index}"
         of = f"/{len(state.gpus)}" if index and len(state.gpus) > 1 else ""
         row.add(f"GPU{index}{of}", paint.text)
-        if words >= 1:
+        if words >= 2:
             row.add(f" {short_name(device.name)}", paint.text)
-        if words >= 3 and device.temperature_c is not None:
+        if words >= 4 and device.temperature_c is not None:
             row.add(f" {device.temperature_c}°C", paint.muted)
-        if words >= 3 and device.power_w is not None:
+        if words >= 4 and device.power_w is not None:
             row.add(f" {device.power_w:.0f}W", paint.muted)
-        if words >= 2 and device.utilisation_percent is not None:
+        if words >= 3 and device.utilisation_percent is not None:
             row.add(f" {device.utilisation_percent}%", paint.muted)
         if wrong := trouble(device):
             row.add(f" ! {wrong}", paint.alarm)
-        elif words >= 3 and (limit := usual_limit(device)):
+        elif words >= 4 and (limit := usual_limit(device)):
             row.add(f" {limit}", paint.muted)
-        if (own := state.elsewhere) is not None:
-            row.add(f" {t('gpu.engine_on', index=own.index)}", paint.wait)
+        if words >= 1 and (own := state.elsewhere) is not None:
+            row.add(" · ", paint.muted).add(t("gpu.engine_on", index=own.index), paint.wait)
         return row
 
     def _link(self, view: View) -> Row:

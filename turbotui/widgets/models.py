@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 BYTES_CELLS = 7
 BACK_CELLS = 8
+ROOMY = 16
+"""Rows from which on every component of every model is told, where all of them fit."""
 
 
 class ModelKey(NamedTuple):
@@ -70,7 +72,7 @@ def short_dtype(dtype: str) -> str:
 
 
 class ModelsPanel(ListPanel):
-    """Models with components in memory show them; the rest take one row each."""
+    """Models with components in memory show them; the rest take one row each unless there is much room."""
 
     number = 3
 
@@ -110,13 +112,15 @@ class ModelsPanel(ListPanel):
 
     def keys(self, view: View) -> list[Key]:
         keys: list[Key] = []
-        for model in view.state.models:
+        models = view.state.models
+        room = self.size.height - 2
+        every = room >= ROOMY and sum(1 + len(model.components) for model in models) <= room
+        for model in models:
             keys.append(ModelKey(model.name))
             if model.problem:
                 keys.append(ModelKey(model.name, kind="problem"))
-            if any(part.state != "absent" for part in model.components) or (
-                model.active and not model.problem
-            ):
+            there = any(part.state != "absent" for part in model.components)
+            if there or ((every or model.active) and not model.problem):
                 keys += [ModelKey(model.name, part.name, "component") for part in model.components]
         return keys
 

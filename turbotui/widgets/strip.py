@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from turbotui.theme import Paint
 
 USED_CELLS = 3
-TIGHT = 12
-"""Below so many cells a group keeps no room around its index."""
+LEAST_WHO = 5
+"""Cells for who holds it below which a group gives up the room around its index."""
 MOST = 72
 """Cells beyond which a group would only be stretched."""
 GAP = 2
@@ -44,11 +44,9 @@ class Columns(NamedTuple):
 def columns_for(figures: tuple[GpuFigures, ...], cells: int) -> Columns:
     """The most telling columns that `cells` hold: who holds it first, then how it does, then what it is."""
     digits = max(len(one.index) for one in figures)
-    tight = cells < TIGHT
-    if tight:
-        room = max(0, cells - digits - 1 - 1 - USED_CELLS - 1)
-        return Columns(cells, digits, tight=True, total=False, holders=room, facts=())
     left = cells - digits - 2 - 1 - USED_CELLS - 1 - GAP
+    if left < LEAST_WHO:
+        return Columns(cells, digits, tight=True, total=False, holders=max(0, left + 1 + GAP), facts=())
     chosen: dict[str, int] = {}
     for name, least in (("utilisation", 9), ("temperature", 9), ("power", 12), ("name", 18)):
         widest = max(width_of(getattr(one, name)) for one in figures)
@@ -164,7 +162,7 @@ def _meter_style(paint: Paint, one: GpuFigures) -> Style:
 
 
 def _style_of(paint: Paint, part: str) -> Style:
-    return {"weights": paint.ours, "unseen": paint.alarm}.get(part) or paint.edge(part, None)
+    return {"weights": paint.ours, "unseen": paint.alarm}.get(part, paint.others)
 
 
 def _who(paint: Paint, one: GpuFigures, room: int, *, tight: bool) -> Row:
@@ -175,7 +173,8 @@ def _who(paint: Paint, one: GpuFigures, room: int, *, tight: bool) -> Row:
     if one.holders is None:
         return Row(room).add(UNKNOWN, paint.muted)
     if not one.holders:
-        return Row(room).add("" if tight else t("strip.free"), paint.faint)
+        free = "" if tight else t("strip.free")
+        return Row(room).add(free if width_of(free) <= room else "", paint.muted)
     forms = [] if tight else [_all(paint, one.holders, sizes=True), _all(paint, one.holders, sizes=False)]
     for row in (*forms, _largest(paint, one.holders, more=True), _largest(paint, one.holders, more=False)):
         if row.cells <= room:
