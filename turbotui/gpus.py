@@ -33,7 +33,7 @@ class GpuFigures(NamedTuple):
     """A GPU as it is told in one row: rounded, so that only what is seen to change is drawn."""
 
     id: str
-    index: str
+    number: str
     name: str
     level: int
     """Eighths of its memory in use, 1 for next to none; 0: not known."""
@@ -114,7 +114,7 @@ def figures_of(device: DeviceStatus) -> GpuFigures:
         level = max(1, min(EIGHTHS, ceil(used / device.total_bytes * EIGHTHS)))
     return GpuFigures(
         id=device.id,
-        index=UNKNOWN if device.index is None else str(device.index),
+        number=UNKNOWN if device.index is None else str(device.index),
         name=short_name(device.name),
         level=level,
         used=gib(used, 0),

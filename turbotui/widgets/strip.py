@@ -43,7 +43,7 @@ class Columns(NamedTuple):
 
 def columns_for(figures: tuple[GpuFigures, ...], cells: int) -> Columns:
     """The most telling columns that `cells` hold: who holds it first, then how it does, then what it is."""
-    digits = max(len(one.index) for one in figures)
+    digits = max(len(one.number) for one in figures)
     left = cells - digits - 2 - 1 - USED_CELLS - 1 - GAP
     if left < LEAST_WHO:
         return Columns(cells, digits, tight=True, total=False, holders=max(0, left + 1 + GAP), facts=())
@@ -115,7 +115,7 @@ class GpuStrip(LinePanel):
 
 def _in_sight(figures: tuple[GpuFigures, ...], looked_at: str, width: int) -> tuple[GpuFigures, ...]:
     """All, or where they are too many for the row a stretch of them with the one looked at."""
-    least = max(len(one.index) for one in figures) + 2 + 1 + USED_CELLS
+    least = max(len(one.number) for one in figures) + 2 + 1 + USED_CELLS
     fitting = max(1, width // least)
     place = next((place for place, one in enumerate(figures) if one.id == looked_at), 0)
     first = min(place // fitting * fitting, max(0, len(figures) - fitting))
@@ -125,7 +125,7 @@ def _in_sight(figures: tuple[GpuFigures, ...], looked_at: str, width: int) -> tu
 def _group(paint: Paint, one: GpuFigures, columns: Columns, mark: str) -> Row:
     row = Row(columns.cells)
     looked_at = mark == "["
-    index = f"{mark}{one.index:>{columns.digits}}"
+    index = f"{mark}{one.number:>{columns.digits}}"
     row.add(index + ("]" if looked_at else ""), paint.bold if looked_at else _mark_style(paint, mark))
     if not columns.tight:
         row.to(columns.digits + 2, paint.text)
