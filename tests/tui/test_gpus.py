@@ -207,6 +207,8 @@ async def test_the_axis_follows_the_gpu_that_is_looked_at(console: Build) -> Non
         assert "140┤" not in panel_text(app, "history")
         await pilot.press("]", "]")
         assert "to 120 GiB of 140 GiB" in panel_text(app, "history")
+        await pilot.press("[")
+        assert "to 24 GiB of 140 GiB" in panel_text(app, "history")
 
 
 # ------------------------------------------------------------------ header and receipt

@@ -171,7 +171,8 @@ class HistoryPanel(Panel):
         if self.mode is None and view.history is not None:
             self._first_measure(view)
         elif self.mode is not None and view.state.device and view.state.device.id != self._measured:
-            self._measure(view, self.mode)  # the person went to another device
+            # The person went to another device. An empty one has room for somebody to come.
+            self._measure(view, self.mode, room=view.state.device.total_bytes // 8)
         if self.mode is None or view.history is None:
             return [Row(width).add(t("history.none"), view.paint.muted)]
         paint, rows, step = view.paint, height - 2, self._step()
