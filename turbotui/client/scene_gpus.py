@@ -112,7 +112,9 @@ def shared(now: float, count: int) -> Snapshot:
 
 
 def script(scene: str, now: float) -> Iterator[Step]:
-    """Ten samples a second of each GPU, without end; scene `two` or `eight`."""
+    """Ten samples a second of each GPU, without end; scene `two` or `eight`, or one of the other scenes."""
+    if scene not in ("two", "eight"):
+        yield from scenes.script(scene, now)
     snapshot = shared(now, 2 if scene == "two" else 8)
     yield Step(event=snapshot)
     for tick in itertools.count(1):

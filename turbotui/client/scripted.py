@@ -373,8 +373,6 @@ def main() -> int:
 
     scene = sys.argv[1] if len(sys.argv) > 1 else "busy"
 
-    play = scene_gpus.script if scene in ("two", "eight") else scenes.script
-
     def factory() -> ScriptedClient:
         answers = {
             "explain_switch": scenes.switch_plan,
@@ -383,7 +381,7 @@ def main() -> int:
             "reset_plan": scene_plans.reset_plan,
             "full_cleanup_plan": lambda: scene_plans.full_cleanup_plan(time.time()),
         }
-        return ScriptedClient(play(scene, time.time()), answers=answers)
+        return ScriptedClient(scene_gpus.script(scene, time.time()), answers=answers)
 
     app = TurboApp(factory, where="me@gpubox01")
     app.run()
