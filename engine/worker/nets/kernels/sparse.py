@@ -24,7 +24,7 @@ def sparse_attention(
         q_BLHd, k_BLHd, v_BLHd, chosen_BHMn, out,
         *q_BLHd.stride()[:3], *k_BLHd.stride()[:3], *v_BLHd.stride()[:3], *out.stride()[:3],
         length, k_BLHd.shape[1], heads, blocks, taken, head_dim**-0.5 * math.log2(math.e),
-        QUERY=query_block, KEY=key_block, DIM=head_dim, num_warps=8 if query_block > 64 else 4, num_stages=3,
+        QUERY=query_block, KEY=key_block, DIM=head_dim, num_warps=4, num_stages=2,
     )  # fmt: skip
     return out
 
