@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, ClassVar, cast
 from textual.binding import Binding
 from textual.geometry import NULL_OFFSET, NULL_SPACING, Region, Size
 from textual.layout import Layout, WidgetPlacement
-from textual.screen import Screen
 
 from turbotui.actions import ACTIONS, BY_ID, KEY_LINE_HEAD, KEY_LINE_HERE, KEY_LINE_TAIL, bound_keys
+from turbotui.screens.past import CURSOR_KEYS, PastKeys
 from turbotui.screens.plan import LEAST, is_wide, plan
 from turbotui.text import t
 from turbotui.widgets.bottom import (
@@ -70,7 +70,7 @@ class PlannedLayout(Layout):
         ]
 
 
-class DashboardScreen(Screen[None]):
+class DashboardScreen(PastKeys):
     """Draws at 10 Hz while something moves and the terminal has attention, else at 2 Hz."""
 
     CSS = """
@@ -115,7 +115,7 @@ class DashboardScreen(Screen[None]):
         yield Clock(id="clock")
         yield MemoryPanel(id="memory", key_of=self.turbo.key_of)
         yield Tabs(id="tabs", on_choose=self.choose, key_of=self.turbo.key_of)
-        yield HistoryPanel(id="history")
+        yield HistoryPanel(id="history", on_point=self.point_at, on_turn=self.step)
         yield ModelsPanel(id="models")
         yield QueuePanel(id="queue")
         yield CardPanel(id="card")
@@ -214,7 +214,7 @@ class DashboardScreen(Screen[None]):
         if not self.is_mounted:
             return
         self._set_timer()
-        view = self.view_now()
+        view = self.with_timeline(self.view_now())
         picture = view
         if self._frozen is not None:
             state, wall, monotonic = self._frozen
@@ -225,6 +225,10 @@ class DashboardScreen(Screen[None]):
             )
         if view.look in ("stale", "lost"):
             picture = replace(picture, paint=self.turbo.grey_paint)
+        # The graph itself is of now and goes on, whichever moment the other panels show.
+        graph = replace(picture, past_at=self.cursor.at, now=view.wall)
+        picture = self.at_cursor(picture)
+        view = replace(view, past_at=self.cursor.at)
         if (pressing(view) is not None) != self.banner:
             self.banner = not self.banner
             self._apply_plan(self.app.size)
@@ -237,7 +241,7 @@ class DashboardScreen(Screen[None]):
         with self.app.batch_update():
             for panel in self._panels():
                 if panel.display:
-                    panel.show(view if panel.id in live else picture)
+                    panel.show(view if panel.id in live else graph if panel.id == "history" else picture)
 
     def redraw_all(self) -> None:
         """Draw everything again: the language or the theme is another one."""
@@ -301,8 +305,12 @@ class DashboardScreen(Screen[None]):
         self.tick()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Letters are the filter's while it is being written."""
-        return not (action == "act" and self.query_one(LogPanel).editing)
+        """Letters are the filter's while it is being written, and arrows only the history's cursor's."""
+        if action != "act":
+            return True
+        if parameters[0] in CURSOR_KEYS and not self.looks_back():
+            return False
+        return not self.query_one(LogPanel).editing
 
     def action_act(self, name: str) -> None:
         """Every key of the dashboard arrives here."""
@@ -356,6 +364,9 @@ class DashboardScreen(Screen[None]):
     def look_axis(self) -> None:
         self.query_one(HistoryPanel).next_axis()
 
+    def shown_wall(self) -> float:
+        return self.turbo.wall() if self._frozen is None else self._frozen[1]
+
     def look_pause(self) -> None:
         if self._frozen is None:
             state = self.turbo.link.state
@@ -387,6 +398,8 @@ class DashboardScreen(Screen[None]):
         log = self.query_one(LogPanel)
         if log.wanted and self.focused is log:
             log.end_filter(keep=False)
+        elif self.go_to_now():
+            return True
         elif self._frozen is not None:
             self.look_pause()
         elif self.turbo.away_since is not None:

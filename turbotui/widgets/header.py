@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 from engine.paths import user_name
 from turbotui.format import clock, gib, seconds
+from turbotui.past.axis import cursor_label
 from turbotui.text import t
 from turbotui.widgets.card import short_age
 from turbotui.widgets.lines import LinePanel, Row, View
@@ -63,6 +64,7 @@ class Header(LinePanel):
             len(state.waiting),
             state.lost_reason,
             view.paused_at,
+            view.past_at and int(view.wall) // 10,
             self._uptime(view).plain(),
             self._nursery(view).plain(),
             self._banner(),
@@ -73,6 +75,8 @@ class Header(LinePanel):
         paint, state = view.paint, view.state
         row = Row(width).add(" ", paint.text)
         place, device, link = self._place(view, width), self._device(view, width), self._link(view)
+        if view.past_at is not None:
+            device = Row(0)  # nothing of the moment stands here, and its place is needed
         pieces = [place, device, link]
         # Whether it lives matters more than what it is, and that more than where.
         for less in (device, place):
@@ -139,7 +143,11 @@ class Header(LinePanel):
         row = Row(90)
         if banner := self._banner():
             return row.add(f" {banner} ", paint.chosen_tab)  # nothing of what is shown is live
-        if view.paused_at is not None:
+        if view.past_at is not None:
+            moment = cursor_label(view.past_at, view.cursor.width_s, view.wall)
+            text = t("past.header", at=moment, ago=short_age(view.wall - view.past_at))
+            row.add(f" {text} ", paint.chosen_tab).add(f"  {t('past.live')}: ", paint.muted)
+        elif view.paused_at is not None:
             row.add(t("header.paused"), paint.chosen_tab).add("  ", paint.text)
         age = 0.0 if state.heard_at is None else view.monotonic - state.heard_at
         if view.look == "live":

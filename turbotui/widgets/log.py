@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from turbotui.format import cell_width, clock
 from turbotui.text import t
 from turbotui.widgets.lines import LinePanel, Row, View
-from turbotui.widgets.panels import Key, ListPanel
+from turbotui.widgets.panels import Bookmark, Key, ListPanel
 
 if TYPE_CHECKING:
     from rich.style import Style
@@ -63,6 +63,7 @@ class LogPanel(ListPanel):
     """Rows are named by the line's place in the engine's log."""
 
     number = 6
+    knows_always = True
     unwatched_s = 2.0
 
     def __init__(self, *, id: str) -> None:
@@ -147,6 +148,13 @@ class LogPanel(ListPanel):
             self.following = False
             self._seen = int(str(self._walkable[-1])) if self._walkable else 0
         super()._go(place)
+
+    def bookmark(self) -> Bookmark:
+        return (*super().bookmark()[:3], self.following, self._seen)
+
+    def go_to_bookmark(self, mark: Bookmark) -> None:
+        super().go_to_bookmark(mark)
+        self.following, self._seen = mark[3:]
 
     def toggle_all(self) -> None:
         self.all_lines = not self.all_lines
