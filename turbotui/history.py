@@ -14,7 +14,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from engine.wire import Balance, MemoryHistory
+    from engine.wire import Balance, HistoryColumn, MemoryHistory
 
 COLUMNS = 3600
 """Seconds that are kept."""

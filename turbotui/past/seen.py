@@ -57,7 +57,7 @@ class Seen:
                 self._thin(at)
 
     def at(self, moment: float, newest: ConsoleState) -> ConsoleState | None:
-        """How everything stood at a moment, with the lines of `newest` up to it; None where it was not seen."""
+        """How everything stood at a moment, with the lines of `newest` up to it; None where unseen."""
         with self._lock:
             # A second's state is that of its end, with all that happened in it.
             place = bisect_right(self._kept, int(moment), key=lambda kept: int(kept.at))
