@@ -351,6 +351,9 @@ class TurboApp(App[None]):
     def draft(self, draft: Draft) -> None:
         self._draft = draft
 
+    def open_moment(self, at: float) -> None:
+        """Enter on the history's cursor: all that there is of the moment is shown already."""
+
     def find_recording(self) -> Recording:
         """What the flight recorder keeps; raises NotFound where that is nothing, or not on this host."""
         from engine.recording.reader import Recording

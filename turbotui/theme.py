@@ -102,7 +102,7 @@ class Paint:
 
     def upon_cursor(self, style: Style) -> Style:
         """`style` as it looks in the column that the cursor is on."""
-        return _upon_cursor(style, self.focus)
+        return _upon_cursor(style, self.text)
 
     def edge(self, lower: str, upper: str | None) -> Style:
         """For a cell whose lower eighths are one part and whose rest is another, or nothing."""
@@ -115,8 +115,8 @@ def _upon(style: Style, background: str) -> Style:
 
 
 @lru_cache(512)
-def _upon_cursor(style: Style, focus: Style) -> Style:
-    return style + Style(color=focus.color, bold=True)
+def _upon_cursor(style: Style, line: Style) -> Style:
+    return style + Style(color=line.color, bold=True)
 
 
 @lru_cache(512)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 
 from turbotui.format import cell_width, clock
+from turbotui.past.cursor import WITHIN_S
 from turbotui.text import t
 
 APART = 12
@@ -51,9 +52,11 @@ def time_label(at: float, step_s: float) -> str:
 
 
 def cursor_label(at: float, width_s: int, now: float) -> str:
-    """The cursor's own: to the second while columns are seconds, and dated where it is not of today."""
+    """The cursor's own, dated where it is not of today."""
+    # What ends a column of more than a second is told by the round time that it ends with.
+    at += 0.0 if width_s == 1 else WITHIN_S
     local = time.localtime(at)
-    text = clock(at) if width_s < 60 else time.strftime("%H:%M", local)
+    text = clock(at)
     return text if local[:3] == time.localtime(now)[:3] else f"{time.strftime('%m-%d', local)} {text}"
 
 

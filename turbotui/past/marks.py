@@ -11,6 +11,7 @@ from turbotui.text import known
 
 if TYPE_CHECKING:
     from engine.recording.entries import Entry
+    from engine.recording.reader import Recording
     from engine.wire import Job
 
 MARKED = frozenset({"job", "receipt", "log", "came", "went", "started", "stopped"})
@@ -97,6 +98,24 @@ def both(recorded: Sequence[Mark], seen: Iterable[Mark]) -> list[Mark]:
     return sorted((*recorded, *new), key=lambda mark: mark.at)
 
 
+def nearest(
+    recording: Recording, device_id: str | None, at: float, direction: int, limit: float
+) -> float | None:
+    """When the mark before `at` was made, or with a `direction` of 1 the one after it; None up to `limit`."""
+    length_s = 1800.0
+    edge = at
+    while edge > limit if direction < 0 else edge < limit:
+        end = max(limit, edge - length_s) if direction < 0 else min(limit, edge + length_s)
+        entries = recording.entries(min(edge, end), max(edge, end), names=MARKED)
+        moments = [mark.at for mark in marks_of(entries, device_id)]
+        if direction < 0 and (before := [moment for moment in moments if moment < at]):
+            return max(before)
+        if direction > 0 and (after := [moment for moment in moments if at < moment <= limit]):
+            return min(after)
+        edge, length_s = end, length_s * 4
+    return None
+
+
 def silences_of(entries: Iterable[Entry], until: float) -> list[Silence]:
     """The stretches of which a recording says itself that it knows nothing; the last may go on."""
     from engine.recording.entries import EngineStarted, EngineStopped, Gap
@@ -107,11 +126,10 @@ def silences_of(entries: Iterable[Entry], until: float) -> list[Silence]:
         match entry.what:
             case Gap(since=since, reason=reason, device_id=device_id):
                 found.append(Silence(since=since, until=entry.at, reason=reason, device_id=device_id))
+                stopped = stopped if device_id is not None else None  # an engine runs again
             case EngineStopped():
                 stopped = entry.at
             case EngineStarted():
-                if stopped is not None:
-                    found.append(Silence(since=stopped, until=entry.at, reason=STOPPED))
                 stopped = None
     if stopped is not None:
         found.append(Silence(since=stopped, until=until, reason=STOPPED))

@@ -54,6 +54,10 @@ class Timeline:
         recorded = [mark for page in self._pages(last, count, width_s) for mark in page.marks]
         return [mark for mark in both(recorded, seen) if since <= mark.at < until]
 
+    def knows(self, last: int, count: int, width_s: int) -> bool:
+        """Whether all that happened within these columns has been read."""
+        return len(self._pages(last, count, width_s)) == last // PAGE - (last - count + 1) // PAGE + 1
+
     def silences(self, last: int, count: int, width_s: int) -> list[Silence]:
         """Why nothing is known of stretches within the columns up to number `last`."""
         found = [silence for page in self._pages(last, count, width_s) for silence in page.silences]

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from textual.screen import Screen
 
 from turbotui.messages import StateChanged
-from turbotui.past.cursor import Cursor, at_column, at_moment, moved, zoomed
+from turbotui.past.cursor import FARTHEST_S, Cursor, at_column, at_moment, moved, zoomed
 from turbotui.state import ConsoleState
 from turbotui.text import t
 from turbotui.widgets.history import HistoryPanel
 from turbotui.widgets.log import LogPanel
 from turbotui.widgets.panels import Bookmark, ListPanel
+from turbotui.widgets.queue import QueuePanel
 
 if TYPE_CHECKING:
     from turbotui.app import TurboApp
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
 
 CURSOR_KEYS = frozenset({"past_earlier", "past_later", "past_event", "next_event", "now"})
 """Of the history alone, until the cursor is in the past: then they go on from every panel."""
-JUST_AFTER_S = 0.5
 
 
 class PastKeys(Screen[None]):
@@ -38,6 +39,7 @@ class PastKeys(Screen[None]):
         self._timelines: dict[str, Timeline] = {}
         self._bookmarks: dict[str, Bookmark] = {}
         self._last_told: Told | None = None
+        self._seeking = False
 
     @property
     def _app(self) -> TurboApp:
@@ -67,14 +69,9 @@ class PastKeys(Screen[None]):
                 find=app.find_recording,
                 ask=app.ask_for_columns,
                 now=app.wall,
-                on_ready=self._answered,
+                on_ready=partial(_wake, app),
             )
         return self._archive
-
-    def _answered(self) -> None:
-        """Called from the archive's thread."""
-        if self._app.is_running:
-            self._app.post_message(StateChanged())
 
     def with_timeline(self, view: View) -> View:
         """`view` with what a graph needs that is not of the last minutes."""
@@ -193,28 +190,70 @@ class PastKeys(Screen[None]):
         self._go_to_event(1)
 
     def _go_to_event(self, direction: int) -> None:
-        """To the mark before the moment that is shown or after it; where none is in sight, on by a third."""
+        """To the mark before the moment that is shown, or after it, however far that is."""
+        if self._seeking:
+            return
         now, cursor = self.shown_wall(), self.cursor
         here = now if cursor.at is None else cursor.at
-        moments = self._moments(now)
-        found = [at for at in moments if (at < here if direction < 0 else here < at < now)]
-        if found:
-            at = max(found) if direction < 0 else min(found)
-            self._go(at_moment(cursor, at, now=now, count=self._count))
+        device = self._app.link.state.device
+        timeline = None if device is None else self._timelines.get(device.id)
+        seen = [mark.at for mark in self._app.link.state.marks]
+        if timeline is not None and timeline.knows(cursor.last_column(now), self._count, cursor.width_s):
+            last = cursor.last_column(now)
+            marks = timeline.marks(last, self._count, cursor.width_s, now, self._app.link.state.marks)
+            if (found := _next([mark.at for mark in marks], here, direction, now)) is not None:
+                self._go(at_moment(cursor, found, now=now, count=self._count))
+                return
+        limit = _next(seen, here, direction, now)
+        beyond = now if direction > 0 else now - FARTHEST_S
+        self._seeking = True
+        self._app.run_apart(
+            t("past.seeking"),
+            partial(self._seek, None if device is None else device.id, here, direction, limit or beyond),
+            then=partial(self._arrive, direction, limit),
+            failed=partial(self._not_found, direction, limit),
+            quiet=True,
+        )
+
+    def _seek(self, device_id: str | None, here: float, direction: int, limit: float) -> float | None:
+        """In a thread."""
+        from turbotui.past.marks import nearest
+
+        return nearest(self._app.find_recording(), device_id, here, direction, limit)
+
+    def _not_found(self, direction: int, seen: float | None, _error: str) -> None:
+        self._arrive(direction, seen, None)  # without a recording there is what was seen here
+
+    def _arrive(self, direction: int, seen: float | None, recorded: float | None) -> None:
+        self._seeking = False
+        found = recorded if recorded is not None else seen
+        if found is not None:
+            self._go(at_moment(self.cursor, found, now=self.shown_wall(), count=self._count))
         elif direction > 0:
             self.go_to_now()
         else:
-            last = cursor.last_column(now)
-            self._go(at_column(cursor, last - self._count - 1, now=now, count=self._count))
             self._app.say(t("past.no_event"), "wait")
 
-    def _moments(self, now: float) -> list[float]:
-        """When something happened in sight and beside it, of which anything is known so far."""
-        cursor, count = self.cursor, self._count
-        seen = self._app.link.state.marks
-        device = self._app.link.state.device
-        timeline = None if device is None else self._timelines.get(device.id)
-        if timeline is None:
-            return [mark.at for mark in seen]
-        last = cursor.last_column(now) + count
-        return [mark.at for mark in timeline.marks(last, 3 * count, cursor.width_s, now, seen)]
+    def look_open(self) -> None:
+        """Enter opens the chosen row; of a job that was, only while it is still known."""
+        at, app = self.cursor.at, self._app
+        if at is not None and isinstance(self.focused, HistoryPanel):
+            app.open_moment(at)
+            return
+        chosen = self.focused.chosen_job if isinstance(self.focused, QueuePanel) else None
+        if at is not None and chosen is not None and app.link.state.job(chosen) is None:
+            app.say(t("past.no_job", id=chosen), "wait")
+            return
+        app.act("open")
+
+
+def _wake(app: TurboApp) -> None:
+    """Called from the archive's thread."""
+    if app.is_running:
+        app.post_message(StateChanged())
+
+
+def _next(moments: list[float], here: float, direction: int, now: float) -> float | None:
+    if direction < 0:
+        return max((at for at in moments if at < here), default=None)
+    return min((at for at in moments if here < at < now), default=None)

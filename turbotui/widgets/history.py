@@ -212,17 +212,17 @@ class HistoryPanel(Panel):
         return t("past.nothing")
 
     def remark(self, view: View, width: int) -> Row | None:
-        row = Row(width)
         if view.paused_at is not None:
-            return row.add(t("history.goes_on"), view.paint.wait)
+            return Row(width).add(t("history.goes_on"), view.paint.wait)
         if self.mode is None or view.history is None or view.state.device is None:
-            return row
+            return None
         step = self._step()
         top = step * self._graph_rows()
         whole = view.state.device.total_bytes
         highest = max(self._highest, view.history.highest(OURS if self.mode == "ours" else STACK))
+        above = Row(40)
         if highest > top:
-            row.add(t("history.above", bytes=bytes_text(highest)) + "  ", view.paint.wait)
+            above.add(t("history.above", bytes=bytes_text(highest)) + "  ", view.paint.wait)
         unit, name = (GIB, "GiB") if top > 2 * GIB else (MIB, "MiB")
         # The rows go in round steps and may reach beyond the device, of which there is no more to show.
         reach = bytes_text(whole) if top >= whole else f"{top // unit} {name}"
@@ -231,10 +231,16 @@ class HistoryPanel(Panel):
         else:
             text = t("history.axis", top=reach, whole=bytes_text(whole))
         following = AXIS_MODES[(AXIS_MODES.index(self.mode) + 1) % len(AXIS_MODES)]
-        row.add(text, view.paint.muted)
-        if view.past_at is not None:  # there is more to say than room
-            return row
-        return row.add("  z ", view.paint.key).add(t(f"history.z_{following}"), view.paint.muted)
+        key = Row(40).add("z ", view.paint.key).add(t(f"history.z_{following}"), view.paint.muted)
+        axis = Row(60).add(text + "  ", view.paint.muted)
+        # Beside a moment there is less room; that something is cut off matters most.
+        for pieces in ((above, axis, key), (above, key), (above,)):
+            if sum(piece.cells for piece in pieces) <= width:
+                row = Row(width)
+                for piece in pieces:
+                    row.extend(piece)
+                return row
+        return None
 
     def _graph_rows(self) -> int:
         return max(1, self.size.height - 4)

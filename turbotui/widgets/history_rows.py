@@ -29,7 +29,7 @@ Cell = tuple[str, Style]
 def upon_cursor(paint: Paint, cells: tuple[Cell, ...]) -> tuple[Cell, ...]:
     """A column that the cursor is on: a line above what is taken, and the patterns in the line's colour."""
     return tuple(
-        (CURSOR, paint.focus) if glyph == " " else (glyph, paint.upon_cursor(style)) for glyph, style in cells
+        (CURSOR, paint.bold) if glyph == " " else (glyph, paint.upon_cursor(style)) for glyph, style in cells
     )
 
 
@@ -77,7 +77,7 @@ def marks_row(view: View, width: int, marks: Sequence[Mark], last: int, count: i
         symbol = symbols.get(column)
         style = paint.alarm if symbol in ("!", "?") else paint.text
         if column == here:
-            style = paint.focus if symbol is None else paint.chosen_tab
+            style = paint.bold if symbol is None else paint.chosen_tab
         row.to(LABEL_CELLS + column, paint.text).add(symbol or UNMARKED, style)
     return row
 

@@ -74,7 +74,7 @@ class Panel(LinePanel, can_focus=True):
             if y < len(body):
                 row.extend(body[y])
             built.append(row.to(width - 2, paint.text).add(" │", edge))
-        below = self.below(view)
+        below = self.below(view) if view.unknown is None or self.knows_always else ""
         foot = Row(width).add("╰", edge)
         if below:
             foot.to(width - 3 - width_of(below), edge, "─").add(f" {below} ", paint.muted)
