@@ -383,5 +383,7 @@ def test_columns_seen_here_and_recorded_before_are_one_graph(archive: Archive) -
     assert [column is None for column in window] == [20 <= place < 26 for place in range(120)]
     figures = [column.stack[live] // GIB for column in window if column is not None]
     assert figures[33 - 6] == 90 and figures[0] == 2 and figures[-1] == 3
-    assert [mark.symbol for mark in timeline.marks(last, 120, 10, now, ())][:2] == ["+", "▶"]
+    marks = timeline.marks(last, 120, 10, now, ())
+    assert [mark.symbol for mark in marks[int((T + 30) // 10)]] == ["+"]
+    assert sum(map(len, marks.values())) == 7 and timeline.marks(last, 120, 10, now, ()) is marks
     assert timeline.knows(last, 120, 10)

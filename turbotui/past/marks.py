@@ -52,6 +52,14 @@ def shown_first(marks: Iterable[Mark]) -> list[Mark]:
     return sorted(marks, key=lambda mark: RANK.find(mark.symbol) % (len(RANK) + 1))
 
 
+def by_column(marks: Iterable[Mark], width_s: int) -> dict[int, list[Mark]]:
+    """Marks by the number of their column, in each the one that is drawn first."""
+    found: dict[int, list[Mark]] = {}
+    for mark in marks:
+        found.setdefault(int(mark.at // width_s), []).append(mark)
+    return {column: shown_first(here) for column, here in found.items()}
+
+
 def marks_of(entries: Iterable[Entry], device_id: str | None = None) -> list[Mark]:
     """What entries of a recording leave under the graph, in order of time."""
     from engine.recording.entries import EngineStarted, EngineStopped, ProcessCame, ProcessWent

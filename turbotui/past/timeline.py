@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from turbotui.history import Column, History, together
 from turbotui.past.archive import PAGE, Archive, Page
-from turbotui.past.marks import Silence, both
+from turbotui.past.marks import Silence, both, by_column
 
 if TYPE_CHECKING:
     from turbotui.state import Mark
@@ -26,6 +25,7 @@ class Timeline:
         self._archive = archive
         self._total_bytes = total_bytes
         self._joined: dict[tuple[int, int], Column] = {}
+        self._marks: tuple[tuple[int, ...], tuple[Mark, ...], dict[int, list[Mark]]] | None = None
 
     @property
     def version(self) -> int:
@@ -48,11 +48,20 @@ class Timeline:
                 found[place] = together(known, known[0].second) if known else None
         return found
 
-    def marks(self, last: int, count: int, width_s: int, now: float, seen: Iterable[Mark]) -> list[Mark]:
-        """What happened up to `now` within the columns up to number `last`, in order of time."""
-        since, until = (last - count + 1) * width_s, min((last + 1) * width_s, now)
-        recorded = [mark for page in self._pages(last, count, width_s) for mark in page.marks]
-        return [mark for mark in both(recorded, seen) if since <= mark.at < until]
+    def marks(
+        self, last: int, count: int, width_s: int, now: float, seen: tuple[Mark, ...]
+    ) -> dict[int, list[Mark]]:
+        """What happened up to `now` in each of the columns up to number `last`, as it is shown.
+
+        A day of short jobs has thousands, so they are put together once for one picture.
+        """
+        wanted = (self.version, last, count, width_s, int(now // width_s))
+        if self._marks is None or self._marks[0] != wanted or self._marks[1] is not seen:
+            since, until = (last - count + 1) * width_s, min((last + 1) * width_s, now)
+            recorded = [mark for page in self._pages(last, count, width_s) for mark in page.marks]
+            found = [mark for mark in both(recorded, seen) if since <= mark.at < until]
+            self._marks = (wanted, seen, by_column(found, width_s))
+        return self._marks[2]
 
     def knows(self, last: int, count: int, width_s: int) -> bool:
         """Whether all that happened within these columns has been read."""

@@ -201,7 +201,8 @@ class PastKeys(Screen[None]):
         if timeline is not None and timeline.knows(cursor.last_column(now), self._count, cursor.width_s):
             last = cursor.last_column(now)
             marks = timeline.marks(last, self._count, cursor.width_s, now, self._app.link.state.marks)
-            if (found := _next([mark.at for mark in marks], here, direction, now)) is not None:
+            moments = [mark.at for column in marks.values() for mark in column]
+            if (found := _next(moments, here, direction, now)) is not None:
                 self._go(at_moment(cursor, found, now=now, count=self._count))
                 return
         limit = _next(seen, here, direction, now)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from turbotui.format import GIB, bytes_text, clip, clock, seconds
 from turbotui.history import OURS, STACK, Column, parts_of
 from turbotui.past.axis import cursor_label
-from turbotui.past.marks import mark_text, reason_text, shown_first
+from turbotui.past.marks import by_column, mark_text, reason_text
 from turbotui.text import t
 from turbotui.theme import GLYPHS
 from turbotui.widgets.card import short_age
@@ -284,20 +284,20 @@ class HistoryPanel(Panel):
         built.append(time_row(view, width, last, count))
         return built
 
-    def _marks(self, view: View, last: int, count: int) -> list[Mark]:
+    def _marks(self, view: View, last: int, count: int) -> dict[int, list[Mark]]:
         timeline, width_s = self._timeline(view), view.cursor.width_s
         if timeline is not None:
             return timeline.marks(last, count, width_s, view.wall, view.state.marks)
-        return [mark for mark in view.state.marks if last - count < int(mark.at) <= last]
+        return by_column((mark for mark in view.state.marks if last - count < int(mark.at) <= last), 1)
 
     def _look_under(
-        self, view: View, window: list[Column | None], marks: list[Mark], place: int | None
+        self, view: View, window: list[Column | None], marks: dict[int, list[Mark]], place: int | None
     ) -> None:
         """What there is to say of the cursor's column; of an event that was gone to, that one first."""
         cursor = view.cursor
         self._under = window[place] if place is not None and 0 <= place < len(window) else None
-        here = [mark for mark in marks if int(mark.at // cursor.width_s) == cursor.column]
-        self._in_column = tuple(sorted(shown_first(here), key=lambda mark: mark.at != cursor.at))
+        here = [] if cursor.column is None else marks.get(cursor.column, [])
+        self._in_column = tuple(sorted(here, key=lambda mark: mark.at != cursor.at))
 
 
 def _cells(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.style import Style
 
 from turbotui.format import cell_width
 from turbotui.past.axis import Label, ago_labels, cursor_label, time_labels
-from turbotui.past.marks import reason_text, shown_first
+from turbotui.past.marks import reason_text
 from turbotui.widgets.lines import Row, View, safe, width_of
 
 if TYPE_CHECKING:
@@ -62,13 +62,10 @@ def tell_gaps(
             place += cell_width(character)
 
 
-def marks_row(view: View, width: int, marks: Sequence[Mark], last: int, count: int) -> Row:
+def marks_row(view: View, width: int, marks: Mapping[int, Sequence[Mark]], last: int, count: int) -> Row:
     """A sign for each column in which something happened."""
     paint, cursor, first = view.paint, view.cursor, last - count + 1
-    by_column: dict[int, list[Mark]] = {}
-    for mark in marks:
-        by_column.setdefault(int(mark.at // cursor.width_s) - first, []).append(mark)
-    symbols = {column: shown_first(found)[0].symbol for column, found in by_column.items()}
+    symbols = {column - first: found[0].symbol for column, found in marks.items()}
     here = None if cursor.column is None else cursor.column - first
     row = Row(width).to(LABEL_CELLS, paint.text)
     for column in sorted({*symbols, *(() if here is None else (here,))}):
