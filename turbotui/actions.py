@@ -123,6 +123,8 @@ ACTIONS: tuple[Action, ...] = (
 BY_ID: Mapping[str, Action] = {action.id: action for action in ACTIONS}
 
 KEY_LINE_HEAD = ("switch", "previous", "add", "unload", "free", "cancel")
+KEY_LINE_PAST = ("past_earlier", "past_later", "past_event", "next_event", "now", "zoom_out", "zoom_in")
+"""What it begins with while the picture is of a moment that is over."""
 KEY_LINE_TAIL = ("findings", "palette", "help", "quit")
 KEY_LINE_HERE: Mapping[str, tuple[str, ...]] = {
     "memory": ("sheet", "hard_cleanup", "park", "pause"),

@@ -9,8 +9,16 @@ from textual.binding import Binding
 from textual.geometry import NULL_OFFSET, NULL_SPACING, Region, Size
 from textual.layout import Layout, WidgetPlacement
 
-from turbotui.actions import ACTIONS, BY_ID, KEY_LINE_HEAD, KEY_LINE_HERE, KEY_LINE_TAIL, bound_keys
-from turbotui.screens.past import CURSOR_KEYS, PastKeys
+from turbotui.actions import (
+    ACTIONS,
+    BY_ID,
+    KEY_LINE_HEAD,
+    KEY_LINE_HERE,
+    KEY_LINE_PAST,
+    KEY_LINE_TAIL,
+    bound_keys,
+)
+from turbotui.screens.past import PastKeys
 from turbotui.screens.plan import LEAST, is_wide, plan
 from turbotui.text import t
 from turbotui.widgets.bottom import (
@@ -95,7 +103,6 @@ class DashboardScreen(PastKeys):
         self._timer: Timer | None = None
         self._interval = 0.0
         self._attentive = True
-        self._frozen: tuple[ConsoleState, float, float] | None = None
         self._notice_at = 0.0
         self._notice_before: tuple[int, str] = (0, "")
         """Receipts issued and the link's state as the notice was said."""
@@ -225,10 +232,7 @@ class DashboardScreen(PastKeys):
             )
         if view.look in ("stale", "lost"):
             picture = replace(picture, paint=self.turbo.grey_paint)
-        # The graph itself is of now and goes on, whichever moment the other panels show.
-        graph = replace(picture, past_at=self.cursor.at, now=view.wall)
-        picture = self.at_cursor(picture)
-        view = replace(view, past_at=self.cursor.at)
+        view, graph, picture = self.in_time(view, picture)
         if (pressing(view) is not None) != self.banner:
             self.banner = not self.banner
             self._apply_plan(self.app.size)
@@ -274,6 +278,7 @@ class DashboardScreen(PastKeys):
 
     def _hints(self, view: View) -> tuple[KeyHint, ...]:
         here = KEY_LINE_HERE.get(self.focused_place(), ())
+        names = (*KEY_LINE_HEAD, *here) if self.past_at is None else (*KEY_LINE_PAST, *KEY_LINE_HEAD)
         return tuple(
             KeyHint(
                 action=name,
@@ -281,7 +286,7 @@ class DashboardScreen(PastKeys):
                 label=t(f"key.{name}"),
                 enabled=self.turbo.why_not(BY_ID[name], view.look) is None,
             )
-            for name in (*KEY_LINE_HEAD, *here, *KEY_LINE_TAIL)
+            for name in (*names, *KEY_LINE_TAIL)
         )
 
     def on_descendant_focus(self, event: DescendantFocus) -> None:
@@ -305,12 +310,9 @@ class DashboardScreen(PastKeys):
         self.tick()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Letters are the filter's while it is being written, and arrows only the history's cursor's."""
-        if action != "act":
-            return True
-        if parameters[0] in CURSOR_KEYS and not self.looks_back():
-            return False
-        return not self.query_one(LogPanel).editing
+        """Letters are the filter's while it is being written."""
+        editing = action == "act" and self.query_one(LogPanel).editing
+        return not editing and super().check_action(action, parameters)
 
     def action_act(self, name: str) -> None:
         """Every key of the dashboard arrives here."""
@@ -363,17 +365,6 @@ class DashboardScreen(PastKeys):
 
     def look_axis(self) -> None:
         self.query_one(HistoryPanel).next_axis()
-
-    def shown_wall(self) -> float:
-        return self.turbo.wall() if self._frozen is None else self._frozen[1]
-
-    def look_pause(self) -> None:
-        if self._frozen is None:
-            state = self.turbo.link.state
-            self._frozen = (state, self.turbo.wall(), self.turbo.monotonic())
-        else:
-            self._frozen = None
-        self.tick()
 
     def look_filter(self) -> None:
         self.choose("log")

@@ -35,6 +35,8 @@ class PastKeys(Screen[None]):
 
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id)
+        self._frozen: tuple[ConsoleState, float, float] | None = None
+        """What the picture was when it was paused: the state, and both clocks."""
         self._archive: Archive | None = None
         self._timelines: dict[str, Timeline] = {}
         self._bookmarks: dict[str, Bookmark] = {}
@@ -50,7 +52,14 @@ class PastKeys(Screen[None]):
 
     def shown_wall(self) -> float:
         """The newest moment that the picture may be of: now, or when it was paused."""
-        return self._app.wall()
+        return self._app.wall() if self._frozen is None else self._frozen[1]
+
+    def look_pause(self) -> None:
+        if self._frozen is None:
+            self._frozen = (self._app.link.state, self._app.wall(), self._app.monotonic())
+        else:
+            self._frozen = None
+        self.tick()
 
     def on_unmount(self) -> None:
         if self._archive is not None:
@@ -86,6 +95,11 @@ class PastKeys(Screen[None]):
             timeline = Timeline(device.id, view.history, self.archive, device.total_bytes)
             self._timelines[device.id] = timeline
         return replace(view, timeline=timeline)
+
+    def in_time(self, view: View, picture: View) -> tuple[View, View, View]:
+        """What is of now, the graph, which goes on whichever moment is shown, and all that is of it."""
+        graph = replace(picture, past_at=self.cursor.at, now=view.wall)
+        return replace(view, past_at=self.cursor.at), graph, self.at_cursor(picture)
 
     def at_cursor(self, picture: View) -> View:
         """`picture` as of the moment that the cursor is at; that of now where it is nowhere else."""
@@ -127,8 +141,10 @@ class PastKeys(Screen[None]):
         """The moment that is shown instead of now."""
         return self.cursor.at
 
-    def looks_back(self) -> bool:
-        """Whether the cursor's keys are its own, and not somebody else's."""
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """The cursor's keys are its own where the history is, and everywhere while it is in the past."""
+        if action != "act" or parameters[0] not in CURSOR_KEYS:
+            return True
         return self.cursor.at is not None or isinstance(self.focused, HistoryPanel)
 
     def point_at(self, column: int) -> None:
