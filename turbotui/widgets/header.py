@@ -64,7 +64,7 @@ class Header(LinePanel):
             len(state.waiting),
             state.lost_reason,
             view.paused_at,
-            view.past_at and int(view.wall) // 10,
+            view.past_at and short_age(view.wall - view.past_at),
             self._uptime(view).plain(),
             self._nursery(view).plain(),
             self._banner(),

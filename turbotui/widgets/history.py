@@ -231,8 +231,8 @@ class HistoryPanel(Panel):
         else:
             text = t("history.axis", top=reach, whole=bytes_text(whole))
         following = AXIS_MODES[(AXIS_MODES.index(self.mode) + 1) % len(AXIS_MODES)]
-        key = Row(40).add("z ", view.paint.key).add(t(f"history.z_{following}"), view.paint.muted)
-        axis = Row(60).add(text + "  ", view.paint.muted)
+        key = Row(40).add("  z ", view.paint.key).add(t(f"history.z_{following}"), view.paint.muted)
+        axis = Row(60).add(text, view.paint.muted)
         # Beside a moment there is less room; that something is cut off matters most.
         for pieces in ((above, axis, key), (above, key), (above,)):
             if sum(piece.cells for piece in pieces) <= width:
