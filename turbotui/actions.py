@@ -21,7 +21,7 @@ Tier = Literal["look", "routine", "dangerous"]
 PLACES: tuple[Place, ...] = ("everywhere", "lists", "models", "queue", "history", "log")
 
 FULL_WIDTH = {":": "：", "?": "？", "/": "／", "!": "！", ".": "。", "+": "＋", "-": "－", "'": "＇",
-              "[": "［【", "]": "］】"}  # fmt: skip
+              "[": "［【", "]": "］】", "(": "（", ")": "）", "<": "《", ">": "》", "0": "０"}  # fmt: skip
 """What a Chinese or Japanese input method types for the same key: one character, or either of two."""
 
 
@@ -52,6 +52,8 @@ KEY_SIGNS = {
     "end": "End",
     "pagedown": "PgDn",
     "pageup": "PgUp",
+    "left": "←",
+    "right": "→",
 }
 
 
@@ -107,6 +109,13 @@ ACTIONS: tuple[Action, ...] = (
     Action(id="later", keys=("-",), place="queue", tier="routine"),
     Action(id="video", keys=("v",), place="queue"),
     Action(id="axis", keys=("z",), place="history"),
+    Action(id="past_earlier", keys=("left",), place="history", in_palette=False),
+    Action(id="past_later", keys=("right",), place="history", in_palette=False),
+    Action(id="past_event", keys=("<", "＜"), place="history", in_palette=False),
+    Action(id="next_event", keys=(">", "＞"), place="history", in_palette=False),
+    Action(id="now", keys=("0",), place="history", in_palette=False),
+    Action(id="zoom_out", keys=("(",), place="history"),
+    Action(id="zoom_in", keys=(")",), place="history"),
     Action(id="filter", keys=("/",), place="log"),
     Action(id="all_lines", keys=("A",), place="log"),
     Action(id="follow", keys=("F",), place="log"),
@@ -115,10 +124,12 @@ ACTIONS: tuple[Action, ...] = (
 BY_ID: Mapping[str, Action] = {action.id: action for action in ACTIONS}
 
 KEY_LINE_HEAD = ("switch", "previous", "add", "unload", "free", "cancel")
+KEY_LINE_PAST = ("past_earlier", "past_later", "past_event", "next_event", "now", "zoom_out", "zoom_in")
+"""What it begins with while the picture is of a moment that is over."""
 KEY_LINE_TAIL = ("findings", "palette", "help", "quit")
 KEY_LINE_HERE: Mapping[str, tuple[str, ...]] = {
     "memory": ("sheet", "hard_cleanup", "park", "pause"),
-    "history": ("axis", "pause"),
+    "history": ("past_earlier", "past_event", "now", "zoom_out", "axis", "pause"),
     "models": ("warm", "open", "copy"),
     "queue": ("open", "video", "retry", "duplicate", "hold", "sooner", "later", "copy"),
     "card": ("open", "kill", "sheet", "hard_cleanup", "park", "pause"),

@@ -22,9 +22,10 @@ from textual import events
 from textual.app import SystemCommand
 from textual.binding import Binding
 
-from engine.errors import InvalidRequest
+from engine.errors import InvalidRequest, NotFound
 from turbotui.actions import ACTIONS, Action, keymap
 from turbotui.asking import AskingApp
+from turbotui.format import clock
 from turbotui.link import Link
 from turbotui.messages import StateChanged
 from turbotui.notices import Mode, Notices, When
@@ -49,7 +50,8 @@ if TYPE_CHECKING:
     from textual.binding import BindingType
     from textual.screen import Screen
 
-    from engine.wire import Hello
+    from engine.recording.reader import Recording
+    from engine.wire import Hello, MemoryHistory
     from turbotui.client.base import Client
     from turbotui.commands import Commands
     from turbotui.draft import Draft
@@ -277,6 +279,23 @@ class TurboApp(AskingApp):
     def draft(self, draft: Draft) -> None:
         self._draft = draft
 
+    def open_moment(self, at: float) -> None:
+        """Enter on the history's cursor: all that there is of the moment is shown already."""
+
+    def find_recording(self) -> Recording:
+        """What the flight recorder keeps; raises NotFound where that is nothing, or not on this host."""
+        from engine.recording.reader import Recording
+
+        if self.recordings is None:
+            raise NotFound(t("report.none"))
+        return Recording(self.recordings)
+
+    def ask_for_columns(self, device_id: str, seconds: float, columns: int) -> MemoryHistory:
+        """What the engine tells of a device's past, in the caller's thread."""
+        if self.link.client is None:
+            raise NotFound(t("why.no_engine"))
+        return self.link.client.history(device_id, seconds=seconds, columns=columns)
+
     def report_stretches(self) -> tuple[tuple[float, float], ...]:
         """What a report may be of, the first one first: since this person last looked, and a night."""
         now = self.wall()
@@ -308,6 +327,8 @@ class TurboApp(AskingApp):
             return None
         if self.read_only:
             return t("why.read_only")
+        if (at := self.dashboard.past_at) is not None:
+            return t("why.past", at=clock(at), press=self.key_of("now"))
         if action.id == "restart" and self.restart_engine is None:
             return t("why.not_ours")
         if look in ("starting", "lost") and not action.without_engine:

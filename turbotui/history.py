@@ -8,12 +8,13 @@ there and never a flat line.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from engine.wire import Balance, MemoryHistory
+    from engine.wire import Balance, HistoryColumn, MemoryHistory
 
 COLUMNS = 3600
 """Seconds that are kept."""
@@ -56,13 +57,58 @@ def parts_of(balance: Balance) -> dict[str, int | None]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Column:
-    """One second of one device."""
+    """One second of one device, or a longer span."""
 
     second: int
-    """Wall-clock second since the epoch."""
+    """Wall-clock second since the epoch at which it begins."""
     stack: tuple[int, ...]
     """Bytes by `STACK` at the highest moment; what is unknown counts 0."""
     total_bytes: int
+    low_bytes: int = field(default=0, compare=False)
+    """The least that was taken in it; not drawn, so that it alone draws nothing again."""
+
+
+_SHRINKS = ("cache", "fragmented", "live", "weights")
+"""Parts that pass bytes to each other within a span, those first that live the shortest."""
+
+
+def column_of(span: HistoryColumn, second: int, device_bytes: int | None = None) -> Column | None:
+    """A span as the engine or a recording tells it; None where nothing was read in it.
+
+    The most that each part had need not fall together: with `device_bytes` no more is drawn than was
+    ever taken at once, which is what the least free memory says.
+    """
+    if not span.samples:
+        return None
+    high: dict[str, int] = {}
+    low: dict[str, int] = {}
+    for kind, (least, most) in span.parts.items():
+        name = _KIND_TO_PART[kind]
+        high[name] = high.get(name, 0) + most
+        low[name] = low.get(name, 0) + least
+    stack = {name: high.get(name, 0) for name in STACK}
+    least_taken = sum(low.get(name, 0) for name in STACK)
+    if device_bytes is not None and "free" in high:
+        too_much = max(0, sum(stack.values()) - (device_bytes - low["free"]))
+        for name in _SHRINKS:
+            less = min(too_much, stack[name] - low.get(name, 0))
+            stack[name] -= less
+            too_much -= less
+        least_taken = min(sum(stack.values()), max(least_taken, device_bytes - high["free"]))
+    return Column(
+        second=second,
+        stack=tuple(stack.values()),
+        total_bytes=sum(stack.values()),
+        low_bytes=least_taken,
+    )
+
+
+def together(columns: Sequence[Column], second: int) -> Column | None:
+    """Columns as one that begins at `second`: the highest of them, and the least of all."""
+    if not columns:
+        return None
+    highest = max(columns, key=lambda column: column.total_bytes)
+    return replace(highest, second=second, low_bytes=min(column.low_bytes for column in columns))
 
 
 class History:
@@ -81,10 +127,14 @@ class History:
         second = int(at)
         with self._lock:
             old = self._columns.get(second)
+            low = total if old is None else min(total, old.low_bytes)
             if old is not None and old.total_bytes > total:
+                if low < old.low_bytes:
+                    self._columns[second] = replace(old, low_bytes=low)
                 return
             if old is None or old.stack != stack:
-                self._columns[second] = Column(second=second, stack=stack, total_bytes=total)
+                column = Column(second=second, stack=stack, total_bytes=total, low_bytes=low)
+                self._columns[second] = column
             while len(self._columns) > self._most:
                 self._columns.popitem(last=False)
 
@@ -92,14 +142,9 @@ class History:
         """Take what the engine saw before this viewer came; what was seen here stays."""
         with self._lock:
             for span in past.columns:
-                parts: dict[str, int] = {}
-                for kind, (_low, high) in span.parts.items():
-                    name = _KIND_TO_PART[kind]
-                    parts[name] = parts.get(name, 0) + high
                 second = int(span.at)
-                if span.samples and second not in self._columns:
-                    stack = tuple(parts.get(name, 0) for name in STACK)
-                    self._columns[second] = Column(second=second, stack=stack, total_bytes=sum(stack))
+                if second not in self._columns and (column := column_of(span, second)) is not None:
+                    self._columns[second] = column
 
     def window(self, last_second: int, count: int) -> list[Column | None]:
         """The `count` seconds up to `last_second`, oldest first; None where nothing was sampled.
@@ -118,6 +163,12 @@ class History:
                     known = None
                 found.append(known)
         return found[CARRIED_S:]
+
+    def between(self, first: int, last: int) -> list[Column]:
+        """The columns of the seconds `first` to `last` that were sampled, oldest first."""
+        with self._lock:
+            found = (self._columns.get(second) for second in range(first, last + 1))
+            return [column for column in found if column is not None]
 
     def highest(self, parts: tuple[str, ...] = STACK) -> int:
         """The most that these parts took together in anything kept; 0 before the first sample."""

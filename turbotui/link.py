@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from engine.errors import EngineError
 from turbotui.history import History
+from turbotui.past.seen import Seen
 from turbotui.state import ConsoleState, DeviceChosen, LinkLost, LinkOpened, LinkOpening, reduce
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Link:
     ) -> None:
         self.state = ConsoleState()
         self.histories: dict[str, History] = {}
+        self.seen = Seen()
         self.client: Client | None = None
         self._factory = client_factory
         self._start_engine = start_engine
@@ -79,7 +81,11 @@ class Link:
 
     def _take(self, event: Event | LinkEvent) -> None:
         with self._reducing:
-            self.state = reduce(self.state, event, wall=self._wall(), monotonic=self._monotonic())
+            wall = self._wall()
+            before = self.state
+            self.state = reduce(before, event, wall=wall, monotonic=self._monotonic())
+            # A new stream begins with everything as it stands: what was between is not known.
+            self.seen.keep(self.state, wall, anew=self.state.engine_heard_at != before.engine_heard_at)
 
     def _listen(self) -> None:
         from engine.errors import EngineError

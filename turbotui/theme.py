@@ -103,6 +103,10 @@ class Paint:
         """`style` as it looks in the selected row."""
         return _upon(style, self.selected)
 
+    def upon_cursor(self, style: Style) -> Style:
+        """`style` as it looks in the column that the cursor is on."""
+        return _upon_cursor(style, self.text)
+
     def edge(self, lower: str, upper: str | None) -> Style:
         """For a cell whose lower eighths are one part and whose rest is another, or nothing."""
         return _edge(self.fill[lower], self.background if upper is None else self.fill[upper])
@@ -111,6 +115,11 @@ class Paint:
 @lru_cache(512)
 def _upon(style: Style, background: str) -> Style:
     return style + Style(bgcolor=background)
+
+
+@lru_cache(512)
+def _upon_cursor(style: Style, line: Style) -> Style:
+    return style + Style(color=line.color, bold=True)
 
 
 @lru_cache(512)

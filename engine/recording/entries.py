@@ -138,8 +138,10 @@ def pack_entries(entries: Iterable[Entry]) -> bytes:
     )
 
 
-def unpack_entries(payload: bytes) -> tuple[list[Entry], int]:
+def unpack_entries(payload: bytes, names: frozenset[str] | None = None) -> tuple[list[Entry], int]:
     """The entries of a payload, and how many of them another build wrote in a way we do not read.
+
+    With `names`, only those called so in the file: what is not wanted is not unpacked.
 
     Raises:
         ValueError: it is no payload of entries.
@@ -147,6 +149,8 @@ def unpack_entries(payload: bytes) -> tuple[list[Entry], int]:
     found: list[Entry] = []
     unread = 0
     for packed in _packed.decode(payload):
+        if names is not None and packed.name not in names:
+            continue
         model = NAMES.get(packed.name)
         try:
             if model is None or not is_moment(packed.at) or not _is_sane(msgspec.msgpack.decode(packed.data)):

@@ -77,12 +77,18 @@ class Recording:
         for path in self._files_within(tiers, first, last):
             yield from self._frames_of(path, first, last, codes)
 
-    def entries(self, since: float | None = None, until: float | None = None) -> list[Entry]:
-        """What happened in the span, in order of time."""
+    def entries(
+        self,
+        since: float | None = None,
+        until: float | None = None,
+        *,
+        names: frozenset[str] | None = None,
+    ) -> list[Entry]:
+        """What happened in the span, in order of time; with `names` only what is called so in the file."""
         found: list[Entry] = []
         for frame in self.frames(since, until, (EVENTS,)):
             try:
-                entries, unread = unpack_entries(frame.payload())
+                entries, unread = unpack_entries(frame.payload(), names)
             except ValueError as error:
                 self.remarks["events"] = f"events are damaged: {error}"
                 continue

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+from engine.recording.entries import Entry, pack_entries
+from engine.recording.format import HEADER, pack_frame
+from engine.recording.rows import Row, pack_rows, row_of
+from engine.recording.tiers import EVENTS, Tier
 from engine.wire import Balance, BalancePart, DeviceProcess, DeviceStatus
 
 GIB = 2**30
@@ -88,3 +95,28 @@ def busy(at: float, seconds: float, gpus: int, rate: int = 10, seed: int = 0) ->
                 processes=(trainer,) if gpu else (),
                 watts=400 + dice.random() * 60,
             )
+
+
+def keep(path: Path, entries: Sequence[Entry], *told: tuple[Tier, Sequence[Row]]) -> Path:
+    """A recording at `path`: what happened, and the rows of each tier in blocks of a minute or ten rows."""
+    frames = []
+    for chunk in batched(entries):
+        times = [int(entry.at * 1000) for entry in chunk]
+        frames.append(pack_frame(EVENTS.code, min(times), max(times), pack_entries(chunk)))
+    for tier, rows in told:
+        for block in batched(rows):
+            last = block[-1].at_ms + block[-1].width_ms
+            frames.append(pack_frame(tier.code, block[0].at_ms, last, pack_rows(block)))
+    path.write_bytes(HEADER + b"".join(frames))
+    return path
+
+
+def spans(statuses: Iterable[DeviceStatus], width_s: int, *, samples: int = 10) -> list[Row]:
+    """One reading after the other, each as the only one of a span of so many seconds."""
+    rows = [row for status in statuses if (row := row_of(status)) is not None]
+    return [replace(row, width_ms=width_s * 1000, samples=samples) for row in rows]
+
+
+def batched(items: Sequence[Any], most: int = 60) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(items), most):
+        yield items[start : start + most]

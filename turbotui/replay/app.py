@@ -61,6 +61,11 @@ class ReplayApp(TurboApp):
     def why_no_check(self) -> str:
         return NO_CHECK
 
+    def open_moment(self, at: float) -> None:
+        """Go on with the replay from the moment that the history's cursor is at."""
+        self.dashboard.go_to_now()
+        self._go(at)
+
     def act(self, name: str, job_id: int | None = None) -> None:
         if name == "help":
             from turbotui.replay.help import ReplayHelp

@@ -12,9 +12,8 @@ from engine.recording.columns import columns_of, tier_for
 from engine.recording.entries import Entry
 from engine.recording.reader import Recording
 from engine.recording.rows import Row
-from engine.recording.tiers import CONTEXT_S, READINGS, SECONDS, SPANS, Tier
+from engine.recording.tiers import READINGS, SECONDS, SPANS, Tier
 from engine.wire import (
-    WIRE_VERSION,
     CancelRequest,
     CleanupRequest,
     Event,
@@ -41,14 +40,12 @@ from engine.wire import (
 )
 from turbotui.client.base import Stream
 from turbotui.replay.clock import ReplayClock
-from turbotui.replay.standing import Standing
+from turbotui.replay.standing import LOOK_BACK_S, Standing, newest_rows, stand_at
 
 REFUSAL = "this is a replay: what is over cannot be changed; leave it with q and open the console"
 NO_CHECK = "a replay knows no checks: its log says what they found that was new"
 BEAT_S = 1.0
 """How often a replay that stands says that it lives."""
-LOOK_BACK_S = 30.0
-"""How old the newest row of a device may be where a replay begins; what is older is not known any more."""
 QUIET_S = 3.0
 """A silence of the recording that is longer is shown as one."""
 UPTIME_S = 5.0
@@ -121,12 +118,9 @@ class ReplayClient:
                 tell(self._clock.now(), Heartbeat(at=self._clock.now()))
 
     def _stand_at(self, moment: float) -> None:
-        self._standing = Standing()
-        for entry in self._recording.entries(moment - CONTEXT_S, moment):
-            self._standing.take(entry)
-        self._rows = {}
-        for row in self._recording.rows(since=moment - LOOK_BACK_S, until=moment, finest=SECONDS):
-            self._rows[row.device_id] = row
+        self._standing = stand_at(self._recording, moment)
+        rows = self._recording.rows(since=moment - LOOK_BACK_S, until=moment, finest=SECONDS)
+        self._rows = newest_rows(rows, moment)
 
     def _items(self, moment: float) -> Iterator[tuple[float, Entry | Row]]:
         """What the recording holds after `moment`, in order of time, a piece at a time."""
@@ -149,17 +143,7 @@ class ReplayClient:
     # ------------------------------------------------------------------ questions
 
     def hello(self) -> Hello:
-        started = self._standing.started
-        return Hello(
-            wire=WIRE_VERSION,
-            build=started.build if started is not None else "unknown",
-            schema=0,
-            pid=started.pid if started is not None else 0,
-            start_time=0.0,
-            instance=started.instance if started is not None else "",
-            host=started.host if started is not None else "unknown",
-            user=started.user if started is not None else "unknown",
-        )
+        return self._standing.hello()
 
     def status(self) -> Status:
         snapshot = self._standing.snapshot(self._clock.now(), self._rows.values())

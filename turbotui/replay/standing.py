@@ -7,8 +7,9 @@ a part whose bytes were not known says so, and of a span only the most that each
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import replace
-from typing import Any, cast, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from engine.recording.entries import (
     DeviceSeen,
@@ -21,7 +22,9 @@ from engine.recording.entries import (
     ProcessWent,
 )
 from engine.recording.rows import MOVING, POWER_W, PROCESS, TEMPERATURE, TOTAL, UNEXPLAINED, UTILISATION, Row
+from engine.recording.tiers import CONTEXT_S
 from engine.wire import (
+    WIRE_VERSION,
     Balance,
     BalancePart,
     DeviceProcess,
@@ -29,6 +32,7 @@ from engine.wire import (
     EngineChanged,
     EngineStatus,
     Event,
+    Hello,
     Job,
     JobChanged,
     Logged,
@@ -45,9 +49,14 @@ from engine.wire import (
 )
 from turbotui.format import bytes_text, clock
 
+if TYPE_CHECKING:
+    from engine.recording.reader import Recording
+
 KINDS: tuple[PartKind, ...] = get_args(PartKind)
 OWNERS: tuple[Owner, ...] = get_args(Owner)
 LOG_LINES = 500
+LOOK_BACK_S = 30.0
+"""How old the newest row of a device may be; what is older is not known any more."""
 NOT_KEPT = "the recording does not keep why"
 
 
@@ -67,6 +76,14 @@ class Standing:
         self._seq = 0
         self._whole = False
         """Whether everything was told once: what changed before that is not all there is."""
+
+    def fork(self) -> Standing:
+        """Another one that stands as this one does, and goes its own way from here on."""
+        other = copy(self)
+        other.jobs = dict(self.jobs)
+        other._devices = dict(self._devices)
+        other._processes = {device_id: dict(known) for device_id, known in self._processes.items()}
+        return other
 
     def take(self, entry: Entry) -> list[Event]:
         """What a viewer is told of an entry."""
@@ -117,6 +134,20 @@ class Standing:
                     )
                 ]
         return [cast("Event", what)]
+
+    def hello(self) -> Hello:
+        """Who the engine was, as far as the recording says."""
+        started = self.started
+        return Hello(
+            wire=WIRE_VERSION,
+            build=started.build if started is not None else "unknown",
+            schema=0,
+            pid=started.pid if started is not None else 0,
+            start_time=0.0,
+            instance=started.instance if started is not None else "",
+            host=started.host if started is not None else "unknown",
+            user=started.user if started is not None else "unknown",
+        )
 
     def snapshot(self, moment: float, rows: Iterable[Row]) -> Snapshot | None:
         """Everything as it stood at `moment`, with each device's newest row; None while that is unknown."""
@@ -215,6 +246,21 @@ class Standing:
         line = replace(line, seq=self._seq)
         self.log = [*self.log[-LOG_LINES + 1 :], line]
         return Logged(line=line)
+
+
+def stand_at(recording: Recording, moment: float) -> Standing:
+    """How things stood at `moment` of a recording."""
+    standing = Standing()
+    for entry in recording.entries(moment - CONTEXT_S, moment):
+        standing.take(entry)
+    return standing
+
+
+def newest_rows(rows: Iterable[Row], moment: float) -> dict[str, Row]:
+    """By device, the newest of `rows` that begins up to `moment` and is not too old to be true of it."""
+    found = {row.device_id: row for row in rows if row.at_ms <= moment * 1000}
+    least = (moment - LOOK_BACK_S) * 1000
+    return {name: row for name, row in found.items() if row.at_ms + row.width_ms >= least}
 
 
 def _who(process: DeviceProcess) -> str:

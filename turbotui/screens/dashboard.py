@@ -6,9 +6,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual.binding import Binding
-from textual.screen import Screen
 
-from turbotui.actions import ACTIONS, BY_ID, KEY_LINE_HEAD, KEY_LINE_HERE, KEY_LINE_TAIL, bound_keys
+from turbotui.actions import (
+    ACTIONS,
+    BY_ID,
+    KEY_LINE_HEAD,
+    KEY_LINE_HERE,
+    KEY_LINE_PAST,
+    KEY_LINE_TAIL,
+    bound_keys,
+)
+from turbotui.screens.past import PastKeys
 from turbotui.screens.plan import LEAST, Place, is_wide, plan
 from turbotui.screens.planned import PlannedLayout
 from turbotui.text import t
@@ -52,7 +60,7 @@ NOTICE_S = 20.0
 ERROR_NOTICE_S = 15.0
 
 
-class DashboardScreen(Screen[None]):
+class DashboardScreen(PastKeys):
     """Draws at 10 Hz while something moves and the terminal has attention, else at 2 Hz."""
 
     CSS = """
@@ -79,7 +87,6 @@ class DashboardScreen(Screen[None]):
         self._timer: Timer | None = None
         self._interval = 0.0
         self._attentive = True
-        self._frozen: tuple[ConsoleState, float, float] | None = None
         self._notice_at = 0.0
         self._notice_before: tuple[int, str] = (0, "")
         """Receipts issued and the link's state as the notice was said."""
@@ -100,7 +107,7 @@ class DashboardScreen(Screen[None]):
         yield GpuStrip(id="strip", on_choose=self.look_at, key_of=self.turbo.key_of)
         yield MemoryPanel(id="memory", key_of=self.turbo.key_of)
         yield Tabs(id="tabs", on_choose=self.choose, key_of=self.turbo.key_of)
-        yield HistoryPanel(id="history")
+        yield HistoryPanel(id="history", on_point=self.point_at, on_turn=self.step)
         yield ModelsPanel(id="models")
         yield QueuePanel(id="queue")
         yield CardPanel(id="card")
@@ -204,7 +211,7 @@ class DashboardScreen(Screen[None]):
         if not self.is_mounted:
             return
         self._set_timer()
-        view = self.view_now()
+        view = self.with_timeline(self.view_now())
         picture = view
         if self._frozen is not None:
             state, wall, monotonic = self._frozen
@@ -216,6 +223,7 @@ class DashboardScreen(Screen[None]):
             )
         if view.look in ("stale", "lost"):
             picture = replace(picture, paint=self.turbo.grey_paint)
+        view, graph, picture = self.in_time(view, picture)
         rows = (pressing(view) is not None, len(view.state.gpus) > 1)
         if rows != (self.banner, self.strip):
             self.banner, self.strip = rows
@@ -229,7 +237,7 @@ class DashboardScreen(Screen[None]):
         with self.app.batch_update():
             for panel in self._panels():
                 if panel.display:
-                    panel.show(view if panel.id in live else picture)
+                    panel.show(view if panel.id in live else graph if panel.id == "history" else picture)
 
     def redraw_all(self) -> None:
         """Draw everything again: the language or the theme is another one."""
@@ -262,6 +270,7 @@ class DashboardScreen(Screen[None]):
 
     def _hints(self, view: View) -> tuple[KeyHint, ...]:
         here = KEY_LINE_HERE.get(self.focused_place(), ())
+        names = (*KEY_LINE_HEAD, *here) if self.past_at is None else (*KEY_LINE_PAST, *KEY_LINE_HEAD)
         return tuple(
             KeyHint(
                 action=name,
@@ -269,7 +278,7 @@ class DashboardScreen(Screen[None]):
                 label=t(f"key.{name}"),
                 enabled=self.turbo.why_not(BY_ID[name], view.look) is None,
             )
-            for name in (*KEY_LINE_HEAD, *here, *KEY_LINE_TAIL)
+            for name in (*names, *KEY_LINE_TAIL)
         )
 
     def on_descendant_focus(self, event: DescendantFocus) -> None:
@@ -294,7 +303,8 @@ class DashboardScreen(Screen[None]):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Letters are the filter's while it is being written."""
-        return not (action == "act" and self.query_one(LogPanel).editing)
+        editing = action == "act" and self.query_one(LogPanel).editing
+        return not editing and super().check_action(action, parameters)
 
     def action_act(self, name: str) -> None:
         """Every key of the dashboard arrives here."""
@@ -353,14 +363,6 @@ class DashboardScreen(Screen[None]):
     def look_axis(self) -> None:
         self.query_one(HistoryPanel).next_axis()
 
-    def look_pause(self) -> None:
-        if self._frozen is None:
-            state = self.turbo.link.state
-            self._frozen = (state, self.turbo.wall(), self.turbo.monotonic())
-        else:
-            self._frozen = None
-        self.tick()
-
     def look_filter(self) -> None:
         self.choose("log")
         self.query_one(LogPanel).edit_filter()
@@ -384,6 +386,8 @@ class DashboardScreen(Screen[None]):
         log = self.query_one(LogPanel)
         if log.wanted and self.focused is log:
             log.end_filter(keep=False)
+        elif self.go_to_now():
+            return True
         elif self._frozen is not None:
             self.look_pause()
         elif self.turbo.away_since is not None:

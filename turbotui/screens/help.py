@@ -59,7 +59,9 @@ class HelpPanel(PagePanel):
 
     def _shown(self, action: Action) -> str:
         keys = self._keys[action.id].split(",") if action.id in self._keys else list(action.keys)
-        return " ".join(KEY_SIGNS.get(key, key) for key in keys[:2])
+        # The same key from another input method is no other key to a person.
+        shown = [key for key in keys if key.isascii()] or keys
+        return " ".join(KEY_SIGNS.get(key, key) for key in shown[:2])
 
 
 class HelpScreen(PageScreen):

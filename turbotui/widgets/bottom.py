@@ -10,6 +10,7 @@ from textual.events import Click
 
 from turbotui.findings import headline
 from turbotui.format import bytes_text, clip, seconds
+from turbotui.past.axis import cursor_label
 from turbotui.text import known, t
 from turbotui.widgets.lines import LinePanel, Row, View, width_of
 from turbotui.widgets.models import back_in_s, previous_model, unloaded
@@ -87,19 +88,26 @@ class RunningLine(LinePanel):
         return (view.state.jobs, view.state.engine and view.state.engine.queue)
 
     def rows(self, view: View, width: int, height: int) -> list[Row]:
+        if view.past_at is None:
+            return [self._row(view, width)]
+        moment = f" {cursor_label(view.past_at, view.cursor.width_s, view.now)}"
+        row = Row(width).add(moment, view.paint.wait)
+        return [row.extend(self._row(view, width - row.cells))]
+
+    def _row(self, view: View, width: int) -> Row:
         paint, state = view.paint, view.state
         waiting = len(state.waiting)
         tail = "  " + t("queue.wait_short", count=waiting) + " " if waiting else ""
         if state.running is not None:
             row = one_line(view, state.running, width - width_of(tail))
-            return [Row(width).extend(row).tail(tail, paint.muted)]
+            return Row(width).extend(row).tail(tail, paint.muted)
         if state.engine is None:
-            return [Row(width)]
+            return Row(width).add(f" {view.unknown}" if view.unknown else "", paint.muted)
         held = state.engine.queue.held_reason
         if held:
-            return [Row(width).add(" " + t("queue.held", reason=held), paint.wait)]
+            return Row(width).add(" " + t("queue.held", reason=held), paint.wait)
         text = t("queue.idle_waiting", count=waiting) if waiting else t("queue.idle")
-        return [Row(width).add(f" {text}", paint.muted)]
+        return Row(width).add(f" {text}", paint.muted)
 
 
 Tone = Literal["plain", "wait", "error"]

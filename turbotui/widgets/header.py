@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 from engine.paths import user_name
 from turbotui.format import clock, gib, seconds
 from turbotui.gpus import short_name, trouble, usual_limit
+from turbotui.past.axis import cursor_label
 from turbotui.screens.plan import CLOCK_CELLS, READ_ONLY_CELLS
 from turbotui.text import t
 from turbotui.widgets.card import short_age
@@ -67,6 +68,7 @@ class Header(LinePanel):
             len(state.waiting),
             state.lost_reason,
             view.paused_at,
+            view.past_at and short_age(view.wall - view.past_at),
             self._uptime(view).plain(),
             self._nursery(view).plain(),
             self._banner(),
@@ -112,6 +114,9 @@ class Header(LinePanel):
         if wide and view.state.waiting:
             count = len(view.state.waiting)
             offers.append(("waiting", Row(width).add(t("header.waiting", count=count), view.paint.muted)))
+        if view.past_at is not None:
+            # Nothing of the moment stands there, and its place is needed.
+            offers = [offer for offer in offers if offer[0] != "device"]
         return offers
 
     def _fitting(self, offers: list[tuple[str, Row]], room: int) -> dict[str, Row]:
@@ -169,7 +174,11 @@ class Header(LinePanel):
         row = Row(90)
         if banner := self._banner():
             return row.add(f" {banner} ", paint.chosen_tab)  # nothing of what is shown is live
-        if view.paused_at is not None:
+        if view.past_at is not None:
+            moment = cursor_label(view.past_at, view.cursor.width_s, view.wall)
+            text = t("past.header", at=moment, ago=short_age(view.wall - view.past_at))
+            row.add(f" {text} ", paint.chosen_tab).add(f"  {t('past.live')}: ", paint.muted)
+        elif view.paused_at is not None:
             row.add(t("header.paused"), paint.chosen_tab).add("  ", paint.text)
         age = 0.0 if state.heard_at is None else view.monotonic - state.heard_at
         if view.look == "live":

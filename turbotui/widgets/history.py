@@ -6,32 +6,33 @@ once a second the picture moves left by one. Columns are rendered once and kept.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
-from rich.style import Style
-
-from turbotui.format import GIB, bytes_text
+from turbotui.format import GIB, bytes_text, clip, clock, seconds
 from turbotui.history import OURS, STACK, Column, parts_of
+from turbotui.past.axis import cursor_label
+from turbotui.past.marks import by_column, mark_text, reason_text
 from turbotui.text import t
 from turbotui.theme import GLYPHS
-from turbotui.widgets.lines import Row, View, width_of
+from turbotui.widgets.card import short_age
+from turbotui.widgets.history_rows import LABEL_CELLS, Cell, marks_row, tell_gaps, time_row, upon_cursor
+from turbotui.widgets.lines import Row, View, safe, width_of
 from turbotui.widgets.panels import Panel
 
 if TYPE_CHECKING:
+    from textual.events import Click, MouseScrollDown, MouseScrollUp
+
+    from turbotui.past.timeline import Timeline
+    from turbotui.state import Mark
     from turbotui.theme import Paint
 
 MIB = 2**20
 EIGHTHS = " ▁▂▃▄▅▆▇█"
-LABEL_CELLS = 6
-"""Figure, then the axis itself."""
-TICK_S = 15
-
 AxisMode = Literal["fit", "full", "ours"]
 AXIS_MODES: tuple[AxisMode, ...] = ("fit", "full", "ours")
 _STEPS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 80, 100, 120, 150, 200, 250, 300, 400, 500)
-
-Cell = tuple[str, Style]
 
 
 def row_step(highest: int, rows: int) -> int:
@@ -76,23 +77,71 @@ def column_cells(
 
 
 class HistoryPanel(Panel):
-    """Its axis is chosen once there is something to measure, and then by key alone."""
+    """Its axis is chosen once there is something to measure, and then by key alone.
+
+    Args:
+        on_point: Called with the number of a column that was clicked.
+        on_turn: Called with 1 or -1 as the mouse's wheel turns.
+    """
 
     number = 2
+    knows_always = True
     unwatched_s = 5.0
 
-    def __init__(self, *, id: str) -> None:
+    def __init__(self, *, id: str, on_point: Callable[[int], None], on_turn: Callable[[int], None]) -> None:
         super().__init__(id=id)
         self.mode: AxisMode | None = None
         self.limit = 0
         """Bytes that the axis must hold; 0 before the first sample."""
         self._measured: str | None = None
         """The device that it was measured for."""
+        self._on_point = on_point
+        self._on_turn = on_turn
+        self._count = 60
+        self._highest = 0
+        """Of what is in sight."""
+        self._in_column: tuple[Mark, ...] = ()
+        """What happened in the cursor's column, what is drawn of it first."""
+        self._under: Column | None = None
+
+    @property
+    def count(self) -> int:
+        """How many columns are in sight, or were when it was last drawn."""
+        width = self.size.width
+        return width - 4 - LABEL_CELLS if width > 4 + LABEL_CELLS else self._count
 
     def inputs(self, view: View) -> tuple[object, ...]:
-        columns = () if view.history is None else tuple(view.history.window(int(view.wall), 2))
+        last = view.cursor.last_column(view.wall)
+        timeline = self._timeline(view)
+        version = None if timeline is None else timeline.version
+        tail = tuple(self._window(view, last, 2))
         device = view.state.device and view.state.device.id
-        return (int(view.wall), device, columns, view.state.marks, view.paused_at, self.mode, self.limit)
+        marks = (device, view.state.marks, view.paused_at, self.mode, self.limit)
+        return (view.cursor, last, int(view.wall // view.cursor.width_s), version, tail, *marks)
+
+    def _timeline(self, view: View) -> Timeline | None:
+        """What is asked where the picture is not of the last minutes, which were seen here."""
+        plain = view.cursor.at is None and view.cursor.width_s == 1
+        return None if plain else view.timeline
+
+    def _window(self, view: View, last: int, count: int) -> list[Column | None]:
+        if view.history is None:
+            return []
+        timeline = self._timeline(view)
+        if timeline is None:
+            return view.history.window(last, count)
+        return timeline.window(last, count, view.cursor.width_s, view.wall)
+
+    def on_click(self, event: Click) -> None:
+        place = event.x - 2 - LABEL_CELLS
+        if self.view is not None and 0 <= place < self.count:
+            self._on_point(self.view.cursor.last_column(self.view.wall) - self.count + 1 + place)
+
+    def on_mouse_scroll_down(self, event: MouseScrollDown) -> None:
+        self._on_turn(1)
+
+    def on_mouse_scroll_up(self, event: MouseScrollUp) -> None:
+        self._on_turn(-1)
 
     def next_axis(self) -> None:
         """Fit what there was, the whole device, ours alone, and again."""
@@ -128,25 +177,58 @@ class HistoryPanel(Panel):
         self._measure(view, mode, room=room)
 
     def title(self, view: View) -> str:
-        if view.paused_at is not None:
+        if view.paused_at is not None and view.past_at is None:
             return t("history.paused")
+        if view.cursor.width_s > 1:
+            return t("history.zoomed", width=seconds(view.cursor.width_s).replace("m00s", " min"))
         device = view.state.device
         if device is not None and len(view.state.gpus) > 1:
             return t("history.title_gpu", index=device.index)
         return t("history.title")
 
+    def moment(self, view: View, at: float) -> str:
+        return t("past.ago", at=super().moment(view, at), ago=short_age(view.now - at))
+
+    def below(self, view: View) -> str:
+        """What happened where the cursor is, or how much was taken; without it, the keys."""
+        room = max(0, self.size.width - 6)
+        if view.cursor.at is None:
+            return clip(t("history.keys"), room) if self.has_focus and room > 40 else ""
+        if self._in_column:
+            more = len(self._in_column) - 1
+            rest = f"  {t('past.more', count=more)}" if more else ""
+            first = self._in_column[0]
+            text = f"{clock(first.at)} {safe(mark_text(first))}"
+            return clip(text, max(0, room - width_of(rest))) + rest
+        column = self._under
+        if column is None:
+            return clip(self._silence(view, view.cursor.at), room)
+        if column.low_bytes == column.total_bytes:
+            return t("past.taken", bytes=bytes_text(column.total_bytes))
+        high, low = bytes_text(column.total_bytes), bytes_text(column.low_bytes)
+        return clip(t("past.between", low=low, high=high), room)
+
+    def _silence(self, view: View, at: float) -> str:
+        timeline, width_s = self._timeline(view), view.cursor.width_s
+        last = view.cursor.last_column(view.wall)
+        for silence in () if timeline is None else timeline.silences(last, self.count, width_s):
+            if silence.since - width_s <= at <= silence.until + width_s:
+                since, until = (cursor_label(one, 1, view.wall) for one in (silence.since, silence.until))
+                return t("past.silent", since=since, until=until, reason=reason_text(silence.reason))
+        return t("past.nothing")
+
     def remark(self, view: View, width: int) -> Row | None:
-        row = Row(width)
         if view.paused_at is not None:
-            return row.add(t("history.goes_on"), view.paint.wait)
+            return Row(width).add(t("history.goes_on"), view.paint.wait)
         if self.mode is None or view.history is None or view.state.device is None:
-            return row
+            return None
         step = self._step()
         top = step * self._graph_rows()
         whole = view.state.device.total_bytes
-        highest = view.history.highest(OURS if self.mode == "ours" else STACK)
+        highest = max(self._highest, view.history.highest(OURS if self.mode == "ours" else STACK))
+        above = Row(40)
         if highest > top:
-            row.add(t("history.above", bytes=bytes_text(highest)) + "  ", view.paint.wait)
+            above.add(t("history.above", bytes=bytes_text(highest)) + "  ", view.paint.wait)
         unit, name = (GIB, "GiB") if top > 2 * GIB else (MIB, "MiB")
         # The rows go in round steps and may reach beyond the device, of which there is no more to show.
         reach = bytes_text(whole) if top >= whole else f"{top // unit} {name}"
@@ -155,11 +237,16 @@ class HistoryPanel(Panel):
         else:
             text = t("history.axis", top=reach, whole=bytes_text(whole))
         following = AXIS_MODES[(AXIS_MODES.index(self.mode) + 1) % len(AXIS_MODES)]
-        return (
-            row.add(text, view.paint.muted)
-            .add("  z ", view.paint.key)
-            .add(t(f"history.z_{following}"), view.paint.muted)
-        )
+        key = Row(40).add("  z ", view.paint.key).add(t(f"history.z_{following}"), view.paint.muted)
+        axis = Row(60).add(text, view.paint.muted)
+        # Beside a moment there is less room; that something is cut off matters most.
+        for pieces in ((above, axis, key), (above, key), (above,)):
+            if sum(piece.cells for piece in pieces) <= width:
+                row = Row(width)
+                for piece in pieces:
+                    row.extend(piece)
+                return row
+        return None
 
     def _graph_rows(self) -> int:
         return max(1, self.size.height - 4)
@@ -176,21 +263,52 @@ class HistoryPanel(Panel):
         if self.mode is None or view.history is None:
             return [Row(width).add(t("history.none"), view.paint.muted)]
         paint, rows, step = view.paint, height - 2, self._step()
-        count = width - LABEL_CELLS
-        last = int(view.wall)
-        window = view.history.window(last, count)
+        count = self._count = width - LABEL_CELLS
+        cursor, last = view.cursor, view.cursor.last_column(view.wall)
+        window = self._window(view, last, count)
         parts = OURS if self.mode == "ours" else STACK
+        chosen = [STACK.index(part) for part in parts]
+        self._highest = max(
+            (sum(column.stack[index] for index in chosen) for column in window if column is not None),
+            default=0,
+        )
+        place = None if cursor.column is None else cursor.column - (last - count + 1)
+        marks = self._marks(view, last, count)
+        self._look_under(view, window, marks, place)
         columns = [_cells(paint, column, parts, step, rows) for column in window]
+        timeline = self._timeline(view)
+        if timeline is not None:
+            silences = timeline.silences(last, count, cursor.width_s)
+            tell_gaps(paint, columns, window, silences, last, cursor.width_s)
+        if place is not None and 0 <= place < count:
+            columns[place] = upon_cursor(paint, columns[place])
         unit, sign = (GIB, "") if step * rows > 2 * GIB else (MIB, "M")
         built = []
-        for place in range(rows - 1, -1, -1):
-            label = f"{step * (place + 1) // unit}{sign}┤"
+        for number in range(rows - 1, -1, -1):
+            label = f"{step * (number + 1) // unit}{sign}┤"
             row = Row(width).field(label, LABEL_CELLS, paint.muted, right=True)
-            _merge(row, [cells[place] for cells in columns])
+            _merge(row, [cells[number] for cells in columns])
             built.append(row)
-        built.append(_marks_row(view, width, last, count))
-        built.append(_time_row(view, width, count))
+        built.append(marks_row(view, width, marks, last, count))
+        built.append(time_row(view, width, last, count))
         return built
+
+    def _marks(self, view: View, last: int, count: int) -> dict[int, list[Mark]]:
+        if view.state.elsewhere is not None:
+            return {}  # what the engine did is no news of another device
+        timeline, width_s = self._timeline(view), view.cursor.width_s
+        if timeline is not None:
+            return timeline.marks(last, count, width_s, view.wall, view.state.marks)
+        return by_column((mark for mark in view.state.marks if last - count < int(mark.at) <= last), 1)
+
+    def _look_under(
+        self, view: View, window: list[Column | None], marks: dict[int, list[Mark]], place: int | None
+    ) -> None:
+        """What there is to say of the cursor's column; of an event that was gone to, that one first."""
+        cursor = view.cursor
+        self._under = window[place] if place is not None and 0 <= place < len(window) else None
+        here = [] if cursor.column is None else marks.get(cursor.column, [])
+        self._in_column = tuple(sorted(here, key=lambda mark: mark.at != cursor.at))
 
 
 def _cells(
@@ -211,34 +329,3 @@ def _merge(row: Row, cells: list[Cell]) -> None:
         text, style = text + glyph, cell_style
     if style is not None:
         row.add(text, style)
-
-
-def _marks_row(view: View, width: int, last: int, count: int) -> Row:
-    symbols: dict[int, str] = {}
-    # What the engine did is no news of another device.
-    for mark in view.state.marks if view.state.elsewhere is None else ():
-        column = count - 1 - (last - int(mark.at))
-        if 0 <= column < count:
-            # Of two in one second the job's end matters more than what it unloaded.
-            symbols[column] = mark.symbol if symbols.get(column) not in ("■", "!") else symbols[column]
-    row = Row(width).to(LABEL_CELLS, view.paint.text)
-    for column in sorted(symbols):
-        style = view.paint.alarm if symbols[column] == "!" else view.paint.text
-        row.to(LABEL_CELLS + column, view.paint.text).add(symbols[column], style)
-    return row
-
-
-def _time_row(view: View, width: int, count: int) -> Row:
-    row = Row(width).to(LABEL_CELLS - 1, view.paint.text).add("└", view.paint.muted)
-    ticks = range(TICK_S * ((count - 1) // TICK_S), -1, -TICK_S)
-    for ago in ticks:
-        label = t("history.now") if ago == 0 else _ago(ago)
-        end = LABEL_CELLS + count - ago
-        start = end - width_of(label)
-        if start > row.cells or ago == 0:
-            row.to(start, view.paint.faint, "─").add(label, view.paint.muted)
-    return row
-
-
-def _ago(seconds: int) -> str:
-    return f"-{seconds}s" if seconds < 120 or seconds % 60 else f"-{seconds // 60}m"

@@ -20,14 +20,18 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from turbotui.format import clip
+from turbotui.past.cursor import Cursor
 from turbotui.sanitize import clean
 
 if TYPE_CHECKING:
     from textual.events import Resize
 
     from turbotui.history import History
+    from turbotui.past.timeline import Timeline
     from turbotui.state import ConsoleState, Look
     from turbotui.theme import Paint
+
+NOW = Cursor()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +53,16 @@ class View:
     """When the last console was left, where what happened since is news."""
     seen: frozenset[str] = frozenset()
     """Names of the findings that were read."""
+    cursor: Cursor = NOW
+    """Which moment is looked at, and how the graph is zoomed."""
+    timeline: Timeline | None = None
+    """What the graph is drawn from where that is more than the last minutes."""
+    past_at: float | None = None
+    """The moment that is shown where it is over; None in a picture of now."""
+    now: float = 0.0
+    """Wall-clock time outside of the picture, where `past_at` is set."""
+    unknown: str | None = None
+    """Why nothing is known of that moment; None where something is."""
     unwatched: bool = False
     """Nobody looks: panels may let a change wait for their `unwatched_s`."""
 
@@ -212,7 +226,7 @@ class LinePanel(Widget):
     def show(self, view: View) -> None:
         """Draw `view`, if it differs from what is on the screen."""
         self.view = view
-        inputs = (view.paint, view.look, self.has_focus, *self.inputs(view))
+        inputs = (view.paint, view.look, self.has_focus, view.past_at, view.unknown, *self.inputs(view))
         if inputs == self._inputs:
             return
         if view.unwatched and 0 <= view.monotonic - self._drawn_at < self.unwatched_s:

@@ -6,9 +6,10 @@ import time
 from typing import TYPE_CHECKING
 
 from turbotui.format import cell_width, clock
+from turbotui.past.axis import cursor_label
 from turbotui.text import t
 from turbotui.widgets.lines import LinePanel, Row, View
-from turbotui.widgets.panels import Key, ListPanel
+from turbotui.widgets.panels import Bookmark, Key, ListPanel
 
 if TYPE_CHECKING:
     from rich.style import Style
@@ -59,10 +60,15 @@ def _event_style(paint: Paint, line: LogLine) -> Style:
     return paint.wait if line.level == "warning" else paint.key
 
 
+def _empty(view: View) -> str:
+    return t("log.empty") if view.past_at is None else t("past.no_lines")
+
+
 class LogPanel(ListPanel):
     """Rows are named by the line's place in the engine's log."""
 
     number = 6
+    knows_always = True
     unwatched_s = 2.0
 
     def __init__(self, *, id: str) -> None:
@@ -128,7 +134,7 @@ class LogPanel(ListPanel):
     def nothing(self, view: View, width: int) -> list[Row]:
         if self.wanted:
             return [Row(width).add(t("log.no_match", text=self.wanted), view.paint.muted)]
-        return [Row(width).add(t("log.empty"), view.paint.muted)]
+        return [Row(width).add(_empty(view), view.paint.muted)]
 
     def row(self, view: View, key: Key, width: int) -> Row:
         line = next(line for line in reversed(view.state.log) if line.seq == key)
@@ -147,6 +153,13 @@ class LogPanel(ListPanel):
             self.following = False
             self._seen = int(str(self._walkable[-1])) if self._walkable else 0
         super()._go(place)
+
+    def bookmark(self) -> Bookmark:
+        return (*super().bookmark()[:3], self.following, self._seen)
+
+    def go_to_bookmark(self, mark: Bookmark) -> None:
+        super().go_to_bookmark(mark)
+        self.following, self._seen = mark[3:]
 
     def toggle_all(self) -> None:
         self.all_lines = not self.all_lines
@@ -205,7 +218,10 @@ class LogTail(LinePanel):
     def rows(self, view: View, width: int, height: int) -> list[Row]:
         paint = view.paint
         head = Row(width).add("─── ", paint.faint).add("6 ", paint.key).add(t("log.title"), paint.muted)
-        head.add(" ", paint.faint).to(width, paint.faint, "─")
+        head.add(" ", paint.faint)
+        if view.past_at is not None:
+            head.add(cursor_label(view.past_at, view.cursor.width_s, view.now) + " ", paint.wait)
+        head.to(width, paint.faint, "─")
         lines = [line for line in view.state.log if line.memory] or list(view.state.log)
         rows = [head]
         lines = lines[-(height - 1) :]
@@ -214,5 +230,5 @@ class LogTail(LinePanel):
             text = log_row(paint, line, view.wall, width - 2, dated=dated)
             rows.append(Row(width).add(" ", paint.text).extend(text))
         if not lines:
-            rows.append(Row(width).add(" " + t("log.empty"), paint.muted))
+            rows.append(Row(width).add(" " + _empty(view), paint.muted))
         return rows

@@ -106,7 +106,7 @@ class MemoryPanel(Panel):
         rows = [Row(width).add(" ", view.paint.text) for _ in range(2)]
         device = view.state.device
         if device is None or device.balance is None:
-            rows[0].add(t("memory.none"), view.paint.muted)
+            rows[0].add(view.unknown or t("memory.none"), view.paint.muted)
             return rows
         free = parts_of(device.balance).get("free") or 0
         figure = f"  {gib(device.total_bytes - free)}/{gib(device.total_bytes)} GiB "
@@ -155,7 +155,7 @@ def _legend(view: View, balance: Balance, width: int, *, tight: bool = False) ->
                 value = short_bytes(parts.get(name, 0)) if name in parts else UNKNOWN
                 row.add(GLYPHS[name], view.paint.part[name]).add("" if tight else " ", view.paint.text)
                 row.add(label + value, view.paint.alarm if name == "unseen" else view.paint.text)
-                if name == "cache" and hints:
+                if name == "cache" and hints and view.past_at is None:
                     row.add(t("memory.frees"), view.paint.muted)
             if row.cells <= width:
                 return Row(width).extend(row)

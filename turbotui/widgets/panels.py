@@ -6,14 +6,18 @@ import time
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, ClassVar
 
+from turbotui.past.axis import cursor_label
 from turbotui.text import t
-from turbotui.widgets.lines import LinePanel, Row, View, width_of
+from turbotui.widgets.lines import LinePanel, Row, View, width_of, wrapped
 
 if TYPE_CHECKING:
     from textual.events import Click, MouseScrollDown, MouseScrollUp
 
 Key = Hashable
 """What names a row of a list, whatever its place."""
+Bookmark = tuple[Key | None, bool, int, bool, int]
+"""Where the cursor of a list is: its row, whether it was walked there, the first row in sight; and of
+the log whether it follows, and the newest line that was seen."""
 
 
 FOLLOW_S = 3.0
@@ -24,9 +28,15 @@ class Panel(LinePanel, can_focus=True):
     """A framed LinePanel that can be gone to; title and remark stand in the frame."""
 
     number: ClassVar[int] = 0
+    knows_always: ClassVar[bool] = False
+    """Whether it has something to show also of a moment of which it is not known how things stood."""
 
     def title(self, view: View) -> str:
         raise NotImplementedError
+
+    def moment(self, view: View, at: float) -> str:
+        """What it says of which moment it is, where that is over."""
+        return cursor_label(at, view.cursor.width_s, view.now)
 
     def remark(self, view: View, width: int) -> Row | None:
         """What stands at the right of the frame's top."""
@@ -43,12 +53,18 @@ class Panel(LinePanel, can_focus=True):
         paint = view.paint
         edge = paint.focus if self.has_focus else paint.faint
         inner = width - 4
-        body = self.body(view, inner, height - 2)
-        remark = self.remark(view, max(0, width - 12 - width_of(self.title(view))))
+        if view.unknown is None or self.knows_always:
+            body = self.body(view, inner, height - 2)
+        else:
+            body = [Row(inner).add(line, paint.muted) for line in wrapped(view.unknown, inner)]
+        title = self.title(view)
+        moment = "" if view.past_at is None else f"{self.moment(view, view.past_at)} "
+        remark = self.remark(view, max(0, width - 12 - width_of(title) - width_of(moment)))
         top = Row(width).add("╭ ", edge)
         if self.number:
             top.add(f"{self.number} ", paint.key)
-        top.add(f"{self.title(view)} ", paint.focus_title if self.has_focus else paint.bold)
+        top.add(f"{title} ", paint.focus_title if self.has_focus else paint.bold)
+        top.add(moment, paint.wait)
         if remark is not None and remark.cells:
             top.to(width - remark.cells - 3, edge, "─").add(" ", edge).extend(remark).add(" ", edge)
         top.to(width - 1, edge, "─").add("╮", edge)
@@ -58,7 +74,7 @@ class Panel(LinePanel, can_focus=True):
             if y < len(body):
                 row.extend(body[y])
             built.append(row.to(width - 2, paint.text).add(" │", edge))
-        below = self.below(view)
+        below = self.below(view) if view.unknown is None or self.knows_always else ""
         foot = Row(width).add("╰", edge)
         if below:
             foot.to(width - 3 - width_of(below), edge, "─").add(f" {below} ", paint.muted)
@@ -148,6 +164,13 @@ class ListPanel(Panel):
     def below(self, view: View) -> str:
         more = len(self._keys) - self.top - self._room
         return t("list.more", count=more) if more > 0 else ""
+
+    def bookmark(self) -> Bookmark:
+        """Where its cursor is."""
+        return (self.chosen, self.walked, self.top, True, 0)
+
+    def go_to_bookmark(self, mark: Bookmark) -> None:
+        self.chosen, self.walked, self.top = mark[:3]
 
     def _place(self) -> int:
         return self._walkable.index(self.chosen) if self.chosen in self._walkable else 0
