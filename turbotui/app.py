@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from turbotui.client.base import Client
     from turbotui.commands import Commands
     from turbotui.draft import Draft
+    from turbotui.remote.box import Box
     from turbotui.state import Look
 
 Answer = TypeVar("Answer")
@@ -81,6 +82,7 @@ class TurboApp(App[None]):
         recordings: The folder or file of the flight recorder that a report is told from.
         making_demo: The demo models are about to be made by `start_engine`.
         notify: How the terminal is told of a job's end, and `notify_when` the person may not look.
+        box: The machine whose engine it is, where that is not this one.
         build: This console's own build; an engine of another one is named and a restart offered.
     """
 
@@ -113,6 +115,7 @@ class TurboApp(App[None]):
         seen_path: Path | None = None,
         recordings: Path | None = None,
         where: str | None = None,
+        box: Box | None = None,
         build: str | None = None,
         notify: Mode = "off",
         notify_when: When = "blurred",
@@ -134,6 +137,7 @@ class TurboApp(App[None]):
         self.away_since = self.seen.away_since(wall())
         """When the last console was left, until the person was told or waved it away."""
         self.where = where
+        self.box = box
         self.build = build
         self._greeted: Hello | None = None
         self.wall = wall

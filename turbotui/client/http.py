@@ -76,8 +76,12 @@ Answer = TypeVar("Answer")
 class HttpClient:
     """Calls an engine on `socket_path`; see `turbotui.client.base.Client` for what is raised."""
 
-    def __init__(self, socket_path: str | Path, timeout: float = TIMEOUT_S) -> None:
+    def __init__(
+        self, socket_path: str | Path, timeout: float = TIMEOUT_S, *, where: str | None = None
+    ) -> None:
+        """`where` is what the errors call the place, the socket's path unless given."""
         self.socket_path = str(socket_path)
+        self.where = where or self.socket_path
         self.timeout = timeout
 
     def metrics(self) -> str:
@@ -220,7 +224,7 @@ class HttpClient:
             EngineUnavailable: nothing answers, the stream broke, or it said nothing for
                 three heartbeats.
         """
-        connection = UnixConnection(self.socket_path, timeout=SILENCE_S)
+        connection = UnixConnection(self.socket_path, timeout=SILENCE_S, where=self.where)
         connection.connect()
         stream = SocketStream(connection.sock)
         try:
@@ -233,7 +237,7 @@ class HttpClient:
                 if isinstance(frame.event, Goodbye):
                     return
             if not stream.closed:
-                raise EngineUnavailable(f"the engine on {self.socket_path} ended its events without a word")
+                raise EngineUnavailable(f"the engine on {self.where} ended its events without a word")
         except EngineUnavailable:
             if not stream.closed:
                 raise
@@ -283,7 +287,7 @@ class HttpClient:
         headers = {"Accept": accept}
         if data is not None:
             headers["Content-Type"] = "application/json"
-        connection = UnixConnection(self.socket_path, timeout=timeout)
+        connection = UnixConnection(self.socket_path, timeout=timeout, where=self.where)
         try:
             connection.connect()
             connection.send_request(method, path, data, headers)
@@ -302,7 +306,7 @@ class HttpClient:
             return decoded
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise EngineUnavailable(
-                f"the engine on {self.socket_path} answers {what} in a way that this turbotui does not know "
+                f"the engine on {self.where} answers {what} in a way that this turbotui does not know "
                 f"({error}); they are of different builds: run `turbotui engine restart`"
             ) from error
 
@@ -312,7 +316,7 @@ class HttpClient:
         except (msgspec.DecodeError, UnicodeDecodeError):
             if status in (404, 405):
                 return EngineUnavailable(
-                    f"the engine on {self.socket_path} knows no {method} {path}; it is of another build: "
+                    f"the engine on {self.where} knows no {method} {path}; it is of another build: "
                     "run `turbotui engine restart`"
                 )
             return EngineError(f"the engine answered {method} {path} with HTTP {status} and no reason")

@@ -13,7 +13,7 @@ from engine.paths import find_paths
 from turbotui.client.launch import find_engine
 from turbotui.opening import OPENER, copy_command, has_display, start_opener, video_of
 from turbotui.subcommands.output import note, say, say_path
-from turbotui.subcommands.session import demo_option, json_option, open_session
+from turbotui.subcommands.session import demo_option, find_meant, json_option, open_session
 
 
 @click.command("open")
@@ -46,15 +46,18 @@ def open_(job_id: int | None, only_print: bool, json: bool) -> None:
 def view(context: click.Context, demo: bool) -> None:
     """Attach the console to the engine that runs, and say which one that is."""
     paths = find_paths()
-    holder = find_engine(paths)
-    if holder is None:
+    target = find_meant()
+    holder = find_engine(paths) if target is None else None
+    if target is not None:
+        note(f"attaches to the engine of {target.host}")
+    elif holder is None:
         note("no engine runs; the console starts one")
     else:
         note(f"attaches to engine {holder.build}, pid {holder.pid}, socket {holder.socket}")
     from turbotui.console import open_console
 
     root = bool(context.find_root().params.get("demo"))
-    if code := open_console(demo=demo or root):
+    if code := open_console(demo=demo or root, target=target):
         raise click.exceptions.Exit(code)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,7 +13,11 @@ from engine.errors import InvalidRequest
 from engine.paths import Paths, find_paths
 from turbotui.client.http import HttpClient
 from turbotui.client.launch import connect, version_notice
+from turbotui.remote.target import Target, find_target
 from turbotui.subcommands.output import note, print_json, say
+
+if TYPE_CHECKING:
+    from turbotui.remote.box import Box
 
 
 def _also_before(context: click.Context, option: click.Parameter, given: bool) -> bool:
@@ -42,14 +47,31 @@ class Session:
     paths: Paths
     json: bool
     demo: bool
+    target: Target | None = None
+    """The machine whose engine is meant, where that is not this one."""
+    _boxes: list[Box] = field(default_factory=list)
+
+    @property
+    def box(self) -> Box | None:
+        """The other machine, where one is meant; signed in when it is first used."""
+        if self.target is not None and not self._boxes:
+            from turbotui.remote.box import Box
+
+            self._boxes.append(Box(self.target))
+        return self._boxes[0] if self._boxes else None
 
     def client(self, *, start: bool = True) -> HttpClient:
         """An engine's client; with `start` one is started when none runs.
 
         Raises:
-            EngineUnavailable: as `turbotui.client.launch.connect`.
+            EngineUnavailable: as `turbotui.client.launch.connect`, or the other machine cannot be reached.
         """
-        client = connect(self.paths, start=start, on_start=self._starting)
+        if self.box is None:
+            client = connect(self.paths, start=start, on_start=self._starting)
+        else:
+            client = self.box.connect(start=start, ask=True)
+            if self.box.remark:
+                note(self.box.remark)
         if notice := version_notice(client.hello()):
             note(notice)
         if self.demo:
@@ -85,7 +107,46 @@ class JsonGroup(click.Group):
 def open_session(*, json: bool, demo: bool = False) -> Session:
     """The session of the command that runs. `--demo` before its name counts for every command."""
     root = click.get_current_context().find_root()
-    return Session(paths=find_paths(), json=json, demo=demo or bool(root.params.get("demo")))
+    return Session(
+        paths=find_paths(),
+        json=json,
+        demo=demo or bool(root.params.get("demo")),
+        target=find_meant(),
+    )
+
+
+def host_of(context: click.Context) -> str | None:
+    """What `--host` named, before or after the command's name."""
+    host: str | None = context.find_root().meta.get(HOST_KEY)
+    return host
+
+
+def find_meant() -> Target | None:
+    """The machine that the running command means; None for this one."""
+    context = click.get_current_context()
+    command = context.find_root().params.get("remote_command")
+    return find_target(find_paths(), host_of(context), command)
+
+
+def _keep_host(context: click.Context, _option: click.Parameter, given: str | None) -> str | None:
+    if given is not None:
+        context.find_root().meta[HOST_KEY] = given
+    return given
+
+
+HOST_KEY = "turbotui.host"
+
+
+def host_option(*, hidden: bool = False) -> click.Option:
+    """`--host`, which every command takes."""
+    return click.Option(
+        ["--host"],
+        metavar="USER@BOX",
+        expose_value=False,
+        hidden=hidden,
+        callback=_keep_host,
+        help="Of the engine on another machine, over your ssh; '' is this one. Also TURBOTUI_HOST.",
+    )
 
 
 def one_of(options: str, *given: object) -> None:
