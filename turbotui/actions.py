@@ -103,6 +103,7 @@ ACTIONS: tuple[Action, ...] = (
     Action(id="sooner", keys=("+",), place="queue", tier="routine"),
     Action(id="later", keys=("-",), place="queue", tier="routine"),
     Action(id="video", keys=("v",), place="queue"),
+    Action(id="fetch", keys=("V",), place="queue"),
     Action(id="axis", keys=("z",), place="history"),
     Action(id="filter", keys=("/",), place="log"),
     Action(id="all_lines", keys=("A",), place="log"),

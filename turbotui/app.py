@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from turbotui.commands import Commands
     from turbotui.draft import Draft
     from turbotui.remote.box import Box
+    from turbotui.remote.recordings import Source
     from turbotui.state import Look
 
 Answer = TypeVar("Answer")
@@ -113,7 +114,7 @@ class TurboApp(App[None]):
         config_dir: Path | None = None,
         draft_path: Path | None = None,
         seen_path: Path | None = None,
-        recordings: Path | None = None,
+        recordings: Source | None = None,
         where: str | None = None,
         box: Box | None = None,
         build: str | None = None,

@@ -18,6 +18,7 @@ from turbotui.subcommands import (
     check,
     doctor,
     explain,
+    files,
     follow,
     generate,
     jobs,
@@ -128,6 +129,8 @@ for _command in (
     _group("bench", "Measure this host.", bench.start, bench.switch, bench.balance),
     _group("outputs", "Look at finished videos, or delete old ones.", outputs.list_outputs, outputs.prune),
     opening.open_,
+    files.fetch,
+    files.put,
     opening.view,
     lifecycle.version,
 ):

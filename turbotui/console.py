@@ -14,6 +14,7 @@ from engine.paths import Paths, find_paths
 from engine.version import build_id
 from turbotui.app import TurboApp
 from turbotui.sanitize import clean
+from turbotui.text import t
 
 if TYPE_CHECKING:
     from turbotui.client.http import HttpClient
@@ -76,6 +77,9 @@ def run_console(paths: Paths, config: ConsoleConfig, *, demo: bool, box: Box | N
             told.append(box.remark)
             app.call_later(app.say, box.remark, "wait")
 
+    def tell_put(name: str) -> None:
+        app.call_later(lambda: app.say(t("did.put", name=name)))
+
     def start() -> None:
         if box is not None:
             client = box.connect(start=True)
@@ -106,6 +110,7 @@ def run_console(paths: Paths, config: ConsoleConfig, *, demo: bool, box: Box | N
     draft, seen = paths.state / "draft.json", paths.state / "console.json"
     if box is not None:
         draft, seen = box.target.own_paths(paths)
+        box.on_put = lambda file, _stored: tell_put(file.name)
     app = TurboApp(
         connect,
         start_engine=start,
@@ -117,7 +122,7 @@ def run_console(paths: Paths, config: ConsoleConfig, *, demo: bool, box: Box | N
         config_dir=paths.config,
         draft_path=draft,
         seen_path=seen,
-        recordings=paths.recordings if box is None else None,
+        recordings=paths.recordings if box is None else box.recordings,
         box=box,
         where=None if box is None else box.name,
         build=build_id(),

@@ -7,8 +7,10 @@ Each call has a connection of its own, so a client may be used from any number o
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -71,6 +73,16 @@ LOOK_TIMEOUT_S = 120.0
 SILENCE_S = 3 * HEARTBEAT_S
 
 Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileAnswer:
+    """The beginning of an answer, and its bytes as they come."""
+
+    status: int
+    etag: str | None
+    length: int | None
+    chunks: Iterator[bytes]
 
 
 class HttpClient:
@@ -258,6 +270,41 @@ class HttpClient:
                     if model is not None:
                         event = self._decode(f"the event {message.event}", message.data, model)
                         yield EventFrame(seq=message.id or 0, event=event)
+
+    def ask(self, path: str, model: type[Answer], timeout: float) -> Answer:
+        """What a GET of `path` answers; for what few ask and at length."""
+        return self._call("GET", path, model, None, timeout)
+
+    @contextlib.contextmanager
+    def receive_file(self, path: str, headers: dict[str, str], timeout: float) -> Iterator[FileAnswer]:
+        """A good answer whose body is read piece by piece.
+
+        Raises:
+            EngineUnavailable: also while it is read.
+        """
+        with contextlib.closing(UnixConnection(self.socket_path, timeout=timeout, where=self.where)) as link:
+            link.connect()
+            link.send_request("GET", path, headers=headers)
+            with link.answer() as answer:
+                if not 200 <= answer.status < 300:
+                    raise self._error("GET", path, answer.status, link.read_whole(answer))
+                yield FileAnswer(
+                    status=answer.status,
+                    etag=answer.headers.get("ETag"),
+                    length=answer.length,
+                    chunks=iter(lambda: link.read_some(answer), b""),
+                )
+
+    def send_file(self, path: str, body: Any, size: int, model: type[Answer], timeout: float) -> Answer:
+        """What a PUT of the file `body` answers."""
+        with contextlib.closing(UnixConnection(self.socket_path, timeout=timeout, where=self.where)) as link:
+            link.connect()
+            link.send_request("PUT", path, body, {"Content-Length": str(size)})
+            with link.answer() as answer:
+                content = link.read_whole(answer)
+                if not 200 <= answer.status < 300:
+                    raise self._error("PUT", path, answer.status, content)
+                return self._decode(f"PUT {path}", content, model)
 
     def _get(self, path: str, model: type[Answer]) -> Answer:
         return self._call("GET", path, model, None, self.timeout)

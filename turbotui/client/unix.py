@@ -10,6 +10,7 @@ import struct
 import threading
 import time
 from collections.abc import Mapping
+from typing import Any
 
 from engine.errors import EngineUnavailable
 
@@ -55,7 +56,7 @@ class UnixConnection(http.client.HTTPConnection):
                 time.sleep(0.02)
 
     def send_request(
-        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
     ) -> None:
         try:
             self.request(method, path, body, headers or {})

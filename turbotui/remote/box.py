@@ -6,9 +6,14 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 from engine.errors import EngineUnavailable
+from engine.wire import Manifest, StoredImage
+from turbotui.client.files import FILE_TIMEOUT_S, Fetched, Progress, fetch_video
 from turbotui.client.http import HttpClient
+from turbotui.remote.recordings import BoxRecordings
 from turbotui.remote.target import Target
 from turbotui.remote.tunnel import Tunnel
 from turbotui.sanitize import clean
@@ -23,9 +28,12 @@ class Box:
 
     def __init__(self, target: Target) -> None:
         self.target = target
-        self._tunnel = Tunnel(target)
+        self.on_put: Callable[[Path, StoredImage], None] | None = None
+        """Told of images of jobs that were put there, in the thread of the call."""
+        self._tunnel = Tunnel(target, on_put=self._was_put)
         self.name = self._tunnel.name
         """`user@box`, for people."""
+        self.recordings = BoxRecordings(self.connect)
 
     @property
     def remark(self) -> str | None:
@@ -63,13 +71,39 @@ class Box:
             said = clean(done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2])
             raise EngineUnavailable(f"the engine of {self.name} is not restarted: {said or done.returncode}")
 
+    def put_image(self, path: Path) -> str:
+        """Put an image of this machine there, once for each of its versions; its path there.
+
+        Raises:
+            InvalidRequest: it is no image that the engine takes.
+        """
+        return self._tunnel.images.there(self.connect(), str(path))
+
+    def manifest(self, job_id: int) -> Manifest:
+        """What lies beside the video of a job there.
+
+        Raises:
+            NotNow, NotFound: it has none, or it is gone.
+        """
+        return self.connect().ask(f"/jobs/{job_id:d}/manifest", Manifest, FILE_TIMEOUT_S)
+
+    def _was_put(self, file: Path, stored: StoredImage) -> None:
+        if self.on_put is not None:
+            self.on_put(file, stored)
+
+    def fetch(self, job_id: int, folder: Path, progress: Progress = lambda _have, _of: None) -> Fetched:
+        """As `turbotui.client.files.fetch_video`."""
+        return fetch_video(self.connect, job_id, folder, progress=progress)
+
     def scp(self, path: str) -> str:
         """`path` of that machine, as scp and rsync take it here."""
+        if self.target.host.startswith("ssh://"):
+            return f"scp://{self.target.host.removeprefix('ssh://').rstrip('/')}/{path}"
         return f"{self.target.host}:{path}"
 
-    def copy_command(self, path: str) -> str:
+    def copy_command(self, path: str, *, folder: bool = False) -> str:
         """What copies `path` of that machine to where the person is."""
-        return f"scp {shlex.quote(self.scp(path))} ."
+        return f"scp {'-r ' if folder else ''}{shlex.quote(self.scp(path))} ."
 
     def close(self) -> None:
         self._tunnel.close()

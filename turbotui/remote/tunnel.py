@@ -11,11 +11,14 @@ import shutil
 import subprocess
 import tempfile
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from engine.errors import EngineUnavailable
+from engine.wire import StoredImage
 from turbotui.client.http import HttpClient
+from turbotui.remote.client import BoxClient, Images
 from turbotui.remote.finding import Place, question, read_place
 from turbotui.remote.relay import Relay
 from turbotui.remote.ssh import SshConnection
@@ -29,9 +32,11 @@ PREFIX = "turbotui-ssh-"
 class Tunnel:
     """Ends with the process, however that ends."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, *, on_put: Callable[[Path, StoredImage], None]) -> None:
+        """`on_put` is told of images of jobs that were put there, in the thread of the call."""
         self.target = target
         self.name = box_name(target)
+        self.images = Images(target.host, on_put=on_put)
         self.remark: str | None = None
         """Something about the way that a person should know."""
         self._folder = _folder()
@@ -82,8 +87,7 @@ class Tunnel:
             except EngineUnavailable:
                 if self._relay is not None:
                     raise
-            self._relay_to(place)
-            return self._greet()
+            return self._relay_to(place)
 
     def arguments(self, *more: str) -> list[str]:
         """What runs a command there through this connection."""
@@ -102,7 +106,7 @@ class Tunnel:
 
     def _greet(self) -> HttpClient:
         HttpClient(self._socket, timeout=HELLO_TIMEOUT_S, where=self.name).hello()
-        return HttpClient(self._socket, where=self.name)
+        return BoxClient(self._socket, where=self.name, images=self.images)
 
     def _answers(self) -> bool:
         """Whether the machine itself does, over what ssh holds for a connection."""
@@ -110,14 +114,18 @@ class Tunnel:
             return "here" in self._connection.run("echo here", timeout=HELLO_TIMEOUT_S)
         return False
 
-    def _relay_to(self, place: Place) -> None:
+    def _relay_to(self, place: Place) -> HttpClient:
         """The other way, for servers that forward no sockets (AllowStreamLocalForwarding no)."""
         why = self._connection.said
         self._relay = Relay(self._connection, self._socket, place.socket)
         try:
-            self._greet()
+            client = self._greet()
         except EngineUnavailable:
             self._leave_way()
+            if "connect failed" in why:  # it has ended, and left its socket or lock there
+                raise EngineUnavailable(
+                    f"no engine answers on {self.name}: nobody listens at {place.socket}"
+                ) from None
             raise EngineUnavailable(
                 f"the engine of {self.name} cannot be reached through ssh: "
                 f"{why or 'its socket is not forwarded'}, and python3 there does not relay it"
@@ -126,6 +134,7 @@ class Tunnel:
             f"the ssh server of {self.name} forwards no sockets (AllowStreamLocalForwarding); "
             "a relay there is used, which is slower"
         )
+        return client
 
     def _leave_way(self) -> None:
         self._place = None

@@ -11,7 +11,7 @@ import click
 from engine.errors import NotNow
 from engine.paths import find_paths
 from turbotui.client.launch import find_engine
-from turbotui.opening import OPENER, copy_command, has_display, start_opener, video_of
+from turbotui.opening import OPENER, copy_command, has_display, output_of, start_opener, video_of
 from turbotui.subcommands.output import note, say, say_path
 from turbotui.subcommands.session import demo_option, find_meant, json_option, open_session
 
@@ -24,6 +24,12 @@ def open_(job_id: int | None, only_print: bool, json: bool) -> None:
     """Open the video of JOB, or without one the folder of videos; over SSH print how to fetch it."""
     session = open_session(json=json)
     client = session.client()
+    if session.box is not None:
+        far = client.status().engine.output_dir if job_id is None else output_of(client.job(job_id))
+        there = session.box.scp(far)
+        fetch = session.box.copy_command(far, folder=job_id is None)
+        session.show({"path": there, "copy": fetch}, lambda: [there, fetch])
+        return
     if job_id is None:
         path = Path(client.status().engine.output_dir)
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -17,6 +18,7 @@ from turbotui.remote.target import Target, find_target
 from turbotui.subcommands.output import note, print_json, say
 
 if TYPE_CHECKING:
+    from engine.wire import StoredImage
     from turbotui.remote.box import Box
 
 
@@ -57,7 +59,9 @@ class Session:
         if self.target is not None and not self._boxes:
             from turbotui.remote.box import Box
 
-            self._boxes.append(Box(self.target))
+            box = Box(self.target)
+            box.on_put = self._was_put
+            self._boxes.append(box)
         return self._boxes[0] if self._boxes else None
 
     def client(self, *, start: bool = True) -> HttpClient:
@@ -85,6 +89,9 @@ class Session:
         else:
             for line in lines():
                 say(line)
+
+    def _was_put(self, file: Path, stored: StoredImage) -> None:
+        note(f"put {file.name} there: {stored.path}")
 
     def _starting(self) -> None:
         if sys.stderr.isatty():
