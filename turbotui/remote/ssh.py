@@ -229,7 +229,7 @@ class SshConnection:
         with master.stderr as lines:
             for raw in lines:
                 line = clean(raw.decode("utf-8", "replace").rstrip())
-                if not line:
+                if not line or line.startswith("Warning: Permanently added"):
                     continue
                 self._said.append(line)
                 if echo and not self._control.exists():

@@ -103,6 +103,7 @@ class Tunnel:
             self._leave_way()
             self._connection.close()
             shutil.rmtree(self._folder, ignore_errors=True)
+        atexit.unregister(self.close)
 
     def _greet(self) -> HttpClient:
         HttpClient(self._socket, timeout=HELLO_TIMEOUT_S, where=self.name).hello()

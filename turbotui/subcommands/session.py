@@ -82,6 +82,11 @@ class Session:
             client.make_demo_models()
         return client
 
+    def close(self) -> None:
+        """End the connection to the other machine, if there is one."""
+        for box in self._boxes:
+            box.close()
+
     def show(self, value: object, lines: Callable[[], Iterable[str]]) -> None:
         """Print `value` as JSON, or for people the lines that tell it."""
         if self.json:
@@ -114,12 +119,14 @@ class JsonGroup(click.Group):
 def open_session(*, json: bool, demo: bool = False) -> Session:
     """The session of the command that runs. `--demo` before its name counts for every command."""
     root = click.get_current_context().find_root()
-    return Session(
+    session = Session(
         paths=find_paths(),
         json=json,
         demo=demo or bool(root.params.get("demo")),
         target=find_meant(),
     )
+    root.call_on_close(session.close)
+    return session
 
 
 def host_of(context: click.Context) -> str | None:
