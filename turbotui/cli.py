@@ -33,6 +33,7 @@ from turbotui.subcommands import (
     switch,
     there,
     watch,
+    web,
 )
 from turbotui.subcommands.output import print_json, report
 from turbotui.subcommands.session import JsonGroup, demo_option, find_meant, host_option, json_option
@@ -132,6 +133,7 @@ for _command in (
     files.fetch,
     files.put,
     opening.view,
+    web.web,
     lifecycle.version,
 ):
     app.add_command(_command)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from turbotui.remote.box import Box
     from turbotui.remote.target import Target
 
+WEB_DRIVER = "textual.drivers.web_driver:WebDriver"
+"""Textual's, by which a console of `turbotui web` speaks to its page."""
 ANSWER_TIMEOUT_S = 2.0
 """The console says that it waits and asks again, rather than hang on an engine that is stopped."""
 
@@ -31,7 +33,8 @@ def open_console(*, demo: bool, target: Target | None = None, look_for_host: boo
     Over the engine of `target`, or with `look_for_host` of the machine that the settings name.
     """
     try:
-        if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        browser = os.environ.get("TEXTUAL_DRIVER") == WEB_DRIVER
+        if not browser and not (sys.stdin.isatty() and sys.stdout.isatty()):
             raise InvalidRequest(
                 "the console needs a terminal; `turbotui status` and the other commands do not"
             )
@@ -46,8 +49,7 @@ def open_console(*, demo: bool, target: Target | None = None, look_for_host: boo
         from turbotui.remote.box import Box
 
         box = Box(target)
-        print(f"turbotui: {clean(box.name)}", end="\r", file=sys.stderr, flush=True)
-        box.sign_in()  # before anything is painted, since ssh may ask
+        box.sign_in(ask=not browser)  # before anything is painted, since ssh may ask
         return run_console(paths, config, demo=demo, box=box)
     except EngineError as error:
         print(f"turbotui: {clean(str(error))}", file=sys.stderr)
@@ -130,6 +132,6 @@ def run_console(paths: Paths, config: ConsoleConfig, *, demo: bool, box: Box | N
         notify_when=config.notify_when,
     )
     app.run(mouse=config.mouse)
-    if app.leaving_line:
+    if app.leaving_line and sys.stdout.isatty():
         print(app.leaving_line)
     return app.return_code or 0

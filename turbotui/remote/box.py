@@ -40,13 +40,13 @@ class Box:
         """Something about the way there that a person should know."""
         return self._tunnel.remark
 
-    def sign_in(self) -> None:
-        """Reach it while ssh may still ask on the terminal.
+    def sign_in(self, *, ask: bool) -> None:
+        """Reach it; with `ask` ssh may ask the person on the terminal.
 
         Raises:
             EngineUnavailable: it cannot be reached.
         """
-        self._tunnel.sign_in(ask=True)
+        self._tunnel.sign_in(ask=ask)
 
     def connect(self, *, start: bool = False, ask: bool = False) -> HttpClient:
         """As `Tunnel.connect`."""
