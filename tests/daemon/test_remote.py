@@ -21,12 +21,26 @@ from engine.wire import JobSpec
 from tests.daemon.live import LiveEngine, is_gone, wait_for
 from tests.ssh_server import ROOT, SSHD, WHY_NOT, SshServer
 from turbotui.cli import main
+from turbotui.client.http import HttpClient
 from turbotui.remote.box import Box
 from turbotui.remote.finding import read_place
 from turbotui.remote.target import Target, find_target
 
 STAND_IN = ROOT / "tests" / "stand_ins" / "ssh.py"
 TURBOTUI = f"{shlex.quote(sys.executable)} -P -m turbotui"
+
+
+HOLDS = """
+import time
+from engine.paths import find_paths
+from turbotui.remote.box import Box
+from turbotui.remote.target import find_target
+box = Box(find_target(find_paths(), None))
+box.connect(ask=True).hello()
+print(box._tunnel._folder, flush=True)
+time.sleep(60)
+"""
+"""Holds a connection, and says where its sockets lie."""
 
 
 class Way(Protocol):
@@ -189,27 +203,57 @@ def test_a_server_that_forwards_no_sockets_is_reached_by_a_relay(
 
 
 def test_ssh_ends_with_a_process_that_was_killed(way: Way) -> None:
-    program = (
-        "import time\n"
-        "from engine.paths import find_paths\n"
-        "from turbotui.remote.box import Box\n"
-        "from turbotui.remote.target import find_target\n"
-        "box = Box(find_target(find_paths(), None))\n"
-        "box.connect(ask=True).hello()\n"
-        "print('there', flush=True)\n"
-        "time.sleep(60)\n"
-    )
-    child = subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}
-    )
+    child = subprocess.Popen([sys.executable, "-c", HOLDS], stdout=subprocess.PIPE, env=environ_here())
     assert child.stdout is not None
     with child.stdout:
-        assert child.stdout.readline() == b"there\n"
+        assert child.stdout.readline()
         ours = children(child.pid, "ControlPersist=no")
         assert len(ours) == 1
         child.kill()
         child.wait()
     wait_for(lambda: is_gone(ours[0]), 5, "the end of ssh")
+
+
+@pytest.mark.skipif(SSHD is None, reason=WHY_NOT)
+def test_a_connection_that_the_person_shares_is_used_and_left_alone(
+    tmp_path: Path, live: LiveEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = SshServer(tmp_path / "sshd", live.home)
+    config = server.folder / "config"
+    config.write_text(config.read_text() + f"    ControlPath {tmp_path}/shared\n")
+    server.start()
+    theirs = subprocess.Popen(["ssh", "-F", str(config), "-M", "-N", "box"], stdin=subprocess.DEVNULL)
+    monkeypatch.setenv("TURBOTUI_HOME", str(tmp_path / "here"))
+    for name, value in server.settings.items():
+        monkeypatch.setenv(name, value)
+    try:
+        wait_for((tmp_path / "shared").exists, 10, "their connection")
+        child = subprocess.Popen([sys.executable, "-c", HOLDS], stdout=subprocess.PIPE, env=environ_here())
+        assert child.stdout is not None
+        with child.stdout:
+            folder = Path(child.stdout.readline().decode().strip())
+            assert children(child.pid, "ControlPersist=no") == [] and len(server.sessions()) == 1
+            assert HttpClient(folder / "engine.sock").hello().pid == client_pid(live)
+            child.kill()
+            child.wait()
+
+        def taken_back() -> bool:
+            try:
+                HttpClient(folder / "engine.sock", timeout=1).hello()
+            except EngineUnavailable:
+                return True
+            return False
+
+        wait_for(taken_back, 5, "the end of the forwarding")
+        assert theirs.poll() is None
+    finally:
+        theirs.terminate()
+        theirs.wait(timeout=5)
+        server.stop()
+
+
+def environ_here() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 def test_what_is_missing_is_named(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:

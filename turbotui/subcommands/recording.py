@@ -77,11 +77,11 @@ def replay(source: Path | None, since: str | None, until: str | None, speed: flo
 
     session = open_session(json=False)
     now = time.time()
-    if source is None and session.target is not None:
+    if source is None and session.box is not None:
         begin, end = parse_stretch(since, until, now=now, default_s=REPLAY_S)
         with _stretch(session, None, begin, end) as recording:
             _remark(recording)
-            if code := open_replay(session.paths, recording, begin, end, speed=speed):
+            if code := open_replay(session.paths, recording, begin, end, speed=speed, where=session.box.name):
                 raise click.exceptions.Exit(code)
         return
     recording = _open(source, session.paths.recordings)
