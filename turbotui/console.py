@@ -67,17 +67,10 @@ def run_console(paths: Paths, config: ConsoleConfig, *, demo: bool, box: Box | N
     # Imported in the link's thread, behind the first picture: the wire models cost 50 ms.
     def connect() -> HttpClient:
         if box is not None:
-            client = box.connect()
-            tell_remark(box)
-            return client
+            return box.connect()
         from turbotui.client import launch
 
         return launch.connect(paths, start=False, timeout=ANSWER_TIMEOUT_S)
-
-    def tell_remark(box: Box) -> None:
-        if box.remark is not None and box.remark not in told:
-            told.append(box.remark)
-            app.call_later(app.say, box.remark, "wait")
 
     def tell_put(name: str) -> None:
         app.call_later(lambda: app.say(t("did.put", name=name)))
@@ -108,7 +101,6 @@ def run_console(paths: Paths, config: ConsoleConfig, *, demo: bool, box: Box | N
 
         launch.restart_engine(paths)
 
-    told: list[str] = []
     draft, seen = paths.state / "draft.json", paths.state / "console.json"
     if box is not None:
         draft, seen = box.target.own_paths(paths)

@@ -26,6 +26,7 @@ class FarBox:
 
     target = Target(host="me@far")
     name = "me@far"
+    remark = "the way there is a slow one"
 
     def __init__(self) -> None:
         self.fetched: list[tuple[int, Path]] = []
@@ -59,7 +60,8 @@ async def test_a_finished_video_is_fetched_into_this_folder(
     app = console(scripted(scenes.busy(NOW)), box=box, where=box.name)
     async with app.run_test(size=size) as pilot:
         await live(pilot)
-        assert "far" in panel_text(app, "header")
+        assert box.remark in screen_text(app)
+        assert "me@far" in panel_text(app, "header"), "the user too, however narrow"
         app.act("fetch", finished(app))
         await until(pilot, lambda: bool(box.fetched), "the fetch")
         assert box.fetched == [(finished(app), tmp_path)]

@@ -492,7 +492,7 @@ TEXTS: dict[str, str] = {
     "help.report": "what happened since you last looked",
     "help.last_receipt": "the last receipt, with its notes",
     "help.video": "open the video, or how to fetch it",
-    "help.fetch": "bring the video of another machine into this folder",
+    "help.fetch": "fetch the video of a remote box",
     "header.away": "away {age}",
     "header.away_done": "{count} done",
     "header.away_failed": "{count} failed",

@@ -75,7 +75,8 @@ class Header(LinePanel):
         place, device, link = self._place(view, width), self._device(view, width), self._link(view)
         pieces = [place, device, link]
         # Whether it lives matters more than what it is, and that more than where.
-        for less in (device, place):
+        # But not on another machine: nobody may take it for theirs.
+        for less in (device, link) if self._far else (device, place):
             if sum(piece.cells + 2 for piece in pieces) >= width:
                 pieces.remove(less)
         away = self._away(view)
@@ -113,7 +114,7 @@ class Header(LinePanel):
         return row.add(stage + step + eta, view.paint.text)
 
     def _place(self, view: View, width: int) -> Row:
-        where = self._where if width >= WIDE_CELLS else self._where.partition("@")[2]
+        where = self._where if width >= WIDE_CELLS or self._far else self._where.partition("@")[2]
         return Row(width).add(where, view.paint.bold)
 
     def _device(self, view: View, width: int) -> Row:
@@ -156,6 +157,11 @@ class Header(LinePanel):
         row.add("✗ " + t("header.lost", at=clock(state.link_since)), paint.error)
         left = 0.0 if state.retry_at is None else max(0.0, state.retry_at - view.monotonic)
         return row.add("  " + t("header.retry", left=f"{left:.0f} s"), paint.muted)
+
+    @property
+    def _far(self) -> bool:
+        """Whether the engine is another machine's."""
+        return cast("TurboApp", self.app).box is not None
 
     def _banner(self) -> str:
         return cast("TurboApp", self.app).banner
