@@ -155,6 +155,9 @@ def test_what_is_no_image_is_refused_and_leaves_nothing(
     broken.write_bytes(image.read_bytes()[:60])
     with pytest.raises(InvalidRequest, match=r"'broken.png' is broken"):
         put_image(live.client, broken)
+    (tmp_path / "id_key").write_text("a secret")
+    with pytest.raises(InvalidRequest, match="id_key is no PNG"):
+        put_image(HttpClient("/nowhere"), tmp_path / "id_key")  # nobody is even asked
     data = image.read_bytes()
 
     def put(query: str, body: bytes, length: int) -> None:

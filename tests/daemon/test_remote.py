@@ -37,7 +37,7 @@ from turbotui.remote.box import Box
 from turbotui.remote.target import find_target
 box = Box(find_target(find_paths(), None))
 box.connect(ask=True).hello()
-print(box._tunnel._folder, flush=True)
+print(box._tunnel._socket, flush=True)
 time.sleep(60)
 """
 """Holds a connection, and says where its sockets lie."""
@@ -231,15 +231,15 @@ def test_a_connection_that_the_person_shares_is_used_and_left_alone(
         child = subprocess.Popen([sys.executable, "-c", HOLDS], stdout=subprocess.PIPE, env=environ_here())
         assert child.stdout is not None
         with child.stdout:
-            folder = Path(child.stdout.readline().decode().strip())
+            forwarded = child.stdout.readline().decode().strip()
             assert children(child.pid, "ControlPersist=no") == [] and len(server.sessions()) == 1
-            assert HttpClient(folder / "engine.sock").hello().pid == client_pid(live)
+            assert HttpClient(forwarded).hello().pid == client_pid(live)
             child.kill()
             child.wait()
 
         def taken_back() -> bool:
             try:
-                HttpClient(folder / "engine.sock", timeout=1).hello()
+                HttpClient(forwarded, timeout=1).hello()
             except EngineUnavailable:
                 return True
             return False
@@ -314,6 +314,35 @@ def test_files_go_both_ways(
     assert "wan-demo-i2v" in capfd.readouterr().out
     assert main(["recording", "export", str(tmp_path / "night")]) == 0
     assert (tmp_path / "night").stat().st_mode & 0o777 == 0o600
+
+
+def test_an_engine_that_comes_back_is_reached_without_signing_in_again(
+    way: Way, tmp_path: Path, spare: LiveEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(
+        "TURBOTUI_CONSOLE_REMOTE_COMMAND", f"env TURBOTUI_HOME={shlex.quote(str(spare.home))} {TURBOTUI}"
+    )
+    target = find_target(find_paths(), None)
+    assert target is not None
+    box = Box(target)
+    spare.start()
+    try:
+        box.connect(ask=True)
+        (ssh,) = children(os.getpid(), "ControlPersist=no")
+        for _ in range(2):
+            spare.kill()
+            with pytest.raises(EngineUnavailable, match="no engine on box"):
+                box.connect()
+            spare.start()
+            assert box.connect().hello().pid == client_pid(spare) and box.remark is None
+        box.restart()
+        assert spare.process is not None and spare.process.wait(timeout=10) == 0
+        pid = wait_for(lambda: box.connect().hello().pid, 10, "the restarted engine")
+        assert children(os.getpid(), "ControlPersist=no") == [ssh]
+        assert main(["engine", "stop"]) == 0
+        wait_for(lambda: is_gone(pid), 10, "its end")
+    finally:
+        box.close()
 
 
 def test_what_a_machine_without_us_answers_is_told() -> None:

@@ -121,6 +121,10 @@ def put_image(client: HttpClient, path: Path, *, progress: Progress = lambda _ha
             size = os.fstat(file.fileno()).st_size
             if not path.is_file() or not 0 < size <= IMAGE_LIMIT_BYTES:
                 raise InvalidRequest(f"{path} is no file of 1 byte to {IMAGE_LIMIT_BYTES >> 20} MiB")
+            # What is none stays here: a path that is being typed passes other files' names.
+            if not _is_image(file.read(16)):
+                raise InvalidRequest(f"{path} is no PNG, JPEG, WEBP or BMP image")
+            file.seek(0)
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             file.seek(0)
             where = f"/images?name={quote(path.name, safe='')}&sha256={digest}"
@@ -152,6 +156,14 @@ def fetch_recording(client: HttpClient, since: float | None, until: float | None
         target.unlink()
         raise EngineUnavailable(f"the recording broke off after {written} of {answer.length} bytes")
     return written
+
+
+def _is_image(head: bytes) -> bool:
+    """Whether a file that begins so may be one; the engine looks at all of it."""
+    return head.startswith((b"\x89PNG\r\n", b"\xff\xd8", b"BM")) or (head[:4], head[8:12]) == (
+        b"RIFF",
+        b"WEBP",
+    )
 
 
 class _Told(io.RawIOBase):

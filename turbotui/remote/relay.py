@@ -47,8 +47,6 @@ class Relay:
     """Listens at `here` until closed."""
 
     def __init__(self, connection: SshConnection, here: Path, there: str) -> None:
-        with suppress(FileNotFoundError):
-            here.unlink()
         self._arguments = connection.arguments(relay_command(there))
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(str(here))

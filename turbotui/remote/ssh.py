@@ -152,13 +152,11 @@ class SshConnection:
         return done.stdout.decode("utf-8", "replace")
 
     def forward(self, here: Path, there: str) -> None:
-        """Let the socket `there` be reached at `here`.
+        """Let the socket `there` be reached at `here`, where nothing lies yet.
 
         Raises:
             EngineUnavailable: ssh does not want to. That the other side refuses shows only when it is used.
         """
-        with suppress(FileNotFoundError):
-            here.unlink()
         ask = [*self.target.ssh, *self._by(), "-O"]
         way = ["-L", f"{here}:{there}", "--", self.target.host]
         if self._theirs:

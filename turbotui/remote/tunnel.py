@@ -41,7 +41,8 @@ class Tunnel:
         """Something about the way that a person should know."""
         self._folder = _folder()
         self._connection = SshConnection(target, self._folder)
-        self._socket = self._folder / "engine.sock"
+        self._sockets = 0
+        self._socket = self._folder / "none"
         self._place: Place | None = None
         self._relay: Relay | None = None
         self._lock = threading.RLock()
@@ -78,10 +79,10 @@ class Tunnel:
             if not self._connection.alive:
                 self.sign_in(ask=ask)
             place = read_place(self.target, self._connection.run(question(self.target, start=start)))
-            if place != self._place or self._relay is None:
+            if self._place is None or place.socket != self._place.socket:
                 self._leave_way()
-                self._connection.forward(self._socket, place.socket)
-                self._place = place
+                self._connection.forward(self._new_socket(), place.socket)
+            self._place = place
             try:
                 return self._greet()
             except EngineUnavailable:
@@ -118,7 +119,7 @@ class Tunnel:
     def _relay_to(self, place: Place) -> HttpClient:
         """The other way, for servers that forward no sockets (AllowStreamLocalForwarding no)."""
         why = self._connection.said
-        self._relay = Relay(self._connection, self._socket, place.socket)
+        self._relay = Relay(self._connection, self._new_socket(), place.socket)
         try:
             client = self._greet()
         except EngineUnavailable:
@@ -136,6 +137,12 @@ class Tunnel:
             "a relay there is used, which is slower"
         )
         return client
+
+    def _new_socket(self) -> Path:
+        """Never one that was forwarded before: ssh would say that it is, and not bind it again."""
+        self._sockets += 1
+        self._socket = self._folder / f"engine-{self._sockets}.sock"
+        return self._socket
 
     def _leave_way(self) -> None:
         self._place = None
