@@ -109,6 +109,12 @@ class ConsoleConfig:
     """`blurred`: only while the terminal says that it has not the focus."""
     keys: dict[str, str] = dataclasses.field(default_factory=dict)
     """Action id to key."""
+    host: str | None = None
+    """Another machine whose engine is meant, as ssh takes it: `user@box`; None or empty: this one."""
+    remote_command: str = "turbotui"
+    """What runs turbotui there, as a shell there reads it."""
+    ssh_command: str = "ssh"
+    """What connects there, with options of its own such as `ssh -F FILE`."""
 
 
 NotifyKind = Literal["done", "failed", "oom", "unseen", "queue_empty", "pressure"]

@@ -108,6 +108,7 @@ ACTIONS: tuple[Action, ...] = (
     Action(id="sooner", keys=("+",), place="queue", tier="routine"),
     Action(id="later", keys=("-",), place="queue", tier="routine"),
     Action(id="video", keys=("v",), place="queue"),
+    Action(id="fetch", keys=("V",), place="queue"),
     Action(id="axis", keys=("z",), place="history"),
     Action(id="past_earlier", keys=("left",), place="history", in_palette=False),
     Action(id="past_later", keys=("right",), place="history", in_palette=False),

@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     from turbotui.client.base import Client
     from turbotui.commands import Commands
     from turbotui.draft import Draft
+    from turbotui.remote.box import Box
+    from turbotui.remote.recordings import Source
     from turbotui.state import Look
 
 TERMINAL_CHECK_S = 1.0
@@ -79,6 +81,7 @@ class TurboApp(AskingApp):
         recordings: The folder or file of the flight recorder that a report is told from.
         making_demo: The demo models are about to be made by `start_engine`.
         notify: How the terminal is told of a job's end, and `notify_when` the person may not look.
+        box: The machine whose engine it is, where that is not this one.
         build: This console's own build; an engine of another one is named and a restart offered.
     """
 
@@ -109,8 +112,9 @@ class TurboApp(AskingApp):
         config_dir: Path | None = None,
         draft_path: Path | None = None,
         seen_path: Path | None = None,
-        recordings: Path | None = None,
+        recordings: Source | None = None,
         where: str | None = None,
+        box: Box | None = None,
         build: str | None = None,
         notify: Mode = "off",
         notify_when: When = "blurred",
@@ -132,6 +136,7 @@ class TurboApp(AskingApp):
         self.away_since = self.seen.away_since(wall())
         """When the last console was left, until the person was told or waved it away."""
         self.where = where
+        self.box = box
         self.build = build
         self._greeted: Hello | None = None
         self.wall = wall
@@ -242,6 +247,8 @@ class TurboApp(AskingApp):
             self._greeted = hello
             if self.build is not None and hello.build != self.build:
                 self.say(t("engine.other_build", theirs=hello.build, ours=self.build), "wait")
+            elif self.box is not None and self.box.remark is not None:
+                self.say(self.box.remark, "wait")
         self._notices.look(self.link.state, attentive=self.dashboard.attentive)
         self.dashboard.state_changed()
 
@@ -283,12 +290,17 @@ class TurboApp(AskingApp):
         """Enter on the history's cursor: all that there is of the moment is shown already."""
 
     def find_recording(self) -> Recording:
-        """What the flight recorder keeps; raises NotFound where that is nothing, or not on this host."""
+        """What the flight recorder keeps, of another machine the last hours; for a thread.
+
+        Raises:
+            NotFound: that is nothing.
+        """
         from engine.recording.reader import Recording
 
         if self.recordings is None:
             raise NotFound(t("report.none"))
-        return Recording(self.recordings)
+        source = self.recordings
+        return Recording(source if isinstance(source, Path) else source.copy(self.wall() - REPORT_S))
 
     def ask_for_columns(self, device_id: str, seconds: float, columns: int) -> MemoryHistory:
         """What the engine tells of a device's past, in the caller's thread."""

@@ -18,6 +18,7 @@ from turbotui.subcommands import (
     check,
     doctor,
     explain,
+    files,
     follow,
     generate,
     jobs,
@@ -30,10 +31,12 @@ from turbotui.subcommands import (
     recording,
     reset,
     switch,
+    there,
     watch,
+    web,
 )
 from turbotui.subcommands.output import print_json, report
-from turbotui.subcommands.session import JsonGroup, demo_option, json_option
+from turbotui.subcommands.session import JsonGroup, demo_option, find_meant, host_option, json_option
 
 EPILOG = """\b
 Exit codes:
@@ -64,15 +67,16 @@ def _group(name: str, help: str, *commands: click.Command) -> click.Group:
 )
 @json_option
 @demo_option
+@click.option("--remote-command", metavar="COMMAND", help="What runs turbotui on the machine of --host.")
 @click.pass_context
-def app(context: click.Context, json: bool, demo: bool) -> None:
+def app(context: click.Context, json: bool, demo: bool, remote_command: str | None) -> None:
     """Operate TurboDiffusion video models with deterministic VRAM. Alone it opens the console."""
     if context.invoked_subcommand is None:
         if json:
             raise click.UsageError("the console prints no JSON; name a command, or leave --json out")
         from turbotui.console import open_console
 
-        if code := open_console(demo=demo):
+        if code := open_console(demo=demo, target=find_meant()):
             raise click.exceptions.Exit(code)
 
 
@@ -126,10 +130,15 @@ for _command in (
     _group("bench", "Measure this host.", bench.start, bench.switch, bench.balance),
     _group("outputs", "Look at finished videos, or delete old ones.", outputs.list_outputs, outputs.prune),
     opening.open_,
+    files.fetch,
+    files.put,
     opening.view,
+    web.web,
     lifecycle.version,
 ):
     app.add_command(_command)
+app.params.append(host_option())
+there.reach_everywhere(app)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import threading
 from typing import TYPE_CHECKING
@@ -13,45 +14,74 @@ from engine.paths import Paths, find_paths
 from engine.version import build_id
 from turbotui.app import TurboApp
 from turbotui.sanitize import clean
+from turbotui.text import t
 
 if TYPE_CHECKING:
     from turbotui.client.http import HttpClient
+    from turbotui.remote.box import Box
+    from turbotui.remote.target import Target
 
+WEB_DRIVER = "textual.drivers.web_driver:WebDriver"
+"""Textual's, by which a console of `turbotui web` speaks to its page."""
 ANSWER_TIMEOUT_S = 2.0
 """The console says that it waits and asks again, rather than hang on an engine that is stopped."""
 
 
-def open_console(*, demo: bool) -> int:
-    """The console of this environment, or one sentence why it cannot open; the exit code."""
+def open_console(*, demo: bool, target: Target | None = None, look_for_host: bool = False) -> int:
+    """The console of this environment, or one sentence why it cannot open; the exit code.
+
+    Over the engine of `target`, or with `look_for_host` of the machine that the settings name.
+    """
     try:
-        if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        browser = os.environ.get("TEXTUAL_DRIVER") == WEB_DRIVER
+        if not browser and not (sys.stdin.isatty() and sys.stdout.isatty()):
             raise InvalidRequest(
                 "the console needs a terminal; `turbotui status` and the other commands do not"
             )
         paths = find_paths()
-        return run_console(paths, load_config(paths.config_file).console, demo=demo)
+        config = load_config(paths.config_file).console
+        if look_for_host and (config.host or "TURBOTUI_HOST" in os.environ):
+            from turbotui.remote.target import find_target
+
+            target = find_target(paths, None)
+        if target is None:
+            return run_console(paths, config, demo=demo)
+        from turbotui.remote.box import Box
+
+        box = Box(target)
+        box.sign_in(ask=not browser)  # before anything is painted, since ssh may ask
+        return run_console(paths, config, demo=demo, box=box)
     except EngineError as error:
         print(f"turbotui: {clean(str(error))}", file=sys.stderr)
         return error.exit_code
 
 
-def run_console(paths: Paths, config: ConsoleConfig, *, demo: bool) -> int:
+def run_console(paths: Paths, config: ConsoleConfig, *, demo: bool, box: Box | None = None) -> int:
     """Show the console until the person leaves it, and give the exit code.
 
     The engine is found or started behind the first picture; with `demo` the demo models are
-    made in it, whose progress the console then shows like any other change.
+    made in it, whose progress the console then shows like any other change. With `box` all of it is
+    about the engine of that machine.
     """
 
     # Imported in the link's thread, behind the first picture: the wire models cost 50 ms.
     def connect() -> HttpClient:
+        if box is not None:
+            return box.connect()
         from turbotui.client import launch
 
         return launch.connect(paths, start=False, timeout=ANSWER_TIMEOUT_S)
 
-    def start() -> None:
-        from turbotui.client import launch
+    def tell_put(name: str) -> None:
+        app.call_later(lambda: app.say(t("did.put", name=name)))
 
-        client = launch.connect(paths)
+    def start() -> None:
+        if box is not None:
+            client = box.connect(start=True)
+        else:
+            from turbotui.client import launch
+
+            client = launch.connect(paths)
         if demo:
             threading.Thread(target=make_demo_models, args=(client,), name="demo", daemon=True).start()
 
@@ -64,10 +94,17 @@ def run_console(paths: Paths, config: ConsoleConfig, *, demo: bool) -> int:
             app.making_demo = False
 
     def restart() -> None:
+        if box is not None:
+            box.restart()
+            return
         from turbotui.client import launch
 
         launch.restart_engine(paths)
 
+    draft, seen = paths.state / "draft.json", paths.state / "console.json"
+    if box is not None:
+        draft, seen = box.target.own_paths(paths)
+        box.on_put = lambda file, _stored: tell_put(file.name)
     app = TurboApp(
         connect,
         start_engine=start,
@@ -77,14 +114,16 @@ def run_console(paths: Paths, config: ConsoleConfig, *, demo: bool) -> int:
         keys=config.keys,
         making_demo=demo,
         config_dir=paths.config,
-        draft_path=paths.state / "draft.json",
-        seen_path=paths.state / "console.json",
-        recordings=paths.recordings,
+        draft_path=draft,
+        seen_path=seen,
+        recordings=paths.recordings if box is None else box.recordings,
+        box=box,
+        where=None if box is None else box.name,
         build=build_id(),
         notify=config.notify,
         notify_when=config.notify_when,
     )
     app.run(mouse=config.mouse)
-    if app.leaving_line:
+    if app.leaving_line and sys.stdout.isatty():
         print(app.leaving_line)
     return app.return_code or 0

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from turbotui.acting import Acting
+from turbotui.format import bytes_text
 from turbotui.opening import Opened, open_video
 from turbotui.text import t
 from turbotui.widgets.card import CardPanel
 from turbotui.widgets.log import LogPanel
 from turbotui.widgets.models import ModelsPanel
+
+if TYPE_CHECKING:
+    from engine.wire import Job
+    from turbotui.remote.box import Box
 
 
 class Looks(Acting):
@@ -71,7 +78,36 @@ class Looks(Acting):
         if job is None:
             self.app.say(t("video.none"), "wait")
             return
+        if self.app.box is not None:
+            self._video_there(self.app.box, job)
+            return
         self.app.run_apart(t("doing.video", id=job.id), partial(open_video, job), then=self._opened)
+
+    def _video_there(self, box: Box, job: Job) -> None:
+        """Nothing of another machine is opened; what brings it here is copied and said."""
+        if job.status != "done" or not job.output:
+            self.app.say(t("video.none"), "wait")
+            return
+        command = box.copy_command(job.output)
+        self.app.copy_to_clipboard(command)
+        self.app.say(t("video.there", command=command, fetch=self.app.key_of("fetch")))
+
+    def fetch(self, job_id: int | None = None) -> None:
+        """Bring the video of the chosen job to the folder that we are in, else of the newest that has one."""
+        job = self._job(job_id)
+        if job is None and job_id is None:
+            job = next((job for job in self.app.link.state.finished if job.output), None)
+        box = self.app.box
+        if box is None:
+            self.app.say(t("fetch.is_here"), "wait")
+        elif job is None or job.status != "done":
+            self.app.say(t("video.none"), "wait")
+        else:
+            self.app.run_apart(
+                t("doing.fetch", id=job.id),
+                partial(box.fetch, job.id, Path.cwd()),
+                then=lambda got: self.app.say(t("did.fetch", path=got.path, size=bytes_text(got.bytes))),
+            )
 
     def _opened(self, opened: Opened) -> None:
         if opened.command is not None:
@@ -85,17 +121,16 @@ class Looks(Acting):
         dashboard = self.app.dashboard
         text = None
         if (job := self._chosen_job()) is not None:
-            text = job.output or job.spec.prompt
+            text = self._place_of(job.output) or job.spec.prompt
         elif self._at("models") and (models := dashboard.query_one(ModelsPanel)):
-            text = next(
-                (model.path for model in self.app.link.state.models if model.name == models.chosen_model),
-                None,
-            )
+            chosen = models.chosen_model
+            paths = (model.path for model in self.app.link.state.models if model.name == chosen)
+            text = self._place_of(next(paths, None))
         elif self._at("log") and (line := dashboard.query_one(LogPanel).chosen_line()) is not None:
             text = line.text
         if text is None:
             newest = next((job for job in self.app.link.state.finished if job.output), None)
-            text = newest.output if newest else None
+            text = self._place_of(newest.output) if newest else None
         self.app.copy_text(text)
 
     def gpu_previous(self) -> None:
@@ -112,6 +147,10 @@ class Looks(Acting):
             return
         place = ids.index(state.device.id) if state.device.id in ids else 0
         self.app.dashboard.look_at(ids[(place + by) % len(ids)])
+
+    def _place_of(self, path: str | None) -> str | None:
+        """A file's path; on another machine as scp takes it."""
+        return path if path is None or self.app.box is None else self.app.box.scp(path)
 
     def palette(self) -> None:
         self.app.action_command_palette()

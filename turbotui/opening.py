@@ -47,12 +47,21 @@ def open_video(job: Job) -> Opened:
     return Opened(path=path, shown=False, command=copy_command(path, os.environ, folder=False))
 
 
-def video_of(job: Job) -> Path:
+def output_of(job: Job) -> str:
+    """Where the video of `job` lies, on whatever machine.
+
+    Raises:
+        NotNow: it has none.
+    """
     if job.status != "done" or not job.output:
         raise NotNow(
             f"job {job.id} has no video: it is {job.status}; `turbotui job show {job.id}` tells more"
         )
-    path = Path(job.output)
+    return job.output
+
+
+def video_of(job: Job) -> Path:
+    path = Path(output_of(job))
     if not path.is_file():
         raise NotFound(f"the video of job {job.id} is not at {path} any more: it was moved or deleted")
     return path

@@ -33,6 +33,7 @@ from engine.wire.events import (
     ReceiptIssued,
     Snapshot,
 )
+from engine.wire.files import StoredImage, VideoFile
 from engine.wire.findings import CheckReport, Finding, InstallationLine, Severity
 from engine.wire.full_cleanup import CleanupCandidate, FullCleanupPlan, FullCleanupRequest
 from engine.wire.jobs import (
@@ -218,9 +219,11 @@ __all__ = [
     "StageRecord",
     "Status",
     "StopRequest",
+    "StoredImage",
     "SwitchRequest",
     "UnloadRequest",
     "VaePrecision",
+    "VideoFile",
     "WarmRequest",
     "Wire",
     "WorkerState",

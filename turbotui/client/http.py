@@ -7,8 +7,10 @@ Each call has a connection of its own, so a client may be used from any number o
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -73,11 +75,25 @@ SILENCE_S = 3 * HEARTBEAT_S
 Answer = TypeVar("Answer")
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileAnswer:
+    """The beginning of an answer, and its bytes as they come."""
+
+    status: int
+    etag: str | None
+    length: int | None
+    chunks: Iterator[bytes]
+
+
 class HttpClient:
     """Calls an engine on `socket_path`; see `turbotui.client.base.Client` for what is raised."""
 
-    def __init__(self, socket_path: str | Path, timeout: float = TIMEOUT_S) -> None:
+    def __init__(
+        self, socket_path: str | Path, timeout: float = TIMEOUT_S, *, where: str | None = None
+    ) -> None:
+        """`where` is what the errors call the place, the socket's path unless given."""
         self.socket_path = str(socket_path)
+        self.where = where or self.socket_path
         self.timeout = timeout
 
     def metrics(self) -> str:
@@ -220,7 +236,7 @@ class HttpClient:
             EngineUnavailable: nothing answers, the stream broke, or it said nothing for
                 three heartbeats.
         """
-        connection = UnixConnection(self.socket_path, timeout=SILENCE_S)
+        connection = UnixConnection(self.socket_path, timeout=SILENCE_S, where=self.where)
         connection.connect()
         stream = SocketStream(connection.sock)
         try:
@@ -233,7 +249,7 @@ class HttpClient:
                 if isinstance(frame.event, Goodbye):
                     return
             if not stream.closed:
-                raise EngineUnavailable(f"the engine on {self.socket_path} ended its events without a word")
+                raise EngineUnavailable(f"the engine on {self.where} ended its events without a word")
         except EngineUnavailable:
             if not stream.closed:
                 raise
@@ -254,6 +270,41 @@ class HttpClient:
                     if model is not None:
                         event = self._decode(f"the event {message.event}", message.data, model)
                         yield EventFrame(seq=message.id or 0, event=event)
+
+    def ask(self, path: str, model: type[Answer], timeout: float) -> Answer:
+        """What a GET of `path` answers; for what few ask and at length."""
+        return self._call("GET", path, model, None, timeout)
+
+    @contextlib.contextmanager
+    def receive_file(self, path: str, headers: dict[str, str], timeout: float) -> Iterator[FileAnswer]:
+        """A good answer whose body is read piece by piece.
+
+        Raises:
+            EngineUnavailable: also while it is read.
+        """
+        with contextlib.closing(UnixConnection(self.socket_path, timeout=timeout, where=self.where)) as link:
+            link.connect()
+            link.send_request("GET", path, headers=headers)
+            with link.answer() as answer:
+                if not 200 <= answer.status < 300:
+                    raise self._error("GET", path, answer.status, link.read_whole(answer))
+                yield FileAnswer(
+                    status=answer.status,
+                    etag=answer.headers.get("ETag"),
+                    length=answer.length,
+                    chunks=iter(lambda: link.read_some(answer), b""),
+                )
+
+    def send_file(self, path: str, body: Any, size: int, model: type[Answer], timeout: float) -> Answer:
+        """What a PUT of the file `body` answers."""
+        with contextlib.closing(UnixConnection(self.socket_path, timeout=timeout, where=self.where)) as link:
+            link.connect()
+            link.send_request("PUT", path, body, {"Content-Length": str(size)})
+            with link.answer() as answer:
+                content = link.read_whole(answer)
+                if not 200 <= answer.status < 300:
+                    raise self._error("PUT", path, answer.status, content)
+                return self._decode(f"PUT {path}", content, model)
 
     def _get(self, path: str, model: type[Answer]) -> Answer:
         return self._call("GET", path, model, None, self.timeout)
@@ -283,7 +334,7 @@ class HttpClient:
         headers = {"Accept": accept}
         if data is not None:
             headers["Content-Type"] = "application/json"
-        connection = UnixConnection(self.socket_path, timeout=timeout)
+        connection = UnixConnection(self.socket_path, timeout=timeout, where=self.where)
         try:
             connection.connect()
             connection.send_request(method, path, data, headers)
@@ -302,7 +353,7 @@ class HttpClient:
             return decoded
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise EngineUnavailable(
-                f"the engine on {self.socket_path} answers {what} in a way that this turbotui does not know "
+                f"the engine on {self.where} answers {what} in a way that this turbotui does not know "
                 f"({error}); they are of different builds: run `turbotui engine restart`"
             ) from error
 
@@ -312,7 +363,7 @@ class HttpClient:
         except (msgspec.DecodeError, UnicodeDecodeError):
             if status in (404, 405):
                 return EngineUnavailable(
-                    f"the engine on {self.socket_path} knows no {method} {path}; it is of another build: "
+                    f"the engine on {self.where} knows no {method} {path}; it is of another build: "
                     "run `turbotui engine restart`"
                 )
             return EngineError(f"the engine answered {method} {path} with HTTP {status} and no reason")

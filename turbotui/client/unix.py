@@ -10,6 +10,7 @@ import struct
 import threading
 import time
 from collections.abc import Mapping
+from typing import Any
 
 from engine.errors import EngineUnavailable
 
@@ -21,9 +22,11 @@ class UnixConnection(http.client.HTTPConnection):
 
     sock: socket.socket
 
-    def __init__(self, socket_path: str, timeout: float) -> None:
+    def __init__(self, socket_path: str, timeout: float, where: str | None = None) -> None:
+        """`where` is what the errors call the place, the socket's path unless given."""
         super().__init__("localhost", timeout=timeout)
         self._path = socket_path
+        self._where = where or socket_path
         self._seconds = timeout
 
     def connect(self) -> None:
@@ -37,7 +40,7 @@ class UnixConnection(http.client.HTTPConnection):
             sock.close()
             if isinstance(error, EngineUnavailable):
                 raise
-            raise EngineUnavailable(f"no engine answers on {self._path}: {_reason(error)}") from error
+            raise EngineUnavailable(f"no engine answers on {self._where}: {_reason(error)}") from error
         self.sock = sock
 
     def _connect_patiently(self, sock: socket.socket) -> None:
@@ -53,7 +56,7 @@ class UnixConnection(http.client.HTTPConnection):
                 time.sleep(0.02)
 
     def send_request(
-        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
     ) -> None:
         try:
             self.request(method, path, body, headers or {})
@@ -83,8 +86,8 @@ class UnixConnection(http.client.HTTPConnection):
 
     def _lost(self, error: Exception) -> EngineUnavailable:
         if isinstance(error, TimeoutError):
-            return EngineUnavailable(f"the engine on {self._path} has said nothing for {self._seconds:g} s")
-        return EngineUnavailable(f"the engine on {self._path} went away: {_reason(error)}")
+            return EngineUnavailable(f"the engine on {self._where} has said nothing for {self._seconds:g} s")
+        return EngineUnavailable(f"the engine on {self._where} went away: {_reason(error)}")
 
 
 class SocketStream:

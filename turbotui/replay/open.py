@@ -16,7 +16,9 @@ from turbotui.replay.client import ReplayClient
 from turbotui.replay.clock import ReplayClock
 
 
-def open_replay(paths: Paths, recording: Recording, since: float, until: float, *, speed: float) -> int:
+def open_replay(
+    paths: Paths, recording: Recording, since: float, until: float, *, speed: float, where: str | None = None
+) -> int:
     """Show the stretch until the person leaves it, and give the exit code.
 
     Raises:
@@ -37,6 +39,7 @@ def open_replay(paths: Paths, recording: Recording, since: float, until: float, 
         keys=config.keys,
         config_dir=paths.config,
         recordings=recording.path,
+        where=where,
     )
     app.run(mouse=config.mouse)
     return app.return_code or 0

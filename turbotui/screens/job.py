@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual.binding import Binding
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from textual.binding import BindingType
 
     from engine.wire import Job, Manifest
+    from turbotui.app import TurboApp
 
 NAME_CELLS = 14
 
@@ -44,7 +46,7 @@ class JobPanel(PagePanel):
         self._looked_for: str | None = None
 
     def inputs(self, view: View) -> tuple[object, ...]:
-        return (view.state.job(self.job_id), view.state.log, self.top)
+        return (view.state.job(self.job_id), view.state.log, self.top, self._manifest)
 
     def title(self, view: View) -> str:
         job = view.state.job(self.job_id)
@@ -136,10 +138,30 @@ class JobPanel(PagePanel):
                 text += "  " + t("job.took", took=seconds(job.finished_at - job.started_at))
         return text
 
+    def _look_for_manifest(self, job_id: int, path: str) -> None:
+        """Here it is read at once; from another machine it comes when it comes."""
+        app = cast("TurboApp", self.app)
+
+        def told(manifest: Manifest) -> None:
+            self._manifest = manifest
+            if self.is_mounted:
+                self.redraw()
+
+        if app.box is None:
+            self._manifest = read_manifest(path)
+        else:
+            app.run_apart(
+                t("job.ledger"),
+                partial(app.box.manifest, job_id),
+                then=told,
+                failed=lambda _why: None,  # the page is as whole as it can be
+                quiet=True,
+            )
+
     def _ledger(self, view: View, job: Job, width: int) -> list[Row]:
         if job.manifest and job.manifest != self._looked_for:
             self._looked_for = job.manifest
-            self._manifest = read_manifest(job.manifest)
+            self._look_for_manifest(job.id, job.manifest)
         manifest, paint = self._manifest, view.paint
         if manifest is None or not manifest.stages:
             return []
@@ -169,6 +191,7 @@ class JobScreen(PageScreen):
         Binding("d", "on_job('duplicate')", show=False),
         Binding("h", "on_job('hold')", show=False),
         Binding("v", "video", show=False),
+        Binding("V", "fetch", show=False),
     ]
 
     def __init__(self, job_id: int) -> None:
@@ -177,7 +200,12 @@ class JobScreen(PageScreen):
     def action_copy(self) -> None:
         job = self.turbo.link.state.job(self.panel.job_id)
         if job is not None:
-            self.turbo.copy_text(job.output or job.spec.prompt)
+            box, path = self.turbo.box, job.output
+            self.turbo.copy_text(job.spec.prompt if not path else path if box is None else box.scp(path))
+
+    def action_fetch(self) -> None:
+        self.dismiss(None)
+        self.turbo.act("fetch", self.panel.job_id)
 
     def action_video(self) -> None:
         self.dismiss(None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding
@@ -15,8 +16,6 @@ from turbotui.widgets.lines import Row, View, wrapped
 from turbotui.widgets.log import log_row, when
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from textual.binding import BindingType
 
     from engine.wire import DeviceProcess, LogLine
@@ -158,7 +157,7 @@ class ProcessScreen(PageScreen):
     def on_mount(self) -> None:
         super().on_mount()
         source, process, now = self.turbo.recordings, self.panel.process, self.turbo.wall()
-        if source is not None:
+        if isinstance(source, Path):  # another machine's would have to be brought here for one line
             self.turbo.run_apart(
                 t("report.reading"),
                 lambda: read_arrival(source, process, now),

@@ -13,9 +13,9 @@ from turbotui.widgets.lines import Row, View, wrapped
 from turbotui.widgets.log import short_when
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from textual.binding import BindingType
+
+    from turbotui.remote.recordings import Source
 
 HEAD_CELLS = 11
 """What a section's name takes in a line of the report."""
@@ -23,19 +23,21 @@ WAITING_ROWS = 10
 """About as many as a quiet night has."""
 
 
-def tell_report(source: Path, since: float, until: float) -> list[str]:
+def tell_report(source: Source, since: float, until: float) -> list[str]:
     """The lines of `turbotui report` for a stretch; they are clean.
 
     Raises:
         NotFound: nothing is recorded there.
     """
     from engine.recording.reader import Recording
+    from turbotui.remote.recordings import stretch_of
     from turbotui.report.lines import report_lines
     from turbotui.report.read import read_report
 
-    recording = Recording(source)
-    lines = report_lines(read_report(recording, since, until))
-    return [*lines, *recording.remarks.values()]
+    with stretch_of(source, since, until) as path:
+        recording = Recording(path)
+        lines = report_lines(read_report(recording, since, until))
+        return [*lines, *recording.remarks.values()]
 
 
 class ReportPanel(PagePanel):
@@ -87,7 +89,7 @@ class ReportScreen(PageScreen):
         Binding("y", "copy", show=False),
     ]
 
-    def __init__(self, source: Path, stretches: tuple[tuple[float, float], ...]) -> None:
+    def __init__(self, source: Source, stretches: tuple[tuple[float, float], ...]) -> None:
         super().__init__(ReportPanel(stretches[0], more=len(stretches) > 1))
         self._source = source
         self._stretches = stretches

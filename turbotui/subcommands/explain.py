@@ -57,7 +57,7 @@ def explain(
         spec = JobSpec(
             model=model,
             prompt=prompt,
-            image=None if image is None else whole_path(image),
+            image=image if image is None or session.target is not None else whole_path(image),
             resolution=resolution,
             aspect_ratio=aspect_ratio,
             frames=frames,

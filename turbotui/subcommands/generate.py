@@ -13,6 +13,7 @@ import msgspec
 
 from engine.errors import EngineError, InvalidRequest, NotFound
 from engine.wire import Job, JobSpec, ModelKind, ModelStatus, Residency
+from turbotui.client.files import FILE_TIMEOUT_S
 from turbotui.client.http import HttpClient
 from turbotui.draft import whole_path
 from turbotui.format import bytes_text, seconds
@@ -72,6 +73,8 @@ def generate(
         )
     text = prompt if prompt is not None else _read_prompt(prompt_file or "-")
     first_frame, folder = _absolute(image), _absolute(output_dir)
+    if session.target is not None:  # what is no file here is one of that machine
+        first_frame, folder = image, output_dir
     client = session.client()
     if sigma_max is not None and not math.isfinite(sigma_max):  # JSON has no such number: it would say none
         raise InvalidRequest(f"--sigma-max is {sigma_max}; it must be a number")
@@ -104,7 +107,7 @@ def generate(
         )
         raise click.exceptions.Exit(INTERRUPTED_EXIT) from None
     raise_unless_done(ended)
-    manifest = _read_manifest(ended)
+    manifest = _read_manifest(ended) if session.box is None else client.ask(*_manifest_of(ended))
     session.show(manifest, lambda: _result_lines(ended, manifest))
 
 
@@ -152,6 +155,10 @@ def _read_manifest(job: Job) -> dict[str, Any]:
         raise EngineError(
             f"job {job.id} is done, but its manifest {job.manifest} cannot be read: {error}"
         ) from error
+
+
+def _manifest_of(job: Job) -> tuple[str, type[dict[str, Any]], float]:
+    return f"/jobs/{job.id:d}/manifest", dict[str, Any], FILE_TIMEOUT_S
 
 
 def _result_lines(job: Job, manifest: dict[str, Any]) -> Iterable[str]:

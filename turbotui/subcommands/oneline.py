@@ -48,10 +48,12 @@ def show_one_line(session: Session, *, device: str | None, tmux: bool) -> None:
         NotFound: no such device is known.
     """
     try:
-        holder = find_engine(session.paths)
-        if holder is None:
+        if session.box is not None:
+            client = session.box.connect()
+        elif (holder := find_engine(session.paths)) is not None:
+            client = HttpClient(holder.socket, timeout=TIMEOUT_S)
+        else:
             raise EngineUnavailable(NO_ENGINE)
-        client = HttpClient(holder.socket, timeout=TIMEOUT_S)
         status = client.status()
         job = _running_job(client, status)
     except EngineUnavailable as error:

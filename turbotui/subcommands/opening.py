@@ -11,9 +11,9 @@ import click
 from engine.errors import NotNow
 from engine.paths import find_paths
 from turbotui.client.launch import find_engine
-from turbotui.opening import OPENER, copy_command, has_display, start_opener, video_of
+from turbotui.opening import OPENER, copy_command, has_display, output_of, start_opener, video_of
 from turbotui.subcommands.output import note, say, say_path
-from turbotui.subcommands.session import demo_option, json_option, open_session
+from turbotui.subcommands.session import demo_option, find_meant, json_option, open_session
 
 
 @click.command("open")
@@ -24,6 +24,12 @@ def open_(job_id: int | None, only_print: bool, json: bool) -> None:
     """Open the video of JOB, or without one the folder of videos; over SSH print how to fetch it."""
     session = open_session(json=json)
     client = session.client()
+    if session.box is not None:
+        far = client.status().engine.output_dir if job_id is None else output_of(client.job(job_id))
+        there = session.box.scp(far)
+        fetch = session.box.copy_command(far, folder=job_id is None)
+        session.show({"path": there, "copy": fetch}, lambda: [there, fetch])
+        return
     if job_id is None:
         path = Path(client.status().engine.output_dir)
     else:
@@ -46,15 +52,18 @@ def open_(job_id: int | None, only_print: bool, json: bool) -> None:
 def view(context: click.Context, demo: bool) -> None:
     """Attach the console to the engine that runs, and say which one that is."""
     paths = find_paths()
-    holder = find_engine(paths)
-    if holder is None:
+    target = find_meant()
+    holder = find_engine(paths) if target is None else None
+    if target is not None:
+        note(f"attaches to the engine of {target.host}")
+    elif holder is None:
         note("no engine runs; the console starts one")
     else:
         note(f"attaches to engine {holder.build}, pid {holder.pid}, socket {holder.socket}")
     from turbotui.console import open_console
 
     root = bool(context.find_root().params.get("demo"))
-    if code := open_console(demo=demo or root):
+    if code := open_console(demo=demo or root, target=target):
         raise click.exceptions.Exit(code)
 
 

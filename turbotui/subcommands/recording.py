@@ -1,21 +1,25 @@
 """The commands over the flight recorder: tell a stretch, show it again, put it into a file.
 
-None needs an engine: a recording is read where it lies, or from a copied file or folder.
+None needs an engine: a recording is read where it lies, or from a copied file or folder. That of
+another machine is brought here by its engine, into a file that goes afterwards.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from engine.errors import NotFound
+from turbotui.client.files import fetch_recording
 from turbotui.format import bytes_text, seconds
 from turbotui.moment import dated, parse_stretch
 from turbotui.subcommands.output import note, say, table
-from turbotui.subcommands.session import json_option, open_session
+from turbotui.subcommands.session import Session, json_option, open_session
 
 if TYPE_CHECKING:
     from engine.recording.reader import Recording
@@ -46,9 +50,9 @@ def report(source: Path | None, since: str | None, until: str | None, md: bool, 
 
     session = open_session(json=json)
     begin, end = parse_stretch(since, until, now=time.time(), default_s=REPORT_S)
-    recording = _open(source, session.paths.recordings)
-    facts = read_report(recording, begin, end)
-    _remark(recording)
+    with _stretch(session, source, begin, end) as recording:
+        facts = read_report(recording, begin, end)
+        _remark(recording)
     session.show(facts, lambda: report_lines(facts, markdown=md))
 
 
@@ -72,8 +76,15 @@ def replay(source: Path | None, since: str | None, until: str | None, speed: flo
     from turbotui.replay.open import open_replay
 
     session = open_session(json=False)
-    recording = _open(source, session.paths.recordings)
     now = time.time()
+    if source is None and session.box is not None:
+        begin, end = parse_stretch(since, until, now=now, default_s=REPLAY_S)
+        with _stretch(session, None, begin, end) as recording:
+            _remark(recording)
+            if code := open_replay(session.paths, recording, begin, end, speed=speed, where=session.box.name):
+                raise click.exceptions.Exit(code)
+        return
+    recording = _open(source, session.paths.recordings)
     if since is None and until is None and source is not None:
         extents = [one for one in recording.extents() if one.tier in MEMORY]
         if not extents:
@@ -102,9 +113,12 @@ def export(target: Path, since: str | None, until: str | None) -> None:
     end: float | None = None
     if since is not None or until is not None:
         begin, end = parse_stretch(since, until, now=time.time(), default_s=REPORT_S)
-    recording = _open(None, session.paths.recordings)
-    written = exporting.export(recording, target, since=begin, until=end)
-    _remark(recording)
+    if session.box is not None:
+        written = fetch_recording(session.client(), begin, end, target)
+    else:
+        recording = _open(None, session.paths.recordings)
+        written = exporting.export(recording, target, since=begin, until=end)
+        _remark(recording)
     say(f"{bytes_text(written)} in {target}; `turbotui replay {target}` shows it")
 
 
@@ -129,6 +143,17 @@ def extent(source: Path | None) -> None:
     _remark(recording)
     for line in table(rows, right=frozenset({4})):
         say(line)
+
+
+@contextmanager
+def _stretch(session: Session, source: Path | None, since: float, until: float) -> Iterator[Recording]:
+    """The recording of `source`, of this engine or of the other machine's, with at least the stretch."""
+    if source is not None or session.box is None:
+        yield _open(source, session.paths.recordings)
+    else:
+        session.client()  # signs in, while ssh may ask
+        with session.box.recordings.stretch(since, until) as path:
+            yield _open(path, session.paths.recordings)
 
 
 def _open(source: Path | None, own: Path) -> Recording:

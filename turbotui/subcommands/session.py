@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,7 +14,12 @@ from engine.errors import InvalidRequest
 from engine.paths import Paths, find_paths
 from turbotui.client.http import HttpClient
 from turbotui.client.launch import connect, version_notice
+from turbotui.remote.target import Target, find_target
 from turbotui.subcommands.output import note, print_json, say
+
+if TYPE_CHECKING:
+    from engine.wire import StoredImage
+    from turbotui.remote.box import Box
 
 
 def _also_before(context: click.Context, option: click.Parameter, given: bool) -> bool:
@@ -42,19 +49,43 @@ class Session:
     paths: Paths
     json: bool
     demo: bool
+    target: Target | None = None
+    """The machine whose engine is meant, where that is not this one."""
+    _boxes: list[Box] = field(default_factory=list)
+
+    @property
+    def box(self) -> Box | None:
+        """The other machine, where one is meant; signed in when it is first used."""
+        if self.target is not None and not self._boxes:
+            from turbotui.remote.box import Box
+
+            box = Box(self.target)
+            box.on_put = self._was_put
+            self._boxes.append(box)
+        return self._boxes[0] if self._boxes else None
 
     def client(self, *, start: bool = True) -> HttpClient:
         """An engine's client; with `start` one is started when none runs.
 
         Raises:
-            EngineUnavailable: as `turbotui.client.launch.connect`.
+            EngineUnavailable: as `turbotui.client.launch.connect`, or the other machine cannot be reached.
         """
-        client = connect(self.paths, start=start, on_start=self._starting)
+        if self.box is None:
+            client = connect(self.paths, start=start, on_start=self._starting)
+        else:
+            client = self.box.connect(start=start, ask=True)
+            if self.box.remark:
+                note(self.box.remark)
         if notice := version_notice(client.hello()):
             note(notice)
         if self.demo:
             client.make_demo_models()
         return client
+
+    def close(self) -> None:
+        """End the connection to the other machine, if there is one."""
+        for box in self._boxes:
+            box.close()
 
     def show(self, value: object, lines: Callable[[], Iterable[str]]) -> None:
         """Print `value` as JSON, or for people the lines that tell it."""
@@ -63,6 +94,9 @@ class Session:
         else:
             for line in lines():
                 say(line)
+
+    def _was_put(self, file: Path, stored: StoredImage) -> None:
+        note(f"put {file.name} there: {stored.path}")
 
     def _starting(self) -> None:
         if sys.stderr.isatty():
@@ -85,7 +119,48 @@ class JsonGroup(click.Group):
 def open_session(*, json: bool, demo: bool = False) -> Session:
     """The session of the command that runs. `--demo` before its name counts for every command."""
     root = click.get_current_context().find_root()
-    return Session(paths=find_paths(), json=json, demo=demo or bool(root.params.get("demo")))
+    session = Session(
+        paths=find_paths(),
+        json=json,
+        demo=demo or bool(root.params.get("demo")),
+        target=find_meant(),
+    )
+    root.call_on_close(session.close)
+    return session
+
+
+def host_of(context: click.Context) -> str | None:
+    """What `--host` named, before or after the command's name."""
+    host: str | None = context.find_root().meta.get(HOST_KEY)
+    return host
+
+
+def find_meant() -> Target | None:
+    """The machine that the running command means; None for this one."""
+    context = click.get_current_context()
+    command = context.find_root().params.get("remote_command")
+    return find_target(find_paths(), host_of(context), command)
+
+
+def _keep_host(context: click.Context, _option: click.Parameter, given: str | None) -> str | None:
+    if given is not None:
+        context.find_root().meta[HOST_KEY] = given
+    return given
+
+
+HOST_KEY = "turbotui.host"
+
+
+def host_option(*, hidden: bool = False) -> click.Option:
+    """`--host`, which every command takes."""
+    return click.Option(
+        ["--host"],
+        metavar="USER@BOX",
+        expose_value=False,
+        hidden=hidden,
+        callback=_keep_host,
+        help="Of the engine on another machine, over your ssh; '' is this one. Also TURBOTUI_HOST.",
+    )
 
 
 def one_of(options: str, *given: object) -> None:

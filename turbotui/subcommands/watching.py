@@ -63,6 +63,8 @@ def watch_status(session: Session, interval_s: float, lines_of: Callable[[Status
 
 
 def _reconnect(session: Session) -> HttpClient | None:
+    if session.box is not None:
+        return session.box.connect()
     if find_engine(session.paths) is None:
         return None
     return connect(session.paths, start=False, timeout=TIMEOUT_S)

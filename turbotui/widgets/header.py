@@ -90,9 +90,11 @@ class Header(LinePanel):
         """What may stand in each place, what matters most first; a later one of a place says more."""
         wide, runs = width >= WIDE_CELLS, view.state.running
         at, _, host = self._where.rpartition("@")
+        # Another machine's name is always there, and whole: nobody may take it for theirs.
+        where = ("place", Row(width).add(self._where if self._far else host, view.paint.bold))
+        link = ("link", self._link(view))
         offers = [
-            ("link", self._link(view)),
-            ("place", Row(width).add(host, view.paint.bold)),
+            *((where, link) if self._far else (link, where)),
             ("device", self._device(view, words=0)),
             ("device", self._device(view, words=1)),
             ("silence", self._silence(view)),
@@ -195,6 +197,11 @@ class Header(LinePanel):
         row.add("✗ " + t("header.lost", at=clock(state.link_since)), paint.error)
         left = 0.0 if state.retry_at is None else max(0.0, state.retry_at - view.monotonic)
         return row.add("  " + t("header.retry", left=f"{left:.0f} s"), paint.muted)
+
+    @property
+    def _far(self) -> bool:
+        """Whether the engine is another machine's."""
+        return cast("TurboApp", self.app).box is not None
 
     def _banner(self) -> str:
         return cast("TurboApp", self.app).banner

@@ -1,0 +1,1 @@
+"""An engine on another machine, reached over the person's own ssh."""
