@@ -20,6 +20,7 @@ from engine.daemon.openapi import describe_api
 from engine.daemon.routes import (
     checks,
     full_cleanup,
+    job_batches,
     jobs,
     memory,
     metrics,
@@ -35,9 +36,22 @@ from engine.wire import ErrorBody
 
 MAX_BODY_BYTES = 1 << 20
 """No request of ours comes near it; a prompt of 100 kB is refused with its own sentence."""
-ROUTES = (status, models, jobs, memory, sampling, checks, reset, full_cleanup, outputs, metrics, recordings)
+ROUTES = (
+    status,
+    models,
+    jobs,
+    job_batches,
+    memory,
+    sampling,
+    checks,
+    reset,
+    full_cleanup,
+    outputs,
+    metrics,
+    recordings,
+)
 """Each adds its own, in the order of the API's document."""
-UNAUDITED = frozenset({"/check", "/jobs/forecast", "/explain/job", "/explain/switch"})
+UNAUDITED = frozenset({"/check", "/jobs/forecast", "/jobs/many/forecast", "/explain/job", "/explain/switch"})
 """Posts that change nothing."""
 
 
