@@ -95,6 +95,8 @@ def parse_jobs(raw: bytes, base: JobSpec, *, name: str, folder: Path, samples: i
             "divide it"
         )
     as_json = name.lower().endswith(JSON_SUFFIXES) or _is_object(meant[0][1])
+    if not as_json and not base.model:
+        raise InvalidRequest(f"{name} names no models; choose one for its prompts")
     found: list[JobLine] = []
     for number, line in meant:
         if len(line) > LINE_LIMIT_CHARS:
@@ -103,6 +105,8 @@ def parse_jobs(raw: bytes, base: JobSpec, *, name: str, folder: Path, samples: i
             continue
         try:
             spec = _spec_of(line, base, folder) if as_json else replace(base, prompt=line)
+            if not spec.model:
+                raise InvalidRequest('no model is named; write "model": "..." or choose one for all lines')
             found += [JobLine(number=number, text=spec.prompt, spec=one) for one in samples_of(spec, samples)]
         except InvalidRequest as problem:
             found.append(JobLine(number=number, text=line[:200], error=str(problem)))
