@@ -128,6 +128,29 @@ async def test_a_file_that_is_none_is_named_and_escape_goes_back_to_the_form(
     assert sent(client) == []
 
 
+async def test_the_path_is_completed_as_shells_do(console: Build, tmp_path: Path) -> None:
+    for name in ("prompts-a.txt", "prompts-b.txt", ".hidden"):
+        (tmp_path / name).write_text("x\n")
+    (tmp_path / "deeper").mkdir()
+    app = console(scripted(scenes.cpu(NOW)))
+    async with app.run_test(size=SMALL) as pilot:
+        await live(pilot)
+        await pilot.press("a", "ctrl+o")
+        await until(pilot, lambda: isinstance(app.screen, ManyScreen))
+        field = app.screen.query_one("#path", Input)
+        for typed, becomes in ((f"{tmp_path}/pro", "/prompts-"), (f"{tmp_path}/d", "/deeper/")):
+            field.value = typed
+            await pilot.press("tab")
+            await until(pilot, lambda becomes=becomes: field.value == f"{tmp_path}{becomes}")  # type: ignore[misc]
+        field.value = f"{tmp_path}/prompts-"
+        await pilot.press("tab")
+        await until(pilot, lambda: "prompts-a.txt  prompts-b.txt" in screen_text(app))
+        field.value = f"{tmp_path}/nothing"
+        await pilot.press("tab")
+        await pilot.pause(0.1)
+        assert field.value == f"{tmp_path}/nothing" and app.screen.focused is field
+
+
 async def test_samples_and_settings_of_the_form_count_for_every_line(console: Build, tmp_path: Path) -> None:
     path = tmp_path / "jobs.jsonl"
     path.write_text('{"prompt": "one"}\n{"prompt": "two", "steps": 1}\n')

@@ -15,10 +15,11 @@ from engine.errors import EngineUnavailable
 from engine.wire import BatchForecast, BatchLine, BatchQueued, JobBatch, JobSpec
 from turbotui.format import bytes_text, seconds
 from turbotui.job_file import JobFile, JobLine, read_job_file
+from turbotui.path_typing import Completion, complete_path
 from turbotui.text import t
 from turbotui.widgets.bottom import Notice
 from turbotui.widgets.fields import FieldInput, TypedField
-from turbotui.widgets.lines import LinePanel, Row, View, wrapped
+from turbotui.widgets.lines import LinePanel, Row, View, width_of, wrapped
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
@@ -108,6 +109,8 @@ class ManyPanel(LinePanel):
         self.error: str | None = None
         self.busy = False
         self.top = 0
+        self.names: tuple[str, ...] = ()
+        """Of files that the path may mean."""
         self._lines: list[tuple[JobLine, BatchLine | None]] = []
 
     def tell(self, preview: Preview | None, error: str | None) -> None:
@@ -116,7 +119,7 @@ class ManyPanel(LinePanel):
         self._lines = preview.lines if preview is not None else []
 
     def inputs(self, view: View) -> tuple[object, ...]:
-        return (self.preview, self.error, self.top, self.busy)
+        return (self.preview, self.error, self.top, self.busy, self.names)
 
     def rows(self, view: View, width: int, height: int) -> list[Row]:
         paint = view.paint
@@ -124,6 +127,9 @@ class ManyPanel(LinePanel):
         if self.error is not None:
             for place, text in enumerate(wrapped(self.error, width - 2)):
                 rows.append(Row(width).add("! " if place == 0 else "  ", paint.error).add(text, paint.bold))
+        if self.names:
+            text = "  ".join(self.names)
+            return [Row(width).add(line, paint.text) for line in wrapped(text, width)][:height]
         if self.preview is None:
             if self.error is None:
                 text = t("many.reading" if self.busy else "many.help")
@@ -187,8 +193,9 @@ class ManyPanel(LinePanel):
             note = t("many.is_line")
         elif told is not None and told.forecast is not None and line.spec is not None:
             forecast = told.forecast
-            note = f"{line.spec.model}  {forecast.width}x{forecast.height}  #{line.spec.seed}"
-        cells = min(len(note) + 6, width // 2)
+            parts = [f"{forecast.width}x{forecast.height}", seconds(forecast.expected_s)]
+            note = "  ".join([line.spec.model, *parts, t("earlier.seed", seed=line.spec.seed)])
+        cells = min(width_of(note) + 2, width * 2 // 3)
         row.field(line.text, row.left - cells, paint.muted if told and told.job_id else paint.text)
         return row.add("  ", paint.text).tail(note, paint.muted)
 
@@ -215,6 +222,7 @@ class ManyScreen(ModalScreen[bool]):
         Binding("pageup", "scroll(-8)", show=False),
         Binding("pagedown", "scroll(8)", show=False),
         Binding("ctrl+t", "again", show=False),
+        Binding("tab", "complete", show=False, priority=True),
     ]
 
     def __init__(self, base: JobSpec, *, samples: int) -> None:
@@ -280,8 +288,10 @@ class ManyScreen(ModalScreen[bool]):
             quiet=True,
         )
 
-    def _tell(self, preview: Preview | None, error: str | None) -> None:
-        self.query_one(ManyPanel).tell(preview, error)
+    def _tell(self, preview: Preview | None, error: str | None, *, names: tuple[str, ...] = ()) -> None:
+        panel = self.query_one(ManyPanel)
+        panel.tell(preview, error)
+        panel.names = names
         self._show()
 
     @on(Input.Submitted, "#path")
@@ -321,6 +331,22 @@ class ManyScreen(ModalScreen[bool]):
             self._show()
         else:
             self.turbo.say(error, "error")
+
+    def action_complete(self) -> None:
+        """Make the path longer, as far as it is certain; what it may mean is shown."""
+        path = self.query_one("#path", Input).value
+
+        def found(completion: Completion) -> None:
+            field = self.query_one("#path", Input)
+            if not self.is_mounted or field.value != path:
+                return
+            if completion.path != path:
+                field.value = completion.path
+                field.cursor_position = len(completion.path)
+            elif completion.names:
+                self._tell(None, None, names=completion.names)
+
+        self.turbo.run_apart(t("many.path"), lambda: complete_path(path), then=found, quiet=True)
 
     def action_scroll(self, by: int) -> None:
         self.query_one(ManyPanel).scroll(by)

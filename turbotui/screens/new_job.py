@@ -22,7 +22,7 @@ from turbotui.screens.many import queued_text
 from turbotui.text import t
 from turbotui.widgets.bottom import Notice
 from turbotui.widgets.fields import FieldChanged, FieldSubmitted
-from turbotui.widgets.forecast import Estimate, ForecastPanel
+from turbotui.widgets.forecast import Estimate, ForecastPanel, estimate
 from turbotui.widgets.lines import LinePanel
 from turbotui.widgets.prompt_area import PromptArea
 
@@ -33,9 +33,8 @@ if TYPE_CHECKING:
     from textual.events import Resize
     from textual.timer import Timer
 
-    from engine.wire import Explanation, Job, JobSpec
+    from engine.wire import Job, JobSpec
     from turbotui.app import TurboApp
-    from turbotui.client.base import Client
     from turbotui.draft_keeper import DraftKeeper
     from turbotui.prompt_history import Earlier, PromptHistory
     from turbotui.state import ConsoleState
@@ -52,17 +51,6 @@ def draft_again(keeper: DraftKeeper, job: Job, state: ConsoleState) -> None:
     kind = next((model.kind for model in state.models if model.name == job.spec.model), "t2v")
     folder = state.engine.output_dir if state.engine is not None else None
     keeper.keep(draft_of(job, kind=kind, output_dir=folder))
-
-
-def estimate(client: Client, spec: JobSpec, samples: int) -> Estimate:
-    """What the engine says of a request; where it cannot plan yet, its figures alone."""
-    forecast = client.forecast(spec)
-    plan: Explanation | None
-    try:
-        plan = client.explain(spec)
-    except EngineError:  # the device has not been read yet, or what does not fit was said already
-        plan = None
-    return Estimate(forecast=forecast, plan=plan, samples=samples)
 
 
 class NewJobScreen(ModalScreen[None]):
@@ -406,5 +394,4 @@ class NewJobScreen(ModalScreen[None]):
 
     @on(PromptArea.CutShort)
     def _cut_short(self, event: PromptArea.CutShort) -> None:
-        self._asked += 1
-        self._told(self._asked, None, t("new.cut_short", given=event.given, kept=event.kept))
+        self._say_title(f"{t('new.title')}  {t('new.cut_short', given=event.given, kept=event.kept)}")

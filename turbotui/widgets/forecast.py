@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from engine.errors import EngineError
 from turbotui.format import bytes_text, seconds
 from turbotui.job_fields import FPS
 from turbotui.text import t
@@ -12,7 +13,8 @@ from turbotui.widgets.lines import LinePanel, Row, View, width_of, wrapped
 from turbotui.widgets.queue import LEAST_BAR, MOST_BAR, progress_bar
 
 if TYPE_CHECKING:
-    from engine.wire import Explanation, JobForecast
+    from engine.wire import Explanation, JobForecast, JobSpec
+    from turbotui.client.base import Client
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,6 +25,17 @@ class Estimate:
     plan: Explanation | None
     """None where the engine could not plan: its device has not been read."""
     samples: int = 1
+
+
+def estimate(client: Client, spec: JobSpec, samples: int) -> Estimate:
+    """What the engine says of a request; where it cannot plan yet, its figures alone."""
+    forecast = client.forecast(spec)
+    plan: Explanation | None
+    try:
+        plan = client.explain(spec)
+    except EngineError:  # the device has not been read yet, or what does not fit was said already
+        plan = None
+    return Estimate(forecast=forecast, plan=plan, samples=samples)
 
 
 def rung(plan: Explanation, model: str) -> str:

@@ -51,7 +51,7 @@ def boxes(shapes: list[Shape], columns: int, rows: int) -> list[Box]:
         return []
     by_height = max(shape.height for shape in shapes) / rows
     room = max(1, columns - GAP * (len(shapes) - 1))
-    by_width = sum(shape.width for shape in shapes) / (room * CELL_RATIO)
+    by_width = sum(shape.width for shape in shapes) * CELL_RATIO / room
     pixels = max(by_height, by_width, 1.0)
     """To a row; a column has half of them."""
     found, left = [], 0
