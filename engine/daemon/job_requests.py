@@ -57,13 +57,13 @@ class JobRequests:
         self._logbook.write("job", f"queued: {spec.model}, {size}", job_id=job.id)
         return self._announce(job)
 
-    def submit_many(self, plans: Sequence[JobPlan]) -> list[Job]:
+    def submit_many(self, plans: Sequence[JobPlan]) -> tuple[Job, ...]:
         """Queue requests that were found good, all of them or none."""
         self._life.refuse_when_stopping()
         jobs = self._store.submit_many([(plan.admitted.spec, plan.footprint.peak_bytes) for plan in plans])
         if jobs:
             self._logbook.write("job", f"queued: {counted(len(jobs), 'job')} at once, from {jobs[0].id}")
-        return [self._announce(job) for job in jobs]
+        return tuple(self._announce(job) for job in jobs)
 
     def cancel(self, job_id: int) -> Job:
         job = self._store.cancel(job_id)

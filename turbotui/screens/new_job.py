@@ -388,9 +388,11 @@ class NewJobScreen(ModalScreen[None]):
         except EngineError as problem:
             self._refused(str(problem))
             return
-        self.turbo.push_screen(
-            ManyScreen(base, samples=samples(draft)), lambda queued: self.dismiss(None) if queued else None
-        )
+        self.turbo.push_screen(ManyScreen(base, samples=samples(draft)), self._many_done)
+
+    def _many_done(self, queued: bool | None) -> None:
+        if queued:
+            self.dismiss(None)
 
     @on(PromptArea.CutShort)
     def _cut_short(self, event: PromptArea.CutShort) -> None:
