@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from textual.events import Paste
+from textual.events import Key, Paste
 from textual.widgets import Input, TextArea
 
 from engine.errors import InvalidRequest
@@ -20,6 +20,7 @@ from turbotui.client.scripted import ScriptedClient
 from turbotui.draft import Draft, draft_of, load_draft, save_draft
 from turbotui.screens import new_job
 from turbotui.widgets.fields import ChoiceField
+from turbotui.widgets.prompt_area import BURST_S
 from turbotui.widgets.shapes import ShapeField, boxes
 
 from .conftest import NOW, SMALL, WIDE, live, screen_text, scripted, until
@@ -352,6 +353,23 @@ async def test_a_paste_of_many_lines_is_one_prompt_without_what_a_terminal_would
         area.post_message(Paste("x" * 100_000))
         await until(pilot, lambda: " of 100000 pasted characters are kept" in screen_text(app))
         assert len(area.text) == 20_000
+
+
+async def test_a_paste_that_comes_as_keys_is_one_prompt_too(console: Build) -> None:
+    client = scripted(scenes.busy(NOW))
+    app = console(client)
+    async with app.run_test(size=SMALL) as pilot:
+        await open_editor(pilot)
+        area = app.screen.query_one(TextArea)
+        pasted = "first line\rK\rlast\r"
+        keys = [Key("enter", "\r") if each == "\r" else Key(each, each) for each in pasted]
+        for place, key in enumerate(keys):
+            key.time = keys[0].time + place * BURST_S / 10
+            area.post_message(key)
+        await until(pilot, lambda: area.text == pasted.replace("\r", "\n"), "the pasted lines")
+        assert submitted(client) == []
+        await pilot.press("enter")
+        await until(pilot, lambda: bool(submitted(client)))
 
 
 async def test_an_older_draft_is_told_of_and_cleared_and_brought_back(console: Build, clock: Any) -> None:

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 MOST = 20_000
 """Characters that are taken at once; engines take 8,000 unless they are set otherwise."""
+BURST_S = 0.001
+"""Keys that follow each other faster came in one read."""
+BURST_KEYS = 8
+"""So many of them were pasted, by a terminal that does not say so."""
 
 
 class PromptArea(TextArea):
@@ -47,11 +51,22 @@ class PromptArea(TextArea):
             self.given = given
             self.kept = kept
 
+    _key_at = 0.0
+    _burst = 0
+    """Keys in a row that came in one read."""
+
     async def _on_key(self, event: KeyEvent) -> None:
+        self._burst = self._burst + 1 if event.time - self._key_at < BURST_S else 0
+        self._key_at = event.time
         if event.key == "enter":
             event.stop()
             event.prevent_default()
-            self.post_message(self.Submitted())
+            if self._burst >= BURST_KEYS:
+                # Some multiplexers pass a paste on as keys: its lines are one prompt all the same, and the
+                # letters after a line's end must not become the dashboard's keys.
+                self.insert("\n")
+            else:
+                self.post_message(self.Submitted())
         elif event.key == "ctrl+j":
             event.stop()
             event.prevent_default()
