@@ -361,10 +361,10 @@ async def test_a_paste_that_comes_as_keys_is_one_prompt_too(console: Build) -> N
     async with app.run_test(size=SMALL) as pilot:
         await open_editor(pilot)
         area = app.screen.query_one(TextArea)
-        pasted = "first line\rK\rlast\r"
+        pasted = "the first line\rK\rlast\r"
         keys = [Key("enter", "\r") if each == "\r" else Key(each, each) for each in pasted]
         for place, key in enumerate(keys):
-            key.time = keys[0].time + place * BURST_S / 10
+            key.time = keys[0].time + place * BURST_S / 20
             area.post_message(key)
         await until(pilot, lambda: area.text == pasted.replace("\r", "\n"), "the pasted lines")
         assert submitted(client) == []

@@ -57,9 +57,8 @@ class DraftForm(Vertical):
         """What was filled in last: what has no field stays as it was there."""
 
     def compose(self) -> ComposeResult:
-        prompt = PromptArea(id="prompt", soft_wrap=True, show_line_numbers=False, compact=True)
+        prompt = PromptArea(id="prompt")
         prompt.placeholder = t("new.placeholder")
-        prompt.cursor_blink = False
         yield prompt
         yield ChoiceField(id="model", label=t("new.model"), remark=self._about_model)
         yield ChoiceField(id="resolution", label=t("new.resolution"), remark=self._about_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding
@@ -17,10 +18,9 @@ if TYPE_CHECKING:
 
 MOST = 20_000
 """Characters that are taken at once; engines take 8,000 unless they are set otherwise."""
-BURST_S = 0.001
-"""Keys that follow each other faster came in one read."""
-BURST_KEYS = 8
-"""So many of them were pasted, by a terminal that does not say so."""
+BURST_S = 0.02
+BURST_KEYS = 12
+"""So many keys within BURST_S were pasted, by a terminal that does not say so."""
 
 
 class PromptArea(TextArea):
@@ -51,17 +51,18 @@ class PromptArea(TextArea):
             self.given = given
             self.kept = kept
 
-    _key_at = 0.0
-    _burst = 0
-    """Keys in a row that came in one read."""
+    def __init__(self, *, id: str) -> None:
+        super().__init__(id=id, soft_wrap=True, show_line_numbers=False, compact=True)
+        self.cursor_blink = False
+        self._key_times: deque[float] = deque(maxlen=BURST_KEYS)
 
     async def _on_key(self, event: KeyEvent) -> None:
-        self._burst = self._burst + 1 if event.time - self._key_at < BURST_S else 0
-        self._key_at = event.time
+        self._key_times.append(event.time)
+        pasted = len(self._key_times) == BURST_KEYS and event.time - self._key_times[0] < BURST_S
         if event.key == "enter":
             event.stop()
             event.prevent_default()
-            if self._burst >= BURST_KEYS:
+            if pasted:
                 # Some multiplexers pass a paste on as keys: its lines are one prompt all the same, and the
                 # letters after a line's end must not become the dashboard's keys.
                 self.insert("\n")
