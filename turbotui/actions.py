@@ -104,6 +104,7 @@ ACTIONS: tuple[Action, ...] = (
     Action(id="warm", keys=("W",), place="models", tier="routine"),
     Action(id="retry", keys=("r",), place="queue", tier="routine"),
     Action(id="duplicate", keys=("d",), place="queue", tier="routine"),
+    Action(id="edit_again", keys=("e",), place="queue", tier="routine"),
     Action(id="hold", keys=("h",), place="queue", tier="routine"),
     Action(id="sooner", keys=("+",), place="queue", tier="routine"),
     Action(id="later", keys=("-",), place="queue", tier="routine"),
@@ -132,7 +133,7 @@ KEY_LINE_HERE: Mapping[str, tuple[str, ...]] = {
     "memory": ("sheet", "hard_cleanup", "park", "pause"),
     "history": ("past_earlier", "past_event", "now", "zoom_out", "axis", "pause"),
     "models": ("warm", "open", "copy"),
-    "queue": ("open", "video", "retry", "duplicate", "hold", "sooner", "later", "copy"),
+    "queue": ("open", "video", "retry", "duplicate", "edit_again", "hold", "sooner", "later", "copy"),
     "card": ("open", "kill", "sheet", "hard_cleanup", "park", "pause"),
     "log": ("filter", "all_lines", "follow", "open", "copy"),
 }

@@ -12,7 +12,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
     from engine.wire import Hello, MemoryHistory
     from turbotui.client.base import Client
     from turbotui.commands import Commands
-    from turbotui.draft import Draft
+    from turbotui.draft_keeper import Drafts
     from turbotui.remote.box import Box
     from turbotui.remote.recordings import Source
     from turbotui.state import Look
@@ -156,7 +157,8 @@ class TurboApp(AskingApp):
         """Set and cleared by whoever has them made, from any thread."""
         self._signalled: int | None = None
         self.leaving_line = ""
-        self._draft: Draft | None = None
+        self._drafts: Drafts | None = None
+        self._aside = False
         self.register_theme(textual_theme(self.paint.palette))
         self.theme = self.paint.palette.name
 
@@ -184,10 +186,8 @@ class TurboApp(AskingApp):
     def on_unmount(self) -> None:
         self.link.close()
         save_seen(self._seen_path, replace(self.seen, left_at=self.wall()))
-        if self._draft is not None:
-            from turbotui.draft import save_draft
-
-            save_draft(self.draft_path, self._draft)
+        if self._drafts is not None:
+            self._drafts.close()
 
     def _on_signal(self, number: int, _frame: object) -> None:
         if self._signalled is None:
@@ -220,6 +220,21 @@ class TurboApp(AskingApp):
                 self.leaving_line = t("leave.idle", count=waiting)
         self.exit()
 
+    @contextmanager
+    def set_aside(self) -> Iterator[None]:
+        """Leave the terminal to another program; news waits in the state, not one message for each.
+
+        Raises:
+            SuspendNotSupported: there is no terminal to leave.
+        """
+        with self.suspend():
+            self._aside = True
+            try:
+                yield
+            finally:
+                self._aside = False
+        self._changed()
+
     def on_app_focus(self, event: events.AppFocus) -> None:
         self.dashboard.set_attentive(True)
 
@@ -236,7 +251,7 @@ class TurboApp(AskingApp):
 
     def _changed(self) -> None:
         """Called from the link's thread."""
-        if self.is_running:
+        if self.is_running and not self._aside:
             self.post_message(StateChanged())
 
     def on_state_changed(self) -> None:
@@ -274,17 +289,13 @@ class TurboApp(AskingApp):
         self.dashboard.tick()
 
     @property
-    def draft(self) -> Draft:
-        """The unsent job; read from disk when it is first needed."""
-        if self._draft is None:
-            from turbotui.draft import load_draft
+    def drafts(self) -> Drafts:
+        """The unsent jobs."""
+        if self._drafts is None:
+            from turbotui.draft_keeper import Drafts
 
-            self._draft = load_draft(self.draft_path)
-        return self._draft
-
-    @draft.setter
-    def draft(self, draft: Draft) -> None:
-        self._draft = draft
+            self._drafts = Drafts(self.draft_path, wall=self.wall)
+        return self._drafts
 
     def open_moment(self, at: float) -> None:
         """Enter on the history's cursor: all that there is of the moment is shown already."""

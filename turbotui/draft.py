@@ -1,10 +1,11 @@
-"""Owns the unsent job: what was typed and not submitted survives closing the screen and the console."""
+"""Owns the unsent job: its fields as typed, what request they mean, and how it becomes a file and back."""
 
 from __future__ import annotations
 
 import os
 import re
-from dataclasses import asdict, dataclass, fields
+import unicodedata
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,15 @@ from engine.errors import InvalidRequest
 from turbotui.kept import load_table, save_table
 
 if TYPE_CHECKING:
-    from engine.wire import JobSpec
+    from engine.wire import Job, JobSpec
 
 DECIMAL = re.compile(r"[0-9]{0,19}")
 """What frames and seed may be: the digits that the fields take."""
+MAX_SAMPLES = 100
+_NEW_LINE = re.compile(r"\r\n|[\r\v\f\x85\u2028\u2029]")
+_BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_SIGMA_MAX = {"t2v": 80.0, "i2v": 200.0}
+"""What an engine takes where nobody says; a job that says the same says nothing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,10 +36,20 @@ class Draft:
     steps: int = 0
     """0 takes the model's default."""
     seed: str = ""
+    samples: str = ""
+    """How many jobs with seeds in a row; empty is one."""
     image: str = ""
     ode: bool = False
     residency: str = ""
     """One of `engine.wire.RESIDENCIES`; empty leaves it to the engine."""
+    sigma_max: str = ""
+    """Carried over from a job, as are the next two; the screen has no fields for them."""
+    output_dir: str = ""
+    priority: int = 0
+    job_id: int = 0
+    """The job that it was filled from; 0 for none."""
+    saved_at: float = 0.0
+    """Wall clock of its last change."""
 
     def spec(self, *, image_to_video: bool) -> JobSpec:
         """The request that this draft means; fields left empty take the model's defaults.
@@ -53,9 +69,73 @@ class Draft:
             frames=_number("frames", self.frames) if self.frames else None,
             steps=self.steps or None,
             seed=_number("seed", self.seed) if self.seed else 0,
+            sigma_max=float(self.sigma_max) if self.sigma_max else None,
             ode=self.ode and image_to_video,
+            output_dir=self.output_dir or None,
+            priority=self.priority,
             residency=next((known for known in RESIDENCIES if known == self.residency), None),
         )
+
+    def specs(self, *, image_to_video: bool) -> tuple[JobSpec, ...]:
+        """One request for each sample, seeds in a row; raises as `spec`."""
+        one = self.spec(image_to_video=image_to_video)
+        count = _number("samples", self.samples) if self.samples else 1
+        return samples_of(one, count)
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was typed that would be missed."""
+        return not (self.prompt or self.frames or self.seed or self.samples or self.image)
+
+
+def samples_of(spec: JobSpec, count: int) -> tuple[JobSpec, ...]:
+    """`spec` `count` times, with seeds that follow each other.
+
+    Raises:
+        InvalidRequest: there are none, or too many.
+    """
+    if not 1 <= count <= MAX_SAMPLES:
+        raise InvalidRequest(f"samples is {count}; choose 1 to {MAX_SAMPLES}")
+    return tuple(replace(spec, seed=spec.seed + number) for number in range(count))
+
+
+def draft_of(job: Job, *, kind: str, output_dir: str | None) -> Draft:
+    """The fields that ask for `job` again, as far as its `kind` of model and the engine do not by themselves.
+
+    `output_dir` is where the engine puts videos whose requests name no folder.
+    """
+    spec = job.spec
+    other_sigma = spec.sigma_max is not None and spec.sigma_max != _SIGMA_MAX.get(kind)
+    return Draft(
+        prompt=typeable(spec.prompt),
+        model=spec.model,
+        resolution=f"{spec.resolution or ''} {spec.aspect_ratio or ''}".strip(),
+        frames="" if spec.frames is None else str(spec.frames),
+        steps=spec.steps or 0,
+        seed=str(spec.seed) if spec.seed else "",
+        image=spec.image or "",
+        ode=spec.ode,
+        residency=spec.residency or "",
+        sigma_max=f"{spec.sigma_max:g}" if other_sigma else "",
+        output_dir="" if spec.output_dir in (None, output_dir) else spec.output_dir or "",
+        priority=spec.priority,
+        job_id=job.id,
+    )
+
+
+def typeable(text: str) -> str:
+    """`text` as it may stand in a field: lines by line feeds, and nothing a terminal acts on or hides.
+
+    Unlike `sanitize.clean` it leaves out what no prompt can mean rather than show it, since what stands in
+    a field is sent.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    text = _NEW_LINE.sub("\n", text).replace("\t", " ")
+    return "".join(c for c in text if c == "\n" or (c not in _BIDI and unicodedata.category(c) not in _NONE))
+
+
+_NONE = frozenset({"Cc", "Cs"})
 
 
 def whole_path(path: str) -> str:
@@ -80,18 +160,27 @@ def _number(name: str, text: str) -> int:
     return int(text)
 
 
-def load_draft(path: Path | None) -> Draft:
-    """What was left there; an empty draft when there is none or it cannot be understood."""
-    table = load_table(path)
+def draft_from(table: dict[str, Any]) -> Draft:
+    """What a table of `asdict` means; what cannot be understood of it is left at its default."""
     usable: dict[str, Any] = {
         field.name: table[field.name]
         for field in fields(Draft)
         if type(table.get(field.name)) is type(field.default)
     }
-    for name in ("frames", "seed"):
+    for name in ("frames", "seed", "samples"):
         if not DECIMAL.fullmatch(usable.get(name, "")):
             del usable[name]
+    try:
+        float(usable.get("sigma_max") or "0")
+    except ValueError:
+        del usable["sigma_max"]
+    usable["prompt"] = typeable(usable.get("prompt", ""))
     return Draft(**usable)
+
+
+def load_draft(path: Path | None) -> Draft:
+    """What was left there; an empty draft when there is none or it cannot be understood."""
+    return draft_from(load_table(path))
 
 
 def save_draft(path: Path | None, draft: Draft) -> None:

@@ -21,6 +21,7 @@ from engine.daemon.routes import (
     checks,
     files,
     full_cleanup,
+    job_batches,
     jobs,
     memory,
     metrics,
@@ -40,6 +41,7 @@ ROUTES = (
     status,
     models,
     jobs,
+    job_batches,
     memory,
     sampling,
     checks,
@@ -51,7 +53,7 @@ ROUTES = (
     recordings,
 )
 """Each adds its own, in the order of the API's document."""
-UNAUDITED = frozenset({"/check", "/jobs/forecast", "/explain/job", "/explain/switch"})
+UNAUDITED = frozenset({"/check", "/jobs/forecast", "/jobs/many/forecast", "/explain/job", "/explain/switch"})
 """Posts that change nothing."""
 
 

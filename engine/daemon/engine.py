@@ -21,8 +21,10 @@ from engine.daemon.device_watch import DeviceWatch
 from engine.daemon.devices import DeviceInUse
 from engine.daemon.events import EventHub
 from engine.daemon.full_cleanup import FullCleanup
+from engine.daemon.job_batches import JobBatches
 from engine.daemon.job_plans import JobPlans
 from engine.daemon.job_requests import JobRequests
+from engine.daemon.job_times import JobTimes
 from engine.daemon.kill import Kill
 from engine.daemon.left_jobs import LeftJobs
 from engine.daemon.life import Life
@@ -138,7 +140,9 @@ class Engine:
         # Models and jobs.
         self.catalog = Catalog(paths.models, settings.vae_precision)
         use = ModelUse(self.store.list_jobs())
-        self.plans = JobPlans(self.catalog, self.memory, settings, output_dir=output_dir)
+        times = JobTimes(self.store.list_jobs(500))
+        self.hub.listen(times.hear)
+        self.plans = JobPlans(self.catalog, self.memory, settings, output_dir=output_dir, times=times)
         self.queue = QueueRunner(
             self.store,
             self.catalog,
@@ -182,6 +186,7 @@ class Engine:
             self.logbook,
             on_queue=self._changed,
         )
+        self.job_batches = JobBatches(self.job_requests, self.plans, self.memory, self.store)
         device = DeviceInUse(settings.device, environ.get("CUDA_VISIBLE_DEVICES"))
         first_reading = FirstReading(self.memory, device)
         self.device_watch = DeviceWatch(

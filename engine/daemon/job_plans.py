@@ -7,6 +7,7 @@ from pathlib import Path
 
 from engine.config import EngineConfig
 from engine.daemon.budget import Budget
+from engine.daemon.job_times import JobTimes
 from engine.daemon.memory import MemoryView
 from engine.errors import DoesNotFit
 from engine.models.catalog import Catalog
@@ -39,13 +40,20 @@ class JobPlans:
     """Makes them. Event loop's thread only."""
 
     def __init__(
-        self, catalog: Catalog, memory: MemoryView, config: EngineConfig, *, output_dir: Path
+        self,
+        catalog: Catalog,
+        memory: MemoryView,
+        config: EngineConfig,
+        *,
+        output_dir: Path,
+        times: JobTimes | None = None,
     ) -> None:
-        """`output_dir` is where videos go whose requests name no folder."""
+        """`output_dir` is where videos go whose requests name no folder; `times` tells how long jobs take."""
         self._catalog = catalog
         self._memory = memory
         self._config = config
         self._output_dir = output_dir
+        self._times = times or JobTimes()
 
     def admit(self, spec: JobSpec) -> JobPlan:
         """Check a request whole, and say what it takes.
@@ -62,9 +70,13 @@ class JobPlans:
 
     def forecast(self, spec: JobSpec) -> JobForecast:
         """What a request would take, for a person who thinks about it; as `admit`."""
-        plan = self.admit(spec)
+        return self.tell(self.admit(spec))
+
+    def tell(self, plan: JobPlan) -> JobForecast:
+        """What a plan comes to."""
         admitted, footprint = plan.admitted, plan.footprint
         budget = self._memory.budget()
+        expected = self._times.expect(plan.model, admitted)
         fits_now = budget is None or footprint.peak_bytes <= budget.now_bytes
         return JobForecast(
             width=admitted.width,
@@ -76,6 +88,8 @@ class JobPlans:
             fits_now=fits_now,
             fits_empty=budget is None or footprint.peak_bytes <= budget.empty_bytes,
             reason=None if fits_now or budget is None else waits_for(footprint.peak_bytes, budget),
+            expected_s=None if expected is None else expected.seconds,
+            expected_exact=expected is not None and expected.exact,
         )
 
 

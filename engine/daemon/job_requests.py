@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from engine.daemon.events import EventHub
-from engine.daemon.job_plans import JobPlans
+from engine.daemon.job_plans import JobPlan, JobPlans
 from engine.daemon.life import Life
 from engine.daemon.logbook import LogBook
 from engine.daemon.memory import MemoryView
 from engine.daemon.queue import QueueRunner
 from engine.jobs.store import JobStore
+from engine.units import counted
 from engine.wire import Job, JobChanged, JobMove, JobSpec, JobsReordered, QueueStatus
 
 
@@ -55,6 +56,14 @@ class JobRequests:
         size = f"{plan.admitted.width}x{plan.admitted.height}"
         self._logbook.write("job", f"queued: {spec.model}, {size}", job_id=job.id)
         return self._announce(job)
+
+    def submit_many(self, plans: Sequence[JobPlan]) -> tuple[Job, ...]:
+        """Queue requests that were found good, all of them or none."""
+        self._life.refuse_when_stopping()
+        jobs = self._store.submit_many([(plan.admitted.spec, plan.footprint.peak_bytes) for plan in plans])
+        if jobs:
+            self._logbook.write("job", f"queued: {counted(len(jobs), 'job')} at once, from {jobs[0].id}")
+        return tuple(self._announce(job) for job in jobs)
 
     def cancel(self, job_id: int) -> Job:
         job = self._store.cancel(job_id)

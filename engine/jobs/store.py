@@ -8,7 +8,7 @@ often and means nothing after a crash.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from engine.errors import InvalidRequest, NotNow
@@ -125,6 +125,15 @@ class JobStore:
         """
         with self._tables.write():
             return self._tables.insert(spec, expected_peak_bytes, duplicate_of=None)
+
+    def submit_many(self, requests: Sequence[tuple[JobSpec, int | None]]) -> list[Job]:
+        """Queue them in their order, all or none; each is a request and its expected peak in bytes.
+
+        Raises:
+            NotNow, InvalidRequest: as `submit`; then none of them is queued.
+        """
+        with self._tables.write():
+            return [self._tables.insert(spec, peak_bytes, duplicate_of=None) for spec, peak_bytes in requests]
 
     def duplicate(self, job_id: int, spec: JobSpec | None = None) -> Job:
         """Queue the same request again as a new job; `spec` replaces it when something was changed.

@@ -12,6 +12,7 @@ only. A value that cannot be known is None, with the reason beside it, never 0.
 from __future__ import annotations
 
 from engine.wire.base import HEARTBEAT_S, WIRE_VERSION, ErrorBody, Wire
+from engine.wire.batches import BATCH_LIMIT, BatchForecast, BatchLine, BatchQueued, JobBatch
 from engine.wire.events import (
     EVENT_NAMES,
     EVENT_TYPES,
@@ -114,6 +115,7 @@ from engine.wire.status import (
 )
 
 __all__ = [
+    "BATCH_LIMIT",
     "EVENT_NAMES",
     "EVENT_TYPES",
     "HEARTBEAT_S",
@@ -129,6 +131,9 @@ __all__ = [
     "BackgroundModel",
     "Balance",
     "BalancePart",
+    "BatchForecast",
+    "BatchLine",
+    "BatchQueued",
     "CacheCleared",
     "CacheStatus",
     "CancelAsked",
@@ -160,6 +165,7 @@ __all__ = [
     "HostStatus",
     "InstallationLine",
     "Job",
+    "JobBatch",
     "JobChanged",
     "JobForecast",
     "JobMove",

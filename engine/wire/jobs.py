@@ -127,6 +127,10 @@ class JobForecast(Wire):
     fits_empty: bool
     reason: str | None = None
     """For whom or what it would wait, when it does not fit now."""
+    expected_s: float | None = None
+    """From its start to its video, by jobs of this model that are done; None before any was."""
+    expected_exact: bool = False
+    """Whether those jobs had this very size, length and number of steps; else theirs was scaled by work."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

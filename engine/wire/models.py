@@ -68,3 +68,5 @@ class ModelStatus(Wire):
     default_steps: int
     max_frames: int
     last_used_at: float | None = None
+    attention: str | None = None
+    """How its DiT attends: `sdpa`, torch's own over all tokens. None of an engine that does not say."""

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from textual.events import Key, Paste
 from textual.widgets import Input, TextArea
 
 from engine.errors import InvalidRequest
-from engine.wire import JobSpec
+from engine.wire import Job, JobSpec
 from turbotui.app import TurboApp
 from turbotui.client import scenes
 from turbotui.client.scripted import ScriptedClient
-from turbotui.draft import Draft, load_draft
+from turbotui.draft import Draft, draft_of, load_draft, save_draft
 from turbotui.screens import new_job
+from turbotui.widgets.fields import ChoiceField
+from turbotui.widgets.prompt_area import BURST_S
+from turbotui.widgets.shapes import ShapeField, boxes
 
 from .conftest import NOW, SMALL, WIDE, live, screen_text, scripted, until
 
@@ -38,7 +43,7 @@ async def test_enter_submits_the_prompt_with_the_settings_shown(console: Build) 
     app = console(client)
     async with app.run_test(size=WIDE) as pilot:
         await open_editor(pilot)
-        assert "480p 16:9" in screen_text(app) and "wan-demo-small" in screen_text(app)
+        assert "‹ 480p ›  832x480" in screen_text(app) and "wan-demo-small" in screen_text(app)
         await pilot.press(*"a fox", "enter")
         await until(pilot, lambda: bool(submitted(client)))
         await until(pilot, lambda: "✓ job 99 queued" in screen_text(app))
@@ -63,8 +68,10 @@ async def test_fields_are_walked_and_changed_by_keys(console: Build) -> None:
     app = console(client)
     async with app.run_test(size=WIDE) as pilot:
         await open_editor(pilot)
-        await pilot.press("x", "tab", "right", "down", "right", "down", *"33", "down", "left", "down", *"7")
-        await pilot.press("down", *"/tmp/a.png", "down", "right", "enter")
+        await pilot.press(
+            "x", "tab", "right", "down", "down", "left", "down", *"33", "down", "left", "down", *"7"
+        )
+        await pilot.press("down", "down", *"/tmp/a.png", "down", "right", "enter")
         await until(pilot, lambda: bool(submitted(client)))
     assert submitted(client)[0] == JobSpec(
         model="wan-demo-i2v",
@@ -99,7 +106,7 @@ async def test_the_forecast_follows_what_is_typed(console: Build) -> None:
     app = console(client)
     async with app.run_test(size=WIDE) as pilot:
         await open_editor(pilot)
-        await until(pilot, lambda: "peak 19.0 GiB  fits now" in screen_text(app))
+        await until(pilot, lambda: "peak 19.0 GiB  of 128 GiB" in screen_text(app))
         asked = sum(call[0] == "forecast" for call in client.asked)
         client._answers["forecast"] = InvalidRequest("steps must be 1 to 4, got 9")
         await pilot.press(*"hello")
@@ -153,7 +160,7 @@ async def test_a_path_of_nobody_and_a_folder_that_is_gone_are_lines_and_not_the_
 ) -> None:
     client = scripted(scenes.cpu(NOW))
     app = console(client)
-    app.draft = Draft(prompt="a fox", model="wan-demo-i2v", image="~nosuch/first.png")
+    app.drafts.own.keep(Draft(prompt="a fox", model="wan-demo-i2v", image="~nosuch/first.png"))
     async with app.run_test(size=WIDE) as pilot:
         await open_editor(pilot)
         await until(pilot, lambda: any(call[0] == "forecast" for call in client.asked))
@@ -178,8 +185,11 @@ async def test_what_is_no_number_is_a_line_and_not_the_end(console: Build) -> No
         await pilot.press(*"fox")
         for name in ("frames", "seed"):
             app.screen.query_one(f"#{name}", Input).value = "²"
-            await until(pilot, lambda said=f"! {name} must be a whole number": said in screen_text(app))  # type: ignore[misc]
+            await until(pilot, lambda: "! '²' is no whole number" in screen_text(app))
+            app.screen.query_one(TextArea).focus()
             await pilot.press("enter")
+            await pilot.pause()
+            assert app.screen.focused is not None and app.screen.focused.id == name
             app.screen.query_one(f"#{name}", Input).value = ""
         assert submitted(client) == []
 
@@ -196,13 +206,13 @@ async def test_what_stays_resident_is_chosen_and_kept_in_the_draft(console: Buil
     app = console(client, draft_path=path)
     async with app.run_test(size=WIDE) as pilot:
         await open_editor(pilot)
-        field = app.screen.query_one("#residency", new_job.ChoiceField)
+        field = app.screen.query_one("#residency", ChoiceField)
         assert field.values == ["auto", "DiT only", "keep text", "keep both experts"]
         field.focus()
         await pilot.press("left")
         assert "both experts stay as long as possible" in screen_text(app)
         # A model with one DiT has no two experts to keep.
-        app.screen.query_one("#model", new_job.ChoiceField).focus()
+        app.screen.query_one("#model", ChoiceField).focus()
         await pilot.press("right")
         assert field.values == ["auto", "DiT only", "keep text"] and field.value == "auto"
         field.focus()
@@ -216,8 +226,239 @@ async def test_what_stays_resident_is_chosen_and_kept_in_the_draft(console: Buil
 
 async def test_a_residency_of_another_build_is_none(console: Build) -> None:
     app = console([scenes.cpu(NOW)])
-    app.draft = Draft(prompt="x", model="wan-demo-small", residency="keep_all")
-    assert app.draft.spec(image_to_video=False).residency is None
+    app.drafts.own.keep(Draft(prompt="x", model="wan-demo-small", residency="keep_all"))
+    assert app.drafts.own.current.spec(image_to_video=False).residency is None
     async with app.run_test(size=WIDE) as pilot:
         await open_editor(pilot)
         assert "‹ auto ›" in screen_text(app)
+
+
+async def test_a_wrong_value_is_named_beside_its_field_while_it_is_typed(console: Build) -> None:
+    client = scripted(scenes.busy(NOW))
+    app = console(client)
+    async with app.run_test(size=SMALL) as pilot:
+        await open_editor(pilot)
+        await pilot.press(*"fox")
+        for name, typed, said, right in (
+            ("frames", "82", "! not 4n + 1: take 81 or 85", "81"),
+            ("frames", "999", "! this model makes at most 161", "161"),
+            ("seed", "9223372036854775808", "! at most 9223372036854775807", "9"),
+            ("samples", "101", "! take 1 to 100", "1"),
+        ):
+            app.screen.query_one(f"#{name}", Input).value = typed
+            await until(pilot, lambda said=said: said in screen_text(app), said)  # type: ignore[misc]
+            app.screen.query_one(TextArea).focus()
+            await pilot.press("enter")
+            await pilot.pause()
+            assert app.screen.focused is not None and app.screen.focused.id == name
+            app.screen.query_one(f"#{name}", Input).value = right
+        assert submitted(client) == []
+        await pilot.press("enter")
+        await until(pilot, lambda: bool(submitted(client)))
+
+
+async def test_an_empty_prompt_is_refused_at_the_prompt(console: Build) -> None:
+    client = scripted(scenes.busy(NOW))
+    app = console(client)
+    async with app.run_test(size=SMALL) as pilot:
+        await open_editor(pilot)
+        await pilot.press("tab", "enter")
+        await until(pilot, lambda: "! the prompt is empty" in screen_text(app))
+        assert isinstance(app.screen.focused, TextArea) and submitted(client) == []
+
+
+async def test_a_refusal_of_the_engine_goes_to_the_field_that_it_names(console: Build) -> None:
+    words = "seed is -1; choose 0 to 9223372036854775807"
+    app = console(scripted(scenes.busy(NOW), submit=InvalidRequest(words)))
+    async with app.run_test(size=SMALL) as pilot:
+        await open_editor(pilot)
+        await pilot.press("x", "enter")
+        await until(pilot, lambda: getattr(app.screen.focused, "id", "") == "seed")
+        assert words in screen_text(app)
+
+
+async def test_shapes_stand_side_by_side_in_proportion_and_are_clicked(console: Build) -> None:
+    client = scripted(scenes.busy(NOW))
+    app = console(client)
+    async with app.run_test(size=SMALL) as pilot:
+        await open_editor(pilot)
+        field = app.screen.query_one(ShapeField)
+        assert [shape.name for shape in field.shapes] == ["16:9", "9:16", "4:3", "3:4", "1:1"]
+        placed = boxes(field.shapes, 60, 5)
+        for shape, box in zip(field.shapes, placed, strict=True):
+            assert box.width / box.height / 2 == pytest.approx(shape.width / shape.height, rel=0.25)
+        for columns in (28, 36, 42, 60):
+            last = boxes(field.shapes, columns, 5)[-1]
+            assert last.left + last.width <= columns + 2
+        assert screen_text(app).count("┏") == 1
+        await pilot.click(ShapeField, offset=(13 + placed[1].left + 1, 2))
+        assert field.value == "9:16" and "480x832" in screen_text(app)
+        # A resolution that has no such shape falls back to the model's own.
+        app.screen.query_one("#resolution").focus()
+        await pilot.press("right")
+        assert field.value == "16:9" and "1280x720" in screen_text(app)
+        await pilot.press("x")
+        assert app.screen.query_one(TextArea).text == "", "a letter went from a choice to the prompt"
+
+
+async def test_samples_are_jobs_with_seeds_in_a_row(console: Build) -> None:
+    client = scripted(scenes.cpu(NOW))
+    app = console(client)
+    async with app.run_test(size=WIDE) as pilot:
+        await open_editor(pilot)
+        await pilot.press(*"fox")
+        app.screen.query_one("#seed", Input).value = "7"
+        app.screen.query_one("#samples", Input).value = "3"
+        await until(pilot, lambda: "jobs with seeds 7 to 9" in screen_text(app))
+        await until(pilot, lambda: "takes 41 s  all 3 2m03s" in screen_text(app))
+        app.screen.query_one("#samples").focus()
+        await pilot.press("enter")
+        await until(pilot, lambda: "✓ 3 jobs queued 99 to 101" in screen_text(app))
+    (batch,) = [call[1] for call in client.asked if call[0] == "submit_many"]
+    assert [spec.seed for spec in batch.specs] == [7, 8, 9] and batch.again
+
+
+async def test_keys_of_the_number_fields_step_and_draw(console: Build) -> None:
+    app = console(scripted(scenes.busy(NOW)))
+    async with app.run_test(size=SMALL) as pilot:
+        await open_editor(pilot)
+        frames, seed = (app.screen.query_one(f"#{name}", Input) for name in ("frames", "seed"))
+        frames.focus()
+        await pilot.press("+")
+        assert frames.value == "85"
+        await pilot.press("-", "-")
+        assert frames.value == "77"
+        frames.value = "78"
+        await pilot.press("-")
+        assert frames.value == "77"
+        seed.focus()
+        await pilot.press("r")
+        first = seed.value
+        await pilot.press("r")
+        assert first.isdecimal() and seed.value.isdecimal() and seed.value != first
+        await pilot.press("ctrl+u", *"12")
+        assert seed.value == "12"
+
+
+async def test_a_paste_of_many_lines_is_one_prompt_without_what_a_terminal_would_obey(console: Build) -> None:
+    client = scripted(scenes.busy(NOW))
+    app = console(client)
+    async with app.run_test(size=SMALL) as pilot:
+        await open_editor(pilot)
+        area = app.screen.query_one(TextArea)
+        area.post_message(Paste("一只猫\r\nin \x1b]0;owned\x07snow\u202e\tnow\r"))
+        await until(pilot, lambda: bool(area.text))
+        assert area.text == "一只猫\nin ]0;ownedsnow now\n" and submitted(client) == []
+        assert "\x1b" not in screen_text(app)
+        area.post_message(Paste("x" * 100_000))
+        await until(pilot, lambda: " of 100000 pasted characters are kept" in screen_text(app))
+        assert len(area.text) == 20_000
+
+
+async def test_a_paste_that_comes_as_keys_is_one_prompt_too(console: Build) -> None:
+    client = scripted(scenes.busy(NOW))
+    app = console(client)
+    async with app.run_test(size=SMALL) as pilot:
+        await open_editor(pilot)
+        area = app.screen.query_one(TextArea)
+        pasted = "the first line\rK\rlast\r"
+        keys = [Key("enter", "\r") if each == "\r" else Key(each, each) for each in pasted]
+        for place, key in enumerate(keys):
+            key.time = keys[0].time + place * BURST_S / 20
+            area.post_message(key)
+        await until(pilot, lambda: area.text == pasted.replace("\r", "\n"), "the pasted lines")
+        assert submitted(client) == []
+        await pilot.press("enter")
+        await until(pilot, lambda: bool(submitted(client)))
+
+
+async def test_an_older_draft_is_told_of_and_cleared_and_brought_back(console: Build, clock: Any) -> None:
+    app = console([scenes.busy(NOW)])
+    app.drafts.own.keep(Draft(prompt="a fox", model="wan2.1-1.3b", frames="17", seed="5"))
+    clock.passed = 3 * 3600
+    async with app.run_test(size=SMALL) as pilot:
+        await open_editor(pilot)
+        assert "draft of 3h00m ago" in screen_text(app)
+        await pilot.press("ctrl+l")
+        await pilot.pause()
+        assert app.screen.query_one(TextArea).text == "" and app.drafts.own.current.seed == ""
+        assert app.drafts.own.current.model == "wan2.1-1.3b"
+        await pilot.press("ctrl+l")
+        await pilot.pause()
+        assert app.screen.query_one(TextArea).text == "a fox" and app.drafts.own.current.frames == "17"
+        await pilot.press("escape", "a")
+        await pilot.pause()
+        assert "ago" not in screen_text(app).splitlines()[0]
+
+
+async def test_to_look_at_a_draft_does_not_write_it_anew(console: Build, tmp_path: Path) -> None:
+    path = tmp_path / "draft.json"
+    save_draft(path, Draft(prompt="kept", saved_at=NOW - 100))
+    app = console([scenes.busy(NOW)], draft_path=path)
+    async with app.run_test(size=SMALL) as pilot:
+        await open_editor(pilot)
+        await pilot.pause(0.5)
+        await pilot.press("escape")
+        # Meanwhile another console has written.
+        save_draft(path, Draft(prompt="theirs", saved_at=NOW - 50))
+    assert load_draft(path).prompt == "theirs"
+
+
+async def test_a_change_is_on_the_disk_within_a_second(console: Build, tmp_path: Path) -> None:
+    path = tmp_path / "draft.json"
+    app = console([scenes.busy(NOW)], draft_path=path)
+    async with app.run_test(size=SMALL) as pilot:
+        await open_editor(pilot)
+        await pilot.press(*"a fox")
+        await until(pilot, lambda: load_draft(path).prompt == "a fox")
+        await pilot.pause()
+        assert load_draft(path).saved_at == NOW and not list(tmp_path.glob("*.new"))
+
+
+async def test_a_job_is_changed_beside_ones_own_draft(console: Build) -> None:
+    client = scripted(scenes.busy(NOW))
+    app = console(client)
+    app.drafts.own.keep(Draft(prompt="my own", model="wan2.1-1.3b"))
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        await pilot.press("e")
+        await pilot.pause()
+        assert "Job 41 again" in screen_text(app)
+        assert app.screen.query_one(TextArea).text == "a red fox in falling snow, slow pan"
+        assert app.screen.query_one("#image", Input).value == "/home/me/fox.png"
+        await pilot.press(*" now", "escape", "e")
+        await pilot.pause()
+        assert app.screen.query_one(TextArea).text.endswith("pan now"), "what was changed is kept"
+        await pilot.press("escape", "a")
+        await pilot.pause()
+        assert app.screen.query_one(TextArea).text == "my own"
+        await pilot.press("escape", "e", "enter")
+        await until(pilot, lambda: bool(submitted(client)))
+        assert submitted(client)[0].prompt.endswith("pan now")
+        await pilot.pause()
+        await pilot.press("e")
+        await pilot.pause()
+        assert app.screen.query_one(TextArea).text.endswith("slow pan"), "what was sent is used up"
+
+
+async def test_a_job_is_changed_from_its_page(console: Build) -> None:
+    app = console(scripted(scenes.busy(NOW)))
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        await pilot.press("enter", "e")
+        await pilot.pause()
+        assert isinstance(app.screen, new_job.NewJobScreen) and "Job 41 again" in screen_text(app)
+
+
+def test_what_a_job_says_beyond_the_defaults_is_carried_along() -> None:
+    spec = JobSpec(
+        model="m", prompt="x\x1b", resolution="480p", aspect_ratio="1:1", frames=17, steps=2, seed=3,
+        sigma_max=120.0, output_dir="/data/x", priority=5, residency="dit_only",
+    )  # fmt: skip
+    job = Job(id=7, spec=spec, status="done", created_at=0.0)
+    draft = draft_of(job, kind="t2v", output_dir="/videos")
+    again = draft.spec(image_to_video=False)
+    assert again == replace(spec, prompt="x")
+    usual = replace(job, spec=replace(spec, sigma_max=80.0, output_dir="/videos", priority=0))
+    plain = draft_of(usual, kind="t2v", output_dir="/videos").spec(image_to_video=False)
+    assert (plain.sigma_max, plain.output_dir) == (None, None)

@@ -18,12 +18,13 @@ import pytest
 
 RESTORED = b"\x1b[?1049l"
 """Leaves the alternate screen."""
+IDLE = ("-m", "turbotui.client.scripted", "idle")
 
 
 class Terminal:
     """A console as the child of a pseudo terminal of 120 by 36."""
 
-    def __init__(self, *, hangup_blocked: bool = False) -> None:
+    def __init__(self, *, hangup_blocked: bool = False, program: tuple[str, ...] = IDLE) -> None:
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             if hangup_blocked:
@@ -32,7 +33,7 @@ class Terminal:
             # Before it looks: a size that comes late would first draw the small layout.
             fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 36, 120, 0, 0))
             os.environ.update(TERM="xterm-256color", COLORTERM="truecolor", COLUMNS="120", LINES="36")
-            os.execv(sys.executable, [sys.executable, "-m", "turbotui.client.scripted", "idle"])
+            os.execv(sys.executable, [sys.executable, *program])
         self.output = b""
         self.status: int | None = None
 
@@ -63,8 +64,8 @@ class Terminal:
 
 
 @contextmanager
-def terminal(*, hangup_blocked: bool = False) -> Iterator[Terminal]:
-    opened = Terminal(hangup_blocked=hangup_blocked)
+def terminal(*, hangup_blocked: bool = False, program: tuple[str, ...] = IDLE) -> Iterator[Terminal]:
+    opened = Terminal(hangup_blocked=hangup_blocked, program=program)
     try:
         yield opened
     finally:

@@ -21,6 +21,8 @@ from engine.errors import EngineError, EngineUnavailable, InvalidRequest, from_c
 from engine.wire import (
     EVENT_TYPES,
     HEARTBEAT_S,
+    BatchForecast,
+    BatchQueued,
     CacheCleared,
     CacheStatus,
     CancelAsked,
@@ -36,6 +38,7 @@ from engine.wire import (
     Goodbye,
     Hello,
     Job,
+    JobBatch,
     JobForecast,
     JobMove,
     JobSpec,
@@ -120,6 +123,12 @@ class HttpClient:
 
     def forecast(self, spec: JobSpec) -> JobForecast:
         return self._post("/jobs/forecast", JobForecast, spec)
+
+    def submit_many(self, batch: JobBatch) -> BatchQueued:
+        return self._post("/jobs/many", BatchQueued, batch, timeout=LOOK_TIMEOUT_S)
+
+    def forecast_many(self, batch: JobBatch) -> BatchForecast:
+        return self._post("/jobs/many/forecast", BatchForecast, batch, timeout=LOOK_TIMEOUT_S)
 
     def cancel(self, job_id: int) -> Job:
         return self._post(f"/jobs/{job_id:d}/cancel", Job)

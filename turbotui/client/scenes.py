@@ -48,8 +48,12 @@ MIB = 2**20
 GPU = "GPU-11111111-2222-3333-4444-555555555555"
 RESOLUTIONS = (
     Resolution(name="480p", aspect_ratio="16:9", width=832, height=480),
+    Resolution(name="480p", aspect_ratio="9:16", width=480, height=832),
+    Resolution(name="480p", aspect_ratio="4:3", width=640, height=480),
+    Resolution(name="480p", aspect_ratio="3:4", width=480, height=640),
     Resolution(name="480p", aspect_ratio="1:1", width=640, height=640),
     Resolution(name="720p", aspect_ratio="16:9", width=1280, height=720),
+    Resolution(name="720p", aspect_ratio="1:1", width=960, height=960),
 )
 
 
@@ -116,7 +120,7 @@ def model(
         name=name, kind=kind, title=name, demo=False, path=f"/data/models/{name}", dtype=dtype,
         bytes=sum(part.bytes for part in components), active=active, components=components,
         resolutions=RESOLUTIONS, default_resolution="480p", default_aspect_ratio="16:9", default_frames=81,
-        default_steps=4, max_frames=161, last_used_at=used,
+        default_steps=4, max_frames=161, last_used_at=used, attention="sdpa",
     )  # fmt: skip
 
 

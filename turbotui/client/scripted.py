@@ -14,6 +14,9 @@ from typing import Any
 from engine.errors import EngineError, EngineUnavailable, NotFound
 from engine.wire import (
     WIRE_VERSION,
+    BatchForecast,
+    BatchLine,
+    BatchQueued,
     CacheCleared,
     CacheStatus,
     CancelAsked,
@@ -27,6 +30,7 @@ from engine.wire import (
     FullCleanupRequest,
     Hello,
     Job,
+    JobBatch,
     JobForecast,
     JobMove,
     JobSpec,
@@ -197,8 +201,22 @@ class ScriptedClient:
         forecast = JobForecast(
             width=832, height=480, frames=spec.frames or 81, steps=spec.steps or 4,
             weights_bytes=14 * GIB, peak_bytes=19 * GIB, fits_now=True, fits_empty=True,
+            expected_s=41.0, expected_exact=True,
         )  # fmt: skip
         answer: JobForecast = self._answer("forecast", spec, default=forecast)
+        return answer
+
+    def submit_many(self, batch: JobBatch) -> BatchQueued:
+        count = len(batch.specs)
+        queued = BatchQueued(job_ids=tuple(range(99, 99 + count)), queued=count)
+        answer: BatchQueued = self._answer("submit_many", batch, default=queued)
+        return answer
+
+    def forecast_many(self, batch: JobBatch) -> BatchForecast:
+        lines = tuple(BatchLine(forecast=self.forecast(spec)) for spec in batch.specs)
+        answer: BatchForecast = self._answer(
+            "forecast_many", batch, default=BatchForecast(lines=lines, expected_s=41.0 * len(lines))
+        )
         return answer
 
     def cancel(self, job_id: int) -> Job:

@@ -7,7 +7,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from engine.wire import Explanation, Job, JobForecast, JobSpec, StoredImage
+from engine.wire import (
+    BatchForecast,
+    BatchQueued,
+    Explanation,
+    Job,
+    JobBatch,
+    JobForecast,
+    JobSpec,
+    StoredImage,
+)
 from turbotui.client.files import put_image
 from turbotui.client.http import HttpClient
 
@@ -58,8 +67,17 @@ class BoxClient(HttpClient):
     def forecast(self, spec: JobSpec) -> JobForecast:
         return super().forecast(self._there(spec))
 
+    def submit_many(self, batch: JobBatch) -> BatchQueued:
+        return super().submit_many(self._all_there(batch))
+
+    def forecast_many(self, batch: JobBatch) -> BatchForecast:
+        return super().forecast_many(self._all_there(batch))
+
     def explain(self, spec: JobSpec) -> Explanation:
         return super().explain(self._there(spec))
+
+    def _all_there(self, batch: JobBatch) -> JobBatch:
+        return replace(batch, specs=tuple(self._there(spec) for spec in batch.specs))
 
     def _there(self, spec: JobSpec) -> JobSpec:
         if not spec.image:

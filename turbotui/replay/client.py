@@ -22,6 +22,7 @@ from engine.wire import (
     Heartbeat,
     Hello,
     Job,
+    JobBatch,
     JobMove,
     JobSpec,
     KillRequest,
@@ -177,6 +178,12 @@ class ReplayClient:
         raise NotNow(REFUSAL)
 
     def forecast(self, spec: JobSpec) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def submit_many(self, batch: JobBatch) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def forecast_many(self, batch: JobBatch) -> NoReturn:
         raise NotNow(REFUSAL)
 
     def cancel(self, job_id: int) -> NoReturn:

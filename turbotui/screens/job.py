@@ -189,6 +189,7 @@ class JobScreen(PageScreen):
         Binding("x", "on_job('cancel')", show=False),
         Binding("r", "on_job('retry')", show=False),
         Binding("d", "on_job('duplicate')", show=False),
+        Binding("e", "on_job('edit_again')", show=False),
         Binding("h", "on_job('hold')", show=False),
         Binding("v", "video", show=False),
         Binding("V", "fetch", show=False),

@@ -2,176 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual import on
 from textual.binding import Binding
-from textual.containers import Horizontal, Vertical
+from textual.containers import Vertical
 from textual.message import Message
 from textual.screen import ModalScreen
-from textual.widgets import Input, Static, TextArea
+from textual.widgets import Input, TextArea
 
 from engine.errors import EngineError
-from engine.wire import RESIDENCIES
-from turbotui.draft import DECIMAL, Draft, save_draft
-from turbotui.format import bytes_text
+from engine.wire import BatchQueued, JobBatch
+from turbotui.draft import Draft, draft_of
+from turbotui.format import seconds
+from turbotui.job_fields import faults, field_of, samples
+from turbotui.screens.draft_form import DraftForm
+from turbotui.screens.many import queued_text
 from turbotui.text import t
 from turbotui.widgets.bottom import Notice
-from turbotui.widgets.lines import LinePanel, Row, View, wrapped
-from turbotui.widgets.models import short_dtype
+from turbotui.widgets.fields import FieldChanged, FieldSubmitted
+from turbotui.widgets.forecast import Estimate, ForecastPanel, estimate
+from turbotui.widgets.lines import LinePanel
+from turbotui.widgets.prompt_area import PromptArea
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
     from textual.binding import BindingType
-    from textual.events import Click
     from textual.events import Key as KeyEvent
+    from textual.events import Resize
     from textual.timer import Timer
 
-    from engine.wire import Job, JobForecast, JobSpec, ModelStatus
+    from engine.wire import Job, JobSpec
     from turbotui.app import TurboApp
+    from turbotui.draft_keeper import DraftKeeper
+    from turbotui.prompt_history import Earlier, PromptHistory
+    from turbotui.state import ConsoleState
 
-LABEL_CELLS = 13
 FORECAST_AFTER_S = 0.3
-FPS = 16
+RESUMED_AFTER_S = 60.0
+"""A draft that is older was not written just now, and so is told of."""
 
 
-class PromptArea(TextArea):
-    """Enter submits, since a prompt is mostly one paragraph; ctrl+j breaks the line."""
-
-    class Submitted(Message):
-        """Enter was pressed in the prompt."""
-
-    async def _on_key(self, event: KeyEvent) -> None:
-        if event.key == "enter":
-            event.stop()
-            event.prevent_default()
-            self.post_message(self.Submitted())
-        elif event.key == "ctrl+j":
-            event.stop()
-            event.prevent_default()
-            self.insert("\n")
-        else:
-            await super()._on_key(event)
-
-
-class ChoiceField(LinePanel, can_focus=True):
-    """One of several values in one row: left and right change it."""
-
-    class Changed(Message):
-        """Another value was chosen."""
-
-    class Submitted(Message):
-        """Enter was pressed here."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("left,h", "step(-1)", show=False),
-        Binding("right,l,space", "step(1)", show=False),
-        Binding("enter", "submit", show=False),
-    ]
-
-    def __init__(self, *, id: str, label: str, remark: Callable[[str], str]) -> None:
-        super().__init__(id=id)
-        self._label = label
-        self._remark = remark
-        self.values: list[str] = []
-        self.value = ""
-
-    def offer(self, values: list[str], value: str) -> None:
-        """What there is to choose from; an unknown `value` becomes the first."""
-        self.values = values
-        self.value = value if value in values else (values[0] if values else "")
-
-    def inputs(self, view: View) -> tuple[object, ...]:
-        return (self.value, tuple(self.values), self._remark(self.value))
-
-    def rows(self, view: View, width: int, height: int) -> list[Row]:
-        paint = view.paint
-        arrows = paint.key if self.has_focus and len(self.values) > 1 else paint.faint
-        row = Row(width).field(self._label, LABEL_CELLS, paint.focus if self.has_focus else paint.muted)
-        row.add("‹ ", arrows).add(self.value or "-", paint.bold if self.has_focus else paint.text)
-        row.add(" ›", arrows).add("  " + self._remark(self.value), paint.muted)
-        return [row]
-
-    def action_step(self, by: int) -> None:
-        if len(self.values) > 1:
-            self.value = self.values[(self.values.index(self.value) + by) % len(self.values)]
-            self.redraw()
-            self.post_message(self.Changed())
-
-    def action_submit(self) -> None:
-        self.post_message(self.Submitted())
-
-    def on_click(self, event: Click) -> None:
-        self.action_step(1)
-
-
-class ForecastPanel(LinePanel):
-    """What the job would cost, or why it is refused, in the engine's own words."""
-
-    def __init__(self, *, id: str) -> None:
-        super().__init__(id=id)
-        self.forecast: JobForecast | None = None
-        self.error: str | None = None
-
-    def inputs(self, view: View) -> tuple[object, ...]:
-        return (self.forecast, self.error)
-
-    def rows(self, view: View, width: int, height: int) -> list[Row]:
-        paint = view.paint
-        if self.error is not None:
-            lines = wrapped(self.error, width - 2)
-            return [
-                Row(width).add("! " if place == 0 else "  ", paint.error).add(line, paint.bold)
-                for place, line in enumerate(lines[:height])
-            ]
-        forecast = self.forecast
-        if forecast is None:
-            return [Row(width).add(t("new.no_forecast"), paint.muted)]
-        shape = Row(width).add(f"{forecast.width}x{forecast.height}", paint.text)
-        length = f"{forecast.frames / FPS:.1f}"
-        shape.add(
-            "  " + t("new.cost", frames=forecast.frames, length=length, steps=forecast.steps), paint.muted
-        )
-        row = Row(width).add(t("new.weights") + " ", paint.muted)
-        row.add(bytes_text(forecast.weights_bytes), paint.text)
-        row.add("  " + t("new.peak") + " ", paint.muted).add(bytes_text(forecast.peak_bytes), paint.text)
-        if forecast.fits_now:
-            row.add("  " + t("new.fits"), paint.text)
-        elif forecast.fits_empty:
-            row.add("  " + t("new.waits"), paint.wait)
-        else:
-            row.add("  " + t("new.never"), paint.wait)
-        rows = [shape, row]
-        if forecast.reason:
-            rows += [Row(width).add(line, paint.wait) for line in wrapped(forecast.reason, width)]
-        return rows[:height]
+def draft_again(keeper: DraftKeeper, job: Job, state: ConsoleState) -> None:
+    """Fill `keeper` from `job`, unless it holds what was changed of that very job and not sent."""
+    if keeper.current.job_id == job.id and not keeper.current.empty:
+        return
+    kind = next((model.kind for model in state.models if model.name == job.spec.model), "t2v")
+    folder = state.engine.output_dir if state.engine is not None else None
+    keeper.keep(draft_of(job, kind=kind, output_dir=folder))
 
 
 class NewJobScreen(ModalScreen[None]):
-    """Everything typed is kept until it was submitted."""
+    """Everything typed is kept until it was submitted.
+
+    Args:
+        keeper: Where what is typed is kept, and what was typed before.
+    """
 
     CSS = """
     NewJobScreen { align: center middle; background: $background 60%; }
     NewJobScreen #window {
-        width: 96; max-width: 100%; height: auto; max-height: 100%;
+        width: 96; max-width: 100%; height: auto; max-height: 100%; overflow-y: auto;
+        scrollbar-size-vertical: 1;
         background: $background; border: round $primary; border-title-style: bold;
         border-title-color: $primary; border-subtitle-color: $muted; padding: 0 1;
     }
-    NewJobScreen #prompt {
-        height: 4; border: none; padding: 0 1; background: $panel; margin: 0 0 1 0;
-        scrollbar-size-vertical: 1;
-    }
-    NewJobScreen #prompt:focus { border: none; background: $selected 60%; }
-    NewJobScreen ChoiceField { height: 1; width: 100%; }
-    NewJobScreen Horizontal { height: 1; width: 100%; }
-    NewJobScreen Horizontal Static { width: 13; color: $muted; }
-    NewJobScreen Input { width: 22; background: $panel; }
-    NewJobScreen Input:focus { background: $selected 60%; }
-    NewJobScreen #image { width: 1fr; }
-    NewJobScreen .remark { width: 1fr; color: $muted; padding: 0 0 0 2; }
-    NewJobScreen ForecastPanel { height: 3; width: 100%; margin: 1 0 0 0; }
+    NewJobScreen ForecastPanel { height: 4; width: 100%; }
     """
     # The prompt has the focus once what was typed before is in it: see `_hand_over`.
     AUTO_FOCUS = ""
@@ -179,196 +76,141 @@ class NewJobScreen(ModalScreen[None]):
         Binding("escape", "close", show=False),
         Binding("up", "app.focus_previous", show=False),
         Binding("down", "app.focus_next", show=False),
+        Binding("ctrl+g", "editor", show=False, priority=True),
+        Binding("ctrl+r", "earlier", show=False, priority=True),
+        Binding("ctrl+o", "many", show=False, priority=True),
+        Binding("ctrl+l", "clear", show=False, priority=True),
     ]
 
-    def __init__(self) -> None:
+    def __init__(self, keeper: DraftKeeper) -> None:
         super().__init__()
+        self._keeper = keeper
         self._timer: Timer | None = None
         self._asked = 0
         self._sending = False
+        self._last = Draft()
+        """The fields as they stood when they were looked at last."""
+        self._cleared: Draft | None = None
 
     @property
     def turbo(self) -> TurboApp:
         return cast("TurboApp", self.app)
 
-    # ------------------------------------------------------------------ fields
+    @property
+    def form(self) -> DraftForm:
+        return self.query_one(DraftForm)
+
+    @property
+    def prompt(self) -> PromptArea:
+        return self.query_one(PromptArea)
 
     def compose(self) -> ComposeResult:
         with Vertical(id="window") as window:
-            window.border_title = t("new.title")
             window.border_subtitle = t("new.keys")
-            prompt = PromptArea(id="prompt", soft_wrap=True, show_line_numbers=False, compact=True)
-            prompt.placeholder = t("new.placeholder")
-            prompt.cursor_blink = False
-            yield prompt
-            yield ChoiceField(id="model", label=t("new.model"), remark=self._about_model)
-            yield ChoiceField(id="resolution", label=t("new.resolution"), remark=self._about_size)
-            with Horizontal():
-                yield Static(t("new.frames"), markup=False)
-                yield Input(id="frames", compact=True, restrict=r"\d{0,5}", select_on_focus=False)
-                yield Static("", id="frames_remark", classes="remark", markup=False)
-            yield ChoiceField(id="steps", label=t("new.steps"), remark=lambda _value: t("new.steps_remark"))
-            with Horizontal():
-                yield Static(t("new.seed"), markup=False)
-                yield Input(
-                    id="seed", compact=True, restrict=r"\d{0,19}", placeholder="0", select_on_focus=False
-                )
-                yield Static(t("new.seed_remark"), classes="remark", markup=False)
-            with Horizontal(id="image_row"):
-                yield Static(t("new.image"), markup=False)
-                yield Input(id="image", compact=True, placeholder="/…/first.png", select_on_focus=False)
-            yield ChoiceField(id="ode", label=t("new.ode"), remark=lambda _value: t("new.ode_remark"))
-            yield ChoiceField(id="residency", label=t("new.residency"), remark=self._about_residency)
+            yield DraftForm(lambda: self.turbo.link.state.models)
             yield ForecastPanel(id="forecast")
 
     def on_mount(self) -> None:
-        draft = self.turbo.draft
-        models = [model.name for model in self._models()]
-        active = next((model.name for model in self._models() if model.active), "")
-        self._choice("model").offer(models, draft.model if draft.model in models else active)
-        self.query_one(PromptArea).load_text(draft.prompt)
-        self.query_one(PromptArea).move_cursor(self.query_one(PromptArea).document.end)
-        self._input("seed").value = draft.seed
-        self._input("image").value = draft.image
-        self._choice("ode").offer([t("new.no"), t("new.yes")], t("new.yes") if draft.ode else t("new.no"))
-        self._follow_model(draft)
-        for field in self.query(Input):
-            field.cursor_blink = False
+        draft = self._keeper.current
+        self._entitle(draft)
+        self.form.fill(draft)
+        self._last = self.current_draft()
+        self._fit(*self.app.size)
         self._hand_over()
-        self._show()
+        self._check()
         self.set_interval(0.5, self._show)
         self._ask_soon()
+
+    def _entitle(self, draft: Draft) -> None:
+        title = t("new.title_again", id=draft.job_id) if draft.job_id else t("new.title")
+        age = self.turbo.wall() - draft.saved_at
+        if not draft.empty and draft.saved_at and age >= RESUMED_AFTER_S:
+            title += "  " + t("new.resumed", age=seconds(age))
+        self._say_title(title)
+
+    def _say_title(self, title: str) -> None:
+        self.query_one("#window").border_title = title
+
+    def on_resize(self, event: Resize) -> None:
+        self._fit(event.size.width, event.size.height)
+
+    def _fit(self, width: int, height: int) -> None:
+        """More room is the prompt's and the outlines'."""
+        self.query_one("#window").styles.width = 96 if width < 140 else 116
+        self.form.fit(height)
+        self.query_one(ForecastPanel).styles.margin = (1, 0, 0, 0) if height >= 30 else 0
+        self.call_after_refresh(self._show)
 
     def on_key(self, event: KeyEvent) -> None:
         """Keys typed before the prompt had the focus are the prompt's; Enter waits for the eye."""
         if self.focused is None and event.key not in ("enter", "escape"):
             event.stop()
             event.prevent_default()
-            self.query_one(PromptArea).post_message(event)
+            self.prompt.post_message(event)
 
     def _hand_over(self) -> None:
         """Focus the prompt when no key is left that came before it: they stay in their order."""
         if self.message_queue_size:
             self.call_later(self._hand_over)
         else:
-            self.set_focus(self.query_one(PromptArea))
-
-    def _models(self) -> list[ModelStatus]:
-        return [model for model in self.turbo.link.state.models if not model.problem]
-
-    def _model(self) -> ModelStatus | None:
-        name = self._choice("model").value
-        return next((model for model in self._models() if model.name == name), None)
-
-    def _choice(self, name: str) -> ChoiceField:
-        return self.query_one(f"#{name}", ChoiceField)
-
-    def _input(self, name: str) -> Input:
-        return self.query_one(f"#{name}", Input)
-
-    def _follow_model(self, draft: Draft) -> None:
-        """Offer what this model can do."""
-        model = self._model()
-        if model is None:
-            return
-        default = f"{model.default_resolution} {model.default_aspect_ratio}"
-        sizes = [f"{row.name} {row.aspect_ratio}" for row in model.resolutions]
-        self._choice("resolution").offer(sizes, draft.resolution if draft.resolution in sizes else default)
-        steps = str(draft.steps or model.default_steps)
-        self._choice("steps").offer(["1", "2", "3", "4"], steps)
-        frames = self._input("frames")
-        frames.placeholder = str(model.default_frames)
-        frames.value = draft.frames
-        image_to_video = model.kind == "i2v"
-        self.query_one("#image_row").display = image_to_video
-        self._choice("ode").display = image_to_video
-        # One that this model or this build does not know becomes the first, auto.
-        names = self._residencies(model)
-        chosen = draft.residency if draft.residency in names else "auto"
-        self._choice("residency").offer(
-            [t(f"new.residency_{name}") for name in names], t(f"new.residency_{chosen}")
-        )
-        self._tell_length()
-
-    def _about_model(self, name: str) -> str:
-        model = self._model()
-        return "" if model is None else f"{model.kind} {short_dtype(model.dtype)}  {bytes_text(model.bytes)}"
-
-    def _about_size(self, value: str) -> str:
-        model = self._model()
-        for row in model.resolutions if model else ():
-            if f"{row.name} {row.aspect_ratio}" == value:
-                return f"{row.width}x{row.height}"
-        return ""
-
-    def _residencies(self, model: ModelStatus) -> list[str]:
-        """What this model may keep: both experts only where there are two."""
-        experts = sum(part.name.startswith("dit.") for part in model.components)
-        return [name for name in RESIDENCIES if name != "keep_experts" or experts > 1]
-
-    def _residency(self) -> str:
-        """The chosen one as the engine calls it; empty leaves it to the engine."""
-        chosen = self._choice("residency").value
-        found = next((name for name in RESIDENCIES if t(f"new.residency_{name}") == chosen), "auto")
-        return "" if found == "auto" else found
-
-    def _about_residency(self, _value: str) -> str:
-        return t(f"new.residency_{self._residency() or 'auto'}_remark")
-
-    def _tell_length(self) -> None:
-        model = self._model()
-        if model is None:
-            return
-        text = self._input("frames").value
-        # What is no number is said by the forecast.
-        frames = int(text) if text and DECIMAL.fullmatch(text) else model.default_frames
-        remark = t("new.frames_remark", length=f"{frames / FPS:.1f}", most=model.max_frames)
-        self.query_one("#frames_remark", Static).update(remark)
+            self.set_focus(self.prompt)
 
     def current_draft(self) -> Draft:
         """The fields as they stand."""
-        return Draft(
-            prompt=self.query_one(PromptArea).text,
-            model=self._choice("model").value,
-            resolution=self._choice("resolution").value,
-            frames=self._input("frames").value,
-            steps=int(self._choice("steps").value or 0),
-            seed=self._input("seed").value,
-            image=self._input("image").value,
-            ode=self._choice("ode").value == t("new.yes"),
-            residency=self._residency(),
-        )
+        return self.form.draft()
 
     def _show(self) -> None:
         view = self.turbo.dashboard.view_now()
         for panel in self.query(LinePanel):
             panel.show(view)
 
+    def on_descendant_focus(self) -> None:
+        self.form.light()
+        self._show()
+
+    def on_descendant_blur(self) -> None:
+        self.form.light()
+        self._show()
+
     # ------------------------------------------------------------------ the engine's opinion
 
     @on(TextArea.Changed)
     @on(Input.Changed)
-    @on(ChoiceField.Changed)
+    @on(FieldChanged)
     def _changed(self, event: Message) -> None:
-        if isinstance(event, ChoiceField.Changed):
-            draft = self.current_draft()
+        if isinstance(event, FieldChanged):
             # Frames and steps stay as typed; what the new model cannot do takes its default.
-            self._follow_model(draft)
-        if isinstance(event, Input.Changed):
-            self._tell_length()
-        self.turbo.draft = self.current_draft()
+            self.form.follow_model(self.current_draft())
+        if self._keep():
+            self._check()
+            self._ask_soon()
+
+    def _keep(self) -> bool:
+        """Keep the fields, unless they are as they were filled: nobody's hand has changed them, then."""
+        draft = self.current_draft()
+        if draft == self._last:
+            return False
+        self._last = draft
+        self._keeper.keep(draft)
+        return True
+
+    def _check(self) -> None:
+        """Name what is wrong beside its field."""
+        self.form.tell(faults(self._last, self.form.model))
         self._show()
-        self._ask_soon()
 
     def _ask_soon(self) -> None:
+        self.query_one(ForecastPanel).asking = True
         if self._timer is not None:
             self._timer.stop()
         self._timer = self.set_timer(FORECAST_AFTER_S, self._ask)
 
     def _ask(self) -> None:
-        save_draft(self.turbo.draft_path, self.turbo.draft)
         self._asked += 1
         number = self._asked
+        if faults(self._last, self.form.model):
+            self._told(number, None, None)
+            return
         try:
             spec = self._spec()
         except EngineError as error:
@@ -376,65 +218,182 @@ class NewJobScreen(ModalScreen[None]):
             return
         # The forecast is about size: an empty prompt is said only when somebody submits it.
         spec = replace(spec, prompt=spec.prompt if spec.prompt.strip() else "-")
-
-        def told(forecast: JobForecast) -> None:
-            self._told(number, forecast, None)
-
+        count = samples(self._last)
         self.turbo.ask(
             "forecast",
-            lambda client: client.forecast(spec),
-            then=told,
+            lambda client: estimate(client, spec, count),
+            then=lambda told: self._told(number, told, None),
             failed=lambda error: self._told(number, None, error),
             quiet=True,
         )
 
     def _spec(self) -> JobSpec:
-        model = self._model()
-        return self.current_draft().spec(image_to_video=model is not None and model.kind == "i2v")
+        return self.current_draft().spec(image_to_video=self.form.image_to_video)
 
-    def _told(self, number: int, forecast: JobForecast | None, error: str | None) -> None:
+    def _told(self, number: int, told: Estimate | None, error: str | None) -> None:
         if number != self._asked or not self.is_mounted:
             return
         panel = self.query_one(ForecastPanel)
-        panel.forecast, panel.error = forecast, error
+        panel.estimate, panel.error, panel.asking = told, error, False
+        panel.model, panel.faulty = self._last.model, told is None and error is None
         self._show()
 
     # ------------------------------------------------------------------ sending
 
     @on(PromptArea.Submitted)
     @on(Input.Submitted)
-    @on(ChoiceField.Submitted)
+    @on(FieldSubmitted)
     def _submit(self) -> None:
         if self._sending:
             return
         # A forecast that is still to be asked would wipe away what the engine says to this.
         if self._timer is not None:
             self._timer.stop()
-        save_draft(self.turbo.draft_path, self.turbo.draft)
+        self._keep()
+        draft = self._last
+        wrong = faults(draft, self.form.model)
+        if not draft.prompt.strip():
+            wrong = {"prompt": t("new.no_prompt"), **wrong}
+        if wrong:
+            name, error = next(iter(wrong.items()))
+            self._refused(error, name)
+            return
         try:
-            spec = self._spec()
-        except EngineError as error:
-            self._refused(str(error))
+            specs = draft.specs(image_to_video=self.form.image_to_video)
+        except EngineError as problem:
+            self._refused(str(problem))
             return
         self._sending = True
-        self.turbo.ask(
-            t("doing.submit"), lambda client: client.submit(spec), then=self._queued, failed=self._refused
-        )
+        if len(specs) == 1:
+            self.turbo.ask(
+                t("doing.submit"),
+                lambda client: client.submit(specs[0]),
+                then=self._queued,
+                failed=self._refused,
+            )
+        else:
+            batch = JobBatch(specs=specs, again=True)
+            self.turbo.ask(
+                t("doing.submit_many", count=len(specs)),
+                lambda client: client.submit_many(batch),
+                then=self._queued,
+                failed=self._refused,
+            )
 
-    def _queued(self, job: Job) -> None:
+    def _queued(self, answer: Job | BatchQueued) -> None:
+        sent = self.current_draft() if self.is_mounted else self._last
+        at = self.turbo.wall()
+        self.turbo.run_apart("history", lambda: self._history().add(replace(sent, job_id=0), at), quiet=True)
         # The settings stay for the next one; only the prompt was used up.
-        self.turbo.draft = replace(self.turbo.draft, prompt="")
-        save_draft(self.turbo.draft_path, self.turbo.draft)
+        self._last = replace(sent, prompt="", job_id=0)
+        self._keeper.keep(self._last)
         if self.is_mounted:
             self.dismiss(None)
-        self.turbo.dashboard.say(Notice(text=t("did.submit", id=job.id)))
+        text = t("did.submit", id=answer.id) if not isinstance(answer, BatchQueued) else queued_text(answer)
+        self.turbo.dashboard.say(Notice(text=text))
 
-    def _refused(self, error: str) -> None:
+    def _refused(self, error: str, field: str | None = None) -> None:
         self._sending = False
         self._asked += 1
         self._told(self._asked, None, error)
+        if self.is_mounted:
+            self.form.focus_field(field or field_of(error))
+
+    # ------------------------------------------------------------------ keys
 
     def action_close(self) -> None:
-        self.turbo.draft = self.current_draft()
-        save_draft(self.turbo.draft_path, self.turbo.draft)
+        self._keep()
         self.dismiss(None)
+
+    def action_clear(self) -> None:
+        """Empty the fields; once more brings back what stood there."""
+        draft = self.current_draft()
+        if draft.empty and self._cleared is not None:
+            self._fill(self._cleared)
+            self._cleared = None
+            self._entitle(self._last)
+        elif not draft.empty:
+            self._cleared = draft
+            self._fill(Draft(model=draft.model))
+            self._say_title(f"{t('new.title')}  {t('new.cleared')}")
+        self.set_focus(self.prompt)
+
+    def _fill(self, draft: Draft) -> None:
+        """Put `draft` into the fields, as if it had been typed."""
+        self.form.fill(draft)
+        self._last = self.current_draft()
+        self._keeper.keep(self._last)
+        self._check()
+        self._ask_soon()
+
+    def action_editor(self) -> None:
+        """Write the prompt in the person's own editor, on this terminal."""
+        from turbotui.screens.outside import edit_outside
+
+        self._keep()
+        edited = edit_outside(self.turbo, self.prompt.text)
+        if edited.text is not None and edited.text != self.prompt.text:
+            self.prompt.take(edited.text)
+        if edited.word:
+            self._asked += 1
+            self._told(self._asked, None, edited.word)
+        self.set_focus(self.prompt)
+
+    def _history(self) -> PromptHistory:
+        from turbotui.prompt_history import PromptHistory
+
+        path = self.turbo.draft_path
+        return PromptHistory(None if path is None else path.with_name("prompts.json"))
+
+    def action_earlier(self) -> None:
+        """Choose among the prompts of before."""
+        from turbotui.prompt_history import newest, of_jobs
+        from turbotui.screens.earlier import EarlierScreen, Taken
+
+        state = self.turbo.link.state
+        folder = state.engine.output_dir if state.engine is not None else None
+        known = of_jobs(state.jobs, state.models, folder)
+
+        def found(entries: list[Earlier]) -> None:
+            if self.is_current:
+                self.turbo.push_screen(EarlierScreen(entries, self.turbo.wall()), taken)
+
+        def taken(chosen: object) -> None:
+            if isinstance(chosen, Taken):
+                self.prompt.take(chosen.draft.prompt)
+                if chosen.settings:
+                    own = self.current_draft()
+                    self._fill(replace(chosen.draft, job_id=own.job_id, saved_at=0.0))
+                self.set_focus(self.prompt)
+
+        self.turbo.run_apart(
+            t("earlier.title"),
+            lambda: newest([*self._history().load(), *known]),
+            then=found,
+            quiet=True,
+        )
+
+    def action_many(self) -> None:
+        """Queue many jobs from a file, with these settings."""
+        from turbotui.screens.many import ManyScreen
+
+        self._keep()
+        draft = self._last
+        if wrong := faults(draft, self.form.model):
+            name, error = next(iter(wrong.items()))
+            self._refused(error, name)
+            return
+        try:
+            base = self._spec()
+        except EngineError as problem:
+            self._refused(str(problem))
+            return
+        self.turbo.push_screen(ManyScreen(base, samples=samples(draft)), self._many_done)
+
+    def _many_done(self, queued: bool | None) -> None:
+        if queued:
+            self.dismiss(None)
+
+    @on(PromptArea.CutShort)
+    def _cut_short(self, event: PromptArea.CutShort) -> None:
+        self._say_title(f"{t('new.title')}  {t('new.cut_short', given=event.given, kept=event.kept)}")

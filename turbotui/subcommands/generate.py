@@ -12,13 +12,14 @@ import click
 import msgspec
 
 from engine.errors import EngineError, InvalidRequest, NotFound
-from engine.wire import Job, JobSpec, ModelKind, ModelStatus, Residency
+from engine.wire import Job, JobBatch, JobSpec, ModelKind, ModelStatus, Residency
 from turbotui.client.files import FILE_TIMEOUT_S
 from turbotui.client.http import HttpClient
-from turbotui.draft import whole_path
+from turbotui.draft import MAX_SAMPLES, samples_of, whole_path
 from turbotui.format import bytes_text, seconds
 from turbotui.subcommands.explain import residency_option
 from turbotui.subcommands.jobs import held_line, job_line
+from turbotui.subcommands.many import Options, queue_many
 from turbotui.subcommands.output import note
 from turbotui.subcommands.session import INTERRUPTED_EXIT, demo_option, json_option, one_of, open_session
 from turbotui.subcommands.waiting import raise_unless_done, wait_for_job
@@ -31,6 +32,16 @@ PROMPT_LIMIT_BYTES = 2**20
 @click.option("--model", "-m", help="A model's name; with --demo the smallest fitting demo model.")
 @click.option("--prompt", "-p", help="What the video shows.")
 @click.option("--prompt-file", metavar="FILE", help="Read the prompt there; - is stdin.")
+@click.option(
+    "--from",
+    "many",
+    metavar="FILE",
+    help="Queue a job for each line of a file, all or none: a prompt a line, or JSON lines with a prompt and "
+    "any other field of a job; - is stdin. What a line does not say is as in the other options.",
+)
+@click.option("--samples", type=click.IntRange(1, MAX_SAMPLES), help="So many jobs, with seeds in a row.")
+@click.option("--again", is_flag=True, help="With --from: queue also what waits, runs or was just done.")
+@click.option("--dry-run", is_flag=True, help="With --from: only tell what would be queued.")
 @click.option("--image", metavar="FILE", help="The first frame, for image-to-video models.")
 @click.option("--resolution", help="A name in the model's table, such as 480p.")
 @click.option("--aspect-ratio", help="Such as 16:9.")
@@ -49,6 +60,10 @@ def generate(
     model: str | None,
     prompt: str | None,
     prompt_file: str | None,
+    many: str | None,
+    samples: int | None,
+    again: bool,
+    dry_run: bool,
     image: str | None,
     resolution: str | None,
     aspect_ratio: str | None,
@@ -66,20 +81,27 @@ def generate(
 ) -> None:
     """Queue a video. With --wait --json: print its manifest, whose `output` is the video's path."""
     session = open_session(json=json, demo=demo)
-    one_of("--prompt and --prompt-file", prompt, prompt_file)
-    if model is None and not session.demo:
+    one_of("--prompt, --prompt-file and --from", prompt, prompt_file, many)
+    if wait and (many or (samples or 1) > 1):
+        raise InvalidRequest("--wait is for one job; `turbotui jobs` and `turbotui watch` follow many")
+    if many is None and (again or dry_run):
+        raise InvalidRequest("--again and --dry-run are for --from; leave them out, or give a file")
+    if model is None and many is None and not session.demo:
         raise InvalidRequest(
             "no --model is given; `turbotui models` lists them, --demo takes a small one to try"
         )
-    text = prompt if prompt is not None else _read_prompt(prompt_file or "-")
+    text = ""
+    if many is None:
+        text = prompt if prompt is not None else _read_prompt(prompt_file or "-")
     first_frame, folder = _absolute(image), _absolute(output_dir)
     if session.target is not None:  # what is no file here is one of that machine
         first_frame, folder = image, output_dir
     client = session.client()
     if sigma_max is not None and not math.isfinite(sigma_max):  # JSON has no such number: it would say none
         raise InvalidRequest(f"--sigma-max is {sigma_max}; it must be a number")
+    kind: ModelKind = "i2v" if image else "t2v"
     spec = JobSpec(
-        model=model or _demo_model(client, "i2v" if image else "t2v").name,
+        model=model or ("" if many and not session.demo else _demo_model(client, kind).name),
         prompt=text,
         image=first_frame,
         resolution=resolution,
@@ -93,6 +115,14 @@ def generate(
         priority=priority,
         residency=residency,
     )
+    if many is not None:
+        queue_many(session, client, many, spec, Options(samples=samples or 1, again=again, dry_run=dry_run))
+        return
+    if samples is not None and samples > 1:
+        queued = client.submit_many(JobBatch(specs=samples_of(spec, samples), again=True))
+        first, last = queued.job_ids[0], queued.job_ids[-1]
+        session.show(queued, lambda: [f"jobs {first} to {last} queued; `turbotui jobs` lists them"])
+        return
     job = client.submit(spec)
     if not wait:
         told = f"{job_line(job)}; `turbotui job show {job.id}` follows it"

@@ -1,0 +1,136 @@
+"""Owns what is told of a job before it is queued: its peak, whether it fits, what goes, how long it takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from engine.errors import EngineError
+from turbotui.format import bytes_text, seconds
+from turbotui.job_fields import FPS
+from turbotui.text import t
+from turbotui.widgets.lines import LinePanel, Row, View, width_of, wrapped
+from turbotui.widgets.queue import LEAST_BAR, MOST_BAR, progress_bar
+
+if TYPE_CHECKING:
+    from engine.wire import Explanation, JobForecast, JobSpec
+    from turbotui.client.base import Client
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """What the engine said of one request."""
+
+    forecast: JobForecast
+    plan: Explanation | None
+    """None where the engine could not plan: its device has not been read."""
+    samples: int = 1
+
+
+def estimate(client: Client, spec: JobSpec, samples: int) -> Estimate:
+    """What the engine says of a request; where it cannot plan yet, its figures alone."""
+    forecast = client.forecast(spec)
+    plan: Explanation | None
+    try:
+        plan = client.explain(spec)
+    except EngineError:  # the device has not been read yet, or what does not fit was said already
+        plan = None
+    return Estimate(forecast=forecast, plan=plan, samples=samples)
+
+
+def rung(plan: Explanation, model: str) -> str:
+    """How close the job has to live: what of its own model leaves while it runs."""
+    own = [step for step in plan.steps if step.model == model]
+    if any(step.action == "swap" for step in own):
+        return t("new.rung_swap")
+    gone = dict.fromkeys(step.component for step in own if step.action == "evict")
+    return t("new.rung_gone", names=", ".join(gone)) if gone else t("new.rung_all")
+
+
+def others_out(plan: Explanation, model: str) -> tuple[str, int]:
+    """Which other models leave for it, and their bytes."""
+    out = [step for step in plan.steps if step.action == "evict" and step.model != model]
+    names = dict.fromkeys(step.model for step in out)
+    return ", ".join(names), sum(step.bytes for step in out)
+
+
+class ForecastPanel(LinePanel):
+    """What the job would cost, or why it is refused, in the engine's own words."""
+
+    def __init__(self, *, id: str) -> None:
+        super().__init__(id=id)
+        self.estimate: Estimate | None = None
+        self.model = ""
+        self.error: str | None = None
+        self.faulty = False
+        """A field is wrong, and so there is nothing to ask."""
+        self.asking = False
+        """The figures are of a moment ago; newer ones are under way."""
+
+    def inputs(self, view: View) -> tuple[object, ...]:
+        return (self.estimate, self.error, self.model, self.asking, self.faulty)
+
+    def rows(self, view: View, width: int, height: int) -> list[Row]:
+        paint = view.paint
+        if self.error is not None:
+            lines = wrapped(self.error, width - 2)
+            return [
+                Row(width).add("! " if place == 0 else "  ", paint.error).add(line, paint.bold)
+                for place, line in enumerate(lines[:height])
+            ]
+        estimate = self.estimate
+        if self.faulty:
+            return [Row(width).add(t("new.after_fault"), paint.muted)]
+        if estimate is None:
+            return [Row(width).add(t("new.no_forecast"), paint.muted)]
+        forecast = estimate.forecast
+        rows = [self._cost(view, estimate, width), self._memory(view, estimate, width)]
+        if forecast.reason:
+            rows += [Row(width).add(line, paint.wait) for line in wrapped(forecast.reason, width)]
+        if (plan := estimate.plan) is not None and plan.fits:
+            row = Row(width).add(rung(plan, self.model), paint.muted)
+            names, count = others_out(plan, self.model)
+            if names:
+                row.add("  " + t("new.others_out", names=names) + " ", paint.muted)
+                row.add(bytes_text(count), paint.text)
+            rows.append(row)
+        return rows[:height]
+
+    def _cost(self, view: View, estimate: Estimate, width: int) -> Row:
+        """Size, length and time: what the person gets and when."""
+        paint, forecast = view.paint, estimate.forecast
+        row = Row(width).add(f"{forecast.width}x{forecast.height}", paint.text)
+        length = f"{forecast.frames / FPS:.1f}"
+        row.add(
+            "  " + t("new.cost", frames=forecast.frames, length=length, steps=forecast.steps), paint.muted
+        )
+        row.add("  ", paint.text)
+        if forecast.expected_s is None:
+            return row.add(t("new.no_rate"), paint.muted)
+        about = t("new.takes" if forecast.expected_exact else "new.takes_roughly")
+        row.add(about + " ", paint.muted).add(seconds(forecast.expected_s), paint.bold)
+        if estimate.samples > 1:
+            total = seconds(forecast.expected_s * estimate.samples)
+            row.add("  " + t("new.all_samples", count=estimate.samples) + " ", paint.muted)
+            row.add(total, paint.text)
+        return row
+
+    def _memory(self, view: View, estimate: Estimate, width: int) -> Row:
+        """The peak beside what the engine may hold now, and what that means."""
+        paint, forecast = view.paint, estimate.forecast
+        row = Row(width).add(t("new.weights") + " ", paint.muted)
+        row.add(bytes_text(forecast.weights_bytes), paint.text)
+        row.add("  " + t("new.peak") + " ", paint.muted).add(bytes_text(forecast.peak_bytes), paint.bold)
+        verdict, style = t("new.never"), paint.wait
+        if forecast.fits_now:
+            verdict, style = t("new.fits"), paint.text
+        elif forecast.fits_empty:
+            verdict = t("new.waits")
+        if (plan := estimate.plan) is not None and plan.budget_bytes:
+            row.add("  " + t("new.of_budget", budget=bytes_text(plan.budget_bytes)) + "  ", paint.muted)
+            cells = min(MOST_BAR, row.left - width_of(verdict) - 6)
+            if cells >= LEAST_BAR:
+                done, open_ = progress_bar(forecast.peak_bytes / plan.budget_bytes, cells)
+                row.add(done, paint.bar).add(open_, paint.faint)
+        row.add("  " + verdict, style)
+        return row.add("  …" if self.asking else "", paint.faint)
