@@ -146,9 +146,8 @@ def _wideness(line: bytes) -> tuple[Wide, int]:
     least = max(2, len(line) // 8)
     if not even and odd >= least:
         return "utf-16-le", 0
-    # The last byte is the first half of the newline.
     if not odd and even >= least:
-        return "utf-16-be", 0
+        return "utf-16-le", 1  # its first byte belongs to the newline before
     return _NOT_WIDE
 
 
