@@ -107,6 +107,9 @@ ACTIONS: tuple[Action, ...] = (
     Action(id="filter", keys=("/",), place="log"),
     Action(id="all_lines", keys=("A",), place="log"),
     Action(id="follow", keys=("F",), place="log"),
+    Action(id="next_match", keys=("n",), place="log", in_palette=False),
+    Action(id="previous_match", keys=("N",), place="log", in_palette=False),
+    Action(id="log_file", keys=("L",), place="log"),
 )
 
 BY_ID: Mapping[str, Action] = {action.id: action for action in ACTIONS}
@@ -119,7 +122,7 @@ KEY_LINE_HERE: Mapping[str, tuple[str, ...]] = {
     "models": ("warm", "open", "copy"),
     "queue": ("open", "video", "retry", "duplicate", "hold", "sooner", "later", "copy"),
     "card": ("open", "kill", "sheet", "hard_cleanup", "park", "pause"),
-    "log": ("filter", "all_lines", "follow", "open", "copy"),
+    "log": ("filter", "all_lines", "follow", "log_file", "open", "copy"),
 }
 """What the key line offers between head and tail, by the panel that has the focus; the last ones
 go first where there is no room."""

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from turbotui.client.base import Client
     from turbotui.commands import Commands
     from turbotui.draft import Draft
+    from turbotui.foreign_log import ForeignLog
     from turbotui.state import Look
 
 Answer = TypeVar("Answer")
@@ -79,6 +80,7 @@ class TurboApp(App[None]):
         draft_path: Where the unsent job is kept between runs; None keeps it in memory only.
         seen_path: Where it is kept what this person has seen, in the same way.
         recordings: The folder or file of the flight recorder that a report is told from.
+        logs_path: Where it is kept which other programs' logs were followed; `log` is one to begin with.
         making_demo: The demo models are about to be made by `start_engine`.
         notify: How the terminal is told of a job's end, and `notify_when` the person may not look.
         build: This console's own build; an engine of another one is named and a restart offered.
@@ -112,6 +114,8 @@ class TurboApp(App[None]):
         draft_path: Path | None = None,
         seen_path: Path | None = None,
         recordings: Path | None = None,
+        logs_path: Path | None = None,
+        log: Path | None = None,
         where: str | None = None,
         build: str | None = None,
         notify: Mode = "off",
@@ -130,6 +134,10 @@ class TurboApp(App[None]):
         self.draft_path = draft_path
         self._seen_path = seen_path
         self.recordings = recordings
+        self.logs_path = logs_path
+        self._log = log
+        self.foreign: ForeignLog | None = None
+        """Another program's log that is shown in place of the engine's."""
         self.seen = load_seen(seen_path)
         self.away_since = self.seen.away_since(wall())
         """When the last console was left, until the person was told or waved it away."""
@@ -178,10 +186,29 @@ class TurboApp(App[None]):
             self.set_interval(TERMINAL_CHECK_S, self._check_terminal)
         # The engine's first words must not come before the first picture.
         self.call_after_refresh(self.link.start)
+        if self._log is not None:
+            self.call_after_refresh(self.follow_log, self._log)
         # What the first key will need, so that it need not wait for the disk.
         self.set_timer(PRELOAD_AFTER_S, threading.Thread(target=_preload, daemon=True).start)
 
+    def follow_log(self, path: str | Path | None) -> None:
+        """Show another program's log in place of the engine's; "" is the engine's own again."""
+        from turbotui.foreign_log import ForeignLog, remember_log
+        from turbotui.widgets.log import LogPanel
+
+        if path is None:
+            return
+        if self.foreign is not None:
+            self.foreign.close()
+        self.foreign = ForeignLog(Path(path), wall=self.wall) if path != "" else None
+        if self.foreign is not None:
+            remember_log(self.logs_path, self.foreign.path)
+        self.dashboard.query_one(LogPanel).show_foreign(self.foreign)
+        self.dashboard.choose("log")
+
     def on_unmount(self) -> None:
+        if self.foreign is not None:
+            self.foreign.close()
         self.link.close()
         save_seen(self._seen_path, replace(self.seen, left_at=self.wall()))
         if self._draft is not None:

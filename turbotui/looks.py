@@ -98,6 +98,16 @@ class Looks(Acting):
             text = newest.output if newest else None
         self.app.copy_text(text)
 
+    def log_file(self) -> None:
+        """Another program's log in the log's place, or the engine's own again."""
+        from turbotui.foreign_log import recent_logs
+        from turbotui.screens.log_file import LogFileScreen
+
+        foreign = self.app.dashboard.query_one(LogPanel).foreign is not None
+        self.app.push_screen(
+            LogFileScreen(recent_logs(self.app.logs_path), foreign=foreign), self.app.follow_log
+        )
+
     def palette(self) -> None:
         self.app.action_command_palette()
 

@@ -374,6 +374,12 @@ class DashboardScreen(Screen[None]):
     def look_follow(self) -> None:
         self.query_one(LogPanel).follow()
 
+    def look_next_match(self) -> None:
+        self.query_one(LogPanel).go_to_match(1)
+
+    def look_previous_match(self) -> None:
+        self.query_one(LogPanel).go_to_match(-1)
+
     def look_back(self) -> None:
         self._go_back()
 
