@@ -71,6 +71,7 @@ ACTIONS: tuple[Action, ...] = (
     Action(id="restart", keys=("E",), tier="dangerous", without_engine=True),
     Action(id="full_cleanup", keys=("X",), tier="dangerous"),
     Action(id="sheet", keys=("!",)),
+    Action(id="audit", keys=("t",)),
     Action(id="findings", keys=("l",)),
     Action(id="report", keys=("w",)),
     Action(id="last_receipt", keys=(".",)),

@@ -135,7 +135,7 @@ class TurboApp(App[None]):
         self._seen_path = seen_path
         self.recordings = recordings
         self.logs_path = logs_path
-        self._log = log
+        self._first_log = log
         self.foreign: ForeignLog | None = None
         """Another program's log that is shown in place of the engine's."""
         self.seen = load_seen(seen_path)
@@ -186,8 +186,8 @@ class TurboApp(App[None]):
             self.set_interval(TERMINAL_CHECK_S, self._check_terminal)
         # The engine's first words must not come before the first picture.
         self.call_after_refresh(self.link.start)
-        if self._log is not None:
-            self.call_after_refresh(self.follow_log, self._log)
+        if self._first_log is not None:
+            self.call_after_refresh(self.follow_log, self._first_log)
         # What the first key will need, so that it need not wait for the disk.
         self.set_timer(PRELOAD_AFTER_S, threading.Thread(target=_preload, daemon=True).start)
 

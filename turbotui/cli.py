@@ -13,6 +13,7 @@ import click
 from engine.errors import EngineError, InvalidRequest
 from engine.wire import ErrorBody
 from turbotui.subcommands import (
+    audit,
     bench,
     cache,
     check,
@@ -103,6 +104,7 @@ for _command in (
     processes.kill,
     follow.watch,
     check.check,
+    audit.audit,
     doctor.doctor,
     reset.reset,
     explain.explain,

@@ -45,6 +45,11 @@ class Looks(Acting):
 
         self.app.push_screen(FindingsScreen(self.app.seen.findings, self.app.why_no_check()))
 
+    def audit(self) -> None:
+        from turbotui.screens.audit import AuditScreen
+
+        self.app.push_screen(AuditScreen())
+
     def report(self) -> None:
         from turbotui.screens.report import ReportScreen
 

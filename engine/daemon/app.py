@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from engine.daemon.engine import Engine
 from engine.daemon.openapi import describe_api
 from engine.daemon.routes import (
+    audit,
     checks,
     full_cleanup,
     jobs,
@@ -35,7 +36,20 @@ from engine.wire import ErrorBody
 
 MAX_BODY_BYTES = 1 << 20
 """No request of ours comes near it; a prompt of 100 kB is refused with its own sentence."""
-ROUTES = (status, models, jobs, memory, sampling, checks, reset, full_cleanup, outputs, metrics, recordings)
+ROUTES = (
+    status,
+    models,
+    jobs,
+    memory,
+    sampling,
+    checks,
+    reset,
+    full_cleanup,
+    outputs,
+    metrics,
+    recordings,
+    audit,
+)
 """Each adds its own, in the order of the API's document."""
 UNAUDITED = frozenset({"/check", "/jobs/forecast", "/explain/job", "/explain/switch"})
 """Posts that change nothing."""

@@ -11,6 +11,7 @@ only. A value that cannot be known is None, with the reason beside it, never 0.
 
 from __future__ import annotations
 
+from engine.wire.audit import AuditLine, AuditPage
 from engine.wire.base import HEARTBEAT_S, WIRE_VERSION, ErrorBody, Wire
 from engine.wire.events import (
     EVENT_NAMES,
@@ -121,6 +122,8 @@ __all__ = [
     "TERMINAL_STATES",
     "WIRE_VERSION",
     "ActionProgressed",
+    "AuditLine",
+    "AuditPage",
     "Background",
     "BackgroundCache",
     "BackgroundChanged",

@@ -10,6 +10,7 @@ from turbotui.format import cell_width, clock
 from turbotui.text import t
 from turbotui.widgets.lines import LinePanel, Row, View, safe
 from turbotui.widgets.panels import Key, ListPanel
+from turbotui.widgets.typing_line import edited
 
 if TYPE_CHECKING:
     from rich.style import Style
@@ -115,9 +116,9 @@ class LogPanel(ListPanel):
 
     def inputs(self, view: View) -> tuple[object, ...]:
         foreign = self.foreign
-        source = view.state.log if foreign is None else (foreign, foreign.version)
-        if view.paused_at is not None and foreign is not None:
-            source = (foreign, "paused")
+        source: object = view.state.log
+        if foreign is not None:
+            source = (foreign, foreign.version if view.paused_at is None else "paused")
         asked = (self.all_lines, self.wanted, self.searching, self.editing)
         return (source, *asked, int(view.wall) // 86400)
 
@@ -300,12 +301,8 @@ class LogPanel(ListPanel):
             self.end_filter(keep=True)
         elif event.key == "escape":
             self.end_filter(keep=False)
-        elif event.key in ("backspace", "ctrl+h"):
-            self.wanted = self.wanted[:-1]
-        elif event.key == "ctrl+u":
-            self.wanted = ""
-        elif event.is_printable and event.character:
-            self.wanted += event.character
+        else:
+            self.wanted = edited(self.wanted, event)
         self.redraw()
 
     def on_paste(self, event: Paste) -> None:
