@@ -9,8 +9,7 @@ from pathlib import Path
 import msgspec
 
 from engine.daemon.audit import AuditEntry
-from engine.wire import AuditLine, AuditPage
-from engine.wire.audit import AuditState
+from engine.wire import AuditLine, AuditPage, AuditState
 
 _DONE = ("done", "deleted ", "no SIGKILL", "it stops")
 

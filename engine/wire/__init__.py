@@ -11,7 +11,7 @@ only. A value that cannot be known is None, with the reason beside it, never 0.
 
 from __future__ import annotations
 
-from engine.wire.audit import AuditLine, AuditPage
+from engine.wire.audit import AuditLine, AuditPage, AuditState
 from engine.wire.base import HEARTBEAT_S, WIRE_VERSION, ErrorBody, Wire
 from engine.wire.events import (
     EVENT_NAMES,
@@ -124,6 +124,7 @@ __all__ = [
     "ActionProgressed",
     "AuditLine",
     "AuditPage",
+    "AuditState",
     "Background",
     "BackgroundCache",
     "BackgroundChanged",

@@ -71,7 +71,7 @@ async def test_it_shows_who_did_what_and_how_it_ended(console: Build) -> None:
         await pilot.press("escape")
         assert isinstance(app.screen, AuditScreen) and "90112" in screen_text(app)
         await pilot.press("y")
-        assert "process 90112" in app.clipboard
+        assert "GPU 2 GPU-1" in app.clipboard
         await pilot.press("G")
         await until(pilot, lambda: len([call for call in client.asked if call[0] == "audit"]) == 2)
         assert isinstance(app.screen, AuditScreen)
