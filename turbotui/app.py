@@ -26,7 +26,10 @@ from textual.app import App, SystemCommand
 from textual.binding import Binding
 
 from engine.errors import EngineError, InvalidRequest
-from turbotui.actions import ACTIONS, Action, keymap
+from turbotui.actions import ACTIONS, Action
+from turbotui.clipboard import clipboard_sequence, fitting
+from turbotui.format import bytes_text
+from turbotui.keymap import keymap
 from turbotui.link import Link
 from turbotui.messages import CallEnded, StateChanged
 from turbotui.notices import Mode, Notices, When
@@ -83,6 +86,7 @@ class TurboApp(App[None]):
         logs_path: Where it is kept which other programs' logs were followed; `log` is one to begin with.
         making_demo: The demo models are about to be made by `start_engine`.
         notify: How the terminal is told of a job's end, and `notify_when` the person may not look.
+        problems: What of the person's settings could not be taken, a sentence each.
         build: This console's own build; an engine of another one is named and a restart offered.
     """
 
@@ -96,7 +100,8 @@ class TurboApp(App[None]):
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         # With priority, since bindings of the app do not reach beyond a dialog otherwise.
-        Binding("ctrl+c,ctrl+q", "leave", "leave", show=False, priority=True),
+        Binding("ctrl+c", "copy_or_leave", "leave", show=False, priority=True),
+        Binding("ctrl+q", "leave", "leave", show=False, priority=True),
     ]
 
     def __init__(
@@ -110,12 +115,14 @@ class TurboApp(App[None]):
         theme: str = DEFAULT,
         language: str = "auto",
         keys: Mapping[str, str] | None = None,
+        problems: tuple[str, ...] = (),
         config_dir: Path | None = None,
         draft_path: Path | None = None,
         seen_path: Path | None = None,
         recordings: Path | None = None,
         logs_path: Path | None = None,
         log: Path | None = None,
+        mouse: bool = True,
         where: str | None = None,
         build: str | None = None,
         notify: Mode = "off",
@@ -123,8 +130,10 @@ class TurboApp(App[None]):
         wall: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._keymap_wanted = keymap(keys or {})
         use_language(choose_language(language))
+        self._own_keymap = keymap(keys or {})
+        self.problems = (*problems, *self._own_keymap.problems)
+        """What of the settings was left out and why, a sentence each."""
         self._theme_files = theme_files(theme_folders(config_dir))
         self._paint_with(self._read_theme(theme))
         super().__init__()
@@ -136,6 +145,8 @@ class TurboApp(App[None]):
         self.recordings = recordings
         self.logs_path = logs_path
         self._first_log = log
+        self.mouse = mouse
+        """Whether the console takes the mouse; else the terminal's own selection works."""
         self.foreign: ForeignLog | None = None
         """Another program's log that is shown in place of the engine's."""
         self.seen = load_seen(seen_path)
@@ -159,7 +170,7 @@ class TurboApp(App[None]):
         self._calls: dict[int, Pending] = {}
         self._call_ids = itertools.count(1)
         self._commands: Commands | None = None
-        self.own_keys = dict(keys or {})
+        self.own_keys = self._own_keymap.own
         self.making_demo = making_demo
         """Set and cleared by whoever has them made, from any thread."""
         self._signalled: int | None = None
@@ -179,7 +190,9 @@ class TurboApp(App[None]):
         return DashboardScreen()
 
     def on_mount(self) -> None:
-        self.set_keymap(self._keymap_wanted)
+        self.set_keymap(self._own_keymap.bound)
+        if self.problems:
+            self.call_after_refresh(self._tell_problems)
         if not self.is_headless:
             for number in (signal.SIGHUP, signal.SIGTERM):
                 signal.signal(number, self._on_signal)
@@ -205,6 +218,16 @@ class TurboApp(App[None]):
             remember_log(self.logs_path, self.foreign.path)
         self.dashboard.query_one(LogPanel).show_foreign(self.foreign)
         self.dashboard.choose("log")
+
+    def _tell_problems(self) -> None:
+        more = len(self.problems) - 1
+        self.say(self.problems[0] + (t("settings.more", count=more) if more else ""), "wait")
+
+    def show_problems(self) -> None:
+        """What of the settings was left out, in full."""
+        from turbotui.screens.reader import ReaderScreen
+
+        self.push_screen(ReaderScreen(t("settings.title"), "\n".join(self.problems)))
 
     def on_unmount(self) -> None:
         if self.foreign is not None:
@@ -247,6 +270,31 @@ class TurboApp(App[None]):
                 self.leaving_line = t("leave.idle", count=waiting)
         self.exit()
 
+    def action_copy_or_leave(self) -> None:
+        """ctrl+c: copy what is selected, else end the console."""
+        selected = self.screen.get_selected_text() or getattr(self.focused, "selected_text", "")
+        if selected:
+            self.copy_text(selected)
+            self.screen.clear_selection()
+        else:
+            self.action_leave()
+
+    def toggle_mouse(self) -> None:
+        """Take the mouse from the terminal, or leave it there with its own selection."""
+        self.mouse = not self.mouse
+        driver = self._driver
+        if driver is not None and not self.is_headless:
+            # Textual's own way off and on; what it remembers decides after a suspension too.
+            driver._mouse = True
+            if self.mouse:
+                driver._enable_mouse_support()  # type: ignore[attr-defined]  # of the Linux driver
+                if getattr(driver, "_mouse_pixels", False):
+                    driver._enable_mouse_pixels()  # type: ignore[attr-defined]
+            else:
+                driver._disable_mouse_support()  # type: ignore[attr-defined]
+            driver._mouse = self.mouse
+        self.say(t("mouse.on" if self.mouse else "mouse.off", sign=self.key_of("mouse")))
+
     def on_app_focus(self, event: events.AppFocus) -> None:
         self.dashboard.set_attentive(True)
 
@@ -271,6 +319,8 @@ class TurboApp(App[None]):
             return
         hello = self.link.state.hello
         if hello is not None and hello is not self._greeted:
+            if self._greeted is None and self.problems:
+                self._tell_problems()  # again: what was said before the first answer went with it
             self._greeted = hello
             if self.build is not None and hello.build != self.build:
                 self.say(t("engine.other_build", theirs=hello.build, ours=self.build), "wait")
@@ -392,12 +442,22 @@ class TurboApp(App[None]):
             self.seen = replace(self.seen, findings=names)
 
     def copy_text(self, text: str | None) -> None:
-        """Put `text` on the clipboard of the person's terminal (OSC 52)."""
+        """Put `text` on the clipboard of the person's terminal (OSC 52), or say how much of it."""
         if text:
-            self.copy_to_clipboard(text)
-            self.say(t("did.copy", text=text))
+            fits, whole = fitting(text)
+            self.copy_to_clipboard(fits)
+            if whole:
+                self.say(t("did.copy", text=text))
+            else:
+                self.say(t("copy.cut", size=bytes_text(len(text.encode("utf-8", "replace")))), "wait")
         else:
             self.say(t("copy.nothing"), "wait")
+
+    def copy_to_clipboard(self, text: str) -> None:
+        """As Textual's own, also within tmux and screen; for everybody, such as a field's own copy."""
+        fits, _whole = fitting(text)
+        self._clipboard = fits
+        self._to_terminal(clipboard_sequence(fits, os.environ))
 
     # ------------------------------------------------------------------ actions
 
@@ -442,6 +502,8 @@ class TurboApp(App[None]):
                 yield SystemCommand(
                     title, t(f"help.{action.id}"), partial(self.dashboard.action_act, action.id)
                 )
+        if self.problems and screen is self.dashboard:
+            yield SystemCommand(t("settings.title"), self.problems[0], self.show_problems)
         for name in sorted(self._theme_files):
             title = t("palette.theme", name=name)
             yield SystemCommand(title, t("palette.theme_help"), partial(self.use_theme, name))

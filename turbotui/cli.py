@@ -65,16 +65,20 @@ def _group(name: str, help: str, *commands: click.Command) -> click.Group:
 )
 @json_option
 @demo_option
+@click.option("--log", metavar="FILE", help="Show another program's log in the console, as a WebUI's.")
+@click.option("--no-mouse", is_flag=True, help="Leave the mouse to the terminal, whatever the settings say.")
 @click.pass_context
-def app(context: click.Context, json: bool, demo: bool) -> None:
+def app(context: click.Context, json: bool, demo: bool, log: str | None, no_mouse: bool) -> None:
     """Operate TurboDiffusion video models with deterministic VRAM. Alone it opens the console."""
     if context.invoked_subcommand is None:
         if json:
             raise click.UsageError("the console prints no JSON; name a command, or leave --json out")
         from turbotui.console import open_console
 
-        if code := open_console(demo=demo):
+        if code := open_console(demo=demo, log=log, mouse=not no_mouse):
             raise click.exceptions.Exit(code)
+    elif log is not None or no_mouse:
+        raise click.UsageError("--log and --no-mouse are the console's; leave them out before a command")
 
 
 for _command in (

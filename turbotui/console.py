@@ -3,44 +3,58 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.config import ConsoleConfig, load_config
 from engine.errors import EngineError, InvalidRequest
 from engine.paths import Paths, find_paths
 from engine.version import build_id
 from turbotui.app import TurboApp
 from turbotui.sanitize import clean
+from turbotui.settings import load_console
 
 if TYPE_CHECKING:
     from turbotui.client.http import HttpClient
+    from turbotui.settings import ConsoleSettings
 
 ANSWER_TIMEOUT_S = 2.0
 """The console says that it waits and asks again, rather than hang on an engine that is stopped."""
 
 
-def open_console(*, demo: bool) -> int:
-    """The console of this environment, or one sentence why it cannot open; the exit code."""
+def open_console(*, demo: bool, log: str | None = None, mouse: bool = True) -> int:
+    """The console of this environment, or one sentence why it cannot open; the exit code.
+
+    `log` is another program's to show in place of the engine's; without `mouse` there is none,
+    whatever the settings say.
+    """
     try:
         if not (sys.stdin.isatty() and sys.stdout.isatty()):
             raise InvalidRequest(
                 "the console needs a terminal; `turbotui status` and the other commands do not"
             )
         paths = find_paths()
-        return run_console(paths, load_config(paths.config_file).console, demo=demo)
+        return run_console(
+            paths, load_console(paths.config_file, speak=True), demo=demo, log=log, mouse=mouse
+        )
     except EngineError as error:
         print(f"turbotui: {clean(str(error))}", file=sys.stderr)
         return error.exit_code
 
 
-def run_console(paths: Paths, config: ConsoleConfig, *, demo: bool) -> int:
+def run_console(
+    paths: Paths, settings: ConsoleSettings, *, demo: bool, log: str | None = None, mouse: bool = True
+) -> int:
     """Show the console until the person leaves it, and give the exit code.
 
     The engine is found or started behind the first picture; with `demo` the demo models are
     made in it, whose progress the console then shows like any other change.
     """
+
+    config = settings.config
+    log = log or config.log or None
 
     # Imported in the link's thread, behind the first picture: the wire models cost 50 ms.
     def connect() -> HttpClient:
@@ -75,6 +89,10 @@ def run_console(paths: Paths, config: ConsoleConfig, *, demo: bool) -> int:
         theme=config.theme,
         language=config.language,
         keys=config.keys,
+        problems=settings.problems,
+        mouse=mouse and config.mouse,
+        logs_path=paths.state / "console-logs.json",
+        log=None if log is None else Path(os.path.abspath(os.path.expanduser(log))),
         making_demo=demo,
         config_dir=paths.config,
         draft_path=paths.state / "draft.json",
@@ -84,7 +102,7 @@ def run_console(paths: Paths, config: ConsoleConfig, *, demo: bool) -> int:
         notify=config.notify,
         notify_when=config.notify_when,
     )
-    app.run(mouse=config.mouse)
+    app.run(mouse=app.mouse)
     if app.leaving_line:
         print(app.leaving_line)
     return app.return_code or 0

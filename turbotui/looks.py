@@ -116,10 +116,21 @@ class Looks(Acting):
     def palette(self) -> None:
         self.app.action_command_palette()
 
+    def mouse(self) -> None:
+        self.app.toggle_mouse()
+
+    def suspend(self) -> None:
+        self.app.action_suspend_process()
+
+    def guide(self) -> None:
+        from turbotui.screens.guide import GuideScreen
+
+        self.app.push_screen(GuideScreen(self.app.key_of))
+
     def help(self) -> None:
         from turbotui.screens.help import HelpScreen
 
-        self.app.push_screen(HelpScreen(self.app.own_keys))
+        self.app.push_screen(HelpScreen(self.app.own_keys, self.app.dashboard.focused_place()))
 
     def leave(self) -> None:
         self.app.action_leave()

@@ -157,7 +157,8 @@ class AuditScreen(WindowScreen[None]):
 
     panel: AuditPanel
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("q,t", "close", show=False),
+        Binding("q", "close", show=False, id="quit"),
+        Binding("t", "close", show=False, id="audit"),
         Binding("j,down", "walk(1)", show=False, id="down"),
         Binding("k,up", "walk(-1)", show=False, id="up"),
         Binding("g,home", "walk(-100000)", show=False, id="first"),

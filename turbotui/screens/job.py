@@ -163,12 +163,12 @@ class JobScreen(PageScreen):
     panel: JobPanel
     most = 112
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("y", "copy", show=False),
-        Binding("x", "on_job('cancel')", show=False),
-        Binding("r", "on_job('retry')", show=False),
-        Binding("d", "on_job('duplicate')", show=False),
-        Binding("h", "on_job('hold')", show=False),
-        Binding("v", "video", show=False),
+        Binding("y", "copy", show=False, id="copy"),
+        Binding("x", "on_job('cancel')", show=False, id="cancel"),
+        Binding("r", "on_job('retry')", show=False, id="retry"),
+        Binding("d", "on_job('duplicate')", show=False, id="duplicate"),
+        Binding("h", "on_job('hold')", show=False, id="hold"),
+        Binding("v", "video", show=False, id="video"),
     ]
 
     def __init__(self, job_id: int) -> None:

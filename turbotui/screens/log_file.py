@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from turbotui.format import bytes_text, clip_middle, seconds
 from turbotui.screens.window import WindowScreen
@@ -162,6 +161,12 @@ class LogFileScreen(WindowScreen[str | None]):
     """Dismissed with the path to follow, with "" for the engine's own log, or with None."""
 
     panel: LogFilePanel
+    key_help: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("↑ ↓", "screen.choose"),
+        ("tab", "screen.complete"),
+        ("ctrl+w ctrl+u", "screen.empty"),
+        ("↵", "log_file.follow"),
+    )
 
     def __init__(self, recent: tuple[str, ...], *, foreign: bool) -> None:
         super().__init__(LogFilePanel(recent, foreign=foreign))
@@ -192,6 +197,9 @@ class LogFileScreen(WindowScreen[str | None]):
         event.stop()
         event.prevent_default()
         panel = self.panel
+        if event.character in ("?", "？") and not panel.typed:
+            self.action_help()
+            return
         if event.key == "enter":
             self._choose()
             return
@@ -246,8 +254,3 @@ class LogFileScreen(WindowScreen[str | None]):
         elif typed:
             # It may not be there yet: a program that is about to start will write it.
             self.dismiss(os.path.abspath(typed))
-
-
-def absolute(path: str) -> Path:
-    """A path as it was given on a command line or in the settings."""
-    return Path(os.path.abspath(os.path.expanduser(path)))

@@ -28,7 +28,13 @@ class WindowScreen(ModalScreen[Outcome], Generic[Outcome]):
     DEFAULT_CSS = """
     WindowScreen { align: center middle; background: $background 60%; }
     """
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "close", "close", show=False)]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "close", "close", show=False),
+        Binding("question_mark,？", "help", show=False, id="help"),
+        Binding("ctrl+z", "suspend", show=False, id="suspend"),
+    ]
+    key_help: ClassVar[tuple[tuple[str, str], ...]] = ()
+    """Keys that no binding names, each with the text that says what they do."""
 
     def __init__(self, panel: Panel) -> None:
         super().__init__()
@@ -70,6 +76,17 @@ class WindowScreen(ModalScreen[Outcome], Generic[Outcome]):
     def refresh_panel(self) -> None:
         self._fit()
         self.panel.show(self.view())
+
+    def action_help(self) -> None:
+        """This screen's own keys."""
+        from turbotui.screens.help import ScreenKeysScreen
+        from turbotui.screens.keys import ScreenKeysPanel, keys_of
+
+        told = keys_of(self, self.turbo.own_keys)  # type: ignore[arg-type]  # whatever it is dismissed with
+        self.turbo.push_screen(ScreenKeysScreen(ScreenKeysPanel(told)))
+
+    def action_suspend(self) -> None:
+        self.turbo.action_suspend_process()
 
     def action_close(self) -> None:
         self.dismiss(None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from turbotui.text.guide_en import GUIDE
+
 TEXTS: dict[str, str] = {
     # key line
     "key.switch": "model",
@@ -232,6 +234,51 @@ TEXTS: dict[str, str] = {
     "log.job": "job {id}",
     "log.empty": "no lines yet",
     "log.no_match": "no line contains {text}",
+    # settings and keys
+    "keys.no_action": "[console.keys] names {name}, which is no action: left out",
+    "keys.no_key": "[console.keys] gives {sign} to {name}, which is no key: left out",
+    "keys.taken": "[console.keys] gives {sign} to {name}, and {other} has it: left out",
+    "settings.title": "Settings that were left out",
+    "settings.more": "  and {count} more, by the palette",
+    "settings.unreadable": "{file} cannot be read, so the defaults hold: {why}",
+    "settings.section": "[{name}] in the settings is known to no part of this version: left out",
+    "settings.unknown": "console.{name} in the settings is not known to this version: left out",
+    "settings.wrong": "console.{name} in the settings is wrong, so its default holds: {why}",
+    "settings.no_table": "it must be a table",
+    "copy.cut": "only its first 74,994 bytes of {size} are copied: terminals take no more",
+    "mouse.on": "the mouse is the console's; {sign} gives it back to the terminal",
+    "mouse.off": "the mouse is the terminal's: select and copy as ever; {sign} takes it back",
+    "action.mouse": "Mouse on or off",
+    "help.mouse": "mouse on or off, for selecting text",
+    "help.suspend": "suspend; fg comes back",
+    "action.guide": "From the WebUI guide: its buttons, our keys",
+    "help.guide": "the WebUI guide's buttons, by our keys",
+    # the keys of a screen
+    "screen.title": "Keys of this screen",
+    "screen.close": "back",
+    "screen.help": "this page",
+    "screen.detail_down": "on in what is said of the row",
+    "screen.detail_up": "back in what is said of the row",
+    "screen.copy_command": "copy the command that mends it",
+    "screen.copy_admin": "copy the line for whoever administers the host",
+    "screen.look_again": "look again",
+    "screen.next_stretch": "the other stretch of time",
+    "screen.read": "read again",
+    "screen.begin": "begin the chosen one, which asks first",
+    "screen.choose": "walk",
+    "screen.narrow": "letters narrow the list",
+    "screen.empty": "empty what was typed",
+    "screen.take": "take the chosen one",
+    "screen.complete": "complete the path",
+    "screen.answer": "go to another answer",
+    "screen.agree": "give the answer under the cursor",
+    "screen.cancel": "cancel",
+    "screen.scroll": "scroll, or walk what can be ticked",
+    "log_file.follow": "follow it; a folder is gone into",
+    "help.here": "Here: {panel}",
+    "help.guide_key": "{sign} from the WebUI guide",
+    "place.memory": "Memory",
+    "place.card": "On the card",
     # audit trail
     "action.audit": "Audit trail: who had what ended",
     "help.audit": "who had what killed, reset, deleted",
@@ -661,4 +708,5 @@ TEXTS: dict[str, str] = {
     "doing.full_plan": "looking what a full cleanup would end",
     "doing.full_cleanup": "cleaning up everything",
     "sheet.kill": "kill a process",
+    **GUIDE,
 }

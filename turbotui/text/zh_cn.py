@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from turbotui.text.guide_zh_cn import GUIDE
+
 TEXTS: dict[str, str] = {
     "key.switch": "模型",
     "key.previous": "换回",
@@ -222,6 +224,51 @@ TEXTS: dict[str, str] = {
     "log.job": "任务 {id}",
     "log.empty": "还没有日志",
     "log.no_match": "没有一行含有 {text}",
+    # settings and keys
+    "keys.no_action": "[console.keys] 中的 {name} 不是任何操作：已忽略",
+    "keys.no_key": "[console.keys] 给 {name} 的 {sign} 不是按键：已忽略",
+    "keys.taken": "[console.keys] 把 {sign} 给了 {name}，但它属于 {other}：已忽略",
+    "settings.title": "被忽略的设置",
+    "settings.more": "  另有 {count} 条，见命令面板",
+    "settings.unreadable": "{file} 读不了，使用默认设置：{why}",
+    "settings.section": "此版本不认识设置中的 [{name}]：已忽略",
+    "settings.unknown": "此版本不认识设置 console.{name}：已忽略",
+    "settings.wrong": "设置 console.{name} 有误，使用默认值：{why}",
+    "settings.no_table": "应为一个表",
+    "copy.cut": "{size} 只复制了前 74,994 字节：终端最多接受这么多",
+    "mouse.on": "鼠标归控制台；{sign} 还给终端",
+    "mouse.off": "鼠标归终端：可照常选择复制；{sign} 收回",
+    "action.mouse": "鼠标开关",
+    "help.mouse": "鼠标开关，以便选择文字",
+    "help.suspend": "挂起；fg 返回",
+    "action.guide": "对照 WebUI 指南：它的按钮，我们的按键",
+    "help.guide": "WebUI 指南的按钮对应哪些按键",
+    # the keys of a screen
+    "screen.title": "此界面的按键",
+    "screen.close": "返回",
+    "screen.help": "本页",
+    "screen.detail_down": "该行说明向下",
+    "screen.detail_up": "该行说明向上",
+    "screen.copy_command": "复制修复命令",
+    "screen.copy_admin": "复制给主机管理员的一行",
+    "screen.look_again": "重新检查",
+    "screen.next_stretch": "另一段时间",
+    "screen.read": "重新读取",
+    "screen.begin": "开始所选操作，会先询问",
+    "screen.choose": "移动",
+    "screen.narrow": "输入字母筛选",
+    "screen.empty": "清空输入",
+    "screen.take": "选定",
+    "screen.complete": "补全路径",
+    "screen.answer": "换一个回答",
+    "screen.agree": "采用光标所在的回答",
+    "screen.cancel": "取消",
+    "screen.scroll": "滚动，或在可勾选项间移动",
+    "log_file.follow": "跟踪它；目录则进入",
+    "help.here": "此处：{panel}",
+    "help.guide_key": "{sign} 对照 WebUI 指南",
+    "place.memory": "显存",
+    "place.card": "卡上进程",
     # audit trail
     "action.audit": "审计记录：谁终止了什么",
     "help.audit": "谁终止、重置或删除过什么",
@@ -639,4 +686,5 @@ TEXTS: dict[str, str] = {
     "doing.full_plan": "正在查看全面清理会结束什么",
     "doing.full_cleanup": "正在全面清理",
     "sheet.kill": "结束进程",
+    **GUIDE,
 }
