@@ -28,6 +28,7 @@ from textual.binding import Binding
 from engine.errors import EngineError, InvalidRequest
 from turbotui.actions import ACTIONS, Action
 from turbotui.clipboard import clipboard_sequence, fitting
+from turbotui.echo import Echo
 from turbotui.format import bytes_text
 from turbotui.keymap import keymap
 from turbotui.link import Link
@@ -145,6 +146,7 @@ class TurboApp(App[None]):
         self.recordings = recordings
         self.logs_path = logs_path
         self._first_log = log
+        self._echo = Echo(self._to_terminal, self.set_timer)
         self.mouse = mouse
         """Whether the console takes the mouse; else the terminal's own selection works."""
         self.foreign: ForeignLog | None = None
@@ -191,6 +193,7 @@ class TurboApp(App[None]):
 
     def on_mount(self) -> None:
         self.set_keymap(self._own_keymap.bound)
+        self.app_resume_signal.subscribe(self, self._resumed)
         if self.problems:
             self.call_after_refresh(self._tell_problems)
         if not self.is_headless:
@@ -218,6 +221,10 @@ class TurboApp(App[None]):
             remember_log(self.logs_path, self.foreign.path)
         self.dashboard.query_one(LogPanel).show_foreign(self.foreign)
         self.dashboard.choose("log")
+
+    def _resumed(self, _app: App[None]) -> None:
+        """Back from a suspension: whatever the shell wrote over the picture, it is sent whole."""
+        self.refresh(layout=True)
 
     def _tell_problems(self) -> None:
         more = len(self.problems) - 1
@@ -278,6 +285,16 @@ class TurboApp(App[None]):
             self.screen.clear_selection()
         else:
             self.action_leave()
+
+    def when_drawn(self, then: Callable[[], None]) -> None:
+        """Call `then` once the person's terminal has drawn what was written before."""
+        if self._driver is None or self.is_headless:
+            then()
+        else:
+            self._echo.when_drawn(then)
+
+    def on_cursor_position(self, event: events.CursorPosition) -> None:
+        self._echo.answered()
 
     def toggle_mouse(self) -> None:
         """Take the mouse from the terminal, or leave it there with its own selection."""

@@ -185,5 +185,7 @@ class JobScreen(PageScreen):
 
     def action_on_job(self, verb: str) -> None:
         """Act on this job, wherever the queue's cursor is by now; close, so that the answer is seen."""
+        if not self.painted:
+            return
         self.dismiss(None)
         self.turbo.act(verb, self.panel.job_id)

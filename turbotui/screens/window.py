@@ -57,7 +57,7 @@ class WindowScreen(ModalScreen[Outcome], Generic[Outcome]):
         self.panel.focus()
         self.refresh_panel()
         self.set_interval(REFRESH_S, self.refresh_panel)
-        self.call_after_refresh(self._now_painted)
+        self.call_after_refresh(self.turbo.when_drawn, self._now_painted)
 
     def _now_painted(self) -> None:
         self.painted = True
