@@ -10,7 +10,7 @@ from turbotui.format import UNKNOWN, bytes_text, seconds
 from turbotui.screens.reader import ReaderScreen
 from turbotui.screens.window import WindowScreen
 from turbotui.text import known, t
-from turbotui.widgets.lines import Row, View
+from turbotui.widgets.lines import Row, View, wrapped
 from turbotui.widgets.log import when
 from turbotui.widgets.panels import Key, ListPanel
 from turbotui.widgets.typing_line import edited
@@ -28,6 +28,9 @@ WHEN_CELLS = 11
 ACTION_CELLS = 13
 BYTES_CELLS = 9
 TOOK_CELLS = 8
+ROOMY = 90
+"""Columns from which everything stands in the row."""
+DETAIL_ROWS = 3
 SIGNS = {"done": "✓", "failed": "!", "refused": "✗", "asked": "◌"}
 
 
@@ -117,13 +120,15 @@ class AuditPanel(ListPanel):
         row = Row(width).add("  ", muted).field(t("audit.when"), WHEN_CELLS, muted).add("   ", muted)
         row.field(t("audit.what"), ACTION_CELLS, muted).add(" ", muted)
         row.field(t("audit.bytes"), BYTES_CELLS, muted, right=True)
-        row.field(t("audit.took"), TOOK_CELLS, muted, right=True).add("  ", muted)
+        if width >= ROOMY:
+            row.field(t("audit.took"), TOOK_CELLS, muted, right=True)
+        row.add("  ", muted)
         who = self._who_cells(width)
         return [row.field(t("audit.who"), who, muted).add(" ", muted).add(t("audit.target"), muted)]
 
     @staticmethod
     def _who_cells(width: int) -> int:
-        return 14 if width < 90 else 20 if width < 130 else 26
+        return 10 if width < ROOMY else 20 if width < 130 else 26
 
     def row(self, view: View, key: Key, width: int) -> Row:
         paint, line = view.paint, self._by_key[key]
@@ -133,12 +138,28 @@ class AuditPanel(ListPanel):
         row.field(known(f"audit.action_{line.action}", line.action), ACTION_CELLS, paint.bold)
         row.add(" ", paint.text)
         row.field("" if line.bytes is None else bytes_text(line.bytes), BYTES_CELLS, paint.text, right=True)
-        took = "" if line.elapsed_s is None else seconds(line.elapsed_s)
-        row.field(took, TOOK_CELLS, paint.muted, right=True).add("  ", paint.text)
+        if width >= ROOMY:
+            took = "" if line.elapsed_s is None else seconds(line.elapsed_s)
+            row.field(took, TOOK_CELLS, paint.muted, right=True)
+        row.add("  ", paint.text)
         row.field(who_of(line), self._who_cells(width), paint.text).add(" ", paint.text)
         why = line.result.removeprefix(f"{line.state}: ") or t("audit.state_asked")
         tail = "" if line.state == "done" else f"  {why}"
         return row.add(line.target, paint.text).add(tail, _style(paint, line))
+
+    def body(self, view: View, width: int, height: int) -> list[Row]:
+        """Below the list, all of the chosen one that its row has no room for."""
+        room = max(2, height - DETAIL_ROWS - 1)
+        rows = super().body(view, width, room)
+        if (line := self.entry) is None or height <= DETAIL_ROWS + 2:
+            return rows
+        rows += [Row(width) for _ in range(room - len(rows))]
+        rows.append(Row(width).add("─" * width, view.paint.faint))
+        took = "" if line.elapsed_s is None else f"  {seconds(line.elapsed_s)}"
+        told = f"{who_of(line, whole=True)}{took}\n{line.target}: {line.result or t('audit.state_asked')}"
+        return rows + [
+            Row(width).add(one, _style(view.paint, line)) for one in wrapped(told, width)[:DETAIL_ROWS]
+        ]
 
 
 def _style(paint: Paint, line: AuditLine) -> Style:
@@ -177,7 +198,7 @@ class AuditScreen(WindowScreen[None]):
         self._receipts = -1
 
     def wanted_size(self, width: int, height: int) -> tuple[int, int]:
-        return min(140, width - 2), min(max(12, len(self.panel.entries or ()) + 4), height - 2)
+        return min(140, width - 2), min(max(14, len(self.panel.entries or ()) + DETAIL_ROWS + 4), height - 2)
 
     def refresh_panel(self) -> None:
         receipts = self.turbo.link.state.receipts

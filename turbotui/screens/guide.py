@@ -23,7 +23,7 @@ KEYS = (
     *("restart", "findings", "report", "log_file", "warm", "sheet", "add"),
 )
 """Actions whose keys the texts name."""
-LEFT_CELLS = 34
+LEFT_CELLS = 38
 
 
 class GuidePanel(PagePanel):

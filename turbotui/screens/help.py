@@ -51,6 +51,8 @@ class HelpPanel(PagePanel):
         # Everywhere is the longest: what the shorter column has room for goes on there.
         everywhere = self._section(view, "everywhere", half)
         room = max(len(everywhere) // 2, (len(left) + len(right) + len(everywhere)) // 2 - len(left))
+        if 0 < room < len(everywhere):
+            right += everywhere[:1]
         left, right = left + everywhere[:room], right + everywhere[room:]
         rows = []
         for place in range(max(len(left), len(right))):

@@ -327,9 +327,9 @@ TEXTS: dict[str, str] = {
     "log_file.reading": "reading the folder",
     "log_file.engine": "the engine's own log again",
     "action.log_file": "Follow another program's log",
-    "help.log_file": "another program's log, or back to ours",
-    "help.next_match": "next line with the text of /, all in sight",
-    "help.previous_match": "the line with it before",
+    "help.log_file": "another program's log, or ours",
+    "help.next_match": "next line with the text of /",
+    "help.previous_match": "the one before",
     "key.log_file": "other log",
     # tabs
     "tab.history": "History",

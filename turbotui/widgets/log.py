@@ -6,6 +6,8 @@ import re
 import time
 from typing import TYPE_CHECKING
 
+from rich.style import Style
+
 from turbotui.format import cell_width, clock
 from turbotui.text import t
 from turbotui.widgets.lines import LinePanel, Row, View, safe
@@ -13,7 +15,6 @@ from turbotui.widgets.panels import Key, ListPanel
 from turbotui.widgets.typing_line import edited
 
 if TYPE_CHECKING:
-    from rich.style import Style
     from textual.events import Click, Paste
     from textual.events import Key as KeyEvent
 
@@ -64,7 +65,8 @@ def log_row(
     style = paint.bold if line.level == "error" else paint.text
     text = Row(max(0, row.left - cell_width(tail)))
     for part, found in _parts(safe(line.text), wanted):
-        text.add(part, paint.chosen_tab if found else style)
+        # Underlined, so that it stands out upon the cursor and without colours too.
+        text.add(part, paint.key + Style(underline=True, bold=True) if found else style)
     return row.extend(text.to(text.width, style)).add(tail, paint.muted)
 
 
