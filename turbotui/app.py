@@ -47,7 +47,7 @@ from turbotui.theme import (
     theme_files,
     theme_folders,
 )
-from turbotui.widgets.bottom import Notice, Pending, Tone
+from turbotui.widgets.bottom import TABS, Notice, Pending, Tone
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -519,6 +519,9 @@ class TurboApp(App[None]):
                 yield SystemCommand(
                     title, t(f"help.{action.id}"), partial(self.dashboard.action_act, action.id)
                 )
+        for place, panel in enumerate(TABS if screen is self.dashboard else ()):
+            title = f"{t('palette.panel', name=t(f'place.{panel}'))}  ({self.key_of(f'panel_{place + 1}')})"
+            yield SystemCommand(title, t("help.panel"), partial(self.dashboard.choose, panel))
         if self.problems and screen is self.dashboard:
             yield SystemCommand(t("settings.title"), self.problems[0], self.show_problems)
         for name in sorted(self._theme_files):

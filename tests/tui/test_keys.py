@@ -180,3 +180,20 @@ async def test_the_mouse_goes_off_and_on_and_says_so(console: Build, clock: Cloc
         assert not app.mouse and "the mouse is the terminal's" in panel_text(app, "receipt")
         await pilot.press("M")
         assert app.mouse and "the mouse is the console's" in panel_text(app, "receipt")
+
+
+async def test_what_the_mouse_selects_in_a_panel_is_copied_by_cells(console: Build) -> None:
+    app = console([scenes.busy(NOW)])
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        queue = app.dashboard.query_one("#queue")
+        row = next(y for y in range(queue.size.height) if "一只猫" in queue.render_line(y).text)
+        line = queue.render_line(row)
+        start = line.text.index("一")  # of one cell each so far
+        await pilot.mouse_down("#queue", offset=(start, row))
+        await pilot.hover("#queue", offset=(start + 6, row))
+        await pilot.mouse_up("#queue", offset=(start + 6, row))
+        assert any(segment.style and segment.style.reverse for segment in queue.render_line(row))
+        await pilot.press("ctrl+c")
+        assert app.clipboard.startswith("一只猫") and len(app.clipboard) <= 4 and app.is_running
+        assert not any(segment.style and segment.style.reverse for segment in queue.render_line(row))

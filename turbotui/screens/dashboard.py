@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, ClassVar, cast
 from textual.binding import Binding
 from textual.geometry import NULL_OFFSET, NULL_SPACING, Region, Size
 from textual.layout import Layout, WidgetPlacement
-from textual.screen import Screen
 
 from turbotui.actions import ACTIONS, BY_ID, KEY_LINE_HEAD, KEY_LINE_HERE, KEY_LINE_TAIL, bound_keys
 from turbotui.screens.plan import LEAST, is_wide, plan
@@ -33,6 +32,7 @@ from turbotui.widgets.models import ModelsPanel
 from turbotui.widgets.panels import ListPanel
 from turbotui.widgets.pressure import PressureBanner, pressing
 from turbotui.widgets.queue import QueuePanel
+from turbotui.widgets.selecting import SelectingScreen
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
@@ -70,7 +70,7 @@ class PlannedLayout(Layout):
         ]
 
 
-class DashboardScreen(Screen[None]):
+class DashboardScreen(SelectingScreen):
     """Draws at 10 Hz while something moves and the terminal has attention, else at 2 Hz."""
 
     CSS = """

@@ -9,6 +9,7 @@ from textual.screen import ModalScreen
 
 from turbotui.widgets.lines import View
 from turbotui.widgets.panels import Panel
+from turbotui.widgets.selecting import SelectingScreen
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
@@ -22,7 +23,7 @@ Outcome = TypeVar("Outcome")
 REFRESH_S = 0.5
 
 
-class WindowScreen(ModalScreen[Outcome], Generic[Outcome]):
+class WindowScreen(SelectingScreen, ModalScreen[Outcome], Generic[Outcome]):
     """A dialog around one panel. Keys that arrive before it was painted do nothing."""
 
     DEFAULT_CSS = """

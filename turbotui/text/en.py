@@ -279,6 +279,7 @@ TEXTS: dict[str, str] = {
     "help.guide_key": "{sign} from the WebUI guide",
     "place.memory": "Memory",
     "place.card": "On the card",
+    "palette.panel": "Panel: {name}",
     # audit trail
     "action.audit": "Audit trail: who had what ended",
     "help.audit": "who had what killed, reset, deleted",

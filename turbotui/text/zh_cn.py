@@ -269,6 +269,7 @@ TEXTS: dict[str, str] = {
     "help.guide_key": "{sign} 对照 WebUI 指南",
     "place.memory": "显存",
     "place.card": "卡上进程",
+    "palette.panel": "面板：{name}",
     # audit trail
     "action.audit": "审计记录：谁终止了什么",
     "help.audit": "谁终止、重置或删除过什么",
