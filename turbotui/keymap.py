@@ -47,7 +47,8 @@ def keymap(overrides: Mapping[str, str]) -> Keymap:
     while (clash := _clash(own)) is not None:
         # The one that was written last gives way; what it gets back instead is looked at again.
         key, one, other = clash
-        loser = max((name for name in (one, other) if name in own), key=list(own).index)
+        givers = [name for name in (one, other) if key in map(_named, own.get(name, "").split(","))]
+        loser = max(givers, key=list(own).index)
         winner = other if loser == one else one
         problems.append(t("keys.taken", sign=key, name=loser, other=winner))
         del own[loser]

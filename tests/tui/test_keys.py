@@ -29,7 +29,7 @@ def every_screen() -> list[type[WindowScreen[Any]]]:
     for module in pkgutil.iter_modules(turbotui.screens.__path__):
         importlib.import_module(f"turbotui.screens.{module.name}")
     found: list[type[WindowScreen[Any]]] = []
-    waiting = [WindowScreen]
+    waiting: list[type[WindowScreen[Any]]] = [WindowScreen]
     while waiting:
         kind = waiting.pop()
         found.append(kind)

@@ -14,6 +14,7 @@ from turbotui.screens.window import WindowScreen
 
 from .conftest import NOW, WIDE, live, scripted, until
 from .test_danger import plan
+from .test_dashboard import burst
 
 Build = Callable[..., TurboApp]
 
@@ -110,6 +111,25 @@ async def test_a_key_that_repeats_ends_nothing(acting: tuple[TurboApp, Any]) -> 
             while app.screen is not app.dashboard:
                 await pilot.press("escape")
                 await pilot.pause()
+
+
+async def test_keys_of_one_write_end_a_dialog_once(acting: tuple[TurboApp, Any]) -> None:
+    app, client = acting
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        for opens in ("C", "m", "t", "exclamation_mark", "question_mark"):
+            await pilot.press(opens)
+            await until(pilot, lambda: getattr(app.screen, "painted", False), opens)
+            screen = app.screen
+            screen.dismiss(None)
+            screen.dismiss(None)
+            await until(pilot, lambda: app.screen is app.dashboard)
+            await pilot.pause()
+        await pilot.press("C")
+        await until(pilot, lambda: getattr(app.screen, "painted", False))
+        await burst(pilot, *["enter"] * 5)
+        await pilot.pause()
+        assert not acted(client) and app.is_running
 
 
 def test_a_terminal_says_when_it_has_drawn_or_is_not_asked_again() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, cast
 
+from textual.await_complete import AwaitComplete
 from textual.binding import Binding
 from textual.screen import ModalScreen
 
@@ -41,6 +42,7 @@ class WindowScreen(SelectingScreen, ModalScreen[Outcome], Generic[Outcome]):
         super().__init__()
         self.panel = panel
         self.painted = False
+        self._dismissed = False
 
     @property
     def turbo(self) -> TurboApp:
@@ -77,6 +79,13 @@ class WindowScreen(SelectingScreen, ModalScreen[Outcome], Generic[Outcome]):
     def refresh_panel(self) -> None:
         self._fit()
         self.panel.show(self.view())
+
+    def dismiss(self, result: Outcome | None = None) -> AwaitComplete:
+        """Once: a second key of one write, such as a repeated one, finds the screen on its way out."""
+        if self._dismissed:
+            return AwaitComplete()
+        self._dismissed = True
+        return super().dismiss(result)
 
     def action_help(self) -> None:
         """This screen's own keys."""
