@@ -8,21 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Literal
-
-from textual.keys import _character_to_key
-
-from engine.errors import InvalidRequest
 
 Place = Literal["everywhere", "lists", "models", "queue", "history", "log"]
 Tier = Literal["look", "routine", "dangerous"]
 
 PLACES: tuple[Place, ...] = ("everywhere", "lists", "models", "queue", "history", "log")
 
-FULL_WIDTH = {":": "：", "?": "？", "/": "／", "!": "！", ".": "。", "+": "＋", "-": "－", "'": "＇",
-              "[": "［【", "]": "］】", "(": "（", ")": "）", "<": "《", ">": "》", "0": "０"}  # fmt: skip
-"""What a Chinese or Japanese input method types for the same key: one character, or either of two."""
+FULL_WIDTH = {
+    "!": "！", '"': "＂“”", "#": "＃", "$": "＄￥", "%": "％", "&": "＆", "'": "＇‘’", "(": "（", ")": "）",
+    "*": "＊", "+": "＋", ",": "，", "-": "－", ".": "。．", "/": "／、", ":": "：", ";": "；", "<": "＜《",
+    "=": "＝", ">": "＞》", "?": "？", "@": "＠", "[": "［【", "\\": "＼", "]": "］】", "^": "＾", "_": "＿",
+    "`": "｀·", "{": "｛", "|": "｜", "}": "｝", "~": "～", "0": "０",
+}  # fmt: skip
+"""What Chinese and Japanese input methods type for the same key; some type more than one thing."""
+
+
+def twins_of(key: str) -> tuple[str, ...]:
+    """What an input method may send in a key's place."""
+    return tuple(FULL_WIDTH.get(key, ""))
+
+
+def half_width(character: str | None) -> str | None:
+    """The key that a character stands for."""
+    return next((key for key, twins in FULL_WIDTH.items() if character and character in twins), character)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,6 +83,7 @@ ACTIONS: tuple[Action, ...] = (
     Action(id="restart", keys=("E",), tier="dangerous", without_engine=True),
     Action(id="full_cleanup", keys=("X",), tier="dangerous"),
     Action(id="sheet", keys=("!",)),
+    Action(id="audit", keys=("t",)),
     Action(id="findings", keys=("l",)),
     Action(id="report", keys=("w",)),
     Action(id="last_receipt", keys=(".",)),
@@ -94,6 +104,9 @@ ACTIONS: tuple[Action, ...] = (
     Action(id="back", keys=("escape",), in_palette=False),
     Action(id="quit", keys=("q",)),
     Action(id="leave", keys=("ctrl+c", "ctrl+q"), in_palette=False),
+    Action(id="suspend", keys=("ctrl+z",), in_palette=False),
+    Action(id="mouse", keys=("M",)),
+    Action(id="guide", keys=("H",)),
     Action(id="down", keys=("j", "down"), place="lists", in_palette=False),
     Action(id="up", keys=("k", "up"), place="lists", in_palette=False),
     Action(id="first", keys=("g", "home"), place="lists", in_palette=False),
@@ -121,6 +134,9 @@ ACTIONS: tuple[Action, ...] = (
     Action(id="filter", keys=("/",), place="log"),
     Action(id="all_lines", keys=("A",), place="log"),
     Action(id="follow", keys=("F",), place="log"),
+    Action(id="next_match", keys=("n",), place="log", in_palette=False),
+    Action(id="previous_match", keys=("N",), place="log", in_palette=False),
+    Action(id="log_file", keys=("L",), place="log"),
 )
 
 BY_ID: Mapping[str, Action] = {action.id: action for action in ACTIONS}
@@ -135,7 +151,7 @@ KEY_LINE_HERE: Mapping[str, tuple[str, ...]] = {
     "models": ("warm", "open", "copy"),
     "queue": ("open", "video", "retry", "duplicate", "edit_again", "hold", "sooner", "later", "copy"),
     "card": ("open", "kill", "sheet", "hard_cleanup", "park", "pause"),
-    "log": ("filter", "all_lines", "follow", "open", "copy"),
+    "log": ("filter", "all_lines", "follow", "log_file", "open", "copy"),
 }
 """What the key line offers between head and tail, by the panel that has the focus; the last ones
 go first where there is no room."""
@@ -144,54 +160,10 @@ go first where there is no room."""
 def bound_keys(action: Action) -> str:
     """Its keys in Textual's notation, with their full-width twins."""
     keys = list(action.keys)
-    keys += [twin for key in action.keys for twin in FULL_WIDTH.get(key, "")]
+    keys += [twin for key in action.keys for twin in twins_of(key)]
     return ",".join(_spelled(key) for key in keys)
 
 
 def _spelled(key: str) -> str:
     # A lone character is a key to Textual too, but for the comma that separates keys.
     return {",": "comma"}.get(key, key)
-
-
-ALWAYS_LEAVE = ("ctrl+c", "ctrl+q")
-"""These leave from everywhere, whatever the person's keys are."""
-
-
-def keymap(overrides: Mapping[str, str]) -> dict[str, str]:
-    """The person's keys by binding id, in Textual's names.
-
-    Raises:
-        InvalidRequest: an id is no action, or a key is another action's in the same place too.
-    """
-    unknown = [name for name in overrides if name not in BY_ID]
-    if unknown:
-        known = ", ".join(sorted(BY_ID))
-        raise InvalidRequest(f"[console.keys] names {', '.join(unknown)}, which is no action; known: {known}")
-    own = {name: ",".join(map(_named, keys.split(","))) for name, keys in overrides.items()}
-    keys_of = {
-        action.id: set((own[action.id] if action.id in own else _default_keys(action)).split(","))
-        for action in ACTIONS
-    }
-    keys_of["leave"].update(ALWAYS_LEAVE)
-    for one, other in combinations(ACTIONS, 2):
-        both = keys_of[one.id] & keys_of[other.id] - {""}
-        if both and (one.id in own or other.id in own) and _meet(one.place, other.place):
-            raise InvalidRequest(
-                f"[console.keys] gives {', '.join(sorted(both))} to {one.id} and to {other.id}; "
-                "give one of them another key"
-            )
-    return own
-
-
-def _named(key: str) -> str:
-    key = key.strip()
-    return _character_to_key(key) if len(key) == 1 else key
-
-
-def _default_keys(action: Action) -> str:
-    return ",".join(map(_named, action.keys))
-
-
-def _meet(one: Place, other: Place) -> bool:
-    """Whether keys of both places do something at once: each panel is a list but has keys of its own."""
-    return one == other or "everywhere" in (one, other) or "lists" in (one, other)

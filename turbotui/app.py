@@ -20,13 +20,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import events
-from textual.app import SystemCommand
+from textual.app import App, SystemCommand
 from textual.binding import Binding
 
 from engine.errors import InvalidRequest, NotFound
-from turbotui.actions import ACTIONS, Action, keymap
+from turbotui.actions import ACTIONS, Action
 from turbotui.asking import AskingApp
-from turbotui.format import clock
+from turbotui.clipboard import clipboard_sequence, fitting
+from turbotui.echo import Echo
+from turbotui.format import bytes_text, clock
+from turbotui.keymap import keymap
 from turbotui.link import Link
 from turbotui.messages import StateChanged
 from turbotui.notices import Mode, Notices, When
@@ -43,7 +46,7 @@ from turbotui.theme import (
     theme_files,
     theme_folders,
 )
-from turbotui.widgets.bottom import Notice, Tone
+from turbotui.widgets.bottom import TABS, Notice, Tone
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -56,6 +59,7 @@ if TYPE_CHECKING:
     from turbotui.client.base import Client
     from turbotui.commands import Commands
     from turbotui.draft_keeper import Drafts
+    from turbotui.foreign_log import ForeignLog
     from turbotui.remote.box import Box
     from turbotui.remote.recordings import Source
     from turbotui.state import Look
@@ -80,9 +84,11 @@ class TurboApp(AskingApp):
         draft_path: Where the unsent job is kept between runs; None keeps it in memory only.
         seen_path: Where it is kept what this person has seen, in the same way.
         recordings: The folder or file of the flight recorder that a report is told from.
+        logs_path: Where it is kept which other programs' logs were followed; `log` is one to begin with.
         making_demo: The demo models are about to be made by `start_engine`.
         notify: How the terminal is told of a job's end, and `notify_when` the person may not look.
         box: The machine whose engine it is, where that is not this one.
+        problems: What of the person's settings could not be taken, a sentence each.
         build: This console's own build; an engine of another one is named and a restart offered.
     """
 
@@ -96,7 +102,8 @@ class TurboApp(AskingApp):
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         # With priority, since bindings of the app do not reach beyond a dialog otherwise.
-        Binding("ctrl+c,ctrl+q", "leave", "leave", show=False, priority=True),
+        Binding("ctrl+c", "copy_or_leave", "leave", show=False, priority=True),
+        Binding("ctrl+q", "leave", "leave", show=False, priority=True),
     ]
 
     def __init__(
@@ -110,10 +117,14 @@ class TurboApp(AskingApp):
         theme: str = DEFAULT,
         language: str = "auto",
         keys: Mapping[str, str] | None = None,
+        problems: tuple[str, ...] = (),
         config_dir: Path | None = None,
         draft_path: Path | None = None,
         seen_path: Path | None = None,
         recordings: Source | None = None,
+        logs_path: Path | None = None,
+        log: Path | None = None,
+        mouse: bool = True,
         where: str | None = None,
         box: Box | None = None,
         build: str | None = None,
@@ -122,8 +133,10 @@ class TurboApp(AskingApp):
         wall: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._keymap_wanted = keymap(keys or {})
         use_language(choose_language(language))
+        self._own_keymap = keymap(keys or {})
+        self.problems = (*problems, *self._own_keymap.problems)
+        """What of the settings was left out and why, a sentence each."""
         self._theme_files = theme_files(theme_folders(config_dir))
         self._paint_with(self._read_theme(theme))
         super().__init__(monotonic=monotonic)
@@ -133,6 +146,13 @@ class TurboApp(AskingApp):
         self.draft_path = draft_path
         self._seen_path = seen_path
         self.recordings = recordings
+        self.logs_path = logs_path
+        self._first_log = log
+        self._echo = Echo(self._to_terminal, self.set_timer)
+        self.mouse = mouse
+        """Whether the console takes the mouse; else the terminal's own selection works."""
+        self.foreign: ForeignLog | None = None
+        """Another program's log that is shown in place of the engine's."""
         self.seen = load_seen(seen_path)
         self.away_since = self.seen.away_since(wall())
         """When the last console was left, until the person was told or waved it away."""
@@ -152,7 +172,7 @@ class TurboApp(AskingApp):
             notify, notify_when, environ=os.environ, write=self._to_terminal, monotonic=monotonic
         )
         self._commands: Commands | None = None
-        self.own_keys = dict(keys or {})
+        self.own_keys = self._own_keymap.own
         self.making_demo = making_demo
         """Set and cleared by whoever has them made, from any thread."""
         self._signalled: int | None = None
@@ -173,17 +193,53 @@ class TurboApp(AskingApp):
         return DashboardScreen()
 
     def on_mount(self) -> None:
-        self.set_keymap(self._keymap_wanted)
+        self.set_keymap(self._own_keymap.bound)
+        self.app_resume_signal.subscribe(self, self._resumed)
+        if self.problems:
+            self.call_after_refresh(self._tell_problems)
         if not self.is_headless:
             for number in (signal.SIGHUP, signal.SIGTERM):
                 signal.signal(number, self._on_signal)
             self.set_interval(TERMINAL_CHECK_S, self._check_terminal)
         # The engine's first words must not come before the first picture.
         self.call_after_refresh(self.link.start)
+        if self._first_log is not None:
+            self.call_after_refresh(self.follow_log, self._first_log)
         # What the first key will need, so that it need not wait for the disk.
         self.set_timer(PRELOAD_AFTER_S, threading.Thread(target=_preload, daemon=True).start)
 
+    def follow_log(self, path: str | Path | None) -> None:
+        """Show another program's log in place of the engine's; "" is the engine's own again."""
+        from turbotui.foreign_log import ForeignLog, remember_log
+        from turbotui.widgets.log import LogPanel
+
+        if path is None:
+            return
+        if self.foreign is not None:
+            self.foreign.close()
+        self.foreign = ForeignLog(Path(path), wall=self.wall) if path != "" else None
+        if self.foreign is not None:
+            remember_log(self.logs_path, self.foreign.path)
+        self.dashboard.query_one(LogPanel).show_foreign(self.foreign)
+        self.dashboard.choose("log")
+
+    def _resumed(self, _app: App[None]) -> None:
+        """Back from a suspension: whatever the shell wrote over the picture, it is sent whole."""
+        self.refresh(layout=True)
+
+    def _tell_problems(self) -> None:
+        more = len(self.problems) - 1
+        self.say(self.problems[0] + (t("settings.more", count=more) if more else ""), "wait")
+
+    def show_problems(self) -> None:
+        """What of the settings was left out, in full."""
+        from turbotui.screens.reader import ReaderScreen
+
+        self.push_screen(ReaderScreen(t("settings.title"), "\n".join(self.problems)))
+
     def on_unmount(self) -> None:
+        if self.foreign is not None:
+            self.foreign.close()
         self.link.close()
         save_seen(self._seen_path, replace(self.seen, left_at=self.wall()))
         if self._drafts is not None:
@@ -235,6 +291,41 @@ class TurboApp(AskingApp):
                 self._aside = False
         self._changed()
 
+    def action_copy_or_leave(self) -> None:
+        """ctrl+c: copy what is selected, else end the console."""
+        selected = self.screen.get_selected_text() or getattr(self.focused, "selected_text", "")
+        if selected:
+            self.copy_text(selected)
+            self.screen.clear_selection()
+        else:
+            self.action_leave()
+
+    def when_drawn(self, then: Callable[[], None]) -> None:
+        """Call `then` once the person's terminal has drawn what was written before."""
+        if self._driver is None or self.is_headless:
+            then()
+        else:
+            self._echo.when_drawn(then)
+
+    def on_cursor_position(self, event: events.CursorPosition) -> None:
+        self._echo.answered()
+
+    def toggle_mouse(self) -> None:
+        """Take the mouse from the terminal, or leave it there with its own selection."""
+        self.mouse = not self.mouse
+        driver = self._driver
+        if driver is not None and not self.is_headless:
+            # Textual's own way off and on; what it remembers decides after a suspension too.
+            driver._mouse = True
+            if self.mouse:
+                driver._enable_mouse_support()  # type: ignore[attr-defined]  # of the Linux driver
+                if getattr(driver, "_mouse_pixels", False):
+                    driver._enable_mouse_pixels()  # type: ignore[attr-defined]
+            else:
+                driver._disable_mouse_support()  # type: ignore[attr-defined]
+            driver._mouse = self.mouse
+        self.say(t("mouse.on" if self.mouse else "mouse.off", sign=self.key_of("mouse")))
+
     def on_app_focus(self, event: events.AppFocus) -> None:
         self.dashboard.set_attentive(True)
 
@@ -259,6 +350,8 @@ class TurboApp(AskingApp):
             return
         hello = self.link.state.hello
         if hello is not None and hello is not self._greeted:
+            if self._greeted is None and self.problems:
+                self._tell_problems()  # again: what was said before the first answer went with it
             self._greeted = hello
             if self.build is not None and hello.build != self.build:
                 self.say(t("engine.other_build", theirs=hello.build, ours=self.build), "wait")
@@ -335,12 +428,22 @@ class TurboApp(AskingApp):
             self.seen = replace(self.seen, findings=names)
 
     def copy_text(self, text: str | None) -> None:
-        """Put `text` on the clipboard of the person's terminal (OSC 52)."""
+        """Put `text` on the clipboard of the person's terminal (OSC 52), or say how much of it."""
         if text:
-            self.copy_to_clipboard(text)
-            self.say(t("did.copy", text=text))
+            fits, whole = fitting(text)
+            self.copy_to_clipboard(fits)
+            if whole:
+                self.say(t("did.copy", text=text))
+            else:
+                self.say(t("copy.cut", size=bytes_text(len(text.encode("utf-8", "replace")))), "wait")
         else:
             self.say(t("copy.nothing"), "wait")
+
+    def copy_to_clipboard(self, text: str) -> None:
+        """As Textual's own, also within tmux and screen; for everybody, such as a field's own copy."""
+        fits, _whole = fitting(text)
+        self._clipboard = fits
+        self._to_terminal(clipboard_sequence(fits, os.environ))
 
     # ------------------------------------------------------------------ actions
 
@@ -387,6 +490,11 @@ class TurboApp(AskingApp):
                 yield SystemCommand(
                     title, t(f"help.{action.id}"), partial(self.dashboard.action_act, action.id)
                 )
+        for place, panel in enumerate(TABS if screen is self.dashboard else ()):
+            title = f"{t('palette.panel', name=t(f'place.{panel}'))}  ({self.key_of(f'panel_{place + 1}')})"
+            yield SystemCommand(title, t("help.panel"), partial(self.dashboard.choose, panel))
+        if self.problems and screen is self.dashboard:
+            yield SystemCommand(t("settings.title"), self.problems[0], self.show_problems)
         for name in sorted(self._theme_files):
             title = t("palette.theme", name=name)
             yield SystemCommand(title, t("palette.theme_help"), partial(self.use_theme, name))

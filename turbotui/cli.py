@@ -13,6 +13,7 @@ import click
 from engine.errors import EngineError, InvalidRequest
 from engine.wire import ErrorBody
 from turbotui.subcommands import (
+    audit,
     bench,
     cache,
     check,
@@ -68,16 +69,27 @@ def _group(name: str, help: str, *commands: click.Command) -> click.Group:
 @json_option
 @demo_option
 @click.option("--remote-command", metavar="COMMAND", help="What runs turbotui on the machine of --host.")
+@click.option("--log", metavar="FILE", help="Show another program's log in the console, as a WebUI's.")
+@click.option("--no-mouse", is_flag=True, help="Leave the mouse to the terminal, whatever the settings say.")
 @click.pass_context
-def app(context: click.Context, json: bool, demo: bool, remote_command: str | None) -> None:
+def app(
+    context: click.Context,
+    json: bool,
+    demo: bool,
+    remote_command: str | None,
+    log: str | None,
+    no_mouse: bool,
+) -> None:
     """Operate TurboDiffusion video models with deterministic VRAM. Alone it opens the console."""
     if context.invoked_subcommand is None:
         if json:
             raise click.UsageError("the console prints no JSON; name a command, or leave --json out")
         from turbotui.console import open_console
 
-        if code := open_console(demo=demo, target=find_meant()):
+        if code := open_console(demo=demo, target=find_meant(), log=log, mouse=not no_mouse):
             raise click.exceptions.Exit(code)
+    elif log is not None or no_mouse:
+        raise click.UsageError("--log and --no-mouse are the console's; leave them out before a command")
 
 
 for _command in (
@@ -107,6 +119,7 @@ for _command in (
     processes.kill,
     follow.watch,
     check.check,
+    audit.audit,
     doctor.doctor,
     reset.reset,
     explain.explain,

@@ -6,20 +6,22 @@ import contextlib
 import os
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.config import ConsoleConfig, load_config
 from engine.errors import EngineError, InvalidRequest
 from engine.paths import Paths, find_paths
 from engine.version import build_id
 from turbotui.app import TurboApp
 from turbotui.sanitize import clean
+from turbotui.settings import load_console
 from turbotui.text import t
 
 if TYPE_CHECKING:
     from turbotui.client.http import HttpClient
     from turbotui.remote.box import Box
     from turbotui.remote.target import Target
+    from turbotui.settings import ConsoleSettings
 
 WEB_DRIVER = "textual.drivers.web_driver:WebDriver"
 """Textual's, by which a console of `turbotui web` speaks to its page."""
@@ -27,10 +29,19 @@ ANSWER_TIMEOUT_S = 2.0
 """The console says that it waits and asks again, rather than hang on an engine that is stopped."""
 
 
-def open_console(*, demo: bool, target: Target | None = None, look_for_host: bool = False) -> int:
+def open_console(
+    *,
+    demo: bool,
+    target: Target | None = None,
+    look_for_host: bool = False,
+    log: str | None = None,
+    mouse: bool = True,
+) -> int:
     """The console of this environment, or one sentence why it cannot open; the exit code.
 
-    Over the engine of `target`, or with `look_for_host` of the machine that the settings name.
+    Over the engine of `target`, or with `look_for_host` of the machine that the settings name. `log` is
+    another program's to show in place of the engine's; without `mouse` there is none, whatever the
+    settings say.
     """
     try:
         browser = os.environ.get("TEXTUAL_DRIVER") == WEB_DRIVER
@@ -39,30 +50,41 @@ def open_console(*, demo: bool, target: Target | None = None, look_for_host: boo
                 "the console needs a terminal; `turbotui status` and the other commands do not"
             )
         paths = find_paths()
-        config = load_config(paths.config_file).console
-        if look_for_host and (config.host or "TURBOTUI_HOST" in os.environ):
+        settings = load_console(paths.config_file, speak=True)
+        if look_for_host and (settings.config.host or "TURBOTUI_HOST" in os.environ):
             from turbotui.remote.target import find_target
 
             target = find_target(paths, None)
         if target is None:
-            return run_console(paths, config, demo=demo)
+            return run_console(paths, settings, demo=demo, log=log, mouse=mouse)
         from turbotui.remote.box import Box
 
         box = Box(target)
         box.sign_in(ask=not browser)  # before anything is painted, since ssh may ask
-        return run_console(paths, config, demo=demo, box=box)
+        return run_console(paths, settings, demo=demo, box=box, log=log, mouse=mouse)
     except EngineError as error:
         print(f"turbotui: {clean(str(error))}", file=sys.stderr)
         return error.exit_code
 
 
-def run_console(paths: Paths, config: ConsoleConfig, *, demo: bool, box: Box | None = None) -> int:
+def run_console(
+    paths: Paths,
+    settings: ConsoleSettings,
+    *,
+    demo: bool,
+    box: Box | None = None,
+    log: str | None = None,
+    mouse: bool = True,
+) -> int:
     """Show the console until the person leaves it, and give the exit code.
 
     The engine is found or started behind the first picture; with `demo` the demo models are
     made in it, whose progress the console then shows like any other change. With `box` all of it is
     about the engine of that machine.
     """
+
+    config = settings.config
+    log = log or config.log or None
 
     # Imported in the link's thread, behind the first picture: the wire models cost 50 ms.
     def connect() -> HttpClient:
@@ -112,6 +134,10 @@ def run_console(paths: Paths, config: ConsoleConfig, *, demo: bool, box: Box | N
         theme=config.theme,
         language=config.language,
         keys=config.keys,
+        problems=settings.problems,
+        mouse=mouse and config.mouse,
+        logs_path=paths.state / "console-logs.json",
+        log=None if log is None else Path(os.path.abspath(os.path.expanduser(log))),
         making_demo=demo,
         config_dir=paths.config,
         draft_path=draft,
@@ -123,7 +149,7 @@ def run_console(paths: Paths, config: ConsoleConfig, *, demo: bool, box: Box | N
         notify=config.notify,
         notify_when=config.notify_when,
     )
-    app.run(mouse=config.mouse)
+    app.run(mouse=app.mouse)
     if app.leaving_line and sys.stdout.isatty():
         print(app.leaving_line)
     return app.return_code or 0

@@ -52,6 +52,11 @@ class Looks(Acting):
 
         self.app.push_screen(FindingsScreen(self.app.seen.findings, self.app.why_no_check()))
 
+    def audit(self) -> None:
+        from turbotui.screens.audit import AuditScreen
+
+        self.app.push_screen(AuditScreen())
+
     def report(self) -> None:
         from turbotui.screens.report import ReportScreen
 
@@ -152,13 +157,34 @@ class Looks(Acting):
         """A file's path; on another machine as scp takes it."""
         return path if path is None or self.app.box is None else self.app.box.scp(path)
 
+    def log_file(self) -> None:
+        """Another program's log in the log's place, or the engine's own again."""
+        from turbotui.foreign_log import recent_logs
+        from turbotui.screens.log_file import LogFileScreen
+
+        foreign = self.app.dashboard.query_one(LogPanel).foreign is not None
+        self.app.push_screen(
+            LogFileScreen(recent_logs(self.app.logs_path), foreign=foreign), self.app.follow_log
+        )
+
     def palette(self) -> None:
         self.app.action_command_palette()
+
+    def mouse(self) -> None:
+        self.app.toggle_mouse()
+
+    def suspend(self) -> None:
+        self.app.action_suspend_process()
+
+    def guide(self) -> None:
+        from turbotui.screens.guide import GuideScreen
+
+        self.app.push_screen(GuideScreen(self.app.key_of))
 
     def help(self) -> None:
         from turbotui.screens.help import HelpScreen
 
-        self.app.push_screen(HelpScreen(self.app.own_keys))
+        self.app.push_screen(HelpScreen(self.app.own_keys, self.app.dashboard.focused_place()))
 
     def leave(self) -> None:
         self.app.action_leave()

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from engine.daemon.engine import Engine
 from engine.daemon.openapi import describe_api
 from engine.daemon.routes import (
+    audit,
     checks,
     files,
     full_cleanup,
@@ -51,6 +52,7 @@ ROUTES = (
     metrics,
     files,
     recordings,
+    audit,
 )
 """Each adds its own, in the order of the API's document."""
 UNAUDITED = frozenset({"/check", "/jobs/forecast", "/jobs/many/forecast", "/explain/job", "/explain/switch"})

@@ -19,7 +19,7 @@ import msgspec
 
 from engine.daemon.disk_line import DiskLine
 from engine.errors import EngineError
-from engine.telemetry.procfs import clean
+from engine.telemetry.procfs import clean, read_stat, read_terminal
 from engine.wire import Receipt
 
 MAX_BYTES = 4 * 2**20
@@ -51,6 +51,12 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
     target: str
     result: str
     """`asked` before the deed; after it `done`, or why not."""
+    program: str | None = None
+    """What asked, as the kernel calls it, and the terminal that it runs in."""
+    terminal: str | None = None
+    bytes: int | None = None
+    """What came back, by the deed's receipt."""
+    elapsed_s: float | None = None
 
 
 class AuditLog:
@@ -70,8 +76,11 @@ class AuditLog:
         self._lost = 0
         self._late = False
 
-    def write(self, action: str, target: str, result: str, asker: Asker | None) -> None:
+    def write(
+        self, action: str, target: str, result: str, asker: Asker | None, receipt: Receipt | None = None
+    ) -> None:
         """Keep one line, soon; whatever is in the texts cannot forge another."""
+        process = None if asker is None else read_stat(asker.pid)
         entry = AuditEntry(
             at=time.time(),
             uid=None if asker is None else asker.uid,
@@ -79,6 +88,10 @@ class AuditLog:
             action=action,
             target=clean(target, MAX_TEXT),
             result=clean(result, MAX_TEXT),
+            program=None if process is None else process.name,
+            terminal=None if asker is None else read_terminal(asker.pid),
+            bytes=None if receipt is None else receipt.returned_bytes,
+            elapsed_s=None if receipt is None else receipt.elapsed_s,
         )
         line = self._encoder.encode(entry) + b"\n"
         append = partial(append_line, self.path, line, max_bytes=self._max_bytes)
@@ -113,7 +126,7 @@ class AuditLog:
     async def _deed(
         self, action: str, target: str, asker: Asker | None, work: Callable[[], Awaitable[Receipt]]
     ) -> Receipt:
-        result = "its end is not known"
+        result, receipt = "its end is not known", None
         await self.asked(action, target, asker)
         try:
             receipt = await work()
@@ -123,7 +136,7 @@ class AuditLog:
             result = f"{error.code}: {error}"
             raise
         finally:
-            self.write(action, target, result, asker)
+            self.write(action, target, result, asker, receipt)
 
     def _told(self, error: OSError | None, line: bytes) -> None:
         if error is not None:

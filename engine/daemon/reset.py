@@ -285,7 +285,7 @@ class Reset:
         steps = Steps(lambda step: self._receipts.stepped("reset", name, step))
         steps.ended("looked at", facts.used_bytes)
         receipt = await self._reset(facts, name, steps)
-        self._audit.write("reset", name, end_of(receipt), asker)
+        self._audit.write("reset", name, end_of(receipt), asker, receipt)
         return self._receipts.issue(receipt)
 
     async def _reset(self, facts: Facts, name: str, steps: Steps) -> Receipt:
@@ -344,7 +344,7 @@ class Reset:
         await self._commands.restore(course, steps)
         await self._look_after(course, steps)
         receipt = course.receipt(name, steps)
-        self._audit.write("reset", name, f"ended late, {end_of(receipt)}", None)
+        self._audit.write("reset", name, f"ended late, {end_of(receipt)}", None, receipt)
         self._receipts.issue(receipt)
 
     async def _look_after(self, course: Course, steps: Steps) -> None:

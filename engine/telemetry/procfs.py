@@ -70,6 +70,20 @@ def read_stat(pid: int, proc: Path = PROC) -> Stat | None:
         return None  # it ended, if need be while it was read
 
 
+def read_terminal(pid: int, proc: Path = PROC) -> str | None:
+    """The terminal that a process belongs to, such as `pts/3`; None where it has none."""
+    try:
+        stat = (proc / str(pid) / "stat").read_bytes()
+        number = int(stat[stat.rindex(b")") + 2 :].split()[4])
+    except (OSError, ValueError, IndexError):
+        return None
+    # Source: man 5 proc: the minor number in bits 31 to 20 and 7 to 0, the major one in 15 to 8.
+    major, minor = number >> 8 & 0xFFF, number >> 12 & 0xFFF00 | number & 0xFF
+    if 136 <= major <= 143:  # pseudo terminals, 256 to each
+        return f"pts/{(major - 136) * 256 + minor}"
+    return f"tty{minor}" if major == 4 and minor else None
+
+
 def same_start(one: float, other: float) -> bool:
     """Whether two start times are the same tick of the kernel's clock."""
     return abs(one - other) < 0.5 / _TICKS

@@ -11,6 +11,7 @@ only. A value that cannot be known is None, with the reason beside it, never 0.
 
 from __future__ import annotations
 
+from engine.wire.audit import AuditLine, AuditPage, AuditState
 from engine.wire.base import HEARTBEAT_S, WIRE_VERSION, ErrorBody, Wire
 from engine.wire.batches import BATCH_LIMIT, BatchForecast, BatchLine, BatchQueued, JobBatch
 from engine.wire.events import (
@@ -124,6 +125,9 @@ __all__ = [
     "TERMINAL_STATES",
     "WIRE_VERSION",
     "ActionProgressed",
+    "AuditLine",
+    "AuditPage",
+    "AuditState",
     "Background",
     "BackgroundCache",
     "BackgroundChanged",

@@ -12,8 +12,9 @@ import pytest
 import turbotui
 from engine.errors import InvalidRequest
 from engine.wire.receipts import Proof
-from turbotui.actions import ACTIONS, BY_ID, KEY_LINE_HEAD, KEY_LINE_HERE, KEY_LINE_TAIL, bound_keys, keymap
+from turbotui.actions import ACTIONS, BY_ID, KEY_LINE_HEAD, KEY_LINE_HERE, KEY_LINE_TAIL, bound_keys, twins_of
 from turbotui.draft import Draft, load_draft, save_draft
+from turbotui.keymap import is_key, keymap
 from turbotui.subcommands import receipts
 from turbotui.text import choose_language, texts_of
 from turbotui.theme import Paint, read_palette, theme_files, theme_folders
@@ -63,9 +64,18 @@ def test_full_width_twins_are_bound_with_their_keys() -> None:
     assert "／" in bound_keys(BY_ID["filter"])
 
 
-def test_a_key_for_an_unknown_action_is_refused_by_name() -> None:
-    with pytest.raises(InvalidRequest, match="swich"):
-        keymap({"swich": "s"})
+def test_a_key_for_an_unknown_action_is_named_and_the_rest_holds() -> None:
+    found = keymap({"swich": "s", "free": "F5"})
+    assert found.own == {"free": "F5"} and "swich" in found.problems[0] and len(found.problems) == 1
+
+
+def test_every_key_in_use_is_a_key_and_every_punctuation_mark_has_its_twins() -> None:
+    keys = [key for action in ACTIONS for key in action.keys]
+    assert all(is_key(key) for key in keys)
+    marks = [key for key in keys if len(key) == 1 and not key.isalnum()]
+    assert marks and all(twins_of(mark) for mark in marks)
+    assert not is_key("ctrl+") and not is_key("hyper+nonsense") and not is_key("") and not is_key("ab")
+    assert is_key("ctrl+x") and is_key("F5") and is_key("？") and is_key("exclamation_mark")
 
 
 @pytest.mark.parametrize("setting", ["zh_CN", "zh_CN.UTF-8", "zh"])

@@ -21,6 +21,7 @@ from engine.errors import EngineError, EngineUnavailable, InvalidRequest, from_c
 from engine.wire import (
     EVENT_TYPES,
     HEARTBEAT_S,
+    AuditPage,
     BatchForecast,
     BatchQueued,
     CacheCleared,
@@ -211,6 +212,10 @@ class HttpClient:
 
     def last_check(self) -> CheckReport:
         return self._call("GET", "/check", CheckReport, None, LOOK_TIMEOUT_S)
+
+    def audit(self, *, limit: int = 200, before: float | None = None) -> AuditPage:
+        asked = "" if before is None else f"&before={before!r}"
+        return self._call("GET", f"/audit?limit={limit:d}{asked}", AuditPage, None, LOOK_TIMEOUT_S)
 
     def cache(self) -> CacheStatus:
         return self._get("/cache", CacheStatus)

@@ -161,7 +161,7 @@ def restart_engine(paths: Paths, *, after_job: bool = False) -> HttpClient:
         InvalidRequest: the settings are wrong, so that no engine could start; the one that runs goes on.
         EngineUnavailable: as `stop_engine` and `connect`.
     """
-    load_config(paths.config_file)
+    load_config(paths.config_file, section="engine")
     holder = find_engine(paths)
     if holder is not None:
         stop_engine(paths, holder, after_job=after_job)

@@ -14,6 +14,7 @@ from typing import Any
 from engine.errors import EngineError, EngineUnavailable, NotFound
 from engine.wire import (
     WIRE_VERSION,
+    AuditPage,
     BatchForecast,
     BatchLine,
     BatchQueued,
@@ -352,6 +353,11 @@ class ScriptedClient:
 
     def last_check(self) -> CheckReport:
         answer: CheckReport = self._answer("last_check", default=NotFound("no check in a script"))
+        return answer
+
+    def audit(self, *, limit: int = 200, before: float | None = None) -> AuditPage:
+        nothing = AuditPage(lines=(), older=False)
+        answer: AuditPage = self._answer("audit", limit, before, default=nothing)
         return answer
 
     def cache(self) -> CacheStatus:

@@ -267,6 +267,9 @@ class ReplayClient:
     def reset(self, request: ResetRequest) -> NoReturn:
         raise NotNow(REFUSAL)
 
+    def audit(self, *, limit: int = 200, before: float | None = None) -> NoReturn:
+        raise NotNow(REFUSAL)
+
     def cache(self) -> NoReturn:
         raise NotNow(REFUSAL)
 

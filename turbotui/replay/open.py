@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from engine.config import load_config
 from engine.errors import InvalidRequest
 from engine.paths import Paths
 from engine.recording.entries import Entry, Gap, ProcessCame, ProcessWent
@@ -14,6 +13,7 @@ from engine.wire import JobChanged, ReceiptIssued, Snapshot
 from turbotui.replay.app import ReplayApp
 from turbotui.replay.client import ReplayClient
 from turbotui.replay.clock import ReplayClock
+from turbotui.settings import load_console
 
 
 def open_replay(
@@ -26,7 +26,8 @@ def open_replay(
     """
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise InvalidRequest("the replay needs a terminal; `turbotui report` does not")
-    config = load_config(paths.config_file, section="console").console
+    settings = load_console(paths.config_file, speak=True)
+    config = settings.config
     since = known_from(recording, since, until)
     clock = ReplayClock(since, until, speed=speed)
     events = tuple(entry.at for entry in recording.entries(since, until) if is_event(entry))
@@ -37,6 +38,8 @@ def open_replay(
         theme=config.theme,
         language=config.language,
         keys=config.keys,
+        problems=settings.problems,
+        mouse=config.mouse,
         config_dir=paths.config,
         recordings=recording.path,
         where=where,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from turbotui.format import clip_middle
 from turbotui.screens.window import WindowScreen
@@ -122,6 +122,12 @@ class ChoiceScreen(WindowScreen[object]):
     """Dismissed with the chosen outcome, or None."""
 
     panel: ChoicePanel
+    key_help: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("↑ ↓ tab", "screen.choose"),
+        ("a b c", "screen.narrow"),
+        ("ctrl+u", "screen.empty"),
+        ("↵", "screen.take"),
+    )
 
     def wanted_size(self, width: int, height: int) -> tuple[int, int]:
         # Frame, heading, a blank row and what is said below stand around the choices.
@@ -134,6 +140,9 @@ class ChoiceScreen(WindowScreen[object]):
             return
         event.stop()
         event.prevent_default()
+        if event.character in ("?", "？") and not panel.wanted:
+            self.action_help()
+            return
         if event.key == "enter":
             # Letters typed ahead narrow the list; choosing from it takes having seen it.
             if self.painted and (choice := panel.choice(panel.chosen)) is not None:

@@ -5,7 +5,7 @@ Each dialog is dismissed with the answer that was gone to and chosen; what is fa
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from turbotui.format import clock, seconds
 from turbotui.screens.window import WindowScreen
@@ -80,6 +80,11 @@ class ConfirmScreen(WindowScreen[object]):
     """Dismissed with an agreeing outcome only after its button was gone to and chosen."""
 
     panel: ConfirmPanel
+    key_help: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("← → tab", "screen.answer"),
+        ("↵", "screen.agree"),
+        ("q n esc", "screen.cancel"),
+    )
 
     def wanted_size(self, width: int, height: int) -> tuple[int, int]:
         columns = min(76, width - 4)
@@ -91,6 +96,9 @@ class ConfirmScreen(WindowScreen[object]):
             return
         event.stop()
         event.prevent_default()
+        if event.character in ("?", "？"):
+            self.action_help()
+            return
         if not self.painted:
             return
         if event.key in ("right", "tab", "l"):

@@ -40,6 +40,7 @@ from turbotui.widgets.models import ModelsPanel
 from turbotui.widgets.panels import ListPanel
 from turbotui.widgets.pressure import PressureBanner, pressing
 from turbotui.widgets.queue import QueuePanel
+from turbotui.widgets.selecting import SelectingScreen
 from turbotui.widgets.strip import GpuStrip
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ NOTICE_S = 20.0
 ERROR_NOTICE_S = 15.0
 
 
-class DashboardScreen(PastKeys):
+class DashboardScreen(PastKeys, SelectingScreen):
     """Draws at 10 Hz while something moves and the terminal has attention, else at 2 Hz."""
 
     CSS = """
@@ -372,6 +373,12 @@ class DashboardScreen(PastKeys):
 
     def look_follow(self) -> None:
         self.query_one(LogPanel).follow()
+
+    def look_next_match(self) -> None:
+        self.query_one(LogPanel).go_to_match(1)
+
+    def look_previous_match(self) -> None:
+        self.query_one(LogPanel).go_to_match(-1)
 
     def look_back(self) -> None:
         self._go_back()

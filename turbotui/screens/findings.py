@@ -206,14 +206,16 @@ class FindingsScreen(WindowScreen[None]):
 
     panel: FindingsPanel
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,q,l,enter", "close", show=False),
-        Binding("j,down", "walk(1)", show=False),
-        Binding("k,up", "walk(-1)", show=False),
-        Binding("g,home", "walk(-100000)", show=False),
-        Binding("G,end", "walk(100000)", show=False),
+        Binding("escape,enter", "close", show=False),
+        Binding("q", "close", show=False, id="quit"),
+        Binding("l", "close", show=False, id="findings"),
+        Binding("j,down", "walk(1)", show=False, id="down"),
+        Binding("k,up", "walk(-1)", show=False, id="up"),
+        Binding("g,home", "walk(-100000)", show=False, id="first"),
+        Binding("G,end", "walk(100000)", show=False, id="last"),
         Binding("space,ctrl+d,pagedown", "detail(1)", show=False),
         Binding("ctrl+u,pageup", "detail(-1)", show=False),
-        Binding("y", "copy_command", show=False),
+        Binding("y", "copy_command", show=False, id="copy"),
         Binding("a", "copy_admin", show=False),
         Binding("r", "look_again", show=False),
     ]

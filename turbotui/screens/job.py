@@ -185,14 +185,14 @@ class JobScreen(PageScreen):
     panel: JobPanel
     most = 112
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("y", "copy", show=False),
-        Binding("x", "on_job('cancel')", show=False),
-        Binding("r", "on_job('retry')", show=False),
-        Binding("d", "on_job('duplicate')", show=False),
-        Binding("e", "on_job('edit_again')", show=False),
-        Binding("h", "on_job('hold')", show=False),
-        Binding("v", "video", show=False),
-        Binding("V", "fetch", show=False),
+        Binding("y", "copy", show=False, id="copy"),
+        Binding("x", "on_job('cancel')", show=False, id="cancel"),
+        Binding("r", "on_job('retry')", show=False, id="retry"),
+        Binding("d", "on_job('duplicate')", show=False, id="duplicate"),
+        Binding("e", "on_job('edit_again')", show=False, id="edit_again"),
+        Binding("h", "on_job('hold')", show=False, id="hold"),
+        Binding("v", "video", show=False, id="video"),
+        Binding("V", "fetch", show=False, id="fetch"),
     ]
 
     def __init__(self, job_id: int) -> None:
@@ -214,5 +214,7 @@ class JobScreen(PageScreen):
 
     def action_on_job(self, verb: str) -> None:
         """Act on this job, wherever the queue's cursor is by now; close, so that the answer is seen."""
+        if not self.painted:
+            return
         self.dismiss(None)
         self.turbo.act(verb, self.panel.job_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from turbotui.screens.confirm import ConfirmPanel, ConfirmScreen
 from turbotui.text import t
@@ -98,6 +98,10 @@ class LongConfirmScreen(ConfirmScreen):
     """Up and down scroll, or walk what there is to tick."""
 
     panel: LongConfirmPanel
+    key_help: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("↑ ↓", "screen.scroll"),
+        *ConfirmScreen.key_help,
+    )
 
     def wanted_size(self, width: int, height: int) -> tuple[int, int]:
         columns = min(96, width - 2)

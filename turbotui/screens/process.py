@@ -149,7 +149,7 @@ class ProcessScreen(PageScreen):
 
     panel: ProcessPanel
     most = 112
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("y", "copy", show=False)]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("y", "copy", show=False, id="copy")]
 
     def __init__(self, process: DeviceProcess) -> None:
         super().__init__(ProcessPanel(process))

@@ -57,13 +57,14 @@ class PageScreen(WindowScreen[None]):
 
     panel: PagePanel
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,q,question_mark,enter", "close", show=False),
-        Binding("j,down", "scroll(1)", show=False),
-        Binding("k,up", "scroll(-1)", show=False),
-        Binding("ctrl+d,pagedown,space", "page(1)", show=False),
-        Binding("ctrl+u,pageup", "page(-1)", show=False),
-        Binding("g,home", "scroll(-100000)", show=False),
-        Binding("G,end", "scroll(100000)", show=False),
+        Binding("escape,enter", "close", show=False),
+        Binding("q", "close", show=False, id="quit"),
+        Binding("j,down", "scroll(1)", show=False, id="down"),
+        Binding("k,up", "scroll(-1)", show=False, id="up"),
+        Binding("ctrl+d,pagedown,space", "page(1)", show=False, id="half_down"),
+        Binding("ctrl+u,pageup", "page(-1)", show=False, id="half_up"),
+        Binding("g,home", "scroll(-100000)", show=False, id="first"),
+        Binding("G,end", "scroll(100000)", show=False, id="last"),
     ]
 
     most: ClassVar[int] = 100

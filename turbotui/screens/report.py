@@ -85,8 +85,8 @@ class ReportScreen(PageScreen):
     panel: ReportPanel
     most = 116
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("w", "next_stretch", show=False),
-        Binding("y", "copy", show=False),
+        Binding("w", "next_stretch", show=False, id="report"),
+        Binding("y", "copy", show=False, id="copy"),
     ]
 
     def __init__(self, source: Source, stretches: tuple[tuple[float, float], ...]) -> None:

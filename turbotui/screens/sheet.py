@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding
 
-from turbotui.actions import ACTIONS, BY_ID
+from turbotui.actions import ACTIONS, BY_ID, half_width
 from turbotui.format import UNKNOWN, bytes_text
 from turbotui.history import parts_of
 from turbotui.screens.reset import blocked_text
@@ -150,10 +150,12 @@ class SheetScreen(WindowScreen[str | None]):
 
     panel: SheetPanel
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,q,exclamation_mark,！", "close", show=False),
-        Binding("j,down", "walk(1)", show=False),
-        Binding("k,up", "walk(-1)", show=False),
+        Binding("q", "close", show=False, id="quit"),
+        Binding("exclamation_mark,！", "close", show=False, id="sheet"),
+        Binding("j,down", "walk(1)", show=False, id="down"),
+        Binding("k,up", "walk(-1)", show=False, id="up"),
         Binding("enter", "begin", show=False),
+        Binding("t", "trail", show=False, id="audit"),
     ]
 
     def on_mount(self) -> None:
@@ -183,12 +185,17 @@ class SheetScreen(WindowScreen[str | None]):
     def action_walk(self, by: int) -> None:
         self.panel.move(by)
 
+    def action_trail(self) -> None:
+        """Who began any of these before."""
+        self.dismiss("audit")
+
     def action_begin(self) -> None:
         self._begin(str(self.panel.chosen))
 
     def on_key(self, event: KeyEvent) -> None:
         """A dangerous key means the same here as on the dashboard."""
-        found = next((name for name in DANGEROUS if self.turbo.key_of(name) == event.character), None)
+        key = half_width(event.character)
+        found = next((name for name in DANGEROUS if self.turbo.key_of(name) == key), None)
         if found is not None:
             event.stop()
             self._begin(found)

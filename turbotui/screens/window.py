@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, cast
 
+from textual.await_complete import AwaitComplete
 from textual.binding import Binding
 from textual.screen import ModalScreen
 
 from turbotui.widgets.lines import View
 from turbotui.widgets.panels import Panel
+from turbotui.widgets.selecting import SelectingScreen
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
@@ -22,18 +24,25 @@ Outcome = TypeVar("Outcome")
 REFRESH_S = 0.5
 
 
-class WindowScreen(ModalScreen[Outcome], Generic[Outcome]):
+class WindowScreen(SelectingScreen, ModalScreen[Outcome], Generic[Outcome]):
     """A dialog around one panel. Keys that arrive before it was painted do nothing."""
 
     DEFAULT_CSS = """
     WindowScreen { align: center middle; background: $background 60%; }
     """
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "close", "close", show=False)]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "close", "close", show=False),
+        Binding("question_mark,？", "help", show=False, id="help"),
+        Binding("ctrl+z", "suspend", show=False, id="suspend"),
+    ]
+    key_help: ClassVar[tuple[tuple[str, str], ...]] = ()
+    """Keys that no binding names, each with the text that says what they do."""
 
     def __init__(self, panel: Panel) -> None:
         super().__init__()
         self.panel = panel
         self.painted = False
+        self._dismissed = False
 
     @property
     def turbo(self) -> TurboApp:
@@ -51,7 +60,7 @@ class WindowScreen(ModalScreen[Outcome], Generic[Outcome]):
         self.panel.focus()
         self.refresh_panel()
         self.set_interval(REFRESH_S, self.refresh_panel)
-        self.call_after_refresh(self._now_painted)
+        self.call_after_refresh(self.turbo.when_drawn, self._now_painted)
 
     def _now_painted(self) -> None:
         self.painted = True
@@ -70,6 +79,24 @@ class WindowScreen(ModalScreen[Outcome], Generic[Outcome]):
     def refresh_panel(self) -> None:
         self._fit()
         self.panel.show(self.view())
+
+    def dismiss(self, result: Outcome | None = None) -> AwaitComplete:
+        """Once: a second key of one write, such as a repeated one, finds the screen on its way out."""
+        if self._dismissed:
+            return AwaitComplete()
+        self._dismissed = True
+        return super().dismiss(result)
+
+    def action_help(self) -> None:
+        """This screen's own keys."""
+        from turbotui.screens.help import ScreenKeysScreen
+        from turbotui.screens.keys import ScreenKeysPanel, keys_of
+
+        told = keys_of(self, self.turbo.own_keys)  # type: ignore[arg-type]  # whatever it is dismissed with
+        self.turbo.push_screen(ScreenKeysScreen(ScreenKeysPanel(told)))
+
+    def action_suspend(self) -> None:
+        self.turbo.action_suspend_process()
 
     def action_close(self) -> None:
         self.dismiss(None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import msgspec
@@ -31,7 +32,7 @@ def doctor(json: bool) -> None:
     session = open_session(json=json)
     if sys.stderr.isatty():
         note("looking; importing torch takes some seconds")
-    lines = ask_doctor()
+    lines = [*ask_doctor(), *settings_lines(session.paths.config_file)]
     session.show(lines, lambda: _lines(lines))
     if any(line.state == "problem" for line in lines):
         raise click.exceptions.Exit(EXIT_CODES["warning"])
@@ -55,6 +56,17 @@ def ask_doctor() -> list[InstallationLine]:
     except msgspec.MsgspecError:
         said = done.stderr.decode("utf-8", "replace").strip().splitlines()
         return [_broken(said[-1] if said else f"exit code {done.returncode}")]
+
+
+def settings_lines(path: Path) -> list[InstallationLine]:
+    """What a console would leave out of the settings, a line each."""
+    from turbotui.keymap import keymap  # Textual knows which keys there are; only here it is needed
+    from turbotui.settings import load_console
+
+    settings = load_console(path)
+    problems = (*settings.problems, *keymap(settings.config.keys).problems)
+    fix = f"correct it in {path}, or leave it out"
+    return [InstallationLine(name="settings", state="note", text=text, fix=fix) for text in problems]
 
 
 def _caller() -> dict[str, object]:

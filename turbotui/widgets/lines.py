@@ -25,6 +25,7 @@ from turbotui.sanitize import clean
 
 if TYPE_CHECKING:
     from textual.events import Resize
+    from textual.selection import Selection
 
     from turbotui.history import History
     from turbotui.past.timeline import Timeline
@@ -198,6 +199,20 @@ def changed_span(old: Sequence[Segment], new: Sequence[Segment]) -> tuple[int, i
     return start, total - same_tail
 
 
+SELECTED = Style(reverse=True)
+"""What the mouse has selected; seen without colours too."""
+
+
+def _cells(selection: Selection, y: int, strip: Strip) -> tuple[int, int] | None:
+    """First and past-the-last cell of row `y` that are selected."""
+    span = selection.get_span(y)
+    if span is None:
+        return None
+    start, end = span
+    end = strip.cell_length if end < 0 else min(end, strip.cell_length)
+    return (start, end) if start < end else None
+
+
 class LinePanel(Widget):
     """A widget of fixed size whose rows come from `rows`; `show` redraws what changed.
 
@@ -273,8 +288,26 @@ class LinePanel(Widget):
 
     def render_line(self, y: int) -> Strip:
         if y < len(self._strips):
-            return self._strips[y]
+            selection = self.text_selection
+            return self._strips[y] if selection is None else self._selected(y, selection)
         return Strip.blank(self.size.width, self.view.paint.text if self.view else None)
+
+    def _selected(self, y: int, selection: Selection) -> Strip:
+        """A row with what the mouse has selected of it turned round."""
+        strip = self._strips[y]
+        span = _cells(selection, y, strip)
+        if span is None:
+            return strip
+        before, chosen, after = strip.divide([span[0], span[1], max(span[1], strip.cell_length)])
+        return Strip.join([before, chosen.apply_style(SELECTED), after])
+
+    def get_selection(self, selection: Selection) -> tuple[str, str] | None:
+        """What is selected, without the frame's sides."""
+        rows = []
+        for y, strip in enumerate(self._strips):
+            if (span := _cells(selection, y, strip)) is not None:
+                rows.append(strip.crop(*span).text.strip("│ "))
+        return ("\n".join(rows), "\n") if rows else None
 
     def on_resize(self, event: Resize) -> None:
         self._draw()

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING
+
+from rich.style import Style
 
 from turbotui.format import cell_width, clock
 from turbotui.past.axis import cursor_label
 from turbotui.text import t
-from turbotui.widgets.lines import LinePanel, Row, View
+from turbotui.widgets.lines import LinePanel, Row, View, safe
 from turbotui.widgets.panels import Bookmark, Key, ListPanel
+from turbotui.widgets.typing_line import edited
 
 if TYPE_CHECKING:
-    from rich.style import Style
+    from textual.events import Click, Paste
     from textual.events import Key as KeyEvent
-    from textual.events import Paste
 
     from engine.wire import LogLine
+    from turbotui.foreign_log import ForeignLog, Timing
     from turbotui.theme import Paint
 
 EVENT_CELLS = 10
-
+SEARCHED = 2000
+"""Characters of a line in which what was looked for can stand out: more are never in sight."""
 
 DATED_CELLS = 11
 
@@ -40,20 +45,45 @@ def short_when(at: float, now: float) -> str:
 
 
 def log_row(
-    paint: Paint, line: LogLine, now: float, width: int, *, job: bool = True, dated: bool = False
+    paint: Paint,
+    line: LogLine,
+    now: float,
+    width: int,
+    *,
+    job: bool = True,
+    dated: bool = False,
+    timing: Timing = "said",
+    wanted: str = "",
 ) -> Row:
-    """One line of the log in one row; `dated` leaves room for dates on lines that have none."""
+    """One line of the log in one row; `dated` leaves room for dates on lines that have none, and what
+    is `wanted` stands out in it.
+    """
     time_cells = DATED_CELLS if dated else 8
-    row = Row(width).field(when(line.at, now), time_cells, paint.muted, right=True).add(" ", paint.text)
+    shown = {"said": when(line.at, now), "read": f"~{short_when(line.at, now)}", "none": ""}[timing]
+    row = Row(width).field(shown, time_cells, paint.muted, right=True).add(" ", paint.text)
     row.field(line.event, EVENT_CELLS, _event_style(paint, line)).add(" ", paint.text)
     tail = f"  {t('log.job', id=line.job_id)}" if job and line.job_id is not None else ""
     style = paint.bold if line.level == "error" else paint.text
-    row.field(line.text, max(0, row.left - cell_width(tail)), style)
-    return row.add(tail, paint.muted)
+    text = Row(max(0, row.left - cell_width(tail)))
+    for part, found in _parts(safe(line.text), wanted):
+        # Underlined, so that it stands out upon the cursor and without colours too.
+        text.add(part, paint.key + Style(underline=True, bold=True) if found else style)
+    return row.extend(text.to(text.width, style)).add(tail, paint.muted)
+
+
+def _parts(text: str, wanted: str) -> list[tuple[str, bool]]:
+    """`text` in pieces, each with whether it is what was looked for."""
+    if not wanted:
+        return [(text, False)]
+    parts, at = [], 0
+    for found in re.finditer(re.escape(wanted), text[:SEARCHED], re.IGNORECASE):
+        parts += [(text[at : found.start()], False), (found.group(), True)]
+        at = found.end()
+    return [*parts, (text[at:], False)]
 
 
 def _event_style(paint: Paint, line: LogLine) -> Style:
-    if line.event.lower() in ("oom", "unseen", "ghost"):
+    if line.event.lower() in ("oom", "unseen", "ghost", "port"):
         return paint.alarm
     if line.level == "error":
         return paint.error
@@ -62,6 +92,11 @@ def _event_style(paint: Paint, line: LogLine) -> Style:
 
 def _empty(view: View) -> str:
     return t("log.empty") if view.past_at is None else t("past.no_lines")
+
+
+def _contains(line: LogLine, wanted: str) -> bool:
+    folded = wanted.casefold()
+    return folded in line.text.casefold() or folded in line.event.casefold()
 
 
 class LogPanel(ListPanel):
@@ -77,30 +112,57 @@ class LogPanel(ListPanel):
         self.following = True
         self.wanted = ""
         """What the lines must contain."""
+        self.searching = False
+        """All lines are shown, and `n` and `N` go by those that contain it."""
+        self.foreign: ForeignLog | None = None
+        """Another program's log in place of the engine's."""
+        self._frozen: tuple[LogLine, ...] | None = None
         self.editing = False
         self._seen = 0
         """Newest line when following ended."""
         self._dated = False
 
     def inputs(self, view: View) -> tuple[object, ...]:
-        return (view.state.log, self.all_lines, self.wanted, self.editing, int(view.wall) // 86400)
+        foreign = self.foreign
+        source: object = view.state.log
+        if foreign is not None:
+            source = (foreign, foreign.version if view.paused_at is None else "paused")
+        asked = (self.all_lines, self.wanted, self.searching, self.editing)
+        return (source, *asked, int(view.wall) // 86400)
+
+    def source(self, view: View) -> tuple[LogLine, ...]:
+        """All lines there are, of the engine's log or of the foreign one."""
+        if self.foreign is None:
+            return view.state.log
+        if view.paused_at is None:
+            self._frozen = None
+            return self.foreign.lines()
+        if self._frozen is None:
+            self._frozen = self.foreign.lines()
+        return self._frozen
+
+    def show_foreign(self, foreign: ForeignLog | None) -> None:
+        """Show another log, from its end."""
+        self.foreign, self._frozen = foreign, None
+        self.chosen, self.following, self.searching, self._seen = None, True, False, 0
+        self.redraw()
 
     def lines(self, view: View) -> list[LogLine]:
-        wanted = self.wanted.casefold()
         shows_all = self._shows_all(view)
+        wanted = "" if self.searching else self.wanted
         return [
             line
-            for line in view.state.log
-            if (shows_all or line.memory)
-            and (not wanted or wanted in line.text.casefold() or wanted in line.event.casefold())
+            for line in self.source(view)
+            if (shows_all or line.memory) and (not wanted or _contains(line, wanted))
         ]
 
     def _shows_all(self, view: View) -> bool:
         """By choice, or while there is nothing about memory to tell yet."""
-        return self.all_lines or not any(line.memory for line in view.state.log)
+        return self.all_lines or not any(line.memory for line in self.source(view))
 
     def title(self, view: View) -> str:
-        return t("log.title_all") if self._shows_all(view) else t("log.title")
+        title = t("log.title_all") if self._shows_all(view) else t("log.title")
+        return title if self.foreign is None else f"{self.foreign.path.name}  {title}"
 
     def remark(self, view: View, width: int) -> Row | None:
         paint = view.paint
@@ -108,7 +170,9 @@ class LogPanel(ListPanel):
         if self.editing:
             row.add("/", paint.key).add(self.wanted, paint.text).add("▏", paint.key)
         elif self.wanted:
-            row.add("/", paint.key).add(self.wanted, paint.wait).add(t("log.clears"), paint.muted)
+            row.add("/", paint.key).add(self.wanted, paint.wait)
+            row.add("  n N ", paint.key).add(self._found_text(view), paint.muted)
+            row.add(t("log.clears"), paint.muted)
         else:
             row.add("/ ", paint.key).add(t("log.filter"), paint.muted)
         row.add("  A ", paint.key).add(t("log.only" if self.all_lines else "log.all"), paint.muted)
@@ -116,6 +180,47 @@ class LogPanel(ListPanel):
             return row.add("  " + t("log.following"), paint.muted)
         new = sum(line.seq > self._seen for line in self.lines(view))
         return row.add("  " + t("log.new", count=new), paint.wait).add("  F", paint.key)
+
+    def _found_text(self, view: View) -> str:
+        """How many lines have it, and which of them the cursor is on."""
+        found = self._matches(view)
+        if not self.searching or self.chosen not in found:
+            return str(len(found))
+        return f"{found.index(int(str(self.chosen))) + 1}/{len(found)}"
+
+    def below(self, view: View) -> str:
+        foreign = self.foreign
+        if foreign is None:
+            return super().below(view)
+        if foreign.problem is not None:
+            return t("foreign.problem", why=foreign.problem)
+        return super().below(view) if foreign.says_times or foreign.reading else t("foreign.no_times")
+
+    def _matches(self, view: View) -> list[int]:
+        shows_all = self._shows_all(view)
+        return [
+            line.seq
+            for line in self.source(view)
+            if (shows_all or line.memory) and _contains(line, self.wanted)
+        ]
+
+    def go_to_match(self, by: int) -> None:
+        """On to the next line that contains what was looked for, round the end; the others stay in sight."""
+        if self.view is None or not self.wanted:
+            return
+        found = self._matches(self.view)
+        if not found:
+            return
+        self._stop_following()
+        here = int(str(self.chosen)) if self.chosen is not None else 0
+        after = [seq for seq in found if seq > here]
+        before = [seq for seq in found if seq < here]
+        self.searching = True
+        if by > 0:
+            self.chosen = after[0] if after else found[0]
+        else:
+            self.chosen = before[-1] if before else found[-1]
+        self.redraw()
 
     def keys(self, view: View) -> list[Key]:
         lines = self.lines(view)
@@ -134,25 +239,46 @@ class LogPanel(ListPanel):
     def nothing(self, view: View, width: int) -> list[Row]:
         if self.wanted:
             return [Row(width).add(t("log.no_match", text=self.wanted), view.paint.muted)]
+        if self.foreign is not None:
+            why = self.foreign.problem
+            text = t("foreign.reading") if why is None else t("foreign.problem", why=why)
+            if why is None and not self.foreign.reading:
+                text = t("foreign.empty")
+            return [
+                Row(width).add(str(self.foreign.path), view.paint.muted),
+                Row(width).add(text, view.paint.wait),
+            ]
         return [Row(width).add(_empty(view), view.paint.muted)]
 
     def row(self, view: View, key: Key, width: int) -> Row:
-        line = next(line for line in reversed(view.state.log) if line.seq == key)
-        return log_row(view.paint, line, view.wall, width, dated=self._dated)
+        line = next(line for line in reversed(self.source(view)) if line.seq == key)
+        timing: Timing = "said" if self.foreign is None else self.foreign.timing.get(line.seq, "none")
+        wanted = "" if self.editing else self.wanted
+        return log_row(view.paint, line, view.wall, width, dated=self._dated, timing=timing, wanted=wanted)
 
     def chosen_line(self) -> LogLine | None:
         if self.view is None:
             return None
-        return next((line for line in self.view.state.log if line.seq == self.chosen), None)
+        return next((line for line in self.source(self.view) if line.seq == self.chosen), None)
 
     def _go(self, place: int) -> None:
         last = len(self._walkable) - 1
         if place >= last:
             self.following = True
-        elif self.following:
+        else:
+            self._stop_following()
+        super()._go(place)
+
+    def _stop_following(self) -> None:
+        if self.following:
             self.following = False
             self._seen = int(str(self._walkable[-1])) if self._walkable else 0
-        super()._go(place)
+
+    def on_click(self, event: Click) -> None:
+        before = self.chosen
+        super().on_click(event)
+        if self.chosen != before:
+            self._go(self._place())
 
     def bookmark(self) -> Bookmark:
         return (*super().bookmark()[:3], self.following, self._seen)
@@ -171,13 +297,13 @@ class LogPanel(ListPanel):
         self.redraw()
 
     def edit_filter(self) -> None:
-        self.editing = True
+        self.editing, self.searching = True, False
         self.redraw()
 
     def end_filter(self, *, keep: bool) -> None:
         self.editing = False
         if not keep:
-            self.wanted = ""
+            self.wanted, self.searching = "", False
         self.redraw()
 
     def on_key(self, event: KeyEvent) -> None:
@@ -190,12 +316,8 @@ class LogPanel(ListPanel):
             self.end_filter(keep=True)
         elif event.key == "escape":
             self.end_filter(keep=False)
-        elif event.key in ("backspace", "ctrl+h"):
-            self.wanted = self.wanted[:-1]
-        elif event.key == "ctrl+u":
-            self.wanted = ""
-        elif event.is_printable and event.character:
-            self.wanted += event.character
+        else:
+            self.wanted = edited(self.wanted, event)
         self.redraw()
 
     def on_paste(self, event: Paste) -> None:

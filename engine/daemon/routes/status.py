@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import FastAPI, Query
+from fastapi import FastAPI, Query, Request
 from fastapi.responses import StreamingResponse
 
 from engine.daemon.engine import Engine
 from engine.daemon.history import past_of
+from engine.daemon.routes.asker import asker_of
 from engine.wire import EngineStatus, Hello, LogLine, MemoryHistory, Status, StopRequest
 
 
@@ -48,6 +49,10 @@ def add_routes(app: FastAPI, engine: Engine) -> None:
         )
 
     @app.post("/engine/stop", status_code=HTTPStatus.ACCEPTED)
-    async def stop(request: StopRequest) -> EngineStatus:
+    async def stop(request: StopRequest, connection: Request) -> EngineStatus:
+        after = ", after the running job" if request.after_job else ""
+        engine.audit.write(
+            "stop", f"engine {engine.life.hello().pid}", f"it stops{after}", asker_of(connection)
+        )
         engine.life.request_stop(after_job=request.after_job)
         return engine.board.engine()

@@ -1,0 +1,89 @@
+"""The audit trail's screen: newest first, filtered, opened, and older pages when one walks there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from engine.errors import NotNow
+from engine.wire import AuditLine, AuditPage
+from turbotui.app import TurboApp
+from turbotui.client import scenes
+from turbotui.screens.audit import AuditScreen
+from turbotui.screens.reader import ReaderScreen
+
+from .conftest import NOW, SMALL, WIDE, live, screen_text, scripted, until
+
+Build = Callable[..., TurboApp]
+
+
+def trail(count: int = 60) -> list[AuditLine]:
+    lines = [
+        AuditLine(
+            at=NOW - 60, ended_at=NOW - 59, uid=1000, user="liwei", pid=4711, program="turbotui",
+            terminal="pts/3", action="kill", target="process 90112 of liwei, python\x1b[2J main.py",
+            state="done", result="done", bytes=6 * 2**30, elapsed_s=0.512,
+        ),
+        AuditLine(
+            at=NOW - 3600, ended_at=NOW - 3600, uid=1000, user="liwei", pid=4711, action="reset",
+            target="GPU 2 GPU-1", state="refused", result="refused: 2 processes hold it",
+        ),
+        AuditLine(at=NOW - 90_000, uid=1001, pid=1, action="full_cleanup", target="ours", state="asked"),
+    ]  # fmt: skip
+    more = [
+        AuditLine(at=NOW - 100_000 - n, action="park", target=f"worker {n}", state="done", result="done")
+        for n in range(count)
+    ]
+    return [*lines, *more]
+
+
+def paged(lines: list[AuditLine]) -> Callable[[int, float | None], AuditPage]:
+    def answer(limit: int, before: float | None) -> AuditPage:
+        left = [line for line in lines if before is None or line.at < before]
+        return AuditPage(lines=tuple(left[:50]), older=len(left) > 50)
+
+    return answer
+
+
+async def test_it_shows_who_did_what_and_how_it_ended(console: Build) -> None:
+    client = scripted(scenes.busy(NOW), audit=paged(trail()))
+    app = console(client, read_only=True)
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        await pilot.press("t")
+        await until(pilot, lambda: "90112" in screen_text(app))
+        text = screen_text(app)
+        for part in (
+            "liwei pts/3 turbotui",
+            "6.00 GiB",
+            "0.51 s",
+            "GPU reset",
+            "2 processes hold it",
+            "\u241b[2J",
+        ):
+            assert part in text, part
+        assert text.index("90112") < text.index("GPU reset") < text.index("full cleanup")
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(app.screen, ReaderScreen))
+        assert "pid 4711" in screen_text(app) and "outcome: done" in screen_text(app)
+        await pilot.press("escape")
+        await pilot.press("slash", *"gpu", "enter")
+        assert "GPU-1" in screen_text(app) and "90112" not in screen_text(app)
+        await pilot.press("escape")
+        assert isinstance(app.screen, AuditScreen) and "90112" in screen_text(app)
+        await pilot.press("y")
+        assert "GPU 2 GPU-1" in app.clipboard
+        await pilot.press("G")
+        await until(pilot, lambda: len([call for call in client.asked if call[0] == "audit"]) == 2)
+        assert isinstance(app.screen, AuditScreen)
+        panel = app.screen.panel
+        await until(pilot, lambda: panel.entries is not None and len(panel.entries) == 63)
+        await pilot.press("q")
+        assert app.screen is app.dashboard
+
+
+async def test_a_refusal_is_shown_in_its_own_words(console: Build) -> None:
+    app = console(scripted(scenes.busy(NOW), audit=NotNow("the disk does not answer")))
+    async with app.run_test(size=SMALL) as pilot:
+        await live(pilot)
+        await pilot.press("t")
+        await until(pilot, lambda: "the disk does not answer" in screen_text(app))

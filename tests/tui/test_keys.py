@@ -1,0 +1,199 @@
+"""Keys beyond the dashboard: help on every screen, the guide, the mouse, copying, settings with mistakes."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from textual.binding import Binding
+
+import turbotui.screens
+from turbotui.actions import BY_ID
+from turbotui.app import TurboApp
+from turbotui.client import scene_plans, scenes
+from turbotui.screens.guide import KEYS, TOPICS, GuideScreen
+from turbotui.screens.help import HelpScreen, ScreenKeysScreen
+from turbotui.screens.keys import SAID
+from turbotui.screens.window import WindowScreen
+from turbotui.text import texts_of
+
+from .conftest import NOW, SMALL, WIDE, Clock, live, panel_text, screen_text, scripted, until
+
+Build = Callable[..., TurboApp]
+
+
+def every_screen() -> list[type[WindowScreen[Any]]]:
+    for module in pkgutil.iter_modules(turbotui.screens.__path__):
+        importlib.import_module(f"turbotui.screens.{module.name}")
+    found: list[type[WindowScreen[Any]]] = []
+    waiting: list[type[WindowScreen[Any]]] = [WindowScreen]
+    while waiting:
+        kind = waiting.pop()
+        found.append(kind)
+        waiting += kind.__subclasses__()
+    return found
+
+
+def test_every_key_of_every_screen_says_what_it_does() -> None:
+    english = texts_of("en")
+    screens = every_screen()
+    assert len(screens) > 12
+    unsaid = {
+        (screen.__name__, binding.action)
+        for screen in screens
+        for binding in screen.__dict__.get("BINDINGS", ())
+        if isinstance(binding, Binding)
+        and binding.action not in SAID
+        and not binding.description.startswith(("help.", "screen."))
+    }
+    assert unsaid == set()
+    said = {text for screen in screens for _keys, text in screen.key_help} | set(SAID.values()) - {"back"}
+    assert said <= set(english)
+
+
+def test_the_guide_names_every_button_and_only_actions_that_are() -> None:
+    assert set(KEYS) <= set(BY_ID)
+    for language in ("en", "zh_CN"):
+        texts = texts_of(language)
+        assert {f"guide.{topic}" for topic in TOPICS} | {f"guide.{topic}_ours" for topic in TOPICS} <= set(
+            texts
+        )
+
+
+@pytest.mark.parametrize(
+    ("panel", "first", "second"),
+    [("4", "Here: Queue", "run a job again"), ("6", "Here: Log", "lines that contain")],
+)
+async def test_help_begins_with_the_panel_that_has_the_focus(
+    console: Build, panel: str, first: str, second: str
+) -> None:
+    app = console([scenes.busy(NOW)], keys={"retry": "F7"})
+    async with app.run_test(size=SMALL) as pilot:
+        await live(pilot)
+        await pilot.press(panel, "question_mark")
+        await until(pilot, lambda: isinstance(app.screen, HelpScreen))
+        text = screen_text(app)
+        assert text.index(first) < text.index("Everywhere") and second in text
+        assert panel != "4" or "F7" in text
+        await pilot.press("H")
+        await until(pilot, lambda: isinstance(app.screen, GuideScreen))
+        assert "restart application" in screen_text(app)
+        await pilot.press("G")
+        assert "bench switch" in screen_text(app)
+        await pilot.press("q")
+        assert app.screen is app.dashboard
+
+
+OPENED = ("l", "t", "m", "u", "W", "L", "C", "E", "exclamation_mark", "full_stop", "w", "R", "X", "H")
+
+
+async def test_a_question_mark_shows_each_screens_own_keys(console: Build, tmp_path: Any) -> None:
+    client = scripted(
+        scenes.busy(NOW),
+        explain_switch=scenes.switch_plan,
+        reset_plan=scene_plans.reset_plan,
+        full_cleanup_plan=lambda: scene_plans.full_cleanup_plan(NOW),
+    )
+    app = console(client, recordings=tmp_path, restart_engine=lambda: None)
+    async with app.run_test(size=SMALL) as pilot:
+        await live(pilot)
+        for key in OPENED:
+            await pilot.press(key)
+            await until(pilot, lambda: app.screen is not app.dashboard, f"{key} opens something")
+            opened = app.screen
+            await pilot.press("question_mark")
+            await until(pilot, lambda: isinstance(app.screen, ScreenKeysScreen), f"? over {opened}")
+            assert "Keys of this screen" in screen_text(app)
+            await pilot.press("question_mark")
+            assert app.screen is opened
+            await pilot.press("escape")
+            await until(pilot, lambda: app.screen is app.dashboard, f"esc from {opened}")
+        assert not {call[0] for call in client.asked} & {
+            "cleanup",
+            "reset",
+            "full_cleanup",
+            "switch",
+            "unload",
+        }
+
+
+async def test_the_persons_keys_hold_on_other_screens_too(console: Build) -> None:
+    app = console(
+        scripted(scenes.busy(NOW), check=scene_plans.found(NOW), last_check=scene_plans.found(NOW)),
+        keys={"down": "J", "quit": "Q", "findings": "F8"},
+    )
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        app.link.take_findings(scene_plans.found(NOW))
+        await pilot.press("F8")
+        await pilot.pause()
+        panel = app.screen.query_one("#findings")
+        first = panel.chosen  # type: ignore[attr-defined]
+        await pilot.press("j")
+        assert panel.chosen == first  # type: ignore[attr-defined]
+        await pilot.press("J")
+        assert panel.chosen != first  # type: ignore[attr-defined]
+        await pilot.press("question_mark")
+        await until(pilot, lambda: isinstance(app.screen, ScreenKeysScreen))
+        assert "J" in screen_text(app) and "F8" in screen_text(app)
+        await pilot.press("Q", "F8")
+        assert app.screen is app.dashboard
+
+
+async def test_settings_with_mistakes_are_told_and_listed_in_the_palette(console: Build) -> None:
+    app = console(
+        [scenes.busy(NOW)], keys={"fre": "b", "free": "x"}, problems=("console.hologram is unknown",)
+    )
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        await until(pilot, lambda: "console.hologram" in panel_text(app, "receipt"))
+        assert "2 more" in panel_text(app, "receipt")
+        titles = [command.title for command in app.get_system_commands(app.dashboard)]
+        assert "Settings that were left out" in titles
+        app.show_problems()
+        await pilot.pause()
+        assert "fre" in screen_text(app) and "hologram" in screen_text(app)
+
+
+async def test_ctrl_c_copies_what_is_selected_and_leaves_otherwise(console: Build) -> None:
+    app = console([scenes.busy(NOW)])
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        app.screen.get_selected_text = lambda: "chosen text"  # type: ignore[method-assign]
+        await pilot.press("ctrl+c")
+        assert app.clipboard == "chosen text" and app.is_running
+        del app.screen.get_selected_text
+        app.copy_text("x" * 100_000)
+        assert len(app.clipboard) == 74_994 and "74,994" in panel_text(app, "receipt")
+        await pilot.press("ctrl+c")
+        await until(pilot, lambda: not app.is_running)
+
+
+async def test_the_mouse_goes_off_and_on_and_says_so(console: Build, clock: Clock) -> None:
+    app = console([scenes.busy(NOW)])
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        await pilot.press("M")
+        assert not app.mouse and "the mouse is the terminal's" in panel_text(app, "receipt")
+        await pilot.press("M")
+        assert app.mouse and "the mouse is the console's" in panel_text(app, "receipt")
+
+
+async def test_what_the_mouse_selects_in_a_panel_is_copied_by_cells(console: Build) -> None:
+    app = console([scenes.busy(NOW)])
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        queue = app.dashboard.query_one("#queue")
+        row = next(y for y in range(queue.size.height) if "一只猫" in queue.render_line(y).text)
+        line = queue.render_line(row)
+        start = line.text.index("一")  # of one cell each so far
+        await pilot.mouse_down("#queue", offset=(start, row))
+        await pilot.hover("#queue", offset=(start + 6, row))
+        await pilot.mouse_up("#queue", offset=(start + 6, row))
+        assert any(segment.style and segment.style.reverse for segment in queue.render_line(row))
+        await pilot.press("ctrl+c")
+        assert app.clipboard.startswith("一只猫") and len(app.clipboard) <= 4 and app.is_running
+        assert not any(segment.style and segment.style.reverse for segment in queue.render_line(row))

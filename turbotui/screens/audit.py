@@ -1,0 +1,292 @@
+"""Owns the audit trail: who had what ended, reset, moved or deleted, with how it ended."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.binding import Binding
+
+from turbotui.format import UNKNOWN, bytes_text, seconds
+from turbotui.screens.reader import ReaderScreen
+from turbotui.screens.window import WindowScreen
+from turbotui.text import known, t
+from turbotui.widgets.lines import Row, View, wrapped
+from turbotui.widgets.log import when
+from turbotui.widgets.panels import Key, ListPanel
+from turbotui.widgets.typing_line import edited
+
+if TYPE_CHECKING:
+    from rich.style import Style
+    from textual.binding import BindingType
+    from textual.events import Key as KeyEvent
+
+    from engine.wire import AuditLine, AuditPage
+    from turbotui.theme import Paint
+
+PAGE = 200
+WHEN_CELLS = 11
+ACTION_CELLS = 13
+BYTES_CELLS = 9
+TOOK_CELLS = 8
+ROOMY = 90
+"""Columns from which everything stands in the row."""
+DETAIL_ROWS = 3
+SIGNS = {"done": "✓", "failed": "!", "refused": "✗", "asked": "◌"}
+
+
+def who_of(line: AuditLine, *, whole: bool = False) -> str:
+    """`me pts/3 turbotui`, with `whole` the pid and the uid too."""
+    if line.uid is None and line.pid is None:
+        return t("audit.engine")
+    user = line.user or f"uid {line.uid}"
+    parts = [user, line.terminal, line.program]
+    if whole:
+        parts += [f"pid {line.pid}", f"uid {line.uid}"]
+    return " ".join(part for part in parts if part)
+
+
+def entry_text(line: AuditLine, wall: float) -> str:
+    """Everything about one deed, a fact a line."""
+    facts = [
+        (t("audit.when"), when(line.at, wall)),
+        (t("audit.who"), who_of(line, whole=True)),
+        (t("audit.what"), f"{known(f'audit.action_{line.action}', line.action)}  ({line.action})"),
+        (t("audit.target"), line.target),
+        (t("audit.state"), t(f"audit.state_{line.state}")),
+        (t("audit.result"), line.result or UNKNOWN),
+        (t("audit.bytes"), bytes_text(line.bytes)),
+        (t("audit.took"), seconds(line.elapsed_s)),
+    ]
+    return "\n".join(f"{name}: {value}" for name, value in facts)
+
+
+class AuditPanel(ListPanel):
+    """The newest first; rows are named by when they were asked for and of what."""
+
+    def __init__(self) -> None:
+        super().__init__(id="audit")
+        self.entries: tuple[AuditLine, ...] | None = None
+        self.older = False
+        self.unreadable = 0
+        self.failure = ""
+        self.wanted = ""
+        self.editing = False
+        self._by_key: dict[Key, AuditLine] = {}
+
+    def inputs(self, view: View) -> tuple[object, ...]:
+        return (self.entries, self.failure, self.wanted, self.editing, self.older, int(view.wall) // 3600)
+
+    def title(self, view: View) -> str:
+        return t("audit.title")
+
+    def remark(self, view: View, width: int) -> Row | None:
+        row, paint = Row(width), view.paint
+        if self.editing or self.wanted:
+            row.add("/", paint.key).add(self.wanted, paint.text if self.editing else paint.wait)
+            row.add("▏" if self.editing else t("log.clears"), paint.key if self.editing else paint.muted)
+        else:
+            row.add("/ ", paint.key).add(t("log.filter"), paint.muted)
+        return row
+
+    def below(self, view: View) -> str:
+        more = super().below(view)
+        return (f"{more}  " if more else "") + t("audit.keys")
+
+    def keys(self, view: View) -> list[Key]:
+        wanted = self.wanted.casefold()
+        self._by_key = {
+            (line.at, line.action, line.target): line
+            for line in self.entries or ()
+            if not wanted or wanted in _searched(line)
+        }
+        return list(self._by_key)
+
+    @property
+    def entry(self) -> AuditLine | None:
+        """The chosen one."""
+        return self._by_key.get(self.chosen)
+
+    def nothing(self, view: View, width: int) -> list[Row]:
+        paint = view.paint
+        if self.failure:
+            return [Row(width).add(self.failure, paint.wait)]
+        if self.entries is None:
+            return [Row(width).add(t("audit.reading"), paint.wait)]
+        text = t("log.no_match", text=self.wanted) if self.wanted else t("audit.none")
+        return [Row(width).add(text, paint.muted)]
+
+    def heading(self, view: View, width: int) -> list[Row]:
+        muted = view.paint.muted
+        row = Row(width).add("  ", muted).field(t("audit.when"), WHEN_CELLS, muted).add("   ", muted)
+        row.field(t("audit.what"), ACTION_CELLS, muted).add(" ", muted)
+        row.field(t("audit.bytes"), BYTES_CELLS, muted, right=True)
+        if width >= ROOMY:
+            row.field(t("audit.took"), TOOK_CELLS, muted, right=True)
+        row.add("  ", muted)
+        who = self._who_cells(width)
+        return [row.field(t("audit.who"), who, muted).add(" ", muted).add(t("audit.target"), muted)]
+
+    @staticmethod
+    def _who_cells(width: int) -> int:
+        return 10 if width < ROOMY else 20 if width < 130 else 26
+
+    def row(self, view: View, key: Key, width: int) -> Row:
+        paint, line = view.paint, self._by_key[key]
+        row = Row(width).add("> " if key == self.chosen else "  ", paint.key)
+        row.field(when(line.at, view.wall), WHEN_CELLS, paint.muted).add(" ", paint.text)
+        row.add(f"{SIGNS[line.state]} ", _style(paint, line))
+        row.field(known(f"audit.action_{line.action}", line.action), ACTION_CELLS, paint.bold)
+        row.add(" ", paint.text)
+        row.field("" if line.bytes is None else bytes_text(line.bytes), BYTES_CELLS, paint.text, right=True)
+        if width >= ROOMY:
+            took = "" if line.elapsed_s is None else seconds(line.elapsed_s)
+            row.field(took, TOOK_CELLS, paint.muted, right=True)
+        row.add("  ", paint.text)
+        row.field(who_of(line), self._who_cells(width), paint.text).add(" ", paint.text)
+        why = line.result.removeprefix(f"{line.state}: ") or t("audit.state_asked")
+        tail = "" if line.state == "done" else f"  {why}"
+        return row.add(line.target, paint.text).add(tail, _style(paint, line))
+
+    def body(self, view: View, width: int, height: int) -> list[Row]:
+        """Below the list, all of the chosen one that its row has no room for."""
+        room = max(2, height - DETAIL_ROWS - 1)
+        rows = super().body(view, width, room)
+        if (line := self.entry) is None or height <= DETAIL_ROWS + 2:
+            return rows
+        rows += [Row(width) for _ in range(room - len(rows))]
+        rows.append(Row(width).add("─" * width, view.paint.faint))
+        took = "" if line.elapsed_s is None else f"  {seconds(line.elapsed_s)}"
+        told = f"{who_of(line, whole=True)}{took}\n{line.target}: {line.result or t('audit.state_asked')}"
+        return rows + [
+            Row(width).add(one, _style(view.paint, line)) for one in wrapped(told, width)[:DETAIL_ROWS]
+        ]
+
+
+def _style(paint: Paint, line: AuditLine) -> Style:
+    if line.state == "done":
+        return paint.text
+    return paint.error if line.state == "failed" else paint.wait
+
+
+def _searched(line: AuditLine) -> str:
+    parts = (line.action, known(f"audit.action_{line.action}", ""), line.target, line.result, who_of(line))
+    return " ".join(parts).casefold()
+
+
+class AuditScreen(WindowScreen[None]):
+    """Read in a thread, again with every receipt; what is older comes when one walks there."""
+
+    panel: AuditPanel
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("q", "close", show=False, id="quit"),
+        Binding("t", "close", show=False, id="audit"),
+        Binding("j,down", "walk(1)", show=False, id="down"),
+        Binding("k,up", "walk(-1)", show=False, id="up"),
+        Binding("g,home", "walk(-100000)", show=False, id="first"),
+        Binding("G,end", "walk(100000)", show=False, id="last"),
+        Binding("ctrl+d,pagedown,space", "page(1)", show=False, id="half_down"),
+        Binding("ctrl+u,pageup", "page(-1)", show=False, id="half_up"),
+        Binding("slash,／", "filter", show=False, id="filter"),
+        Binding("enter", "open", show=False, id="open"),
+        Binding("y", "copy", show=False, id="copy"),
+        Binding("r", "read", show=False),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__(AuditPanel())
+        self._asking = False
+        self._receipts = -1
+
+    def wanted_size(self, width: int, height: int) -> tuple[int, int]:
+        return min(140, width - 2), min(max(14, len(self.panel.entries or ()) + DETAIL_ROWS + 4), height - 2)
+
+    def refresh_panel(self) -> None:
+        receipts = self.turbo.link.state.receipts
+        if receipts != self._receipts and not self._asking:
+            self._receipts = receipts
+            self.action_read()
+        super().refresh_panel()
+
+    def action_read(self) -> None:
+        """The newest page again."""
+        self._ask(None)
+
+    def _ask(self, before: float | None) -> None:
+        if self._asking:
+            return
+        self._asking = True
+
+        def came(page: AuditPage) -> None:
+            panel = self.panel
+            panel.entries = page.lines if before is None else (*(panel.entries or ()), *page.lines)
+            panel.older, panel.unreadable, panel.failure = page.older, page.unreadable, ""
+            self._asked()
+
+        def failed(error: str) -> None:
+            self.panel.failure = error
+            self._asked()
+
+        self.turbo.ask(
+            t("audit.reading"),
+            lambda client: client.audit(limit=PAGE, before=before),
+            then=came,
+            failed=failed,
+            quiet=True,
+        )
+
+    def _asked(self) -> None:
+        self._asking = False
+        if self.is_mounted:
+            self.refresh_panel()
+            self.panel.redraw()
+
+    def action_walk(self, by: int) -> None:
+        self.panel.move(by)
+        self._look_for_older()
+
+    def action_page(self, by: int) -> None:
+        self.panel.page(by)
+        self._look_for_older()
+
+    def _look_for_older(self) -> None:
+        panel = self.panel
+        last = panel.entries[-1] if panel.entries else None
+        if last is not None and panel.older and panel.entry is last:
+            self._ask(last.at)
+
+    def action_filter(self) -> None:
+        self.panel.editing = True
+        self.panel.redraw()
+
+    def action_open(self) -> None:
+        entry = self.panel.entry
+        if entry is not None and self.painted:
+            self.turbo.push_screen(ReaderScreen(t("audit.title"), entry_text(entry, self.turbo.wall())))
+
+    def action_copy(self) -> None:
+        entry = self.panel.entry
+        self.turbo.copy_text(None if entry is None else entry_text(entry, self.turbo.wall()))
+
+    def action_close(self) -> None:
+        if self.panel.wanted and not self.panel.editing:
+            self.panel.wanted = ""
+            self.panel.redraw()
+        else:
+            self.dismiss(None)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Letters are the filter's while it is being written."""
+        return not self.panel.editing
+
+    def on_key(self, event: KeyEvent) -> None:
+        panel = self.panel
+        if not panel.editing:
+            return
+        event.stop()
+        event.prevent_default()
+        if event.key in ("enter", "escape"):
+            panel.editing = False
+            panel.wanted = panel.wanted if event.key == "enter" else ""
+        else:
+            panel.wanted = edited(panel.wanted, event)
+        panel.redraw()
