@@ -53,6 +53,8 @@ SAID: Mapping[str, str] = {
     "on_job('retry')": "help.retry",
     "on_job('duplicate')": "help.duplicate",
     "on_job('hold')": "help.hold",
+    "on_job('edit_again')": "help.edit_again",
+    "fetch": "help.fetch",
     "help": "screen.help",
 }
 """A binding's action to the sentence about it; `close` is said apart."""
