@@ -30,6 +30,7 @@ from engine.wire.events import (
     MemorySampled,
     ModelsChanged,
     PressureChanged,
+    PreviewMade,
     ReceiptIssued,
     Snapshot,
 )
@@ -84,6 +85,7 @@ from engine.wire.overview import (
     PressureLevel,
     PressureOffer,
 )
+from engine.wire.previews import JobCourse, JobPreview
 from engine.wire.receipts import Explanation, PlanAction, PlanStep, Proof, Receipt, ReceiptAction, ReceiptStep
 from engine.wire.recording import RecordedEvent, RecordedPart, RecordedSpan, RecordedTier, RecordingStatus
 from engine.wire.requests import (
@@ -160,8 +162,10 @@ __all__ = [
     "InstallationLine",
     "Job",
     "JobChanged",
+    "JobCourse",
     "JobForecast",
     "JobMove",
+    "JobPreview",
     "JobProgress",
     "JobSpec",
     "JobState",
@@ -189,6 +193,7 @@ __all__ = [
     "PressureChanged",
     "PressureLevel",
     "PressureOffer",
+    "PreviewMade",
     "Proof",
     "PruneRequest",
     "PruneResult",

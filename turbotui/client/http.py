@@ -34,8 +34,10 @@ from engine.wire import (
     Goodbye,
     Hello,
     Job,
+    JobCourse,
     JobForecast,
     JobMove,
+    JobPreview,
     JobSpec,
     KillRequest,
     LogLine,
@@ -98,6 +100,13 @@ class HttpClient:
 
     def job(self, job_id: int) -> Job:
         return self._get(f"/jobs/{job_id:d}", Job)
+
+    def preview(self, job_id: int, step: int | None = None) -> JobPreview:
+        which = "" if step is None else f"?step={step:d}"
+        return self._get(f"/jobs/{job_id:d}/preview{which}", JobPreview)
+
+    def course(self, job_id: int) -> JobCourse:
+        return self._get(f"/jobs/{job_id:d}/course", JobCourse)
 
     def submit(self, spec: JobSpec) -> Job:
         return self._post("/jobs", Job, spec)
