@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         LogLine,
         ModelStatus,
         Pressure,
+        PreviewMade,
         Receipt,
         WorkerStatus,
     )
@@ -101,6 +102,8 @@ class ConsoleState:
     pressure: tuple[Pressure, ...] = ()
     check: CheckReport | None = None
     """What the newest check found, as far as we were told."""
+    preview: PreviewMade | None = None
+    """The newest picture of a job's latents that can be asked for."""
     goodbye: str | None = None
 
     @property
@@ -163,6 +166,8 @@ def _reduce_wire(state: ConsoleState, event: Event, wall: float, monotonic: floa
     match event:
         case wire.MemorySampled(device=device):
             return replace(state, devices=_with_device(state.devices, device))
+        case wire.PreviewMade():
+            return replace(state, preview=event)
         case wire.JobChanged(job=job):
             old = state.job(job.id)
             jobs = _in_order([kept for kept in state.jobs if kept.id != job.id] + [job])
