@@ -267,8 +267,8 @@ class JobScreen(PageScreen):
         self._staged: tuple[object, ...] | None = None
 
     def on_mount(self) -> None:
+        # Before the same of what it derives from, which draws.
         self.panel.pictures = JobPictures(self.turbo, self.panel.job_id)
-        super().on_mount()
 
     @property
     def _pictures(self) -> JobPictures:

@@ -17,6 +17,7 @@ from engine.errors import EngineError
 from engine.wire import RESIDENCIES
 from turbotui.draft import DECIMAL, Draft, save_draft
 from turbotui.format import bytes_text
+from turbotui.screens.image_field import ImageThumb, pick_image
 from turbotui.text import t
 from turbotui.widgets.bottom import Notice
 from turbotui.widgets.lines import LinePanel, Row, View, wrapped
@@ -179,6 +180,7 @@ class NewJobScreen(ModalScreen[None]):
         Binding("escape", "close", show=False),
         Binding("up", "app.focus_previous", show=False),
         Binding("down", "app.focus_next", show=False),
+        Binding("ctrl+t", "pick_image", show=False, priority=True),
     ]
 
     def __init__(self) -> None:
@@ -217,6 +219,7 @@ class NewJobScreen(ModalScreen[None]):
             with Horizontal(id="image_row"):
                 yield Static(t("new.image"), markup=False)
                 yield Input(id="image", compact=True, placeholder="/…/first.png", select_on_focus=False)
+            yield ImageThumb()
             yield ChoiceField(id="ode", label=t("new.ode"), remark=lambda _value: t("new.ode_remark"))
             yield ChoiceField(id="residency", label=t("new.residency"), remark=self._about_residency)
             yield ForecastPanel(id="forecast")
@@ -433,6 +436,9 @@ class NewJobScreen(ModalScreen[None]):
         self._sending = False
         self._asked += 1
         self._told(self._asked, None, error)
+
+    def action_pick_image(self) -> None:
+        pick_image(self)
 
     def action_close(self) -> None:
         self.turbo.draft = self.current_draft()

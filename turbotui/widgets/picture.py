@@ -7,7 +7,7 @@ clip is left as it is.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from rich.segment import Segment
 from textual.geometry import Region
@@ -36,6 +36,9 @@ class PictureView(Widget):
     DEFAULT_CSS = """
     PictureView { width: 1; height: 1; }
     """
+
+    in_the_middle: ClassVar[bool] = True
+    """Of its place; else in its upper left corner."""
 
     def __init__(self, *, id: str = "picture") -> None:
         super().__init__(id=id)
@@ -81,7 +84,8 @@ class PictureView(Widget):
             if clip and same_place and self._cells:
                 cells = kept_where_alike(cells, self._cells, ALIKE)
             self._cells = cells
-            left, top = (width - columns) // 2, (height - lines_) // 2
+            middle = self.in_the_middle
+            left, top = ((width - columns) // 2, (height - lines_) // 2) if middle else (0, 0)
             rows = []
             for y in range(height):
                 row_segments = [Segment(" " * width, paint.text)]
