@@ -18,6 +18,7 @@ from turbotui.picture.cells import Cell, cells_of, kept_where_alike, price, segm
 from turbotui.picture.colours import colours_of
 from turbotui.picture.raster import Picture, cells_for
 from turbotui.widgets.lines import Row, width_of, wrapped
+from turbotui.widgets.pixels import Pixels, graphics_of
 
 if TYPE_CHECKING:
     from textual.events import Resize
@@ -48,6 +49,7 @@ class PictureView(Widget):
         self._cells: list[list[Cell]] = []
         self._strips: list[Strip] = []
         self._key: tuple[object, ...] | None = None
+        self._pixels = Pixels()
         self.spent_bytes = 0
         """About what the newest change costs the terminal."""
 
@@ -66,10 +68,12 @@ class PictureView(Widget):
         if paint is None or not width or not height:
             return
         colours = colours_of(self.app)
-        key = (id(picture), picture, self._words, paint, width, height, colours)
+        # A clip in pixels would cost a hundred times its half-blocks.
+        pixels = graphics_of(self.app) if picture is not None and colours == "true" and not clip else "none"
+        key = (picture, self._words, pixels, paint, width, height, colours)
         if key == self._key:
             return
-        same_place = self._key is not None and self._key[3:] == key[3:] and len(self._strips) == height
+        same_place = self._key is not None and self._key[2:] == key[2:] and len(self._strips) == height
         self._key = key
         if picture is None:
             rows = [[Segment(" " * width, paint.text)] for _ in range(height)]
@@ -78,6 +82,7 @@ class PictureView(Widget):
                 row = Row(width).to(max(0, (width - width_of(line)) // 2), paint.muted).add(line, paint.muted)
                 rows[y] = row.to(width, paint.text).segments
             self._cells = []
+            self._pixels.forget(self)
         else:
             columns, lines_ = cells_for(picture.width, picture.height, width, height)
             cells = cells_of(picture, columns, lines_)
@@ -86,12 +91,17 @@ class PictureView(Widget):
             self._cells = cells
             middle = self.in_the_middle
             left, top = ((width - columns) // 2, (height - lines_) // 2) if middle else (0, 0)
+            drawn = self._pixels.draw(self, pixels, picture, Region(left, top, columns, lines_), paint.text)
             rows = []
             for y in range(height):
                 row_segments = [Segment(" " * width, paint.text)]
                 if top <= y < top + lines_:
                     dark = paint.palette.dark
-                    row_segments = segments_of(cells[y - top], y - top, colours, paint.text, dark=dark)
+                    row_segments = (
+                        drawn[y - top]
+                        if drawn
+                        else segments_of(cells[y - top], y - top, colours, paint.text, dark=dark)
+                    )
                     right = width - left - columns
                     row_segments = [
                         *([Segment(" " * left, paint.text)] if left else []),
@@ -116,7 +126,11 @@ class PictureView(Widget):
         if dirty:
             self.refresh(*dirty)
 
+    def on_unmount(self) -> None:
+        self._pixels.forget(self)
+
     def render_line(self, y: int) -> Strip:
+        self._pixels.repainted(self)
         if y < len(self._strips):
             return self._strips[y]
         return Strip.blank(self.size.width, self._paint.text if self._paint else None)
