@@ -36,8 +36,10 @@ from engine.wire import ErrorBody
 
 MAX_BODY_BYTES = 1 << 20
 """No request of ours comes near it; a prompt of 100 kB is refused with its own sentence."""
-ROUTES = (status, models, jobs, previews, memory, sampling, checks, reset, full_cleanup, outputs)
-ROUTES += (metrics, recordings)
+ROUTES = (
+    *(status, models, jobs, previews, memory, sampling, checks, reset),
+    *(full_cleanup, outputs, metrics, recordings),
+)
 """Each adds its own, in the order of the API's document."""
 UNAUDITED = frozenset({"/check", "/jobs/forecast", "/explain/job", "/explain/switch"})
 """Posts that change nothing."""

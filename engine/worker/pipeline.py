@@ -113,11 +113,11 @@ class _Run:
         self._embeddings = embeddings
         self._warn = warn
         self._clock = clock
-        self._saw = watch and watch.saw
+        self._saw = watch.saw if watch else None
         self._began = clock()
         self._kind: ModelKind = "i2v" if job.model.kind == "i2v" else "t2v"
         shares = TYPICAL[backend.kind] if shares is None else shares
-        stages, on_line = stages_of(self._kind), watch and watch.line
+        stages, on_line = stages_of(self._kind), watch.line if watch else None
         self._meter = ProgressMeter(job.job_id, stages, clock=clock, report=report, shares=shares)
         self._ledger = StageLedger(backend, clock=clock, on_peak=self._meter.saw_peak, on_line=on_line)
         spec = job.spec

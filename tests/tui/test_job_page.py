@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from textual._compositor import Compositor, LayoutUpdate
 
 from engine.errors import NotFound
-from engine.wire import PreviewMade
+from engine.wire import MemorySampled, PreviewMade
 from turbotui.app import TurboApp
 from turbotui.client import scenes
 from turbotui.client.scripted import ScriptedClient
@@ -183,6 +184,30 @@ async def test_without_colour_the_picture_is_made_of_characters(
         await redrawn(pilot, screen, lambda: "9/17" in screen_text(app))
         drawn = "".join(shown(screen).render_line(y).text for y in range(shown(screen).size.height))
         assert drawn.isascii() and len(set(drawn)) > 2
+
+
+async def test_behind_an_open_page_only_what_changes_is_drawn(
+    console: Build, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole: list[bool] = []
+    render = Compositor.render_update
+
+    def counted(self: Compositor, *args: Any, **kwargs: Any) -> Any:
+        update = render(self, *args, **kwargs)
+        whole.append(isinstance(update, LayoutUpdate))
+        return update
+
+    app = console(scripted(job_scenes.done(clip)))
+    async with app.run_test(size=WIDE) as pilot:
+        screen = await open_page(pilot)
+        await redrawn(pilot, screen, lambda: "9/17" in screen_text(app))
+        await pilot.pause(0.2)
+        monkeypatch.setattr(Compositor, "render_update", counted)
+        for second in range(1, 6):
+            app.link._take(MemorySampled(device=scenes.gpu(NOW, scenes.gpu_balance(NOW, live=second))))
+            app.dashboard.tick()
+            await pilot.pause(0.05)
+        assert whole and not any(whole)
 
 
 async def test_only_cells_that_changed_are_sent_and_a_clip_keeps_within_its_bytes(

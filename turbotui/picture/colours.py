@@ -11,7 +11,14 @@ if TYPE_CHECKING:
 
 
 def colours_of(app: App[object]) -> Colours:
-    """What the terminal has, by what Rich found out of it; `none` by NO_COLOR and where it is not UTF-8."""
+    """What the terminal has, by what Rich found out of it.
+
+    `none` by NO_COLOR, and where a half-block is not one cell: in ASCII, or on a terminal that makes
+    ambiguous symbols wide.
+    """
+    symbols = getattr(app, "symbols", None)
+    if symbols is not None and (symbols.ascii or symbols.wide):
+        return "none"
     if app.no_color or app.console.options.ascii_only:
         return "none"
     system = app.console.color_system

@@ -11,6 +11,7 @@ from textual.layout import Layout, WidgetPlacement
 from textual.screen import Screen
 
 from turbotui.actions import ACTIONS, BY_ID, KEY_LINE_HEAD, KEY_LINE_HERE, KEY_LINE_TAIL, bound_keys
+from turbotui.screens.behind import StillBehind
 from turbotui.screens.plan import LEAST, is_wide, plan
 from turbotui.text import t
 from turbotui.widgets.bottom import (
@@ -70,7 +71,7 @@ class PlannedLayout(Layout):
         ]
 
 
-class DashboardScreen(Screen[None]):
+class DashboardScreen(StillBehind, Screen[None]):
     """Draws at 10 Hz while something moves and the terminal has attention, else at 2 Hz."""
 
     CSS = """

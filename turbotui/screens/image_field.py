@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from textual.css.query import NoMatches
 from textual.widgets import Input
@@ -28,7 +28,7 @@ ROWS = 8
 PIXELS = (240, 240)
 
 
-def image_field(screen: Screen[object]) -> Input | None:
+def image_field(screen: Screen[Any]) -> Input | None:
     """The field, while it is shown."""
     try:
         field = screen.query_one("#image", Input)
@@ -37,7 +37,7 @@ def image_field(screen: Screen[object]) -> Input | None:
     return field if all(place.display for place in (field, *field.ancestors_with_self)) else None
 
 
-def pick_image(screen: Screen[object]) -> None:
+def pick_image(screen: Screen[Any]) -> None:
     """Let the person choose the image of `screen`'s form."""
     from turbotui.picture.folder import nearest_folder
     from turbotui.screens.image_picker import ImagePickerScreen

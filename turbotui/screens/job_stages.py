@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from engine.wire import Job, JobCourse, StageRecord
 
 BYTES_CELLS = 10
-TIME_CELLS = 8
+TIME_CELLS = 9
 SYMBOLS = {"ended": "✓ ", "current": "▶ ", "coming": "· "}
 MOST_WAITING = 0.95
 """How full the bar of a stage becomes that tells no steps and takes longer than expected."""

@@ -17,6 +17,7 @@ from engine.errors import EngineError
 from engine.wire import RESIDENCIES
 from turbotui.draft import DECIMAL, Draft, save_draft
 from turbotui.format import bytes_text
+from turbotui.screens.behind import StillBehind
 from turbotui.screens.image_field import ImageThumb, pick_image
 from turbotui.text import t
 from turbotui.widgets.bottom import Notice
@@ -150,7 +151,7 @@ class ForecastPanel(LinePanel):
         return rows[:height]
 
 
-class NewJobScreen(ModalScreen[None]):
+class NewJobScreen(StillBehind, ModalScreen[None]):
     """Everything typed is kept until it was submitted."""
 
     CSS = """

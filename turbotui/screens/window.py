@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, cast
 from textual.binding import Binding
 from textual.screen import ModalScreen
 
+from turbotui.screens.behind import StillBehind
 from turbotui.widgets.lines import View
 from turbotui.widgets.panels import Panel
 
@@ -22,7 +23,7 @@ Outcome = TypeVar("Outcome")
 REFRESH_S = 0.5
 
 
-class WindowScreen(ModalScreen[Outcome], Generic[Outcome]):
+class WindowScreen(StillBehind, ModalScreen[Outcome], Generic[Outcome]):
     """A dialog around one panel. Keys that arrive before it was painted do nothing."""
 
     DEFAULT_CSS = """
