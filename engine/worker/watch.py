@@ -35,7 +35,8 @@ class JobWatch:
     def begin(self, shares: Shares | None) -> Shares | None:
         """Note what the last job of this shape took, which is handed on as it is."""
         self._from_last = shares is not None
-        self._parts = {**parts_of(shares or TYPICAL[self._kind], stages_of(self._job.model.kind))}
+        parts = parts_of(shares or TYPICAL[self._kind], stages_of(self._job.model.kind))
+        self._parts = {str(stage): part for stage, part in parts.items()}
         return shares
 
     @property

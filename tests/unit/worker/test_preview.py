@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -94,6 +95,28 @@ def test_latents_of_another_kind_have_no_picture(backend: CpuBackend) -> None:
     watch.saw(0, other, other, torch.tensor(0.5))
     watch.close()
     assert not told.pictures
+
+
+def test_a_picture_that_nobody_takes_keeps_no_step_waiting(backend: CpuBackend) -> None:
+    taken = threading.Event()
+    told: list[int] = []
+
+    def tell(message: JobPreviewed | JobStaged) -> None:
+        taken.wait(10)
+        assert isinstance(message, JobPreviewed)
+        told.append(message.step)
+
+    watch = Previewer(3, 4, backend, tell=tell)
+    latents = torch.zeros(1, CHANNELS, 1, 2, 2)
+    began = time.monotonic()
+    for step in range(3):
+        watch.saw(step, latents, latents, torch.tensor(0.5))
+    assert time.monotonic() - began < 1
+    taken.set()
+    watch.close()
+    watch.saw(3, latents, latents, torch.tensor(0.5))
+    watch.close()
+    assert told == [1, 4]
 
 
 def test_a_picture_costs_the_step_a_few_milliseconds(backend: CpuBackend) -> None:
