@@ -95,7 +95,9 @@ def test_it_is_asked_at_the_first_picture_and_kitty_draws_it(folder: Path) -> No
         os.write(terminal.fd, b"sl" + KITTY + b"ope")
         terminal.read_until(b"\x1b_Ga=T,U=1,q=2,f=100,")
         terminal.read_until(PLACEHOLDER.encode())
-        terminal.pump_for(0.5)
+        deadline = time.monotonic() + 8
+        while "slope▏" not in terminal.text() and time.monotonic() < deadline:
+            terminal.pump_for(0.2)
         assert "slope▏" in terminal.text()
         os.write(terminal.fd, b"\x1b")
         terminal.read_until(b"\x1b_Ga=d,d=I,")

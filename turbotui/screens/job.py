@@ -156,9 +156,9 @@ class JobPanel(PagePanel):
         if job.status == "running" and width < LEAST_FOR_BAR and progress is not None:
             # The ledger below has the bars.
             steps = f" {progress.step}/{progress.steps}" if progress.steps else ""
-            status.add(f"{t(f'stage.{progress.stage}')}{steps}  {percent(progress.fraction)}", paint.text)
+            status.add(f"{t(f'stage.{progress.stage}')}{steps} {percent(progress.fraction)}", paint.text)
             if progress.eta_s is not None:
-                status.add(f"  {seconds(progress.eta_s)}", paint.text)
+                status.add(f" {seconds(progress.eta_s)}", paint.text)
         elif job.status == "running":
             running_text(view, job, status)
         else:
