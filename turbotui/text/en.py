@@ -450,7 +450,7 @@ TEXTS: dict[str, str] = {
     "picker.unreadable": "{folder} cannot be read: {why}",
     "picker.remote": "files of this machine: jobs run on {host}, to which `turbotui put` copies the image",
     "preview.soon": "a picture of the latents comes after the first step",
-    "preview.off": "no previews: [engine] preview = false",
+    "preview.off": "no picture was made while it denoised; see [engine] preview",
     "preview.none": "no picture of it is kept",
     "preview.waiting": "a picture of the latents comes once it denoises",
     "preview.step": "latents after step {step} of {steps}",

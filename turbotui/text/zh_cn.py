@@ -432,7 +432,7 @@ TEXTS: dict[str, str] = {
     "picker.unreadable": "{folder} 无法读取：{why}",
     "picker.remote": "这是本机的文件：任务在 {host} 上运行，`turbotui put` 会把图像复制过去",
     "preview.soon": "第一步之后会显示潜变量的图像",
-    "preview.off": "没有预览：[engine] preview = false",
+    "preview.off": "去噪时没有生成图像；见 [engine] preview",
     "preview.none": "没有保留它的图像",
     "preview.waiting": "开始去噪后会显示潜变量的图像",
     "preview.step": "第 {step}/{steps} 步后的潜变量",
