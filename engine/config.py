@@ -51,6 +51,8 @@ class EngineConfig:
     allocator: str = "auto"
     """Settings of the device's caching allocator: `auto`, `guide`, or as PYTORCH_ALLOC_CONF spells them."""
     vae_precision: VaePrecision = "auto"
+    preview: bool = True
+    """Whether a job shows its latents after each step; the frames are the same either way."""
     max_prompt_chars: int = 8000
     max_queue: int = 1000
     log_bytes: int = 16 * 2**20

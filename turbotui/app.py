@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from textual.binding import BindingType
+    from textual.driver import Driver
     from textual.screen import Screen
 
     from engine.recording.reader import Recording
@@ -191,6 +192,14 @@ class TurboApp(AskingApp):
 
     def get_default_screen(self) -> Screen[None]:
         return DashboardScreen()
+
+    def get_driver_class(self) -> type[Driver]:
+        usual = super().get_driver_class()
+        if usual.__name__ != "LinuxDriver":
+            return usual
+        from turbotui.picture.driver import AskingDriver
+
+        return AskingDriver
 
     def on_mount(self) -> None:
         self.set_keymap(self._own_keymap.bound)

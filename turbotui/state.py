@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         LogLine,
         ModelStatus,
         Pressure,
+        PreviewMade,
         Receipt,
         WorkerStatus,
     )
@@ -115,6 +116,8 @@ class ConsoleState:
     pressure: tuple[Pressure, ...] = ()
     check: CheckReport | None = None
     """What the newest check found, as far as we were told."""
+    preview: PreviewMade | None = None
+    """The newest picture of a job's latents that can be asked for."""
     goodbye: str | None = None
 
     @property
@@ -203,6 +206,8 @@ def _reduce_wire(state: ConsoleState, event: Event, wall: float, monotonic: floa
                 devices=_with_device(state.devices, device),
                 marks=_marked(state.marks, came_and_went),
             )
+        case wire.PreviewMade():
+            return replace(state, preview=event)
         case wire.JobChanged(job=job):
             old = state.job(job.id)
             jobs = _in_order([kept for kept in state.jobs if kept.id != job.id] + [job])

@@ -28,6 +28,7 @@ from engine.daemon.routes import (
     metrics,
     models,
     outputs,
+    previews,
     recordings,
     reset,
     sampling,
@@ -39,20 +40,8 @@ from engine.wire import ErrorBody
 MAX_BODY_BYTES = 1 << 20
 """No request of ours comes near it; a prompt of 100 kB is refused with its own sentence."""
 ROUTES = (
-    status,
-    models,
-    jobs,
-    job_batches,
-    memory,
-    sampling,
-    checks,
-    reset,
-    full_cleanup,
-    outputs,
-    metrics,
-    files,
-    recordings,
-    audit,
+    *(status, models, jobs, job_batches, previews, memory, sampling, checks, reset),
+    *(full_cleanup, outputs, metrics, files, recordings, audit),
 )
 """Each adds its own, in the order of the API's document."""
 UNAUDITED = frozenset({"/check", "/jobs/forecast", "/jobs/many/forecast", "/explain/job", "/explain/switch"})

@@ -41,6 +41,7 @@ from engine.daemon.nursery import Nursery
 from engine.daemon.overview import Overview
 from engine.daemon.own_processes import OwnProcesses
 from engine.daemon.planner import Planner
+from engine.daemon.previews import Previews
 from engine.daemon.probe import Probe
 from engine.daemon.prompt_cache import PromptCache
 from engine.daemon.prompts import KeptPrompts
@@ -132,6 +133,7 @@ class Engine:
             on_change=self._processes_changed,
             on_models=lambda: self.models.changed(),
             on_progress=lambda job_id, progress: self.queue.progressed(job_id, progress),
+            previews=Previews(publish=self.hub.publish),
         )
         self.memory.ask_counters = self.supervisor.count
         self.memory.ask_reading = self.probe.read_soon

@@ -16,6 +16,7 @@ from engine.daemon.logbook import LogBook
 from engine.daemon.memory import MemoryView
 from engine.daemon.nursery import Nursery
 from engine.daemon.pending_actions import PendingActions
+from engine.daemon.previews import Previews
 from engine.daemon.receipt_book import ReceiptBook
 from engine.daemon.residents import Residents
 from engine.daemon.silence_watch import SilenceWatch
@@ -34,7 +35,9 @@ from engine.worker.channel import (
     Count,
     FromWorker,
     JobEnded,
+    JobPreviewed,
     JobProgressed,
+    JobStaged,
     LibrariesLoaded,
     MemoryMoved,
     RunJob,
@@ -61,10 +64,12 @@ class Supervisor:
         on_change: Callable[[], None],
         on_models: Callable[[], None],
         on_progress: Callable[[int, JobProgress], None],
+        previews: Previews,
     ) -> None:
         self.device_lock = DeviceLine()
         self.residents = Residents()
         self.warm = WarmFiles()
+        self.previews = previews
         self._starter = starter
         self._nursery = nursery
         self._memory = memory
@@ -377,6 +382,8 @@ class Supervisor:
                 self._on_change()
             case JobProgressed() | JobEnded():
                 self._job.heard(message)
+            case JobPreviewed() | JobStaged():
+                self.previews.heard(message)
             case Unloaded() | ActionStepped() | ActionEnded():
                 self._pending.heard(worker, message)
             case WorkerLog():

@@ -69,6 +69,7 @@ class WorkerStarter:
                 vae_precision=self._config.vae_precision,
                 embeddings=str(self._embeddings),
                 embeddings_bytes=self._config.embedding_cache_bytes,
+                preview=self._config.preview,
                 opened=opened,
             ),
             needs_fresh_import=self._allocator.needs_fresh_import,

@@ -32,6 +32,7 @@ from engine.wire.events import (
     MemorySampled,
     ModelsChanged,
     PressureChanged,
+    PreviewMade,
     ReceiptIssued,
     Snapshot,
 )
@@ -87,6 +88,7 @@ from engine.wire.overview import (
     PressureLevel,
     PressureOffer,
 )
+from engine.wire.previews import JobCourse, JobPreview
 from engine.wire.receipts import Explanation, PlanAction, PlanStep, Proof, Receipt, ReceiptAction, ReceiptStep
 from engine.wire.recording import RecordedEvent, RecordedPart, RecordedSpan, RecordedTier, RecordingStatus
 from engine.wire.requests import (
@@ -171,8 +173,10 @@ __all__ = [
     "Job",
     "JobBatch",
     "JobChanged",
+    "JobCourse",
     "JobForecast",
     "JobMove",
+    "JobPreview",
     "JobProgress",
     "JobSpec",
     "JobState",
@@ -200,6 +204,7 @@ __all__ = [
     "PressureChanged",
     "PressureLevel",
     "PressureOffer",
+    "PreviewMade",
     "Proof",
     "PruneRequest",
     "PruneResult",

@@ -66,6 +66,14 @@ class JobChanged(Wire):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PreviewMade(Wire):
+    """A job can be seen as it is after a step: `/jobs/{id}/preview?step=`."""
+
+    job_id: int
+    step: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class JobsReordered(Wire):
     """The waiting jobs, in their new order."""
 
@@ -130,6 +138,7 @@ Event: TypeAlias = (
     | EngineChanged
     | ModelsChanged
     | JobChanged
+    | PreviewMade
     | JobsReordered
     | ActionProgressed
     | ReceiptIssued
@@ -147,6 +156,7 @@ EVENT_TYPES: dict[str, type[Event]] = {
     "engine": EngineChanged,
     "models": ModelsChanged,
     "job": JobChanged,
+    "preview": PreviewMade,
     "order": JobsReordered,
     "action": ActionProgressed,
     "receipt": ReceiptIssued,

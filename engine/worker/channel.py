@@ -12,7 +12,16 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from engine.wire import ComponentState, JobSpec, Manifest, Receipt, ReceiptStep, Stage, VaePrecision
+from engine.wire import (
+    ComponentState,
+    JobSpec,
+    Manifest,
+    Receipt,
+    ReceiptStep,
+    Stage,
+    StageRecord,
+    VaePrecision,
+)
 
 # --------------------------------------------------------------------------- daemon -> worker
 
@@ -52,6 +61,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     embeddings: str = ""
     """Folder of the prompts' embeddings; empty: none are kept."""
     embeddings_bytes: int = 0
+    preview: bool = True
+    """Whether jobs show their latents after each step."""
     opened: tuple[Wanted, ...] = ()
     """Whose files are looked at while the libraries warm up: a `Preload` of them will come."""
 
@@ -244,6 +255,31 @@ class JobProgressed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     peak_bytes: int | None
 
 
+class JobPreviewed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A picture of the latents after a step."""
+
+    job_id: int
+    step: int
+    """From 1."""
+    steps: int
+    width: int
+    height: int
+    rgb: bytes
+    """width x height x 3."""
+
+
+class JobStaged(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A line of the job's ledger has begun or ended."""
+
+    job_id: int
+    ended: tuple[StageRecord, ...]
+    current: str | None
+    current_before_bytes: int | None
+    shares: dict[str, float]
+    """Stage to its expected part of the job's time, in the order of the stages."""
+    from_last: bool
+
+
 class JobEnded(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """The job's end: a manifest when it is done, else an error's code and sentence."""
 
@@ -315,6 +351,8 @@ FromWorker = (
     | ComponentChanged
     | AllocatorSample
     | JobProgressed
+    | JobPreviewed
+    | JobStaged
     | JobEnded
     | ActionStepped
     | ActionEnded

@@ -21,6 +21,9 @@ from engine.errors import WorkFailed
 Velocity = Callable[[Tensor, int], Tensor]
 """(x_BCTHW in float64, step from 0) to the net's velocity of the same shape, in any dtype."""
 
+Saw = Callable[[int, Tensor, Tensor, Tensor], None]
+"""Hears what a step is made from: step from 0, x_BCTHW, its velocity, the RF time; changes none of it."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DenoiseState:
@@ -64,11 +67,12 @@ def denoise(
     ode: bool = False,
     before_step: Callable[[int], None] = lambda step: None,
     after_step: Callable[[DenoiseState], None] = lambda state: None,
+    saw: Saw | None = None,
 ) -> Tensor:
     """Walk `state` down `timesteps` to 0 and return the latents, float32.
 
     `nets` names each step's net for errors. `before_step` may raise, to cancel; `after_step` gets
-    each new state. Same state and nets: the same latents, whether resumed or not.
+    each new state. Same state and nets: the same latents, whether resumed or watched or not.
 
     Raises:
         WorkFailed: the net returned a value that is not finite.
@@ -88,6 +92,8 @@ def denoise(
                 f"{nets[step]} returned values that are not finite in {place}; "
                 "its weight file may be damaged: fetch or convert the model again"
             )
+        if saw is not None:
+            saw(step, x_BCTHW, v_BCTHW, t)
         if ode:
             x_BCTHW = x_BCTHW - (t - t_next) * v_BCTHW
         else:

@@ -60,6 +60,7 @@ from engine.worker.stream import FileSource
 from engine.worker.versions import versions
 from engine.worker.warm import MEASURED_PIECES, open_warm_tier
 from engine.worker.warming import Warmer
+from engine.worker.watch import JobWatch
 
 SAMPLE_S = 0.1
 SHAPES = 64
@@ -291,6 +292,7 @@ class Worker:
     def _run(self, message: RunJob) -> JobEnded:
         """One job to its end. Nothing of it, not even its error's frames, is alive on return."""
         job_id = message.job_id
+        watch = JobWatch(message, self._backend, tell=self._channel.send, preview=self._settings.preview)
         shape = (message.model.name, message.width, message.height, message.spec.frames, message.spec.steps)
         try:
             manifest, path = run_job(
@@ -303,7 +305,8 @@ class Worker:
                 warn=lambda text: self._channel.send(
                     WorkerLog(level="warning", event="cache", text=text, job_id=job_id)
                 ),
-                shares=self._shares.get(shape),
+                shares=watch.begin(self._shares.get(shape)),
+                watch=watch,
             )
         except EngineError as error:
             for note in getattr(error, "__notes__", ()):  # the original's traceback, as text
@@ -319,6 +322,7 @@ class Worker:
             if len(self._shares) >= SHAPES:
                 self._shares.clear()
             self._shares[shape] = shares_of(manifest.stages)
+        watch.close()
         self._cancelled.discard(job_id)
         return ended
 

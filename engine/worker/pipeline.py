@@ -41,12 +41,13 @@ from engine.worker.denoise import DenoiseState, denoise, net_timestep, start
 from engine.worker.embedding_cache import NO_EMBEDDINGS, Embeddings
 from engine.worker.experts import NetByStep
 from engine.worker.faults import as_engine_error, forget
-from engine.worker.progress import TYPICAL, ProgressMeter, Shares
+from engine.worker.progress import TYPICAL, ProgressMeter, Shares, stages_of
 from engine.worker.stage_ledger import StageLedger
 from engine.worker.store import ComponentStore
 from engine.worker.text import encode_prompt
 from engine.worker.versions import versions
 from engine.worker.video import VideoWriter
+from engine.worker.watch import JobWatch
 
 
 def run_job(
@@ -60,11 +61,13 @@ def run_job(
     warn: Callable[[str], None] = lambda text: None,
     clock: Callable[[], float] = time.monotonic,
     shares: Shares | None = None,
+    watch: JobWatch | None = None,
 ) -> tuple[Manifest, Path]:
     """Make the job's video; its manifest and where that lies.
 
     `embeddings` are those of earlier prompts; what is not in order but ends nothing goes to `warn`.
-    `shares` is what each stage took of the last such job; None where there was none.
+    `shares` is what each stage took of the last such job; None where there was none. `watch` sees its
+    stages and latents, and changes neither.
 
     Whatever is raised is a new error made of text, holding no frame and no tensor.
 
@@ -76,7 +79,7 @@ def run_job(
     failure: EngineError | None = None
     try:
         with torch.inference_mode():
-            return _Run(job, store, backend, report, cancelled, embeddings, warn, clock, shares).run()
+            return _Run(job, store, backend, report, cancelled, embeddings, warn, clock, shares, watch).run()
     except Exception as error:  # the job's edge: it becomes text, and its frames go
         failure = as_engine_error(error, backend, f"running job {job.job_id}")
         forget(error)
@@ -101,6 +104,7 @@ class _Run:
         warn: Callable[[str], None],
         clock: Callable[[], float],
         shares: Shares | None,
+        watch: JobWatch | None,
     ) -> None:
         self._job = job
         self._store = store
@@ -109,14 +113,13 @@ class _Run:
         self._embeddings = embeddings
         self._warn = warn
         self._clock = clock
+        self._saw = watch.saw if watch else None
         self._began = clock()
         self._kind: ModelKind = "i2v" if job.model.kind == "i2v" else "t2v"
-        stages: tuple[Stage, ...] = ("text", "image", "denoise", "decode", "write")
-        if self._kind == "t2v":
-            stages = tuple(stage for stage in stages if stage != "image")
         shares = TYPICAL[backend.kind] if shares is None else shares
+        stages, on_line = stages_of(self._kind), watch.line if watch else None
         self._meter = ProgressMeter(job.job_id, stages, clock=clock, report=report, shares=shares)
-        self._ledger = StageLedger(backend, clock=clock, on_peak=self._meter.saw_peak)
+        self._ledger = StageLedger(backend, clock=clock, on_peak=self._meter.saw_peak, on_line=on_line)
         spec = job.spec
         if spec.frames is None or spec.steps is None:
             raise InvalidRequest(f"job {job.job_id} reached the worker without its frames and steps")
@@ -238,6 +241,7 @@ class _Run:
                 ode=self._job.spec.ode,
                 before_step=before_step,
                 after_step=after_step,
+                saw=self._saw,
             )
 
     def _note_first_step(self, net: Any) -> None:

@@ -48,6 +48,19 @@ def shares_of(records: Iterable[StageRecord]) -> Shares:
     return {stage: seconds / whole for stage, seconds in found.items()}
 
 
+def stages_of(kind: str) -> tuple[Stage, ...]:
+    """The stages of a job of such a model, in order."""
+    stages: tuple[Stage, ...] = ("text", "image", "denoise", "decode", "write")
+    return stages if kind == "i2v" else tuple(stage for stage in stages if stage != "image")
+
+
+def parts_of(shares: Shares, stages: Iterable[Stage]) -> dict[Stage, float]:
+    """The share of each of `stages`, in order; they add up to 1."""
+    least = {stage: max(LEAST_SHARE, shares.get(stage, 0.0)) for stage in stages}
+    total = sum(least.values())
+    return {stage: share / total for stage, share in least.items()}
+
+
 class ProgressMeter:
     """Turns stage and step into JobProgressed messages; the fraction never falls."""
 
@@ -65,15 +78,12 @@ class ProgressMeter:
         self._clock = clock
         self._report = report
         self._began = clock()
-        shares = {stage: max(LEAST_SHARE, shares.get(stage, 0.0)) for stage in stages}
-        total = sum(shares.values())
+        self._share = parts_of(shares, stages)
         self._begin: dict[Stage, float] = {}
-        self._share: dict[Stage, float] = {}
         begin = 0.0
-        for stage in stages:
+        for stage, share in self._share.items():
             self._begin[stage] = begin
-            self._share[stage] = shares[stage] / total
-            begin += self._share[stage]
+            begin += share
         self._fraction = 0.0
         self._peak_bytes: int | None = None
         self._stage: Stage = "start"

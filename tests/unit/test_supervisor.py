@@ -12,6 +12,7 @@ import pytest
 
 from engine.config import EngineConfig
 from engine.daemon import worker_starter as starter_module
+from engine.daemon.previews import Previews
 from engine.daemon.rates import Rates
 from engine.daemon.receipt_book import ReceiptBook
 from engine.daemon.silence_watch import SILENT_S, SLOW_START_S, START_S
@@ -83,6 +84,7 @@ class Kept:
             on_change=lambda: None,
             on_models=lambda: None,
             on_progress=lambda job_id, progress: None,
+            previews=Previews(publish=lambda event: None),
         )
         self.worker = FakeWorker()
         self.silence = FakeSilence()

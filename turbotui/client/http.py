@@ -40,8 +40,10 @@ from engine.wire import (
     Hello,
     Job,
     JobBatch,
+    JobCourse,
     JobForecast,
     JobMove,
+    JobPreview,
     JobSpec,
     KillRequest,
     LogLine,
@@ -118,6 +120,13 @@ class HttpClient:
 
     def job(self, job_id: int) -> Job:
         return self._get(f"/jobs/{job_id:d}", Job)
+
+    def preview(self, job_id: int, step: int | None = None) -> JobPreview:
+        which = "" if step is None else f"?step={step:d}"
+        return self._get(f"/jobs/{job_id:d}/preview{which}", JobPreview)
+
+    def course(self, job_id: int) -> JobCourse:
+        return self._get(f"/jobs/{job_id:d}/course", JobCourse)
 
     def submit(self, spec: JobSpec) -> Job:
         return self._post("/jobs", Job, spec)

@@ -32,8 +32,10 @@ from engine.wire import (
     Hello,
     Job,
     JobBatch,
+    JobCourse,
     JobForecast,
     JobMove,
+    JobPreview,
     JobSpec,
     KillRequest,
     LogLine,
@@ -192,6 +194,14 @@ class ScriptedClient:
         if found is None:
             raise NotFound(f"there is no job {job_id}")
         return found
+
+    def preview(self, job_id: int, step: int | None = None) -> JobPreview:
+        answer: JobPreview = self._answer("preview", job_id, step, default=NotFound("no preview in a script"))
+        return answer
+
+    def course(self, job_id: int) -> JobCourse:
+        answer: JobCourse = self._answer("course", job_id, default=NotFound("no stages in a script"))
+        return answer
 
     def submit(self, spec: JobSpec) -> Job:
         job = Job(id=99, spec=spec, status="queued", created_at=0.0, position=1)

@@ -174,6 +174,12 @@ class ReplayClient:
 
     # ------------------------------------------------------------------ what a replay cannot do
 
+    def preview(self, job_id: int, step: int | None = None) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def course(self, job_id: int) -> NoReturn:
+        raise NotNow(REFUSAL)
+
     def submit(self, spec: JobSpec) -> NoReturn:
         raise NotNow(REFUSAL)
 

@@ -16,6 +16,7 @@ from turbotui.actions import (
     KEY_LINE_TAIL,
     bound_keys,
 )
+from turbotui.screens.behind import StillBehind
 from turbotui.screens.past import PastKeys
 from turbotui.screens.plan import LEAST, Place, is_wide, plan
 from turbotui.screens.planned import PlannedLayout
@@ -61,7 +62,7 @@ NOTICE_S = 20.0
 ERROR_NOTICE_S = 15.0
 
 
-class DashboardScreen(PastKeys, SelectingScreen):
+class DashboardScreen(StillBehind, PastKeys, SelectingScreen):
     """Draws at 10 Hz while something moves and the terminal has attention, else at 2 Hz."""
 
     CSS = """

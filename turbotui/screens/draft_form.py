@@ -13,6 +13,7 @@ from engine.wire import RESIDENCIES
 from turbotui.draft import DECIMAL, Draft
 from turbotui.format import bytes_text
 from turbotui.job_fields import FPS, SEED_DIGITS, stepped_frames
+from turbotui.screens.image_field import ImageThumb
 from turbotui.text import known, t
 from turbotui.widgets.fields import ChoiceField, FieldInput, TypedField, Words
 from turbotui.widgets.models import short_dtype
@@ -71,6 +72,7 @@ class DraftForm(Vertical):
         yield TypedField(t("new.seed"), FieldInput(id="seed", restrict=restrict, placeholder="0", keys=draw))
         yield TypedField(t("new.samples"), FieldInput(id="samples", restrict=r"\d{0,3}", placeholder="1"))
         yield TypedField(t("new.image"), FieldInput(id="image", placeholder="/…/first.png"))
+        yield ImageThumb()
         yield ChoiceField(id="ode", label=t("new.ode"), remark=lambda _value: t("new.ode_remark"))
         yield ChoiceField(id="residency", label=t("new.residency"), remark=self._about_residency)
         yield Words(id="carried")

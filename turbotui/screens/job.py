@@ -1,4 +1,4 @@
-"""Owns a job's own page: everything that was asked for, where it stands, what it cost, what went wrong."""
+"""Owns a job's own page: everything that was asked for, where it stands, what it cost, what it looks like."""
 
 from __future__ import annotations
 
@@ -9,19 +9,31 @@ from typing import TYPE_CHECKING, ClassVar, cast
 from textual.binding import Binding
 
 from turbotui.format import UNKNOWN, bytes_text, clock, percent, seconds
+from turbotui.picture.raster import cells_for
+from turbotui.screens.job_picture import JobPictures, wait_s
+from turbotui.screens.job_stages import ledger_rows, lines_of_ended, lines_of_running
 from turbotui.screens.reader import PagePanel, PageScreen
 from turbotui.text import t
-from turbotui.widgets.lines import Row, View, wrapped
+from turbotui.widgets.lines import Row, View, width_of, wrapped
 from turbotui.widgets.log import log_row, when
+from turbotui.widgets.picture import PictureView
 from turbotui.widgets.queue import running_text, size_of, symbol_of
 
 if TYPE_CHECKING:
+    from textual.app import ComposeResult
     from textual.binding import BindingType
+    from textual.events import Click
+    from textual.timer import Timer
 
-    from engine.wire import Job, Manifest
+    from engine.wire import Job, JobCourse, Manifest
     from turbotui.app import TurboApp
 
 NAME_CELLS = 14
+LEAST_FOR_BAR = 50
+LEAST_FOR_PICTURE = 64
+"""Cells of a page that has a picture beside its fields; a narrower one has it in full alone."""
+COURSE_S = 2.0
+"""How often the stages of a running job are asked for, beside when they change."""
 
 
 def read_manifest(path: str) -> Manifest | None:
@@ -37,16 +49,33 @@ def read_manifest(path: str) -> Manifest | None:
 
 
 class JobPanel(PagePanel):
-    """Fields, then the ledger of stages, then the job's own log lines."""
+    """Fields beside a picture, then the ledger of stages, then the job's own log lines."""
+
+    DEFAULT_CSS = """
+    JobPanel { overflow: hidden hidden; }
+    """
 
     def __init__(self, job_id: int) -> None:
         super().__init__(id="job")
         self.job_id = job_id
+        self.pictures: JobPictures | None = None
+        self.course: JobCourse | None = None
+        self.large = False
+        """The picture has the whole page."""
+        self.most_rows = 24
+        """Of the page that are in sight at most."""
         self._manifest: Manifest | None = None
         self._looked_for: str | None = None
 
+    def compose(self) -> ComposeResult:
+        yield PictureView()
+
     def inputs(self, view: View) -> tuple[object, ...]:
-        return (view.state.job(self.job_id), view.state.log, self.top, self._manifest)
+        job = view.state.job(self.job_id)
+        pictures = self.pictures
+        seen = None if pictures is None else (pictures.shape, pictures.caption(), pictures.words)
+        moment = int(view.wall * 2) if job is not None and job.status == "running" else None
+        return (job, view.state.log, self.top, self._manifest, self.course, self.large, seen, moment)
 
     def title(self, view: View) -> str:
         job = view.state.job(self.job_id)
@@ -58,21 +87,81 @@ class JobPanel(PagePanel):
         more = self._count - self.top - self._room
         return (t("list.more", count=more) + "  " if more > 0 else "") + t("job.keys")
 
+    # ------------------------------------------------------------------ the picture's place
+
+    def picture_cells(self, view: View, width: int) -> tuple[int, int]:
+        """Columns and rows for the picture on a page so wide; (0, 0) where there is none."""
+        pictures = self.pictures
+        job = view.state.job(self.job_id)
+        if job is None or pictures is None:
+            return 0, 0
+        if self.large:
+            return width, max(1, self.most_rows - 1)
+        if width < LEAST_FOR_PICTURE:
+            return 0, 0
+        columns = min(84, width * (44 if width < 90 else 48) // 100)
+        shape = pictures.shape or self._shape_of(view, job)
+        return cells_for(*shape, columns, max(4, min(26, self.most_rows * 6 // 10)))
+
+    def _shape_of(self, view: View, job: Job) -> tuple[int, int]:
+        width, _, height = size_of(job, view.state.models).partition("x")
+        return (int(width), int(height)) if width.isdecimal() and height.isdecimal() else (16, 9)
+
+    def picture_offset(self, view: View, width: int) -> tuple[int, int]:
+        """Where in the panel it begins: against the right edge, below the frame's top."""
+        return (2 if self.large else 2 + width - self.picture_cells(view, width)[0]), 1
+
+    def _caption(self, view: View, columns: int) -> Row:
+        pictures = self.pictures
+        text, keys = ("", "") if pictures is None else (pictures.caption(), pictures.keys())
+        row = Row(columns).add(text, view.paint.muted)
+        return row.tail(keys, view.paint.muted) if width_of(keys) + 2 <= row.left else row
+
+    # ------------------------------------------------------------------ rows
+
     def page(self, view: View, width: int) -> list[Row]:
         job = view.state.job(self.job_id)
         if job is None:
             return []
         paint = view.paint
+        columns, high = self.picture_cells(view, width)
+        if self.large:
+            return [*(Row(width) for _ in range(high)), self._caption(view, width)]
+        beside = width - columns - 2 if columns else width
+        rows = self._fields(view, job, beside)
+        if columns:
+            rows += [Row(beside) for _ in range(high + 1 - len(rows))]
+            caption = self._caption(view, columns)
+            rows = [Row(width).extend(row).to(width - columns, paint.text) for row in rows]
+            rows[high].extend(caption)
+        rows += self._ledger(view, job, width)
+        lines = [line for line in view.state.log if line.job_id == job.id]
+        if lines:
+            rows += [Row(width), Row(width).add(t("job.log"), paint.focus_title)]
+            rows += [log_row(paint, line, view.wall, width, job=False) for line in lines]
+        return rows
+
+    def _fields(self, view: View, job: Job, width: int) -> list[Row]:
+        """What was asked for and where it stands."""
+        paint = view.paint
         rows: list[Row] = []
+        names = NAME_CELLS
 
         def put(name: str, value: str, *, strong: bool = False) -> None:
-            for place, line in enumerate(wrapped(value, width - NAME_CELLS)):
-                row = Row(width).field(t(f"job.{name}") if place == 0 else "", NAME_CELLS, paint.muted)
+            for place, line in enumerate(wrapped(value, width - names)):
+                row = Row(width).field(t(f"job.{name}") if place == 0 else "", names, paint.muted)
                 rows.append(row.add(line, paint.bold if strong else paint.text))
 
-        status = Row(width).field(t("job.status"), NAME_CELLS, paint.muted)
+        status = Row(width).field(t("job.status"), names, paint.muted)
         status.add(f"{symbol_of(job)} ", paint.ours if job.status == "running" else paint.text)
-        if job.status == "running":
+        progress = job.progress
+        if job.status == "running" and width < LEAST_FOR_BAR and progress is not None:
+            # The ledger below has the bars.
+            steps = f" {progress.step}/{progress.steps}" if progress.steps else ""
+            status.add(f"{t(f'stage.{progress.stage}')}{steps} {percent(progress.fraction)}", paint.text)
+            if progress.eta_s is not None:
+                status.add(f" {seconds(progress.eta_s)}", paint.text)
+        elif job.status == "running":
             running_text(view, job, status)
         else:
             status.add(self._status(job), paint.text)
@@ -96,11 +185,6 @@ class JobPanel(PagePanel):
             put("duplicate_of", str(job.duplicate_of))
         if job.output:
             put("output", job.output, strong=True)
-        rows += self._ledger(view, job, width)
-        lines = [line for line in view.state.log if line.job_id == job.id]
-        if lines:
-            rows += [Row(width), Row(width).add(t("job.log"), paint.focus_title)]
-            rows += [log_row(paint, line, view.wall, width, job=False) for line in lines]
         return rows
 
     def _status(self, job: Job) -> str:
@@ -162,28 +246,29 @@ class JobPanel(PagePanel):
         if job.manifest and job.manifest != self._looked_for:
             self._looked_for = job.manifest
             self._look_for_manifest(job.id, job.manifest)
-        manifest, paint = self._manifest, view.paint
-        if manifest is None or not manifest.stages:
-            return []
-        head = Row(width).field(t("job.ledger"), NAME_CELLS, paint.focus_title)
-        for column in ("took", "before", "peak", "after"):
-            head.field(t(f"job.column_{column}"), 12, paint.muted, right=True)
-        rows = [Row(width), head]
-        total = manifest.elapsed_s or 1.0
-        for stage in manifest.stages:
-            row = Row(width).field(f"  {stage.stage}", NAME_CELLS, paint.text)
-            row.field(seconds(stage.elapsed_s), 12, paint.text, right=True)
-            for count in (stage.before_bytes, stage.peak_bytes, stage.after_bytes):
-                row.field(bytes_text(count), 12, paint.text, right=True)
-            rows.append(row.add(f"{percent(stage.elapsed_s / total):>7}", paint.muted))
-        return rows
+        course = self.course
+        if job.status == "running":
+            if course is None:
+                return []
+            lines = lines_of_running(job, course, view.wall)
+            return ledger_rows(view, lines, width, from_last=course.from_last)
+        # Where the manifest lies on another host, the engine still knows its last few jobs.
+        records = self._manifest.stages if self._manifest else course.ended if course else ()
+        elapsed_s = sum(record.elapsed_s for record in records)
+        if self._manifest is not None:
+            elapsed_s = self._manifest.elapsed_s
+        return ledger_rows(view, lines_of_ended(records, elapsed_s), width, from_last=None) if records else []
+
+    def on_click(self, event: Click) -> None:
+        if isinstance(event.widget, PictureView) and isinstance(self.screen, JobScreen):
+            self.screen.action_play()
 
 
 class JobScreen(PageScreen):
     """One job; acts on it with the queue's keys."""
 
     panel: JobPanel
-    most = 112
+    most = 150
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y", "copy", show=False, id="copy"),
         Binding("x", "on_job('cancel')", show=False, id="cancel"),
@@ -193,10 +278,131 @@ class JobScreen(PageScreen):
         Binding("h", "on_job('hold')", show=False, id="hold"),
         Binding("v", "video", show=False, id="video"),
         Binding("V", "fetch", show=False, id="fetch"),
+        Binding("left", "frame(-1)", "screen.frame_earlier", show=False),
+        Binding("right", "frame(1)", "screen.frame_later", show=False),
+        Binding("space", "play", "screen.play", show=False),
+        Binding("z", "large", "screen.large", show=False),
     ]
 
     def __init__(self, job_id: int) -> None:
         super().__init__(JobPanel(job_id))
+        self._timer: Timer | None = None
+        self._sent_at = 0.0
+        self._staged: tuple[object, ...] | None = None
+
+    def on_mount(self) -> None:
+        # Before the same of what it derives from, which draws.
+        self.panel.pictures = JobPictures(self.turbo, self.panel.job_id)
+
+    @property
+    def _pictures(self) -> JobPictures:
+        assert self.panel.pictures is not None
+        return self.panel.pictures
+
+    def wanted_size(self, width: int, height: int) -> tuple[int, int]:
+        columns = min(self.most, width - 4)
+        self.panel.most_rows = height - 4
+        if self.panel.large:
+            return width - 4, height - 2
+        rows = len(self.panel.page(self.view(), columns - 4))
+        return columns, min(rows + 2, height - 2)
+
+    # ------------------------------------------------------------------ what is shown
+
+    def refresh_panel(self) -> None:
+        view = self.view()
+        self._pictures.follow(view)
+        self._follow_stages(view)
+        super().refresh_panel()
+        self._show_picture(view)
+
+    def _show_picture(self, view: View, *, clip: bool = False) -> None:
+        panel, pictures = self.panel, self._pictures
+        picture = panel.query_one(PictureView)
+        width = (panel.styles.width.value if panel.styles.width is not None else 0) - 4
+        columns, rows = panel.picture_cells(view, int(width))
+        picture.display = columns > 0 and (panel.large or panel.top == 0)
+        if not picture.display:
+            return
+        picture.styles.width, picture.styles.height = columns, rows
+        picture.styles.offset = panel.picture_offset(view, int(width))
+        picture.show(view.paint, pictures.picture, pictures.words, clip=clip)
+
+    def _follow_stages(self, view: View) -> None:
+        """Ask for the stages where they are not as they were when they were asked for."""
+        job = view.state.job(self.panel.job_id)
+        if job is None or job.started_at is None:
+            return
+        running = job.status == "running"
+        stage = job.progress.stage if running and job.progress is not None else None
+        staged = (job.status, stage, int(view.wall / COURSE_S) if running else None)
+        if staged == self._staged:
+            return
+        self._staged = staged
+
+        def got(course: JobCourse) -> None:
+            self.panel.course = course
+
+        self.turbo.ask(
+            "course",
+            lambda client: client.course(self.panel.job_id),
+            then=got,
+            failed=lambda error: None,  # not begun, or too long ago: the manifest has them
+            quiet=True,
+        )
+
+    # ------------------------------------------------------------------ keys
+
+    def action_scroll(self, by: int) -> None:
+        super().action_scroll(by)
+        self._show_picture(self.view())
+
+    def action_page(self, by: int) -> None:
+        super().action_page(by)
+        self._show_picture(self.view())
+
+    def action_large(self) -> None:
+        self.panel.large, self.panel.top = not self.panel.large, 0
+        self.refresh_panel()
+
+    def action_frame(self, by: int) -> None:
+        self._stop()
+        self._pictures.move(by)
+        self._redraw(clip=False)
+
+    def action_play(self) -> None:
+        """Play the clip, or hold it; where there is none, the page turns."""
+        if not self._pictures.toggle():
+            self.action_page(1)
+            return
+        if self._pictures.playing:
+            self._sent_at = self.turbo.monotonic()
+            self._next(wait_s(0))
+        else:
+            self._stop()
+        self._redraw(clip=False)
+
+    def _next(self, after_s: float) -> None:
+        self._timer = self.set_timer(after_s, self._advance)
+
+    def _advance(self) -> None:
+        if not self._pictures.playing:
+            return
+        now = self.turbo.monotonic()
+        self._pictures.advance(now - self._sent_at)
+        self._sent_at = now
+        self._redraw(clip=True)
+        self._next(wait_s(self.panel.query_one(PictureView).spent_bytes))
+
+    def _stop(self) -> None:
+        self._pictures.playing = False
+        if self._timer is not None:
+            self._timer.stop()
+
+    def _redraw(self, *, clip: bool) -> None:
+        view = self.view()
+        self.panel.show(view)
+        self._show_picture(view, clip=clip)
 
     def action_copy(self) -> None:
         job = self.turbo.link.state.job(self.panel.job_id)

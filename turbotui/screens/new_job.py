@@ -17,7 +17,9 @@ from engine.wire import BatchQueued, JobBatch
 from turbotui.draft import Draft, draft_of
 from turbotui.format import seconds
 from turbotui.job_fields import faults, field_of, samples
+from turbotui.screens.behind import StillBehind
 from turbotui.screens.draft_form import DraftForm
+from turbotui.screens.image_field import pick_image
 from turbotui.screens.many import queued_text
 from turbotui.text import t
 from turbotui.widgets.bottom import Notice
@@ -53,7 +55,7 @@ def draft_again(keeper: DraftKeeper, job: Job, state: ConsoleState) -> None:
     keeper.keep(draft_of(job, kind=kind, output_dir=folder))
 
 
-class NewJobScreen(ModalScreen[None]):
+class NewJobScreen(StillBehind, ModalScreen[None]):
     """Everything typed is kept until it was submitted.
 
     Args:
@@ -80,6 +82,7 @@ class NewJobScreen(ModalScreen[None]):
         Binding("ctrl+r", "earlier", show=False, priority=True),
         Binding("ctrl+o", "many", show=False, priority=True),
         Binding("ctrl+l", "clear", show=False, priority=True),
+        Binding("ctrl+t", "pick_image", show=False, priority=True),
     ]
 
     def __init__(self, keeper: DraftKeeper) -> None:
@@ -300,6 +303,9 @@ class NewJobScreen(ModalScreen[None]):
             self.form.focus_field(field or field_of(error))
 
     # ------------------------------------------------------------------ keys
+
+    def action_pick_image(self) -> None:
+        pick_image(self)
 
     def action_close(self) -> None:
         self._keep()

@@ -1,0 +1,226 @@
+"""A job's page: latents while it denoises, frames after it, and the ledger all the while."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from textual._compositor import Compositor, LayoutUpdate
+
+from engine.errors import NotFound
+from engine.wire import MemorySampled, PreviewMade
+from turbotui.app import TurboApp
+from turbotui.client import scenes
+from turbotui.client.scripted import ScriptedClient
+from turbotui.screens.job import JobScreen
+from turbotui.screens.job_picture import BYTES_PER_S, MOST_FPS, wait_s
+from turbotui.widgets.picture import PictureView
+
+from . import job_scenes
+from .conftest import NOW, SMALL, WIDE, live, screen_text, scripted, until
+
+Build = Callable[..., TurboApp]
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return job_scenes.make_clip(tmp_path_factory.mktemp("clip") / "30.mp4")
+
+
+def running() -> ScriptedClient:
+    return scripted(scenes.busy(NOW), preview=job_scenes.preview, course=job_scenes.course)
+
+
+async def open_page(pilot: Any) -> JobScreen:
+    await live(pilot)
+    await pilot.press("4", "enter")
+    await until(pilot, lambda: isinstance(pilot.app.screen, JobScreen))
+    screen = pilot.app.screen
+    assert isinstance(screen, JobScreen)
+    return screen
+
+
+def asked(client: ScriptedClient, name: str) -> list[tuple[Any, ...]]:
+    return [call[1:] for call in client.asked if call[0] == name]
+
+
+def shown(screen: JobScreen) -> PictureView:
+    return screen.query_one(PictureView)
+
+
+async def redrawn(pilot: Any, screen: JobScreen, condition: Callable[[], bool]) -> None:
+    """Wait for an answer, drawing as the screen's own timer does."""
+
+    def drawn() -> bool:
+        screen.refresh_panel()
+        return condition()
+
+    await until(pilot, drawn)
+
+
+async def test_a_running_job_shows_its_latents_and_asks_for_each_step_once(console: Build) -> None:
+    client = running()
+    app = console(client)
+    async with app.run_test(size=WIDE) as pilot:
+        client.push(PreviewMade(job_id=41, step=2))
+        await until(pilot, lambda: app.link.state.preview is not None)
+        assert not asked(client, "preview")  # nobody looks
+        screen = await open_page(pilot)
+        await redrawn(pilot, screen, lambda: "latents after step 2 of 4" in screen_text(app))
+        picture = shown(screen).picture
+        assert picture is not None and (picture.width, picture.height) == (16, 9)
+        client.push(PreviewMade(job_id=41, step=3))
+        await redrawn(pilot, screen, lambda: "latents after step 3 of 4" in screen_text(app))
+        client.push(PreviewMade(job_id=7, step=1))
+        await redrawn(pilot, screen, lambda: app.link.state.preview == PreviewMade(job_id=7, step=1))
+        for _ in range(3):
+            screen.refresh_panel()
+        assert set(asked(client, "preview")) == {(41, 2), (41, 3), (41, None)}
+        assert len(asked(client, "preview")) == 3
+        await pilot.press("left")
+        assert "latents after step 2 of 4" in screen_text(app)
+        await pilot.press("right")
+        assert "latents after step 3 of 4" in screen_text(app)
+
+
+async def test_the_ledger_stands_while_the_job_runs(console: Build) -> None:
+    app = console(running())
+    async with app.run_test(size=WIDE) as pilot:
+        screen = await open_page(pilot)
+        await redrawn(pilot, screen, lambda: "floor:" in screen_text(app))
+        text = screen_text(app)
+        high, low, decode = (
+            next(line for line in text.splitlines() if name in line)
+            for name in ("denoise dit.high", "denoise dit.low", "· decode")
+        )
+        assert "9.1 s" in high and "18.2 GiB" in high and "13.0 GiB" in high
+        # 24 s ran, 6 are left: 0.7 of 30.
+        assert "4.2 s" in low and "~21 s" in low and "13.0 GiB" in low and "19.2 GiB" in low
+        assert "~5.7 s" in decode and "-" in decode
+        assert "2.10 GiB before the first stage" in text
+        assert "as long as the last job of this size took" in text
+
+
+async def test_without_previews_it_says_why_there_is_no_picture(console: Build) -> None:
+    client = scripted(scenes.busy(NOW), preview=NotFound("none"))
+    app = console(client)
+    async with app.run_test(size=WIDE) as pilot:
+        await open_page(pilot)
+        assert "comes after the first step" in screen_text(app)
+
+
+@pytest.mark.parametrize("size", [SMALL, WIDE], ids=["80x24", "120x36"])
+async def test_frames_of_a_finished_video_are_stepped_through(
+    console: Build, clip: Path, size: tuple[int, int]
+) -> None:
+    app = console(scripted(job_scenes.done(clip), course=job_scenes.course_at_end))
+    async with app.run_test(size=size) as pilot:
+        screen = await open_page(pilot)
+        await redrawn(pilot, screen, lambda: "9/17" in screen_text(app))
+        middle = shown(screen).picture
+        await pilot.press("right")
+        assert "10/17" in screen_text(app)
+        assert shown(screen).picture != middle
+        await pilot.press("left", "left")
+        assert "8/17" in screen_text(app)
+        await redrawn(pilot, screen, lambda: "denoise dit.low" in screen_text(app))
+        await pilot.press("G")
+        assert "+0 B" in screen_text(app)
+        assert size != SMALL or not shown(screen).display  # it has scrolled away with its fields
+        await pilot.press("g")
+        assert shown(screen).display
+
+
+async def test_space_plays_and_holds_and_the_clip_goes_round(console: Build, clip: Path) -> None:
+    app = console(scripted(job_scenes.done(clip)))
+    async with app.run_test(size=SMALL) as pilot:
+        screen = await open_page(pilot)
+        await redrawn(pilot, screen, lambda: "9/17" in screen_text(app))
+        await pilot.press("space")
+        assert "▶ 1/17" in screen_text(app) or "▶ 2/17" in screen_text(app)
+        seen = set()
+        for _ in range(5):
+            seen.add(screen._pictures.place)
+            await pilot.pause(0.3)
+        assert len(seen) > 2
+        await pilot.press("space")
+        held = screen._pictures.place
+        await pilot.pause(0.5)
+        assert screen._pictures.place == held and "‖" in screen_text(app)
+
+
+async def test_z_gives_the_picture_the_whole_page_and_takes_it_back(console: Build, clip: Path) -> None:
+    app = console(scripted(job_scenes.done(clip)))
+    async with app.run_test(size=SMALL) as pilot:
+        screen = await open_page(pilot)
+        await redrawn(pilot, screen, lambda: "9/17" in screen_text(app))
+        small = shown(screen).size
+        await pilot.press("z")
+        await pilot.pause()
+        assert shown(screen).size.width > 2 * small.width
+        assert "lighthouse" not in screen_text(app) and "9/17" in screen_text(app)
+        await pilot.press("z")
+        await pilot.pause()
+        assert shown(screen).size == small and "lighthouse" in screen_text(app)
+
+
+async def test_a_video_that_is_gone_is_said_to_be(console: Build, tmp_path: Path) -> None:
+    app = console(scripted(job_scenes.done(tmp_path / "gone.mp4")))
+    async with app.run_test(size=WIDE) as pilot:
+        screen = await open_page(pilot)
+        await redrawn(pilot, screen, lambda: "gone.mp4 is not there any more" in screen_text(app))
+        await pilot.press("space", "left", "z")  # nothing to play, and no harm
+
+
+async def test_without_colour_the_picture_is_made_of_characters(
+    console: Build, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    app = console(scripted(job_scenes.done(clip)))
+    async with app.run_test(size=WIDE) as pilot:
+        screen = await open_page(pilot)
+        await redrawn(pilot, screen, lambda: "9/17" in screen_text(app))
+        drawn = "".join(shown(screen).render_line(y).text for y in range(shown(screen).size.height))
+        assert drawn.isascii() and len(set(drawn)) > 2
+
+
+async def test_behind_an_open_page_only_what_changes_is_drawn(
+    console: Build, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole: list[bool] = []
+    render = Compositor.render_update
+
+    def counted(self: Compositor, *args: Any, **kwargs: Any) -> Any:
+        update = render(self, *args, **kwargs)
+        whole.append(isinstance(update, LayoutUpdate))
+        return update
+
+    app = console(scripted(job_scenes.done(clip)))
+    async with app.run_test(size=WIDE) as pilot:
+        screen = await open_page(pilot)
+        await redrawn(pilot, screen, lambda: "9/17" in screen_text(app))
+        await pilot.pause(0.2)
+        monkeypatch.setattr(Compositor, "render_update", counted)
+        for second in range(1, 6):
+            app.link._take(MemorySampled(device=scenes.gpu(NOW, scenes.gpu_balance(NOW, live=second))))
+            app.dashboard.tick()
+            await pilot.pause(0.05)
+        assert whole and not any(whole)
+
+
+async def test_only_cells_that_changed_are_sent_and_a_clip_keeps_within_its_bytes(
+    console: Build, clip: Path
+) -> None:
+    app = console(scripted(job_scenes.done(clip)))
+    async with app.run_test(size=WIDE) as pilot:
+        screen = await open_page(pilot)
+        await redrawn(pilot, screen, lambda: "9/17" in screen_text(app))
+        pictures, view = screen._pictures, shown(screen)
+        whole = view.spent_bytes
+        pictures.move(1)
+        screen._redraw(clip=True)
+        assert 0 < view.spent_bytes < whole / 2
+        assert round(wait_s(view.spent_bytes) * BYTES_PER_S) >= view.spent_bytes
+        assert wait_s(0) == 1 / MOST_FPS
