@@ -123,7 +123,7 @@ for _command in (
         lifecycle.status,
         lifecycle.run,
     ),
-    _group("bench", "Measure this host.", bench.start, bench.switch, bench.balance),
+    _group("bench", "Measure this host.", bench.start, bench.switch, bench.balance, bench.console),
     _group("outputs", "Look at finished videos, or delete old ones.", outputs.list_outputs, outputs.prune),
     opening.open_,
     opening.view,
