@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from textual import events
+from textual._compositor import ChopsUpdate, LayoutUpdate
 from textual.app import App, SystemCommand
 from textual.binding import Binding
 
@@ -30,6 +31,7 @@ from turbotui.actions import ACTIONS, Action, keymap
 from turbotui.link import Link
 from turbotui.messages import CallEnded, StateChanged
 from turbotui.notices import Mode, Notices, When
+from turbotui.output import LeanUpdate, is_behind
 from turbotui.screens.dashboard import DashboardScreen
 from turbotui.seen import load_seen, save_seen
 from turbotui.text import LANGUAGES, choose_language, t, use_language
@@ -61,6 +63,11 @@ Answer = TypeVar("Answer")
 
 TERMINAL_CHECK_S = 1.0
 PRELOAD_AFTER_S = 1.0
+CATCH_UP_S = 0.1
+BEHIND_S = 0.25
+"""A terminal that keeps a picture waiting for so long is slow; less is a hitch."""
+SLOW_S = 5.0
+"""How long a terminal that did not keep up is taken for a slow one."""
 REPORT_S = 12 * 3600.0
 HARD_EXIT_S = 2.0
 """A console that was told to end and cannot (a stalled terminal) ends anyway after this."""
@@ -157,6 +164,10 @@ class TurboApp(App[None]):
         self._signalled: int | None = None
         self.leaving_line = ""
         self._draft: Draft | None = None
+        self._dropped = False
+        """A picture was not written, so that the whole has to be drawn again."""
+        self._behind_since: float | None = None
+        self._slow_at = float("-inf")
         self.register_theme(textual_theme(self.paint.palette))
         self.theme = self.paint.palette.name
 
@@ -254,6 +265,45 @@ class TurboApp(App[None]):
         """Write what moves no cursor, as Textual writes its own bell: whole, between two pictures."""
         if self._driver is not None and not self.is_headless:
             self._driver.write(text)
+
+    # ------------------------------------------------------------------ pictures
+
+    @property
+    def behind(self) -> bool:
+        """Whether the terminal has not yet taken the last picture: another one would only queue up."""
+        if not is_behind(self._driver):
+            self._behind_since = None
+            return False
+        now = time.monotonic()
+        if self._behind_since is None:
+            self._behind_since = now
+        elif now - self._behind_since > BEHIND_S:
+            self._slow_at = now
+        return True
+
+    @property
+    def slow(self) -> bool:
+        """Whether the terminal did not keep up lately."""
+        return time.monotonic() - self._slow_at < SLOW_S
+
+    def _display(self, screen: Screen[Any], renderable: Any) -> None:
+        if self._batch_count or not isinstance(renderable, ChopsUpdate | LayoutUpdate):
+            super()._display(screen, renderable)
+        elif self.behind:
+            if not self._dropped:
+                self._dropped = True
+                self.set_timer(CATCH_UP_S, self._catch_up)
+            self.post_display_hook()
+        else:
+            super()._display(screen, LeanUpdate(renderable))
+
+    def _catch_up(self) -> None:
+        """Draw the whole again once the terminal reads on."""
+        if self.behind:
+            self.set_timer(CATCH_UP_S, self._catch_up)
+            return
+        self._dropped = False
+        self.screen.refresh()
 
     @property
     def pending(self) -> Pending | None:

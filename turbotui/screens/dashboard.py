@@ -173,7 +173,8 @@ class DashboardScreen(Screen[None]):
         """Ten pictures a second while there is something to see and somebody who looks, else two."""
         state = self.turbo.link.state
         moving = state.running is not None or self.turbo.pending is not None or state.link != "connected"
-        interval = FULL_S if moving and self._attentive and self.is_current else RESTING_S
+        watched = self._attentive and self.is_current and not self.turbo.slow
+        interval = FULL_S if moving and watched else RESTING_S
         if interval != self._interval:
             if self._timer is not None:
                 self._timer.stop()
@@ -214,6 +215,8 @@ class DashboardScreen(Screen[None]):
         if not self.is_mounted:
             return
         self._set_timer()
+        if self.turbo.behind:
+            return  # what has changed is drawn when the terminal reads on
         view = self.view_now()
         picture = view
         if self._frozen is not None:
