@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from textual import events
 from textual._compositor import ChopsUpdate, LayoutUpdate
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from turbotui.client.base import Client
     from turbotui.commands import Commands
     from turbotui.draft import Draft
+    from turbotui.link import Ended
     from turbotui.state import Look
 
 Answer = TypeVar("Answer")
@@ -83,6 +84,8 @@ class TurboApp(App[None]):
             unless one runs.
         restart_engine: Called in a thread when the person asks for it: ends the engine, if it
             still runs, and starts another.
+        ended: Tells in the link's thread what became of an engine that answers no more.
+        look_alone: Read the devices of this host by a child of our own while no engine answers.
         draft_path: Where the unsent job is kept between runs; None keeps it in memory only.
         seen_path: Where it is kept what this person has seen, in the same way.
         recordings: The folder or file of the flight recorder that a report is told from.
@@ -110,6 +113,8 @@ class TurboApp(App[None]):
         *,
         start_engine: Callable[[], None] | None = None,
         restart_engine: Callable[[], None] | None = None,
+        ended: Callable[[Hello], Ended] | None = None,
+        look_alone: bool = False,
         read_only: bool = False,
         making_demo: bool = False,
         theme: str = DEFAULT,
@@ -149,6 +154,8 @@ class TurboApp(App[None]):
             client_factory,
             on_change=self._changed,
             start_engine=start_engine,
+            ended=ended,
+            look_alone=look_alone,
             wall=wall,
             monotonic=monotonic,
         )
@@ -295,7 +302,7 @@ class TurboApp(App[None]):
                 self.set_timer(CATCH_UP_S, self._catch_up)
             self.post_display_hook()
         else:
-            super()._display(screen, LeanUpdate(renderable))
+            super()._display(screen, cast("Any", LeanUpdate(renderable)))
 
     def _catch_up(self) -> None:
         """Draw the whole again once the terminal reads on."""

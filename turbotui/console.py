@@ -12,9 +12,11 @@ from engine.errors import EngineError, InvalidRequest
 from engine.paths import Paths, find_paths
 from engine.version import build_id
 from turbotui.app import TurboApp
+from turbotui.link import Ended
 from turbotui.sanitize import clean
 
 if TYPE_CHECKING:
+    from engine.wire import Hello
     from turbotui.client.http import HttpClient
 
 ANSWER_TIMEOUT_S = 2.0
@@ -68,9 +70,17 @@ def run_console(paths: Paths, config: ConsoleConfig, *, demo: bool) -> int:
 
         launch.restart_engine(paths)
 
+    def ended(hello: Hello) -> Ended:
+        from turbotui.client import launch
+
+        said = launch.last_log_lines(paths).split(" | ")
+        return Ended(how=launch.how_it_ended(hello.pid), printed=tuple(line for line in said if line))
+
     app = TurboApp(
         connect,
         start_engine=start,
+        ended=ended,
+        look_alone=True,
         restart_engine=restart,
         theme=config.theme,
         language=config.language,

@@ -236,7 +236,9 @@ class DashboardScreen(Screen[None]):
         receipt.pending = self.turbo.pending
         if receipt.notice is not None and self._notice_is_over(receipt.notice, view):
             receipt.notice = None
-        live = ("header", "clock", "pressure", "receipt", "keys", "too_small")
+        live: tuple[str, ...] = ("header", "clock", "pressure", "receipt", "keys", "too_small")
+        if view.state.own_probe and self._frozen is None:
+            live += ("memory", "history", "card")
         with self.app.batch_update():
             for panel in self._panels():
                 if panel.display:

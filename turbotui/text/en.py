@@ -126,6 +126,8 @@ TEXTS: dict[str, str] = {
     "header.no_nursery": "workers start slowly",
     # memory
     "memory.title": "Memory",
+    "memory.own_probe": "own probe: no engine tells which bytes are a worker's",
+    "memory.own_probe_short": "own probe",
     "memory.unread": "Memory  {name}",
     "memory.none": "no reading yet",
     "memory.used": "Memory  {used} of {total} GiB used",

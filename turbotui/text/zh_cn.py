@@ -121,6 +121,8 @@ TEXTS: dict[str, str] = {
     "header.warming_of": "工作进程预热 {elapsed}/{expected} 秒",
     "header.no_nursery": "工作进程启动较慢",
     "memory.title": "内存",
+    "memory.own_probe": "自带探针：没有引擎，分不清哪些是工作进程的",
+    "memory.own_probe_short": "自带探针",
     "memory.unread": "内存  {name}",
     "memory.none": "还没有读数",
     "memory.used": "显存  已用 {used} / {total} GiB",
