@@ -19,11 +19,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, get_args
 
 from textual import events
-from textual._compositor import ChopsUpdate, LayoutUpdate
-from textual.app import App, SystemCommand
+from textual.app import SystemCommand
 from textual.binding import Binding
 
 from engine.errors import EngineError, InvalidRequest
@@ -31,9 +30,10 @@ from turbotui.actions import ACTIONS, Action, keymap
 from turbotui.link import Link
 from turbotui.messages import CallEnded, StateChanged
 from turbotui.notices import Mode, Notices, When
-from turbotui.output import LeanUpdate, is_behind
 from turbotui.screens.dashboard import DashboardScreen
 from turbotui.seen import load_seen, save_seen
+from turbotui.surface import Surface
+from turbotui.symbols import Choice, guess
 from turbotui.text import LANGUAGES, choose_language, t, use_language
 from turbotui.theme import (
     DEFAULT,
@@ -64,17 +64,12 @@ Answer = TypeVar("Answer")
 
 TERMINAL_CHECK_S = 1.0
 PRELOAD_AFTER_S = 1.0
-CATCH_UP_S = 0.1
-BEHIND_S = 0.25
-"""A terminal that keeps a picture waiting for so long is slow; less is a hitch."""
-SLOW_S = 5.0
-"""How long a terminal that did not keep up is taken for a slow one."""
 REPORT_S = 12 * 3600.0
 HARD_EXIT_S = 2.0
 """A console that was told to end and cannot (a stalled terminal) ends anyway after this."""
 
 
-class TurboApp(App[None]):
+class TurboApp(Surface):
     """The console over one engine.
 
     Args:
@@ -90,6 +85,7 @@ class TurboApp(App[None]):
         seen_path: Where it is kept what this person has seen, in the same way.
         recordings: The folder or file of the flight recorder that a report is told from.
         making_demo: The demo models are about to be made by `start_engine`.
+        symbols: Which symbols to draw with; `auto` asks the terminal.
         notify: How the terminal is told of a job's end, and `notify_when` the person may not look.
         build: This console's own build; an engine of another one is named and a restart offered.
     """
@@ -126,6 +122,7 @@ class TurboApp(App[None]):
         recordings: Path | None = None,
         where: str | None = None,
         build: str | None = None,
+        symbols: Choice = "unicode",
         notify: Mode = "off",
         notify_when: When = "blurred",
         wall: Callable[[], float] = time.time,
@@ -137,6 +134,8 @@ class TurboApp(App[None]):
         self._paint_with(self._read_theme(theme))
         super().__init__()
         self.animation_level = "none"
+        self._symbols_wanted = symbols
+        self.symbols = guess(symbols, os.environ)
         self.read_only = read_only
         self.restart_engine = restart_engine
         self.draft_path = draft_path
@@ -171,10 +170,6 @@ class TurboApp(App[None]):
         self._signalled: int | None = None
         self.leaving_line = ""
         self._draft: Draft | None = None
-        self._dropped = False
-        """A picture was not written, so that the whole has to be drawn again."""
-        self._behind_since: float | None = None
-        self._slow_at = float("-inf")
         self.register_theme(textual_theme(self.paint.palette))
         self.theme = self.paint.palette.name
 
@@ -194,6 +189,7 @@ class TurboApp(App[None]):
             for number in (signal.SIGHUP, signal.SIGTERM):
                 signal.signal(number, self._on_signal)
             self.set_interval(TERMINAL_CHECK_S, self._check_terminal)
+            self.ask_for_cells()
         # The engine's first words must not come before the first picture.
         self.call_after_refresh(self.link.start)
         # What the first key will need, so that it need not wait for the disk.
@@ -272,45 +268,6 @@ class TurboApp(App[None]):
         """Write what moves no cursor, as Textual writes its own bell: whole, between two pictures."""
         if self._driver is not None and not self.is_headless:
             self._driver.write(text)
-
-    # ------------------------------------------------------------------ pictures
-
-    @property
-    def behind(self) -> bool:
-        """Whether the terminal has not yet taken the last picture: another one would only queue up."""
-        if not is_behind(self._driver):
-            self._behind_since = None
-            return False
-        now = time.monotonic()
-        if self._behind_since is None:
-            self._behind_since = now
-        elif now - self._behind_since > BEHIND_S:
-            self._slow_at = now
-        return True
-
-    @property
-    def slow(self) -> bool:
-        """Whether the terminal did not keep up lately."""
-        return time.monotonic() - self._slow_at < SLOW_S
-
-    def _display(self, screen: Screen[Any], renderable: Any) -> None:
-        if self._batch_count or not isinstance(renderable, ChopsUpdate | LayoutUpdate):
-            super()._display(screen, renderable)
-        elif self.behind:
-            if not self._dropped:
-                self._dropped = True
-                self.set_timer(CATCH_UP_S, self._catch_up)
-            self.post_display_hook()
-        else:
-            super()._display(screen, cast("Any", LeanUpdate(renderable)))
-
-    def _catch_up(self) -> None:
-        """Draw the whole again once the terminal reads on."""
-        if self.behind:
-            self.set_timer(CATCH_UP_S, self._catch_up)
-            return
-        self._dropped = False
-        self.screen.refresh()
 
     @property
     def pending(self) -> Pending | None:
@@ -460,7 +417,7 @@ class TurboApp(App[None]):
         """The key to show for an action: the person's own, if there is one."""
         if name in self.own_keys:
             return self.own_keys[name].split(",")[0]
-        return next(action.shown_key for action in ACTIONS if action.id == name)
+        return self.symbols.key(next(action.shown_key for action in ACTIONS if action.id == name))
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """What the palette offers: every action, the themes and the languages."""
@@ -475,6 +432,9 @@ class TurboApp(App[None]):
         for name in sorted(self._theme_files):
             title = t("palette.theme", name=name)
             yield SystemCommand(title, t("palette.theme_help"), partial(self.use_theme, name))
+        for choice in get_args(Choice):
+            title = t("palette.symbols", name=choice)
+            yield SystemCommand(title, t("palette.symbols_help"), partial(self.draw_with, choice))
         for language in LANGUAGES:
             title = t("palette.language", name=language)
             yield SystemCommand(title, t("palette.language_help"), partial(self.speak, language))
@@ -503,6 +463,9 @@ class TurboApp(App[None]):
         self.register_theme(textual_theme(palette))
         self.theme = palette.name
         self.dashboard.tick()
+
+    def symbols_changed(self) -> None:
+        self.dashboard.redraw_all()
 
     def speak(self, language: str) -> None:
         """Change the language at once."""

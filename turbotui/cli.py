@@ -64,15 +64,16 @@ def _group(name: str, help: str, *commands: click.Command) -> click.Group:
 )
 @json_option
 @demo_option
+@click.option("--ascii", is_flag=True, help="The console draws with ASCII alone.")
 @click.pass_context
-def app(context: click.Context, json: bool, demo: bool) -> None:
+def app(context: click.Context, json: bool, demo: bool, ascii: bool) -> None:
     """Operate TurboDiffusion video models with deterministic VRAM. Alone it opens the console."""
     if context.invoked_subcommand is None:
         if json:
             raise click.UsageError("the console prints no JSON; name a command, or leave --json out")
         from turbotui.console import open_console
 
-        if code := open_console(demo=demo):
+        if code := open_console(demo=demo, ascii=ascii):
             raise click.exceptions.Exit(code)
 
 

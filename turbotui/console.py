@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import os
 import sys
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from engine.config import ConsoleConfig, load_config
@@ -23,18 +26,32 @@ ANSWER_TIMEOUT_S = 2.0
 """The console says that it waits and asks again, rather than hang on an engine that is stopped."""
 
 
-def open_console(*, demo: bool) -> int:
+def open_console(*, demo: bool, ascii: bool = False) -> int:
     """The console of this environment, or one sentence why it cannot open; the exit code."""
     try:
         if not (sys.stdin.isatty() and sys.stdout.isatty()):
             raise InvalidRequest(
                 "the console needs a terminal; `turbotui status` and the other commands do not"
             )
+        if os.environ.get("TERM") == "dumb":
+            raise InvalidRequest(
+                "the console needs a terminal that can move its cursor, and TERM says dumb; "
+                "set TERM to what yours is, or use `turbotui status --watch`"
+            )
         paths = find_paths()
-        return run_console(paths, load_config(paths.config_file).console, demo=demo)
+        config = load_config(paths.config_file).console
+        if ascii:
+            config = replace(config, symbols="ascii")
+        return run_console(paths, config, demo=demo)
     except EngineError as error:
         print(f"turbotui: {clean(str(error))}", file=sys.stderr)
         return error.exit_code
+
+
+def keep_writing() -> None:
+    """A character that the locale's encoding lacks must not end whoever writes to the terminal."""
+    if isinstance(sys.__stderr__, io.TextIOWrapper):
+        sys.__stderr__.reconfigure(errors="replace")
 
 
 def run_console(paths: Paths, config: ConsoleConfig, *, demo: bool) -> int:
@@ -91,9 +108,11 @@ def run_console(paths: Paths, config: ConsoleConfig, *, demo: bool) -> int:
         seen_path=paths.state / "console.json",
         recordings=paths.recordings,
         build=build_id(),
+        symbols=config.symbols,
         notify=config.notify,
         notify_when=config.notify_when,
     )
+    keep_writing()
     app.run(mouse=config.mouse)
     if app.leaving_line:
         print(app.leaving_line)

@@ -15,9 +15,12 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
 from rich.color import ColorSystem
 from rich.style import Style
 from textual._compositor import ChopsUpdate, CompositorUpdate, LayoutUpdate
+
+from turbotui.symbols import Symbols
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,25 +30,32 @@ if TYPE_CHECKING:
 BEHIND = 2
 """Pieces that wait to be written while a terminal keeps up: a picture is three of them."""
 RESET = "\x1b[0m"
+UNICODE = Symbols()
 
 
 class LeanUpdate(CompositorUpdate):
     """One of the compositor's updates, written in fewer bytes."""
 
-    def __init__(self, update: ChopsUpdate | LayoutUpdate) -> None:
+    def __init__(self, update: ChopsUpdate | LayoutUpdate, symbols: Symbols = UNICODE) -> None:
         self._update = update
+        self._symbols = symbols
 
     def render_segments(self, console: Console) -> str:
         system = console._color_system or ColorSystem.TRUECOLOR
         written: list[str] = []
         before = PLAIN
         place = (-1, -1)
+        symbols, plain = self._symbols, self._symbols.as_they_are
         for x, y, strip in pieces(self._update):
             if (x, y) != place:
                 written.append(f"\x1b[{y + 1};{x + 1}H")
+            column = x
             for text, style, _control in strip:
                 if not text:
                     continue
+                if not plain:
+                    cells = cell_len(text)
+                    text, column = symbols.written(text, column), column + cells
                 if style is not None and style._link:
                     # A link is opened and closed by the style itself, which also resets.
                     written += (RESET, style.render(text, color_system=system))

@@ -8,6 +8,7 @@ import struct
 import sys
 import termios
 import time
+from typing import Any
 
 from tests.tui.emulator import Emulator
 from turbotui.bench.terminal import Terminal
@@ -20,9 +21,15 @@ class Shown(Terminal):
     """`screen` is what a person would see."""
 
     def __init__(
-        self, command: list[str], *, columns: int = 120, rows: int = 36, environ: dict[str, str] | None = None
+        self,
+        command: list[str],
+        *,
+        columns: int = 120,
+        rows: int = 36,
+        environ: dict[str, str] | None = None,
+        **kind: Any,
     ) -> None:
-        super().__init__(command, {**os.environ, **(environ or {})}, columns=columns, rows=rows)
+        super().__init__(command, {**os.environ, **(environ or {})}, columns=columns, rows=rows, **kind)
         self.screen = Emulator(columns, rows)
 
     def read(self, timeout_s: float) -> bytes | None:

@@ -11,9 +11,12 @@ import signal
 import struct
 import termios
 import time
+import unicodedata
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from rich.cells import cell_len
 
 COLUMNS, ROWS = 120, 36
 MEANINGFUL_BYTES = 200
@@ -23,8 +26,10 @@ FIRST_BYTES = 20
 KEPT_BYTES = 2**16
 """Of what a program wrote, from the end."""
 _CONTROL = re.compile(rb"\x1b\[[0-9;?<>=$]*[a-zA-Z~]|\x1b[^\[]|\x1b\][^\x07]*\x07|[\x00-\x20]")
-_ANSWERS = {b"\x1b[6n": b"\x1b[1;1R", b"\x1b[c": b"\x1b[?62;c", b"\x1b[?2026$p": b"\x1b[?2026;2$y"}
+_ANSWERS = {b"\x1b[c": b"\x1b[?62;c", b"\x1b[?2026$p": b"\x1b[?2026;2$y"}
 """What a terminal answers to the questions that programs ask of it."""
+_WHERE = re.compile(rb"(?:\x1b\[(\d+);(\d+)H([^\x1b]*))?\x1b\[6n")
+"""A question for the cursor, and what was written since it was put somewhere."""
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -54,8 +59,17 @@ class Terminal:
     """Runs `command` in a pseudo terminal that answers as xterm does; ends it with the `with`."""
 
     def __init__(
-        self, command: list[str], environ: dict[str, str], *, columns: int = COLUMNS, rows: int = ROWS
+        self,
+        command: list[str],
+        environ: dict[str, str],
+        *,
+        columns: int = COLUMNS,
+        rows: int = ROWS,
+        term: str = "xterm-256color",
+        ambiguous_cells: int = 1,
     ) -> None:
+        """`term` is its TERM, `ambiguous_cells`: how wide it says that characters of ambiguous width are."""
+        self._ambiguous_cells = ambiguous_cells
         self.began = time.perf_counter()
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
@@ -63,7 +77,7 @@ class Terminal:
                 # Before the program looks: a size that comes late would first draw another layout.
                 fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
                 size = {"COLUMNS": str(columns), "LINES": str(rows)}
-                kind = {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
+                kind = {"TERM": term, "COLORTERM": "truecolor" if term.startswith("xterm") else ""}
                 os.execvpe(command[0], command, {**environ, **size, **kind})
             finally:
                 os._exit(127)
@@ -92,6 +106,10 @@ class Terminal:
         for question, answer in _ANSWERS.items():
             if question in data:
                 os.write(self.fd, answer)
+        for asked in _WHERE.finditer(data):
+            text = (asked[3] or b"").decode("utf-8", "replace")
+            column = int(asked[2] or 1) + sum(self._cells(character) for character in text)
+            self.answer(b"\x1b[%s;%dR" % (asked[1] or b"1", column))
         shown = len(_CONTROL.sub(b"", data))
         if self.first_paint_s is None and shown > FIRST_BYTES:
             self.first_paint_s = time.perf_counter() - self.began
@@ -99,6 +117,14 @@ class Terminal:
         self.printable += shown
         self.output = (self.output + data)[-KEPT_BYTES:]
         return data or None
+
+    def answer(self, report: bytes) -> None:
+        """Tell where the cursor is."""
+        os.write(self.fd, report)
+
+    def _cells(self, character: str) -> int:
+        ambiguous = unicodedata.east_asian_width(character) == "A"
+        return self._ambiguous_cells if ambiguous else cell_len(character)
 
     def pump(self, seconds: float) -> bool:
         """Read for so long; False when the program ended."""

@@ -57,6 +57,8 @@ TEXTS: dict[str, str] = {
     "action.filter": "Filter the log",
     "action.all_lines": "All log lines, or memory lines",
     "action.follow": "Follow the log",
+    "palette.symbols": "Symbols: {name}",
+    "palette.symbols_help": "ASCII for terminals and fonts that lack ours; auto asks the terminal",
     "palette.theme": "Theme: {name}",
     "palette.theme_help": "Change the colours at once",
     "palette.language": "Language: {name}",

@@ -55,6 +55,8 @@ TEXTS: dict[str, str] = {
     "action.filter": "筛选日志",
     "action.all_lines": "全部日志行，或内存行",
     "action.follow": "跟随日志",
+    "palette.symbols": "符号：{name}",
+    "palette.symbols_help": "终端或字体缺少所用符号时用 ASCII；auto 会询问终端",
     "palette.theme": "主题：{name}",
     "palette.theme_help": "立即更换颜色",
     "palette.language": "语言：{name}",
