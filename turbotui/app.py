@@ -40,12 +40,12 @@ from turbotui.theme import (
     Paint,
     Palette,
     greyed,
-    read_palette,
     textual_theme,
-    theme_files,
     theme_folders,
 )
+from turbotui.theme_folder import ThemeFolder
 from turbotui.widgets.bottom import Notice, Pending, Tone
+from turbotui.widgets.lines import LinePanel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -63,6 +63,8 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 
 TERMINAL_CHECK_S = 1.0
+THEME_LOOK_S = 1.0
+"""How soon an edited theme shows."""
 PRELOAD_AFTER_S = 1.0
 REPORT_S = 12 * 3600.0
 HARD_EXIT_S = 2.0
@@ -130,8 +132,10 @@ class TurboApp(Surface):
     ) -> None:
         self._keymap_wanted = keymap(keys or {})
         use_language(choose_language(language))
-        self._theme_files = theme_files(theme_folders(config_dir))
-        self._paint_with(self._read_theme(theme))
+        self.themes = ThemeFolder(theme_folders(config_dir))
+        palette, self._theme_problem = self.themes.first(theme)
+        self._theme_wanted = theme
+        self._paint_with(palette)
         super().__init__()
         self.animation_level = "none"
         self._symbols_wanted = symbols
@@ -190,6 +194,8 @@ class TurboApp(Surface):
                 signal.signal(number, self._on_signal)
             self.set_interval(TERMINAL_CHECK_S, self._check_terminal)
             self.ask_for_cells()
+        self.set_timer(THEME_LOOK_S / 2, self._look_at_themes)
+        self.set_interval(THEME_LOOK_S, self._look_at_themes)
         # The engine's first words must not come before the first picture.
         self.call_after_refresh(self.link.start)
         # What the first key will need, so that it need not wait for the disk.
@@ -429,7 +435,7 @@ class TurboApp(Surface):
                 yield SystemCommand(
                     title, t(f"help.{action.id}"), partial(self.dashboard.action_act, action.id)
                 )
-        for name in sorted(self._theme_files):
+        for name in self.themes.names():
             title = t("palette.theme", name=name)
             yield SystemCommand(title, t("palette.theme_help"), partial(self.use_theme, name))
         for choice in get_args(Choice):
@@ -441,13 +447,6 @@ class TurboApp(Surface):
 
     # ------------------------------------------------------------------ looks
 
-    def _read_theme(self, name: str) -> Palette:
-        path = self._theme_files.get(name)
-        if path is None:
-            known = ", ".join(sorted(self._theme_files))
-            raise InvalidRequest(f"there is no theme {name!r}; known: {known}")
-        return read_palette(path)
-
     def _paint_with(self, palette: Palette) -> None:
         self.paint = Paint(palette)
         self.grey_paint = Paint(greyed(palette))
@@ -455,14 +454,33 @@ class TurboApp(Surface):
     def use_theme(self, name: str) -> None:
         """Change the colours at once; the file is read again, so an edited one shows."""
         try:
-            palette = self._read_theme(name)
+            palette = self.themes.read(name)
         except InvalidRequest as error:
             self.say(str(error), "error")
             return
+        self._theme_wanted = name
         self._paint_with(palette)
         self.register_theme(textual_theme(palette))
-        self.theme = palette.name
+        if self.theme == palette.name:
+            self._watch_theme(palette.name)  # the same name, other colours
+        else:
+            self.theme = palette.name
         self.dashboard.tick()
+        for panel in self.screen.query(LinePanel):
+            if panel.view is not None:
+                panel.show(replace(panel.view, paint=self.paint))
+
+    def _look_at_themes(self) -> None:
+        """Take over what was edited; a file with errors is named and changes nothing."""
+        changed, problems = self.themes.look()
+        if self._theme_wanted in changed and self._theme_wanted in self.themes.names():
+            self._theme_problem = None
+            self.use_theme(self._theme_wanted)
+        if self._theme_problem is not None:
+            problems = [self._theme_problem, *(text for text in problems if text != self._theme_problem)]
+            self._theme_problem = None
+        if problems:
+            self.say("; ".join(problems), "error")
 
     def symbols_changed(self) -> None:
         self.dashboard.redraw_all()
