@@ -131,6 +131,8 @@ class TurboApp(Surface):
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._keymap_wanted = keymap(keys or {})
+        self._symbols_wanted = symbols
+        self.symbols = guess(symbols, os.environ)
         use_language(choose_language(language))
         self.themes = ThemeFolder(theme_folders(config_dir))
         palette, self._theme_problem = self.themes.first(theme)
@@ -138,8 +140,6 @@ class TurboApp(Surface):
         self._paint_with(palette)
         super().__init__()
         self.animation_level = "none"
-        self._symbols_wanted = symbols
-        self.symbols = guess(symbols, os.environ)
         self.read_only = read_only
         self.restart_engine = restart_engine
         self.draft_path = draft_path
@@ -448,8 +448,8 @@ class TurboApp(Surface):
     # ------------------------------------------------------------------ looks
 
     def _paint_with(self, palette: Palette) -> None:
-        self.paint = Paint(palette)
-        self.grey_paint = Paint(greyed(palette))
+        self.paint = Paint(palette, whole_cells=self.symbols.ascii)
+        self.grey_paint = Paint(greyed(palette), whole_cells=self.symbols.ascii)
 
     def use_theme(self, name: str) -> None:
         """Change the colours at once; the file is read again, so an edited one shows."""
@@ -483,6 +483,7 @@ class TurboApp(Surface):
             self.say("; ".join(problems), "error")
 
     def symbols_changed(self) -> None:
+        self._paint_with(self.paint.palette)
         self.dashboard.redraw_all()
 
     def speak(self, language: str) -> None:
