@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import sys
 import threading
@@ -38,6 +37,8 @@ def open_console(*, demo: bool, ascii: bool = False) -> int:
                 "the console needs a terminal that can move its cursor, and TERM says dumb; "
                 "set TERM to what yours is, or use `turbotui status --watch`"
             )
+        for name in ("COLUMNS", "LINES"):
+            os.environ.pop(name, None)  # exported, they would stand above every change of the size
         paths = find_paths()
         config = load_config(paths.config_file).console
         if ascii:
@@ -46,12 +47,6 @@ def open_console(*, demo: bool, ascii: bool = False) -> int:
     except EngineError as error:
         print(f"turbotui: {clean(str(error))}", file=sys.stderr)
         return error.exit_code
-
-
-def keep_writing() -> None:
-    """A character that the locale's encoding lacks must not end whoever writes to the terminal."""
-    if isinstance(sys.__stderr__, io.TextIOWrapper):
-        sys.__stderr__.reconfigure(errors="replace")
 
 
 def run_console(paths: Paths, config: ConsoleConfig, *, demo: bool) -> int:
@@ -112,7 +107,6 @@ def run_console(paths: Paths, config: ConsoleConfig, *, demo: bool) -> int:
         notify=config.notify,
         notify_when=config.notify_when,
     )
-    keep_writing()
     app.run(mouse=config.mouse)
     if app.leaving_line:
         print(app.leaving_line)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
+import sys
 import time
 from typing import TYPE_CHECKING, Any, cast
 
@@ -40,7 +43,14 @@ class Surface(App[None]):
 
     def ask_for_cells(self) -> None:
         """Before the first picture, which wipes what the question leaves where it is not understood."""
-        if self._driver is not None:
+        out = sys.__stderr__
+        if isinstance(out, io.TextIOWrapper) and codecs.lookup(out.encoding).name != "utf-8":
+            # The locale's encoding lacks our symbols, and maybe a letter of a prompt: that must not end
+            # whoever writes to the terminal.
+            out.reconfigure(errors="replace")
+            self.symbols = Symbols(ascii=True, letters=False)
+            self.symbols_changed()
+        elif self._driver is not None:
             self._symbols_asked = time.monotonic()
             self._driver.write(ASK)
 

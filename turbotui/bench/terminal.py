@@ -76,9 +76,10 @@ class Terminal:
             try:
                 # Before the program looks: a size that comes late would first draw another layout.
                 fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-                size = {"COLUMNS": str(columns), "LINES": str(rows)}
+                # What a shell exports would stand above every later size.
+                rest = {name: value for name, value in environ.items() if name not in ("COLUMNS", "LINES")}
                 kind = {"TERM": term, "COLORTERM": "truecolor" if term.startswith("xterm") else ""}
-                os.execvpe(command[0], command, {**environ, **size, **kind})
+                os.execvpe(command[0], command, {**rest, **kind})
             finally:
                 os._exit(127)
         self.count = 0

@@ -11,7 +11,6 @@ from engine.recording.entries import Entry, Gap, ProcessCame, ProcessWent
 from engine.recording.reader import Recording
 from engine.recording.tiers import CONTEXT_S
 from engine.wire import JobChanged, ReceiptIssued, Snapshot
-from turbotui.console import keep_writing
 from turbotui.replay.app import ReplayApp
 from turbotui.replay.client import ReplayClient
 from turbotui.replay.clock import ReplayClock
@@ -40,7 +39,6 @@ def open_replay(paths: Paths, recording: Recording, since: float, until: float, 
         recordings=recording.path,
         symbols=config.symbols,
     )
-    keep_writing()
     app.run(mouse=config.mouse)
     return app.return_code or 0
 
