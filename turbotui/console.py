@@ -56,11 +56,16 @@ def run_console(paths: Paths, config: ConsoleConfig, *, demo: bool) -> int:
     made in it, whose progress the console then shows like any other change.
     """
 
+    printed = 0
+
     # Imported in the link's thread, behind the first picture: the wire models cost 50 ms.
     def connect() -> HttpClient:
         from turbotui.client import launch
 
-        return launch.connect(paths, start=False, timeout=ANSWER_TIMEOUT_S)
+        nonlocal printed
+        client = launch.connect(paths, start=False, timeout=ANSWER_TIMEOUT_S)
+        printed = launch.printed_bytes(paths)
+        return client
 
     def start() -> None:
         from turbotui.client import launch
@@ -85,7 +90,8 @@ def run_console(paths: Paths, config: ConsoleConfig, *, demo: bool) -> int:
     def ended(hello: Hello) -> Ended:
         from turbotui.client import launch
 
-        said = launch.last_log_lines(paths).split(" | ")
+        # What it has printed since it answered; before that are the words of its elders.
+        said = launch.last_log_lines(paths, printed).split(" | ")
         return Ended(how=launch.how_it_ended(hello.pid), printed=tuple(line for line in said if line))
 
     app = TurboApp(

@@ -69,8 +69,11 @@ def children_of(pid: int) -> list[int]:
 def test_a_killed_engine_leaves_the_bar_live_and_comes_back(home: dict[str, str]) -> None:
     with Shown(CONSOLE, environ=home) as console:
         console.until("● live", seconds=20)
+        log = find_paths({**os.environ, **home}).logs / "engine.log"
+        with log.open("a") as printed:
+            print("Fatal Python error: Segmentation fault", file=printed)
         os.kill(engine_pid(home), signal.SIGKILL)
-        shown = console.until("✗ lost", "exit -9", "own probe")
+        shown = console.until("✗ lost", "exit -9", "own probe", "printed    Fatal Python error")
         assert re.search(r"✗ lost \d\d:\d\d:\d\d, exit -9 +trying again in \d s", shown), shown
         (first,) = bystanders(console.pid)
         wait_for(lambda: bool(children_of(first)), "its probe", console)

@@ -129,7 +129,7 @@ def connect(
                 raise _ended(paths, LOST_RACE_EXIT, printed)
             if starts == 0 and on_start is not None:
                 on_start()
-            printed = _printed(paths)
+            printed = printed_bytes(paths)
             child = start_engine(paths)
             starts += 1
         if child is not None and (code := child.poll()) is not None:
@@ -299,7 +299,7 @@ def _open_log(path: Path) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _printed(paths: Paths) -> int:
+def printed_bytes(paths: Paths) -> int:
     """Bytes in the log that an engine started now would append to."""
     try:
         size = (paths.logs / "engine.log").stat().st_size
