@@ -119,7 +119,7 @@ def _paint(
                 found.append(terminal.first_paint_s)
     if not found:
         return Measured(name=name, value=None, unit="s", limit=limit)
-    note = f"{min(found):.3g} to {max(found):.3g}"
+    note = f"{min(found):.3g} to {max(found):.3g}, {_load()}"
     return Measured(
         name=name, value=statistics.median(found), unit="s", limit=limit, runs=len(found), note=note
     )
@@ -180,12 +180,17 @@ def key_times(terminal: Terminal, count: int) -> list[float]:
     return found
 
 
+def _load() -> str:
+    """What else the host did: times, unlike shares of a core and bytes, grow with it."""
+    return f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
+
+
 def _keys(environ: dict[str, str], options: Options, *, size: tuple[int, int]) -> Iterator[Measured]:
     columns, rows = size
     with Terminal([*SCRIPTED, "busy"], environ, columns=columns, rows=rows) as terminal:
         terminal.pump(SETTLE_S)
         found = sorted(key_times(terminal, options.keys))
-    note = f"median {statistics.median(found) * 1000:.3g}, worst {found[-1] * 1000:.3g} ms"
+    note = f"median {statistics.median(found) * 1000:.3g}, worst {found[-1] * 1000:.3g} ms, {_load()}"
     yield Measured(
         name=f"key to screen at p99, job running, {columns}x{rows}",
         value=found[min(len(found) - 1, int(len(found) * 0.99))] * 1000,
