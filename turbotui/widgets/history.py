@@ -45,7 +45,7 @@ def row_step(highest: int, rows: int) -> int:
     return max(1, -(-highest // rows))
 
 
-@lru_cache(4096)
+@lru_cache(512)
 def column_cells(
     paint: Paint, stack: tuple[int, ...], parts: tuple[str, ...], step: int, rows: int
 ) -> tuple[Cell, ...]:

@@ -53,7 +53,7 @@ class View:
     """Nobody looks: panels may let a change wait for their `unwatched_s`."""
 
 
-@lru_cache(4096)
+@lru_cache(1024)
 def _clean(text: str) -> str:
     return clean(text)
 
@@ -158,7 +158,7 @@ GAP = 6
 """Unchanged cells that cost less than to go round them."""
 
 
-@lru_cache(2048)
+@lru_cache(512)
 def _cells(text: str) -> tuple[str, ...]:
     """`text` cell by cell: a wide character is two of them, what takes none belongs to the one before."""
     found: list[str] = []
