@@ -3,7 +3,7 @@
 
 export PYTHON TORCH
 
-.PHONY: run test test-long lint
+.PHONY: run test test-long lint pictures
 
 run:
 	@.ci/setup
@@ -23,3 +23,7 @@ lint:
 	.venv/bin/python -m ruff format --check .
 	.venv/bin/python -m mypy
 	.venv/bin/python -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
+
+pictures:
+	@.ci/setup test
+	.venv/bin/python -m tests.pictures docs

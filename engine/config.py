@@ -107,6 +107,8 @@ class ConsoleConfig:
     mouse: bool = True
     log: str | None = None
     """Another program's log that is shown in place of the engine's."""
+    symbols: Literal["auto", "unicode", "ascii"] = "auto"
+    """What the console draws with; `auto` asks the terminal how wide its symbols are."""
     notify: Literal["off", "bell", "osc9", "osc777", "auto"] = "auto"
     """How the terminal is told of a job's end: a bell, or a notice of the terminal's own."""
     notify_when: Literal["blurred", "always"] = "blurred"

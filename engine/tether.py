@@ -26,9 +26,14 @@ def tether(parent_pid: int, name: str) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
-    libc.prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
+    name_process(name)
     if os.getppid() != parent_pid:
         os._exit(1)  # the parent died before the tether was tied
+
+
+def name_process(name: str) -> None:
+    """Show `name` (at most 15 bytes) in `ps` and `top`."""
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
 
 
 def offer_to_oom_killer() -> None:

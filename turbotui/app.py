@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from textual import events
 from textual.app import App, SystemCommand
@@ -35,18 +35,20 @@ from turbotui.messages import StateChanged
 from turbotui.notices import Mode, Notices, When
 from turbotui.screens.dashboard import DashboardScreen
 from turbotui.seen import load_seen, save_seen
+from turbotui.surface import Surface
+from turbotui.symbols import Choice, guess
 from turbotui.text import LANGUAGES, choose_language, t, use_language
 from turbotui.theme import (
     DEFAULT,
     Paint,
     Palette,
     greyed,
-    read_palette,
     textual_theme,
-    theme_files,
     theme_folders,
 )
+from turbotui.theme_folder import ThemeFolder
 from turbotui.widgets.bottom import TABS, Notice, Tone
+from turbotui.widgets.lines import LinePanel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -61,18 +63,21 @@ if TYPE_CHECKING:
     from turbotui.commands import Commands
     from turbotui.draft_keeper import Drafts
     from turbotui.foreign_log import ForeignLog
+    from turbotui.link import Ended
     from turbotui.remote.box import Box
     from turbotui.remote.recordings import Source
     from turbotui.state import Look
 
 TERMINAL_CHECK_S = 1.0
+THEME_LOOK_S = 1.0
+"""How soon an edited theme shows."""
 PRELOAD_AFTER_S = 1.0
 REPORT_S = 12 * 3600.0
 HARD_EXIT_S = 2.0
 """A console that was told to end and cannot (a stalled terminal) ends anyway after this."""
 
 
-class TurboApp(AskingApp):
+class TurboApp(AskingApp, Surface):
     """The console over one engine.
 
     Args:
@@ -82,11 +87,14 @@ class TurboApp(AskingApp):
             unless one runs.
         restart_engine: Called in a thread when the person asks for it: ends the engine, if it
             still runs, and starts another.
+        ended: Tells in the link's thread what became of an engine that answers no more.
+        look_alone: Read the devices of this host by a child of our own while no engine answers.
         draft_path: Where the unsent job is kept between runs; None keeps it in memory only.
         seen_path: Where it is kept what this person has seen, in the same way.
         recordings: The folder or file of the flight recorder that a report is told from.
         logs_path: Where it is kept which other programs' logs were followed; `log` is one to begin with.
         making_demo: The demo models are about to be made by `start_engine`.
+        symbols: Which symbols to draw with; `auto` asks the terminal.
         notify: How the terminal is told of a job's end, and `notify_when` the person may not look.
         box: The machine whose engine it is, where that is not this one.
         problems: What of the person's settings could not be taken, a sentence each.
@@ -113,6 +121,8 @@ class TurboApp(AskingApp):
         *,
         start_engine: Callable[[], None] | None = None,
         restart_engine: Callable[[], None] | None = None,
+        ended: Callable[[Hello], Ended] | None = None,
+        look_alone: bool = False,
         read_only: bool = False,
         making_demo: bool = False,
         theme: str = DEFAULT,
@@ -129,6 +139,7 @@ class TurboApp(AskingApp):
         where: str | None = None,
         box: Box | None = None,
         build: str | None = None,
+        symbols: Choice = "unicode",
         notify: Mode = "off",
         notify_when: When = "blurred",
         wall: Callable[[], float] = time.time,
@@ -138,8 +149,12 @@ class TurboApp(AskingApp):
         self._own_keymap = keymap(keys or {})
         self.problems = (*problems, *self._own_keymap.problems)
         """What of the settings was left out and why, a sentence each."""
-        self._theme_files = theme_files(theme_folders(config_dir))
-        self._paint_with(self._read_theme(theme))
+        self._symbols_wanted = symbols
+        self.symbols = guess(symbols, os.environ)
+        self.themes = ThemeFolder(theme_folders(config_dir))
+        palette, self._theme_problem = self.themes.first(theme)
+        self._theme_wanted = theme
+        self._paint_with(palette)
         super().__init__(monotonic=monotonic)
         self.animation_level = "none"
         self.read_only = read_only
@@ -166,6 +181,8 @@ class TurboApp(AskingApp):
             client_factory,
             on_change=self._changed,
             start_engine=start_engine,
+            ended=ended,
+            look_alone=look_alone,
             wall=wall,
             monotonic=monotonic,
         )
@@ -210,6 +227,9 @@ class TurboApp(AskingApp):
             for number in (signal.SIGHUP, signal.SIGTERM):
                 signal.signal(number, self._on_signal)
             self.set_interval(TERMINAL_CHECK_S, self._check_terminal)
+            self.ask_for_cells()
+        self.set_timer(THEME_LOOK_S / 2, self._look_at_themes)
+        self.set_interval(THEME_LOOK_S, self._look_at_themes)
         # The engine's first words must not come before the first picture.
         self.call_after_refresh(self.link.start)
         if self._first_log is not None:
@@ -317,7 +337,8 @@ class TurboApp(AskingApp):
             self._echo.when_drawn(then)
 
     def on_cursor_position(self, event: events.CursorPosition) -> None:
-        self._echo.answered()
+        if not self.is_about_symbols(event):
+            self._echo.answered()
 
     def toggle_mouse(self) -> None:
         """Take the mouse from the terminal, or leave it there with its own selection."""
@@ -487,7 +508,7 @@ class TurboApp(AskingApp):
         """The key to show for an action: the person's own, if there is one."""
         if name in self.own_keys:
             return self.own_keys[name].split(",")[0]
-        return next(action.shown_key for action in ACTIONS if action.id == name)
+        return self.symbols.key(next(action.shown_key for action in ACTIONS if action.id == name))
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """What the palette offers: every action, the themes and the languages."""
@@ -504,37 +525,56 @@ class TurboApp(AskingApp):
             yield SystemCommand(title, t("help.panel"), partial(self.dashboard.choose, panel))
         if self.problems and screen is self.dashboard:
             yield SystemCommand(t("settings.title"), self.problems[0], self.show_problems)
-        for name in sorted(self._theme_files):
+        for name in self.themes.names():
             title = t("palette.theme", name=name)
             yield SystemCommand(title, t("palette.theme_help"), partial(self.use_theme, name))
+        for choice in get_args(Choice):
+            title = t("palette.symbols", name=choice)
+            yield SystemCommand(title, t("palette.symbols_help"), partial(self.draw_with, choice))
         for language in LANGUAGES:
             title = t("palette.language", name=language)
             yield SystemCommand(title, t("palette.language_help"), partial(self.speak, language))
 
     # ------------------------------------------------------------------ looks
 
-    def _read_theme(self, name: str) -> Palette:
-        path = self._theme_files.get(name)
-        if path is None:
-            known = ", ".join(sorted(self._theme_files))
-            raise InvalidRequest(f"there is no theme {name!r}; known: {known}")
-        return read_palette(path)
-
     def _paint_with(self, palette: Palette) -> None:
-        self.paint = Paint(palette)
-        self.grey_paint = Paint(greyed(palette))
+        self.paint = Paint(palette, whole_cells=self.symbols.ascii)
+        self.grey_paint = Paint(greyed(palette), whole_cells=self.symbols.ascii)
 
     def use_theme(self, name: str) -> None:
         """Change the colours at once; the file is read again, so an edited one shows."""
         try:
-            palette = self._read_theme(name)
+            palette = self.themes.read(name)
         except InvalidRequest as error:
             self.say(str(error), "error")
             return
+        self._theme_wanted = name
         self._paint_with(palette)
         self.register_theme(textual_theme(palette))
-        self.theme = palette.name
+        if self.theme == palette.name:
+            self._watch_theme(palette.name)  # the same name, other colours
+        else:
+            self.theme = palette.name
         self.dashboard.tick()
+        for panel in self.screen.query(LinePanel):
+            if panel.view is not None:
+                panel.show(replace(panel.view, paint=self.paint))
+
+    def _look_at_themes(self) -> None:
+        """Take over what was edited; a file with errors is named and changes nothing."""
+        changed, problems = self.themes.look()
+        if self._theme_wanted in changed and self._theme_wanted in self.themes.names():
+            self._theme_problem = None
+            self.use_theme(self._theme_wanted)
+        if self._theme_problem is not None:
+            problems = [self._theme_problem, *(text for text in problems if text != self._theme_problem)]
+            self._theme_problem = None
+        if problems:
+            self.say("; ".join(problems), "error")
+
+    def symbols_changed(self) -> None:
+        self._paint_with(self.paint.palette)
+        self.dashboard.redraw_all()
 
     def speak(self, language: str) -> None:
         """Change the language at once."""

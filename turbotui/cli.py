@@ -71,6 +71,7 @@ def _group(name: str, help: str, *commands: click.Command) -> click.Group:
 @click.option("--remote-command", metavar="COMMAND", help="What runs turbotui on the machine of --host.")
 @click.option("--log", metavar="FILE", help="Show another program's log in the console, as a WebUI's.")
 @click.option("--no-mouse", is_flag=True, help="Leave the mouse to the terminal, whatever the settings say.")
+@click.option("--ascii", is_flag=True, help="The console draws with ASCII alone.")
 @click.pass_context
 def app(
     context: click.Context,
@@ -79,6 +80,7 @@ def app(
     remote_command: str | None,
     log: str | None,
     no_mouse: bool,
+    ascii: bool,
 ) -> None:
     """Operate TurboDiffusion video models with deterministic VRAM. Alone it opens the console."""
     if context.invoked_subcommand is None:
@@ -86,7 +88,8 @@ def app(
             raise click.UsageError("the console prints no JSON; name a command, or leave --json out")
         from turbotui.console import open_console
 
-        if code := open_console(demo=demo, target=find_meant(), log=log, mouse=not no_mouse):
+        target = find_meant()
+        if code := open_console(demo=demo, target=target, log=log, mouse=not no_mouse, ascii=ascii):
             raise click.exceptions.Exit(code)
     elif log is not None or no_mouse:
         raise click.UsageError("--log and --no-mouse are the console's; leave them out before a command")
@@ -140,7 +143,7 @@ for _command in (
         lifecycle.status,
         lifecycle.run,
     ),
-    _group("bench", "Measure this host.", bench.start, bench.switch, bench.balance),
+    _group("bench", "Measure this host.", bench.start, bench.switch, bench.balance, bench.console),
     _group("outputs", "Look at finished videos, or delete old ones.", outputs.list_outputs, outputs.prune),
     opening.open_,
     files.fetch,

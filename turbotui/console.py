@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,11 +14,13 @@ from engine.errors import EngineError, InvalidRequest
 from engine.paths import Paths, find_paths
 from engine.version import build_id
 from turbotui.app import TurboApp
+from turbotui.link import Ended
 from turbotui.sanitize import clean
 from turbotui.settings import load_console
 from turbotui.text import t
 
 if TYPE_CHECKING:
+    from engine.wire import Hello
     from turbotui.client.http import HttpClient
     from turbotui.remote.box import Box
     from turbotui.remote.target import Target
@@ -36,12 +39,13 @@ def open_console(
     look_for_host: bool = False,
     log: str | None = None,
     mouse: bool = True,
+    ascii: bool = False,
 ) -> int:
     """The console of this environment, or one sentence why it cannot open; the exit code.
 
     Over the engine of `target`, or with `look_for_host` of the machine that the settings name. `log` is
     another program's to show in place of the engine's; without `mouse` there is none, whatever the
-    settings say.
+    settings say; `ascii` draws with ASCII alone.
     """
     try:
         browser = os.environ.get("TEXTUAL_DRIVER") == WEB_DRIVER
@@ -49,8 +53,17 @@ def open_console(
             raise InvalidRequest(
                 "the console needs a terminal; `turbotui status` and the other commands do not"
             )
+        if os.environ.get("TERM") == "dumb":
+            raise InvalidRequest(
+                "the console needs a terminal that can move its cursor, and TERM says dumb; "
+                "set TERM to what yours is, or use `turbotui status --watch`"
+            )
+        for name in ("COLUMNS", "LINES"):
+            os.environ.pop(name, None)  # exported, they would stand above every change of the size
         paths = find_paths()
         settings = load_console(paths.config_file, speak=True)
+        if ascii:
+            settings = replace(settings, config=replace(settings.config, symbols="ascii"))
         if look_for_host and (settings.config.host or "TURBOTUI_HOST" in os.environ):
             from turbotui.remote.target import find_target
 
@@ -85,6 +98,7 @@ def run_console(
 
     config = settings.config
     log = log or config.log or None
+    printed = 0
 
     # Imported in the link's thread, behind the first picture: the wire models cost 50 ms.
     def connect() -> HttpClient:
@@ -92,7 +106,10 @@ def run_console(
             return box.connect()
         from turbotui.client import launch
 
-        return launch.connect(paths, start=False, timeout=ANSWER_TIMEOUT_S)
+        nonlocal printed
+        client = launch.connect(paths, start=False, timeout=ANSWER_TIMEOUT_S)
+        printed = launch.printed_bytes(paths)
+        return client
 
     def tell_put(name: str) -> None:
         app.call_later(lambda: app.say(t("did.put", name=name)))
@@ -127,9 +144,19 @@ def run_console(
     if box is not None:
         draft, seen = box.target.own_paths(paths)
         box.on_put = lambda file, _stored: tell_put(file.name)
+
+    def ended(hello: Hello) -> Ended:
+        from turbotui.client import launch
+
+        # What it has printed since it answered; before that are the words of its elders.
+        said = launch.last_log_lines(paths, printed).split(" | ")
+        return Ended(how=launch.how_it_ended(hello.pid), printed=tuple(line for line in said if line))
+
     app = TurboApp(
         connect,
         start_engine=start,
+        ended=ended,
+        look_alone=True,
         restart_engine=restart,
         theme=config.theme,
         language=config.language,
@@ -146,6 +173,7 @@ def run_console(
         box=box,
         where=None if box is None else box.name,
         build=build_id(),
+        symbols=config.symbols,
         notify=config.notify,
         notify_when=config.notify_when,
     )

@@ -11,28 +11,54 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from engine.errors import EngineError
 from turbotui.history import History
 from turbotui.past.seen import Seen
-from turbotui.state import ConsoleState, DeviceChosen, LinkLost, LinkOpened, LinkOpening, reduce
+from turbotui.state import (
+    ConsoleState,
+    DeviceChosen,
+    DeviceWatched,
+    LinkLost,
+    LinkOpened,
+    LinkOpening,
+    reduce,
+)
 
 if TYPE_CHECKING:
-    from engine.wire import CheckReport, Event, EventFrame
+    from engine.wire import CheckReport, DeviceStatus, Event, EventFrame, Hello
+    from turbotui.bystander import Bystander
     from turbotui.client.base import Client, Stream
     from turbotui.state import LinkEvent
 
 PAST_S = 600
 """How far back the engine remembers, a column a second."""
 
+ALONE_AFTER_S = 2.0
+"""Without an engine for so long the console looks at the devices by itself."""
+
 RETRY_S = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Waits between attempts; the last one repeats."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ended:
+    """What is known of an engine that answers no more."""
+
+    how: str = ""
+    """`exit -9`; empty where nobody can tell."""
+    printed: tuple[str, ...] = ()
+
+
 class Link:
-    """State and histories may be read from any thread; what is told goes through one lock."""
+    """State and histories may be read from any thread; what is told goes through one lock.
+
+    `ended` tells what became of an engine that was lost. With `look_alone` the devices of this host
+    are read by a child of the console while no engine answers.
+    """
 
     def __init__(
         self,
@@ -40,6 +66,8 @@ class Link:
         *,
         on_change: Callable[[], None],
         start_engine: Callable[[], None] | None = None,
+        ended: Callable[[Hello], Ended] | None = None,
+        look_alone: bool = False,
         wall: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -56,6 +84,10 @@ class Link:
         self._closed = threading.Event()
         self._retry = threading.Event()
         self._frames = 0
+        self._ended = ended
+        self._look_alone = look_alone
+        self._bystander: Bystander | None = None
+        self._alone: threading.Timer | None = None
         self._reducing = threading.Lock()
 
     def start(self) -> None:
@@ -71,6 +103,45 @@ class Link:
         self._retry.set()
         if self._stream is not None:
             self._stream.close()
+        self._stop_looking_alone()
+
+    # ------------------------------------------------------------------ without an engine
+
+    def _soon_look_alone(self) -> None:
+        if self._look_alone and self._alone is None and not self._closed.is_set():
+            self._alone = threading.Timer(ALONE_AFTER_S, self._look_now)
+            self._alone.daemon = True
+            self._alone.start()
+
+    def _look_now(self) -> None:
+        from turbotui.bystander import Bystander
+
+        if self._bystander is None:
+            self._bystander = Bystander(self._watched)
+        if self.state.link != "connected" and not self._closed.is_set():
+            device = self.state.device
+            self._bystander.start(None if device is None else device.id)
+        if self._closed.is_set():
+            self._bystander.stop()
+
+    def _watched(self, device: DeviceStatus) -> None:
+        self._take(DeviceWatched(device=device))
+        if device.balance is not None and self.state.own_probe:
+            self.history(device.id).add(device.balance, self._wall())
+        self._on_change()
+
+    def _stop_looking_alone(self) -> None:
+        if self._alone is not None:
+            self._alone.cancel()
+            self._alone = None
+        if self._bystander is not None:
+            self._bystander.stop()
+
+    def _what_became_of_it(self) -> Ended:
+        hello = self.state.hello
+        if self._ended is None or hello is None or self.state.link == "lost":
+            return Ended()
+        return self._ended(hello)
 
     def history(self, device_id: str) -> History:
         return self.histories.setdefault(device_id, History())
@@ -102,6 +173,7 @@ class Link:
                 hello = client.hello()
                 self.client = client
                 self._take(LinkOpened(hello=hello))
+                self._stop_looking_alone()
                 self._on_change()
                 client.subscribe(self._on_frame, on_open=self._on_open)
                 reason = self.state.goodbye or "the stream of events ended"
@@ -114,7 +186,10 @@ class Link:
             failures = 0 if self._frames != frames else failures + 1
             wait = RETRY_S[min(failures, len(RETRY_S) - 1)]
             self._stream = None
-            self._take(LinkLost(reason=reason, retry_at=self._monotonic() + wait))
+            ended = self._what_became_of_it()
+            retry_at = self._monotonic() + wait
+            self._take(LinkLost(reason=reason, retry_at=retry_at, ended=ended.how, printed=ended.printed))
+            self._soon_look_alone()
             self._on_change()
             self._retry.wait(wait)
             self._retry.clear()

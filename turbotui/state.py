@@ -59,6 +59,10 @@ class LinkLost:
     reason: str
     retry_at: float
     """On the monotonic clock."""
+    ended: str = ""
+    """How the engine's process ended, as far as anybody can tell."""
+    printed: tuple[str, ...] = ()
+    """The last lines that it printed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,7 +72,14 @@ class DeviceChosen:
     device_id: str
 
 
-LinkEvent = LinkOpening | LinkOpened | LinkLost | DeviceChosen
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeviceWatched:
+    """The console's own look at a device, while no engine answers."""
+
+    device: DeviceStatus
+
+
+LinkEvent = LinkOpening | LinkOpened | LinkLost | DeviceChosen | DeviceWatched
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,6 +104,10 @@ class ConsoleState:
     link_since: float | None = None
     """Wall-clock time at which `link` became what it is."""
     lost_reason: str = ""
+    lost_how: str = ""
+    """How the engine's process ended: `exit -9`; empty where that is not known."""
+    own_probe: bool = False
+    """No engine tells of the devices, the console's own child does."""
     retry_at: float | None = None
     hello: Hello | None = None
     engine: EngineStatus | None = None
@@ -179,15 +194,23 @@ def reduce(
             return replace(state, link="starting", link_since=wall, retry_at=None)
         case LinkOpened(hello=hello):
             return replace(
-                state, link="connected", link_since=wall, hello=hello, heard_at=monotonic, retry_at=None
-            )
+                state, link="connected", link_since=wall, hello=hello, heard_at=monotonic, retry_at=None,
+                own_probe=False,
+            )  # fmt: skip
+        case DeviceWatched(device=device):
+            if state.link == "connected":
+                return state  # it was on its way when the engine came back
+            return replace(state, devices=_with_device(state.devices, device), own_probe=True)
         case LinkLost(reason=reason, retry_at=retry_at):
+            if state.link != "lost":
+                state = replace(state, log=_with_printed(state.log, event.printed, wall))
             since = state.link_since if state.link == "lost" else wall
             # What broke first says more than what the attempts after it meet.
             reason = state.lost_reason if state.link == "lost" else state.goodbye or reason
             return replace(
-                state, link="lost", link_since=since, lost_reason=reason, retry_at=retry_at, steps=()
-            )
+                state, link="lost", link_since=since, lost_reason=reason, retry_at=retry_at, steps=(),
+                lost_how=event.ended or (state.lost_how if state.link == "lost" else ""),
+            )  # fmt: skip
         case DeviceChosen(device_id=device_id):
             return replace(state, chosen_device=device_id)
     return _reduce_wire(replace(state, heard_at=monotonic), event, wall, monotonic)
@@ -272,6 +295,18 @@ def _reduce_wire(state: ConsoleState, event: Event, wall: float, monotonic: floa
             return state if older else replace(state, check=report)
         case wire.Heartbeat():
             return state
+
+
+def _with_printed(log: tuple[LogLine, ...], printed: tuple[str, ...], wall: float) -> tuple[LogLine, ...]:
+    """The log and below it what an engine that ended has printed, which is in no log that it told."""
+    from engine.wire import LogLine
+
+    last = log[-1].seq if log else 0
+    lines = [
+        LogLine(seq=last + number, at=wall, level="error", event="printed", text=text, memory=True)
+        for number, text in enumerate(printed, 1)
+    ]
+    return (*log, *lines)[-LOG_LINES:]
 
 
 def _is_finished(job: Job) -> bool:

@@ -59,9 +59,11 @@ class Palette:
 class Paint:
     """The styles of one palette; each holds both colours, so a cell never depends on its surroundings."""
 
-    def __init__(self, palette: Palette) -> None:
+    def __init__(self, palette: Palette, *, whole_cells: bool = False) -> None:
         colour = {name: _rich(value) for name, value in palette.colours.items()}
         self.palette = palette
+        self.whole_cells = whole_cells
+        """Nothing ends within a cell, where there is no symbol for it."""
         self.background = colour["background"]
         base = Style(color=colour["text"], bgcolor=self.background)
         # Where a theme leaves both to the terminal, dim is all that tells muted text from text.

@@ -17,7 +17,7 @@ from turbotui.history import History, parts_of
 from turbotui.screens.plan import LEAST, plan
 from turbotui.theme import Paint, read_palette, theme_files, theme_folders
 from turbotui.widgets.history import column_cells, row_step
-from turbotui.widgets.lines import Row, changed_span, wrapped
+from turbotui.widgets.lines import Row, changed_spans, wrapped
 from turbotui.widgets.memory import bar_cells
 from turbotui.widgets.queue import progress_bar
 
@@ -40,7 +40,7 @@ def cells_of(segments: list[Segment]) -> list[tuple[str, Style | None]]:
 @given(
     st.lists(st.tuples(TEXTS, st.sampled_from([A, B]))), st.lists(st.tuples(TEXTS, st.sampled_from([A, B])))
 )
-def test_outside_of_the_changed_span_two_rows_are_the_same(
+def test_outside_of_the_changed_spans_two_rows_are_the_same(
     old: list[tuple[str, Style]], new: list[tuple[str, Style]]
 ) -> None:
     rows = []
@@ -49,18 +49,28 @@ def test_outside_of_the_changed_span_two_rows_are_the_same(
         for text, style in pieces:
             row.add(text, style)
         rows.append(row.to(30, A).segments)
-    span = changed_span(*rows)
+    spans = changed_spans(*rows)
     before, after = cells_of(rows[0]), cells_of(rows[1])
-    start, end = (30, 30) if span is None else span
-    assert before[:start] == after[:start]
-    assert before[end:] == after[end:]
-    assert (span is None) == (rows[0] == rows[1])
+    for start, end in reversed(spans):
+        before[start:end] = after[start:end]
+        # A wide character is never sent by half.
+        assert not after[start:end] or after[start][0] != ""
+        assert end == 30 or after[end][0] != ""
+    assert before == after
+    if rows[0] == rows[1]:
+        assert spans == []
 
 
 def test_a_changed_figure_is_all_of_its_row_that_is_sent() -> None:
     old = [Segment("used 38.7 of 140.4", A), Segment("rest", B)]
     new = [Segment("used 38.9 of 140.4", A), Segment("rest", B)]
-    assert changed_span(old, new) == (8, 9)
+    assert changed_spans(old, new) == [(8, 9)]
+
+
+def test_figures_far_apart_are_sent_apart() -> None:
+    old = [Segment("live 3.1  weights 13.7  cache 0.4  free 101.7", A)]
+    new = [Segment("live 3.2  weights 13.7  cache 0.4  free 101.6", A)]
+    assert changed_spans(old, new) == [(7, 8), (44, 45)]
 
 
 @given(st.text(max_size=40), st.integers(0, 20))

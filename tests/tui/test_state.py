@@ -30,6 +30,7 @@ from turbotui.state import (
     FINISHED_JOBS,
     LOG_LINES,
     ConsoleState,
+    DeviceWatched,
     LinkLost,
     LinkOpened,
     LinkOpening,
@@ -191,3 +192,18 @@ def test_a_step_under_way_takes_the_place_of_what_it_was_before() -> None:
     ]
     state = reduce(state, progressed("switch", "load x/dit"), wall=0.0, monotonic=0.0)
     assert [item.step.total_bytes for item in state.steps] == [None, None]
+
+
+def test_without_an_engine_the_consoles_own_look_goes_on_and_what_was_printed_is_in_the_log() -> None:
+    state = reduce(ConsoleState(), scenes.busy(NOW))
+    state = reduce(state, LinkLost(reason="gone", retry_at=1.0, ended="exit -9", printed=("boom",)), wall=NOW)
+    assert (state.lost_how, state.own_probe) == ("exit -9", False)
+    assert (state.log[-1].text, state.log[-1].seq) == ("boom", state.log[-2].seq + 1)
+    again = reduce(state, LinkLost(reason="no engine runs", retry_at=2.0), wall=NOW)
+    assert (again.lost_reason, again.lost_how, again.log) == ("gone", "exit -9", state.log)
+    device = replace(scenes.gpu(NOW), processes=())
+    watched = reduce(again, DeviceWatched(device=device))
+    assert watched.own_probe and watched.device == device and watched.jobs == state.jobs
+    opened = reduce(watched, LinkOpened(hello=scripted().hello()))
+    assert not opened.own_probe
+    assert reduce(opened, DeviceWatched(device=scenes.gpu(NOW))) is opened

@@ -43,6 +43,7 @@ class Measured:
     """None for a figure that is only shown beside another."""
     runs: int = 1
     """The value is their median."""
+    note: str = ""
 
     @property
     def reached(self) -> bool | None:

@@ -40,6 +40,8 @@ after which nobody runs is tried again."""
 LOG_LIMIT_BYTES = 2**20
 """engine.log takes what the engine prints before its own log is open; turned over at this size."""
 
+_started: dict[int, subprocess.Popen[bytes]] = {}
+"""Engines that this process has started, whose ends it can tell."""
 _POLL_S = 0.02
 _HELLO_TIMEOUT_S = 2.0
 _HOLDER_LIMIT_BYTES = 4096
@@ -83,6 +85,7 @@ def start_engine(paths: Paths) -> subprocess.Popen[bytes]:
             )
     except (OSError, StorageUnusable) as error:
         raise EngineUnavailable(f"the engine cannot be started: {error}") from error
+    _started[child.pid] = child
     # Reaped whenever it ends, so that a console that lives on keeps no zombie.
     threading.Thread(target=child.wait, name="engine-reaper", daemon=True).start()
     return child
@@ -126,7 +129,7 @@ def connect(
                 raise _ended(paths, LOST_RACE_EXIT, printed)
             if starts == 0 and on_start is not None:
                 on_start()
-            printed = _printed(paths)
+            printed = printed_bytes(paths)
             child = start_engine(paths)
             starts += 1
         if child is not None and (code := child.poll()) is not None:
@@ -224,6 +227,20 @@ def last_log_lines(paths: Paths, since: int = 0, count: int = 3) -> str:
     return " | ".join(line.strip() for line in lines)
 
 
+def how_it_ended(pid: int, *, wait_s: float = 0.5) -> str:
+    """`exit -9` of an engine that this process has started, `gone` of another; empty while it lives."""
+    child, deadline = _started.get(pid), time.monotonic() + wait_s
+    while True:
+        # The stream breaks a moment before the process is gone.
+        if child is not None and (code := child.poll()) is not None:
+            return f"exit {code}"
+        if child is None and not Path(f"/proc/{pid}").exists():
+            return "gone"
+        if time.monotonic() >= deadline:
+            return ""
+        time.sleep(_POLL_S)
+
+
 def _is_held(paths: Paths) -> bool:
     """Whether somebody holds the lock, be it an engine that has not introduced itself yet."""
     with _open_lock(paths) as fd:
@@ -282,7 +299,7 @@ def _open_log(path: Path) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _printed(paths: Paths) -> int:
+def printed_bytes(paths: Paths) -> int:
     """Bytes in the log that an engine started now would append to."""
     try:
         size = (paths.logs / "engine.log").stat().st_size

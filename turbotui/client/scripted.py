@@ -417,7 +417,7 @@ def main() -> int:
         }
         return ScriptedClient(scene_gpus.script(scene, time.time()), answers=answers)
 
-    app = TurboApp(factory, where="me@gpubox01")
+    app = TurboApp(factory, where="me@gpubox01", symbols="auto")
     app.run()
     print(app.leaving_line)
     return app.return_code or 0

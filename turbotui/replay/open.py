@@ -43,6 +43,7 @@ def open_replay(
         config_dir=paths.config,
         recordings=recording.path,
         where=where,
+        symbols=config.symbols,
     )
     app.run(mouse=config.mouse)
     return app.return_code or 0

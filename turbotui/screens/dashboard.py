@@ -172,7 +172,8 @@ class DashboardScreen(StillBehind, PastKeys, SelectingScreen):
         """Ten pictures a second while there is something to see and somebody who looks, else two."""
         state = self.turbo.link.state
         moving = state.running is not None or self.turbo.pending is not None or state.link != "connected"
-        interval = FULL_S if moving and self._attentive and self.is_current else RESTING_S
+        watched = self._attentive and self.is_current and not self.turbo.slow
+        interval = FULL_S if moving and watched else RESTING_S
         if interval != self._interval:
             if self._timer is not None:
                 self._timer.stop()
@@ -213,6 +214,8 @@ class DashboardScreen(StillBehind, PastKeys, SelectingScreen):
         if not self.is_mounted:
             return
         self._set_timer()
+        if self.turbo.behind:
+            return  # what has changed is drawn when the terminal reads on
         view = self.with_timeline(self.view_now())
         picture = view
         if self._frozen is not None:
@@ -235,7 +238,9 @@ class DashboardScreen(StillBehind, PastKeys, SelectingScreen):
         receipt.pending = self.turbo.pending
         if receipt.notice is not None and self._notice_is_over(receipt.notice, view):
             receipt.notice = None
-        live = ("header", "clock", "pressure", "receipt", "keys", "too_small")
+        live: tuple[str, ...] = ("header", "clock", "pressure", "receipt", "keys", "too_small")
+        if view.state.own_probe and self._frozen is None:
+            live += ("memory", "history", "card")
         with self.app.batch_update():
             for panel in self._panels():
                 if panel.display:

@@ -17,8 +17,11 @@ from turbotui.subcommands.output import note, print_json, say
 from turbotui.subcommands.session import demo_option, json_option, open_session
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from turbotui.bench.balance import Figure
     from turbotui.bench.rows import Row
+    from turbotui.bench.start import Measured
 
 MISSED_EXIT = 5
 MARKS = {True: "ok  ", False: "MISS", None: "    "}
@@ -30,13 +33,35 @@ def start(json: bool) -> int:
     """Measure engine start, first picture, status and the demo job, in a folder of their own."""
     from turbotui.bench.start import measure_start  # nothing of it belongs to a start of the CLI
 
+    return _tell(measure_start(), json=json)
+
+
+@click.command("console")
+@json_option
+@click.option("--quick", is_flag=True, help="Short stretches, few keys, half a minute of soak.")
+@click.option("--engine/--no-engine", default=True, help="Over a demo engine, too.", show_default=True)
+@click.option("--soak/--no-soak", default=True, help="An hour of traffic at ten times.", show_default=True)
+def console(json: bool, quick: bool, engine: bool, soak: bool) -> int:
+    """Measure what the console costs: first picture, core, bytes to the terminal, memory, key to screen.
+
+    Over scripted traffic and a demo engine in a folder of its own, in terminals of its own.
+    """
+    from turbotui.bench.console import Options, measure_console  # nothing of it belongs to a start of the CLI
+
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    return _tell(measure_console(Options(quick=quick, engine=engine, soak=soak)), json=json)
+
+
+def _tell(found: Iterable[Measured], *, json: bool) -> int:
+    """Each figure as soon as it is known, or all at the end as JSON; the exit code."""
     rows = []
-    for row in measure_start():
+    for row in found:
         rows.append(row)
         if not json:
             value = "could not be measured" if row.value is None else f"{row.value:.3g} {row.unit}".strip()
-            limit = "" if row.limit is None else f"  (at most {row.limit:g})"
-            say(f"{MARKS[row.reached]} {row.name}: {value}{limit}")
+            limit = "" if row.limit is None else f"  (at most {row.limit:.3g})"
+            note = f"  {row.note}" if row.note else ""
+            say(f"{MARKS[row.reached]} {row.name}: {value}{limit}{note}")
     if json:
         print_json(rows)
     return 0 if all(row.reached is not False for row in rows) else MISSED_EXIT

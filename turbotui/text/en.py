@@ -72,6 +72,8 @@ TEXTS: dict[str, str] = {
     "action.filter": "Filter the log",
     "action.all_lines": "All log lines, or memory lines",
     "action.follow": "Follow the log",
+    "palette.symbols": "Symbols: {name}",
+    "palette.symbols_help": "ASCII for terminals and fonts that lack ours; auto asks the terminal",
     "palette.theme": "Theme: {name}",
     "palette.theme_help": "Change the colours at once",
     "palette.language": "Language: {name}",
@@ -173,6 +175,8 @@ TEXTS: dict[str, str] = {
     "gpu.limit_reliability_voltage": "voltage limit",
     # memory
     "memory.title": "Memory",
+    "memory.own_probe": "own probe: no engine tells which bytes are a worker's",
+    "memory.own_probe_short": "own probe",
     "memory.unread": "Memory  {name}",
     "memory.none": "no reading yet",
     "memory.used": "Memory  {used} of {total} GiB used",

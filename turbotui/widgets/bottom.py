@@ -165,9 +165,10 @@ class ReceiptLine(LinePanel):
             return [row.add(prefix + self.notice.text, style)]
         if view.look == "lost":
             jobs = len(view.state.waiting) + (view.state.running is not None)
-            row.add(f"{view.state.lost_reason}  ", paint.bold)
-            row.add(t("receipt.lost"), paint.muted)
-            return [row.add("  " + t("receipt.safe", count=jobs), paint.muted) if jobs else row]
+            row.add(t("receipt.lost"), paint.bold)
+            if jobs:
+                row.add("  " + t("receipt.safe", count=jobs), paint.text)
+            return [row.add(f"  {view.state.lost_reason}", paint.muted)]
         if view.state.steps and view.state.steps[0].action in SHARED_ACTIONS:
             return [_others_row(row, view.state.steps, paint)]
         if view.state.receipt is not None:

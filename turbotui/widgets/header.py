@@ -67,6 +67,8 @@ class Header(LinePanel):
             state.workers,
             len(state.waiting),
             state.lost_reason,
+            state.lost_how,
+            state.own_probe,
             view.paused_at,
             view.past_at and short_age(view.wall - view.past_at),
             self._uptime(view).plain(),
@@ -195,8 +197,11 @@ class Header(LinePanel):
             since = 0.0 if state.link_since is None else max(0.0, view.wall - state.link_since)
             return row.add("◌ " + t("header.starting", age=f"{since:.1f} s"), paint.wait)
         row.add("✗ " + t("header.lost", at=clock(state.link_since)), paint.error)
+        if state.lost_how:
+            row.add(f", {state.lost_how}", paint.error)
         left = 0.0 if state.retry_at is None else max(0.0, state.retry_at - view.monotonic)
-        return row.add("  " + t("header.retry", left=f"{left:.0f} s"), paint.muted)
+        row.add("  " + t("header.retry", left=f"{left:.0f} s"), paint.muted)
+        return row.add("  " + t("memory.own_probe_short"), paint.wait) if state.own_probe else row
 
     @property
     def _far(self) -> bool:

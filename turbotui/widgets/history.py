@@ -46,7 +46,7 @@ def row_step(highest: int, rows: int) -> int:
     return max(1, -(-highest // rows))
 
 
-@lru_cache(4096)
+@lru_cache(512)
 def column_cells(
     paint: Paint, stack: tuple[int, ...], parts: tuple[str, ...], step: int, rows: int
 ) -> tuple[Cell, ...]:
@@ -72,7 +72,11 @@ def column_cells(
             cells.append((GLYPHS[name], paint.part[name]))
         else:
             above = edges[place + 1][1] if place + 1 < len(edges) else None
-            cells.append((EIGHTHS[edge - low], paint.edge(name, above)))
+            if paint.whole_cells:
+                owner = name if edge - low >= 4 else above
+                cells.append((" ", paint.text) if owner is None else (GLYPHS[owner], paint.part[owner]))
+            else:
+                cells.append((EIGHTHS[edge - low], paint.edge(name, above)))
     return tuple(cells)
 
 

@@ -68,7 +68,7 @@ class View:
     """Nobody looks: panels may let a change wait for their `unwatched_s`."""
 
 
-@lru_cache(4096)
+@lru_cache(1024)
 def _clean(text: str) -> str:
     return clean(text)
 
@@ -169,41 +169,56 @@ class Row:
         return self
 
 
-def changed_span(old: Sequence[Segment], new: Sequence[Segment]) -> tuple[int, int] | None:
-    """First and past-the-last cell in which two rows of one width differ, or None.
+GAP = 6
+"""Unchanged cells that cost less than to go round them."""
 
-    Exact to the segment, and to the character where only the text of a segment changed.
+
+@lru_cache(512)
+def _cells(text: str) -> tuple[str, ...]:
+    """`text` cell by cell: a wide character is two of them, what takes none belongs to the one before."""
+    found: list[str] = []
+    for character in text:
+        width = cell_len(character)
+        if width:
+            found += (character, character + ">")[:width]
+        elif found:
+            found[-1] += character
+    return tuple(found)
+
+
+def changed_spans(old: Sequence[Segment], new: Sequence[Segment]) -> list[tuple[int, int]]:
+    """First and past-the-last cells of each stretch in which two rows differ.
+
+    Stretches that lie close to each other are one.
     """
     if old == new:
-        return None
-    start = first = 0
-    for before, after in zip(old, new, strict=False):
-        if before != after:
-            break
-        start += width_of(after.text)
-        first += 1
-    end_old, end_new = len(old), len(new)
-    same_tail = 0
-    while end_old > first and end_new > first and old[end_old - 1] == new[end_new - 1]:
-        end_old, end_new = end_old - 1, end_new - 1
-        same_tail += width_of(new[end_new].text)
-    total = max(sum(width_of(s.text) for s in old), sum(width_of(s.text) for s in new))
-    if end_old == end_new == first + 1:
-        before, after = old[first], new[first]
-        if before.style == after.style and before.text.isascii() and after.text.isascii():
-            a, b = before.text, after.text
-            if len(a) == len(b):
-                lead = next(i for i, (x, y) in enumerate(zip(a, b, strict=True)) if x != y)
-                trail = next(i for i, (x, y) in enumerate(zip(a[::-1], b[::-1], strict=True)) if x != y)
-                return start + lead, start + len(b) - trail
-    return start, total - same_tail
+        return []
+    rows: list[list[tuple[str, Style | None]]] = []
+    for segments in (old, new):
+        row: list[tuple[str, Style | None]] = []
+        for text, style, _control in segments:
+            cells: Sequence[str] = text if text.isascii() else _cells(text)
+            row += [(cell, style) for cell in cells]
+        rows.append(row)
+    before, after = rows
+    if len(before) != len(after):
+        return [(0, max(len(before), len(after)))]
+    found: list[tuple[int, int]] = []
+    for x, (a, b) in enumerate(zip(before, after, strict=True)):
+        if a is b or (a[0] == b[0] and (a[1] is b[1] or a[1] == b[1])):
+            continue
+        if found and x - found[-1][1] <= GAP:
+            found[-1] = (found[-1][0], x + 1)
+        else:
+            found.append((x, x + 1))
+    return found
 
 
 SELECTED = Style(reverse=True)
 """What the mouse has selected; seen without colours too."""
 
 
-def _cells(selection: Selection, y: int, strip: Strip) -> tuple[int, int] | None:
+def _selected_cells(selection: Selection, y: int, strip: Strip) -> tuple[int, int] | None:
     """First and past-the-last cell of row `y` that are selected."""
     span = selection.get_span(y)
     if span is None:
@@ -268,9 +283,8 @@ class LinePanel(Widget):
         for y, row_segments in enumerate(new):
             if whole:
                 break
-            span = changed_span(self._rows[y], row_segments)
-            if span is not None:
-                dirty.append(Region(span[0], y, span[1] - span[0], 1))
+            for start, end in changed_spans(self._rows[y], row_segments):
+                dirty.append(Region(start, y, end - start, 1))
         self._width = width
         if not whole and not dirty:
             return
@@ -295,7 +309,7 @@ class LinePanel(Widget):
     def _selected(self, y: int, selection: Selection) -> Strip:
         """A row with what the mouse has selected of it turned round."""
         strip = self._strips[y]
-        span = _cells(selection, y, strip)
+        span = _selected_cells(selection, y, strip)
         if span is None:
             return strip
         before, chosen, after = strip.divide([span[0], span[1], max(span[1], strip.cell_length)])
@@ -305,7 +319,7 @@ class LinePanel(Widget):
         """What is selected, without the frame's sides."""
         rows = []
         for y, strip in enumerate(self._strips):
-            if (span := _cells(selection, y, strip)) is not None:
+            if (span := _selected_cells(selection, y, strip)) is not None:
                 rows.append(strip.crop(*span).text.strip("│ "))
         return ("\n".join(rows), "\n") if rows else None
 

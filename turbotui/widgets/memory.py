@@ -58,7 +58,7 @@ class MemoryPanel(Panel):
 
     def inputs(self, view: View) -> tuple[object, ...]:
         device = view.state.device
-        found = (view.state.check, view.seen)
+        found = (view.state.check, view.seen, view.state.own_probe)
         if device is None or device.balance is None:
             return (device, *found)
         # What is drawn of it alone: each reading has another time.
@@ -92,7 +92,10 @@ class MemoryPanel(Panel):
         if device is None or device.balance is None:
             return None
         row = Row(width)
-        if (told := headline(view, self._key_of("findings"))) is not None:
+        if view.state.own_probe:
+            texts = [t("memory.own_probe"), t("memory.own_probe_short")]
+            row.add(next((text for text in texts if width_of(text) <= width), texts[-1]), view.paint.wait)
+        elif (told := headline(view, self._key_of("findings"))) is not None:
             texts, style = told
             row.add(next((text for text in texts if width_of(text) <= width), texts[-1]), style)
         elif abs(device.balance.unexplained_bytes) > device.total_bytes // 100:
