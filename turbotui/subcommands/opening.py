@@ -14,6 +14,7 @@ from turbotui.client.launch import find_engine
 from turbotui.opening import OPENER, copy_command, has_display, start_opener, video_of
 from turbotui.subcommands.output import note, say, say_path
 from turbotui.subcommands.session import demo_option, json_option, open_session
+from turbotui.text.spoken import tr
 
 
 @click.command("open")
@@ -48,9 +49,16 @@ def view(context: click.Context, demo: bool) -> None:
     paths = find_paths()
     holder = find_engine(paths)
     if holder is None:
-        note("no engine runs; the console starts one")
+        note(tr("no engine runs; the console starts one"))
     else:
-        note(f"attaches to engine {holder.build}, pid {holder.pid}, socket {holder.socket}")
+        note(
+            tr(
+                "attaches to engine {build}, pid {pid}, socket {socket}",
+                build=holder.build,
+                pid=holder.pid,
+                socket=holder.socket,
+            )
+        )
     from turbotui.console import open_console
 
     root = bool(context.find_root().params.get("demo"))

@@ -14,8 +14,9 @@ import click
 from engine.errors import NotFound
 from turbotui.format import bytes_text, seconds
 from turbotui.moment import dated, parse_stretch
-from turbotui.subcommands.output import note, say, table
+from turbotui.subcommands.output import note, say, table, titles
 from turbotui.subcommands.session import json_option, open_session
+from turbotui.text.spoken import spoken, tr, word
 
 if TYPE_CHECKING:
     from engine.recording.reader import Recording
@@ -105,7 +106,13 @@ def export(target: Path, since: str | None, until: str | None) -> None:
     recording = _open(None, session.paths.recordings)
     written = exporting.export(recording, target, since=begin, until=end)
     _remark(recording)
-    say(f"{bytes_text(written)} in {target}; `turbotui replay {target}` shows it")
+    say(
+        tr(
+            "{written} in {target}; `turbotui replay {target}` shows it",
+            written=bytes_text(written),
+            target=target,
+        )
+    )
 
 
 @click.command("status")
@@ -115,10 +122,10 @@ def extent(source: Path | None) -> None:
     session = open_session(json=False)
     recording = _open(source, session.paths.recordings)
     now = time.time()
-    rows = [["kind", "from", "until", "length", "bytes"]]
+    rows = [titles("kind", "from", "until", "length", "bytes")]
     rows += [
         [
-            found.tier.name,
+            word(found.tier.name),
             dated(found.since, now=now),
             dated(found.until, now=now),
             seconds(found.until - found.since),
@@ -148,4 +155,4 @@ def _open(source: Path | None, own: Path) -> Recording:
 
 def _remark(recording: Recording) -> None:
     for remark in recording.remarks.values():
-        note(remark)
+        note(spoken(remark))

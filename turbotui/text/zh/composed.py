@@ -1,0 +1,80 @@
+"""Owns the Chinese of sentences that the engine puts together from several places."""
+
+# ruff: noqa: E501  (a sentence and its translation stand in one line)
+from __future__ import annotations
+
+FORMS: dict[str, str] = {
+    "there is no model {shown}; there are {names}": "没有模型 {shown}；有 {names}",
+    "there is no model {shown}; did you mean {close}? There are {names}": "没有模型 {shown}；是否指 {close}？有 {names}",
+    "everything": "全部",
+    "torch {version}, CUDA {cuda}": "torch {version}，CUDA {cuda}",
+    "torch {version}, without CUDA": "torch {version}，不带 CUDA",
+    "driver {driver}, new enough for CUDA {cuda}": "驱动 {driver}，满足 CUDA {cuda}",
+    "{list} and {other} more": "{list}，另有 {other} 个",
+    "{name} in {path} on {fs_type}, {free}": "{name} 位于 {path}（{fs_type}），{free}",
+    "an unknown file system": "文件系统未知",
+    "{pid}, with {bytes} on {device}": "{pid}，在 {device} 上占用 {bytes}",
+    "{bytes} in {container}": "{bytes}，在 {container} 中",
+    "It works on {device_id}.": "它工作在 {device_id} 上。",
+    "GPU memory of GPU {index}": "GPU {index} 显存",
+    "Memory": "内存",
+    "Memory: not read yet": "内存：还没有读数",
+    "{name}: {used} of {total} ({share} % used)": "{name}：已用 {used}，共 {total}（{share} %）",
+    "{name}: {used} of {total} ({share} % used): {whose}": "{name}：已用 {used}，共 {total}（{share} %）：{whose:l}",
+    "{model} ({parts}, {part})": "{model}（{parts}，{part}）",
+    "{model} ({part} unloaded)": "{model}（{part} 已卸载）",
+    "{model} ({part} loaded {bytes})": "{model}（{part} 已装载 {bytes}）",
+    "{parts}, {name} unloaded": "{parts}，{name} 已卸载",
+    "{parts}, {name} loaded {bytes}": "{parts}，{name} 已装载 {bytes}",
+    "{name} loaded {bytes}": "{name} 已装载 {bytes}",
+    "{name} loading {bytes}": "{name} 装载中 {bytes}",
+    "{count} prompt's embeddings": "{count} 个提示词的嵌入",
+    "{count} prompts' embeddings": "{count} 个提示词的嵌入",
+    "{value} % of {total_bytes} {whose} in use": "{whose} {total_bytes} 已用 {value} %",
+    "{value} % of {total_bytes} {whose} in use, {share} % predicted at the peak of job {job_id}": (
+        "{whose} {total_bytes} 已用 {value} %，预计任务 {job_id} 的峰值达 {share} %"
+    ),
+    "{value} % of {total_bytes} {whose} in use: {grew}": "{whose} {total_bytes} 已用 {value} %：{grew}",
+    "{who} +{bytes} in {over_s} s": "{who} 在 {over_s} 秒内增加 {bytes}",
+    "{why}, which brings back {names}": "{why}，并装回 {names}",
+    "{why}, which loads nothing again": "{why}，不再装载任何东西",
+    "{name} at {width}x{height} with {frames} frames needs {peak_bytes}, and ": (
+        "{name} 以 {width}x{height}、{frames} 帧需要 {peak_bytes}，而"
+    ),
+    "{links} active links; from Ampere on it is reset alone (with NVSwitch, Fabric Manager must run)": (
+        "{links} 条活动互联；从 Ampere 起可单独重置（有 NVSwitch 时 Fabric Manager 须在运行）"
+    ),
+    "the kernel does that when host memory runs out": "主机内存耗尽时内核会这样做",
+    "{sentence}, with the nursery that it was forked from": "{sentence}，连同派生它的孵化进程",
+    "{state} and held": "{state:w}且已挂起",
+    "{state} in attempt {row}, not {attempt}": "{state:w}，在第 {row} 次，而不是第 {attempt} 次",
+    "in place of {name}, under its last step": "接替 {name}，在其最后一步之下",
+    "in place of {name}, under its last step, {leftover_s} ms after it": (
+        "接替 {name}，在其最后一步之下，其后 {leftover_s} 毫秒"
+    ),
+    "held by the worker's process beyond its weights": "工作进程在权重之外占用",
+    "its owner": "它的所有者",
+    "another user": "其他用户",
+    "the engine ended under it": "运行中引擎结束了",
+    "connection refused": "连接被拒绝",
+    "No such file or directory": "没有那个文件或目录",
+    "Permission denied": "权限不够",
+    "No space left on device": "设备上没有剩余空间",
+    "Read-only file system": "只读文件系统",
+    "Is a directory": "是一个目录",
+    "Not a directory": "不是目录",
+    "File exists": "文件已存在",
+    "Connection refused": "连接被拒绝",
+    "Disk quota exceeded": "超出磁盘配额",
+    "Input/output error": "输入/输出错误",
+    "persistence mode": "持久模式",
+    "by NVML": "据 NVML",
+    "by the device's total": "据设备总量",
+    "by the allocator": "据分配器",
+    "by the worker's memory": "据工作进程的内存",
+    "by the page cache": "据页缓存",
+    "by the end of the process": "据进程结束",
+    "by {proof}": "据 {proof}",
+    " of {user}": "（{user}）",
+    "turbotui: no engine": "turbotui：没有引擎",
+}
