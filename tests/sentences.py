@@ -150,6 +150,9 @@ class _Finder:
             return
         if isinstance(node, ast.Compare):
             return
+        if isinstance(node, ast.Assert):
+            yield from self._visit(node.test, callee, keyword)
+            return
         for below in ast.iter_child_nodes(node):
             yield from self._visit(below, callee, keyword)
 

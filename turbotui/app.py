@@ -33,6 +33,7 @@ from turbotui.notices import Mode, Notices, When
 from turbotui.screens.dashboard import DashboardScreen
 from turbotui.seen import load_seen, save_seen
 from turbotui.text import LANGUAGES, choose_language, t, use_language
+from turbotui.text.spoken import spoken
 from turbotui.theme import (
     DEFAULT,
     Paint,
@@ -328,9 +329,9 @@ class TurboApp(App[None]):
 
     def _call_failed(self, error: str, failed: Callable[[str], None] | None) -> None:
         if failed is not None:
-            failed(error)
+            failed(spoken(error))
         else:
-            self.say(error, "error")
+            self.say(spoken(error), "error")
 
     def say(self, text: str, tone: Tone = "plain") -> None:
         """Show a sentence in the last line."""
@@ -440,7 +441,7 @@ class TurboApp(App[None]):
         try:
             palette = self._read_theme(name)
         except InvalidRequest as error:
-            self.say(str(error), "error")
+            self.say(spoken(str(error)), "error")
             return
         self._paint_with(palette)
         self.register_theme(textual_theme(palette))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from turbotui.format import bytes_text
 from turbotui.history import parts_of
 from turbotui.text import t
+from turbotui.text.spoken import spoken
 from turbotui.widgets.log import short_when
 
 if TYPE_CHECKING:
@@ -109,5 +110,5 @@ def headline(view: View, key: str) -> tuple[list[str], Style] | None:
     more = "" if len(news) == 1 else f" +{len(news) - 1}"
     shows = t("findings.shows", press=key)
     kind = worst.kind.replace("_", " ")
-    texts = [f"! {worst.title}{more}{shows}", f"! {kind}{more}{shows}", f"! {kind}"]
+    texts = [f"! {spoken(worst.title)}{more}{shows}", f"! {kind}{more}{shows}", f"! {kind}"]
     return texts, severity_style(view.paint, worst)

@@ -10,6 +10,7 @@ from textual.binding import Binding
 from turbotui.format import UNKNOWN, bytes_text, clock, percent, seconds
 from turbotui.screens.reader import PagePanel, PageScreen
 from turbotui.text import t
+from turbotui.text.spoken import spoken, word
 from turbotui.widgets.lines import Row, View, wrapped
 from turbotui.widgets.log import log_row, when
 from turbotui.widgets.queue import running_text, size_of, symbol_of
@@ -76,9 +77,9 @@ class JobPanel(PagePanel):
             status.add(self._status(job), paint.text)
         rows.append(status)
         if job.error:
-            put("error", job.error, strong=True)
+            put("error", spoken(job.error), strong=True)
         if job.waits_for:
-            put("waits_for", job.waits_for)
+            put("waits_for", spoken(job.waits_for))
         put("prompt", job.spec.prompt)
         put("model", job.spec.model)
         put("picture", self._picture(view, job))
@@ -149,7 +150,7 @@ class JobPanel(PagePanel):
         rows = [Row(width), head]
         total = manifest.elapsed_s or 1.0
         for stage in manifest.stages:
-            row = Row(width).field(f"  {stage.stage}", NAME_CELLS, paint.text)
+            row = Row(width).field(f"  {word(stage.stage)}", NAME_CELLS, paint.text)
             row.field(seconds(stage.elapsed_s), 12, paint.text, right=True)
             for count in (stage.before_bytes, stage.peak_bytes, stage.after_bytes):
                 row.field(bytes_text(count), 12, paint.text, right=True)

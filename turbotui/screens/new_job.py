@@ -18,6 +18,7 @@ from engine.wire import RESIDENCIES
 from turbotui.draft import DECIMAL, Draft, save_draft
 from turbotui.format import bytes_text
 from turbotui.text import t
+from turbotui.text.spoken import spoken
 from turbotui.widgets.bottom import Notice
 from turbotui.widgets.lines import LinePanel, Row, View, wrapped
 from turbotui.widgets.models import short_dtype
@@ -121,7 +122,7 @@ class ForecastPanel(LinePanel):
     def rows(self, view: View, width: int, height: int) -> list[Row]:
         paint = view.paint
         if self.error is not None:
-            lines = wrapped(self.error, width - 2)
+            lines = wrapped(spoken(self.error), width - 2)
             return [
                 Row(width).add("! " if place == 0 else "  ", paint.error).add(line, paint.bold)
                 for place, line in enumerate(lines[:height])
@@ -145,7 +146,7 @@ class ForecastPanel(LinePanel):
             row.add("  " + t("new.never"), paint.wait)
         rows = [shape, row]
         if forecast.reason:
-            rows += [Row(width).add(line, paint.wait) for line in wrapped(forecast.reason, width)]
+            rows += [Row(width).add(line, paint.wait) for line in wrapped(spoken(forecast.reason), width)]
         return rows[:height]
 
 

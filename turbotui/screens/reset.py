@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from turbotui.format import bytes_text
 from turbotui.screens.long_confirm import LongConfirmPanel, LongConfirmScreen, fact
 from turbotui.text import t
+from turbotui.text.spoken import spoken
 from turbotui.widgets.lines import Row, View
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ MOST_DIGITS = 4
 
 def blocked_text(plan: ResetPlan) -> str:
     """What stands against it, by name; empty where nothing does."""
-    return ", ".join(condition.name for condition in plan.blocked_by)
+    return ", ".join(spoken(condition.name) for condition in plan.blocked_by)
 
 
 class ResetPanel(LongConfirmPanel):
@@ -54,9 +55,9 @@ class ResetPanel(LongConfirmPanel):
         for condition in plan.conditions:
             style = styles.get(condition.state, paint.wait)
             sign = SIGNS.get(condition.state, "?")
-            rows += fact(width, f"{sign} {condition.name}", condition.text, style, style)
+            rows += fact(width, f"{sign} {spoken(condition.name)}", spoken(condition.text), style, style)
         for place, text in enumerate(plan.ends):
-            rows += fact(width, t("reset.ends") if place == 0 else "", text, paint.muted, paint.text)
+            rows += fact(width, t("reset.ends") if place == 0 else "", spoken(text), paint.muted, paint.text)
         for place, command in enumerate(plan.commands):
             runs = t("reset.runs") if place == 0 else ""
             rows += fact(width, runs, " ".join(command), paint.muted, paint.muted)

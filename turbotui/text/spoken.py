@@ -111,17 +111,21 @@ def _read(wanted: str, sentence: str, depth: int) -> str | None:
             values = form.values(sentence)
             if values is not None:
                 best = (form.weight, form, values)
-    if best is not None:
-        return _filled(wanted, best[1], best[2], depth)
-    return _read_parts(wanted, sentence.split("; "), depth)
+    # A value that reaches over a semicolon may be the rest of one sentence and the beginning of the next.
+    across = best is not None and any("; " in value for value in best[2])
+    if best is None or across:
+        told = _read_parts(wanted, sentence.split("; "), depth, all_of_them=across)
+        if told is not None or best is None:
+            return told
+    return _filled(wanted, best[1], best[2], depth)
 
 
-def _read_parts(wanted: str, parts: Sequence[str], depth: int) -> str | None:
-    """Several sentences in one: the longest known one at the beginning, then the rest."""
+def _read_parts(wanted: str, parts: Sequence[str], depth: int, *, all_of_them: bool) -> str | None:
+    """Several sentences in one, each read by itself; None unless one is known, or all are."""
     if not 1 < len(parts) <= MOST_PARTS:
         return None
     told = [_read(wanted, part, depth - 1) for part in parts]
-    if not any(told):
+    if not any(told) or (all_of_them and not all(told)):
         return None
     return "；".join(known or part for known, part in zip(told, parts, strict=True))
 
@@ -160,7 +164,7 @@ def _candidates(wanted: str, sentence: str) -> Iterator[Form]:
 def _index(wanted: str) -> Mapping[tuple[str, str], Sequence[Form]]:
     """Forms by their first two letters, else by their last, else none."""
     found: dict[tuple[str, str], list[Form]] = {}
-    for english, text in _texts(wanted).items():
+    for english, text in _texts(wanted, read=True).items():
         form = form_of(english, text)
         first, last = form.literals[0], form.literals[-1]
         key = ("", "")
@@ -172,10 +176,13 @@ def _index(wanted: str) -> Mapping[tuple[str, str], Sequence[Form]]:
     return found
 
 
-def _texts(wanted: str) -> Mapping[str, str]:
-    from turbotui.text.zh import forms
+def _texts(wanted: str, *, read: bool = False) -> Mapping[str, str]:
+    """The catalogue by English forms; with `read` only those that are read back out of sentences."""
+    if wanted != "zh_CN":
+        return {}
+    from turbotui.text import zh
 
-    return forms() if wanted == "zh_CN" else {}
+    return zh.forms(zh.READ) if read else zh.forms()
 
 
 def _words(wanted: str) -> Mapping[str, str]:

@@ -11,6 +11,7 @@ from textual.events import Click
 from turbotui.findings import headline
 from turbotui.format import bytes_text, clip, seconds
 from turbotui.text import known, t
+from turbotui.text.spoken import spoken, word
 from turbotui.widgets.lines import LinePanel, Row, View, width_of
 from turbotui.widgets.queue import one_line
 
@@ -96,7 +97,7 @@ class RunningLine(LinePanel):
             return [Row(width)]
         held = state.engine.queue.held_reason
         if held:
-            return [Row(width).add(" " + t("queue.held", reason=held), paint.wait)]
+            return [Row(width).add(" " + t("queue.held", reason=spoken(held)), paint.wait)]
         text = t("queue.idle_waiting", count=waiting) if waiting else t("queue.idle")
         return [Row(width).add(f" {text}", paint.muted)]
 
@@ -153,7 +154,7 @@ class ReceiptLine(LinePanel):
             return [row.add(prefix + self.notice.text, style)]
         if view.look == "lost":
             jobs = len(view.state.waiting) + (view.state.running is not None)
-            row.add(f"{view.state.lost_reason}  ", paint.bold)
+            row.add(f"{spoken(view.state.lost_reason)}  ", paint.bold)
             row.add(t("receipt.lost"), paint.muted)
             return [row.add("  " + t("receipt.safe", count=jobs), paint.muted) if jobs else row]
         if view.state.steps and view.state.steps[0].action in SHARED_ACTIONS:
@@ -178,7 +179,7 @@ def _others_row(row: Row, steps: tuple[ActionProgressed, ...], paint: Paint) -> 
     """What another console or a command has asked for, as far as it has come."""
     first = steps[0]
     name = known(f"receipt.did_{first.action}", first.action.replace("_", " "))
-    row.add("◌ ", paint.wait).add(f"{name} {first.target}".rstrip(), paint.text)
+    row.add("◌ ", paint.wait).add(f"{name} {spoken(first.target)}".rstrip(), paint.text)
     ticked = _ticked(steps, row.left - 2)
     return row.add("  " + ticked, paint.muted) if ticked else row
 
@@ -190,9 +191,9 @@ def _ticked(steps: tuple[ActionProgressed, ...], cells: int) -> str:
         step = progressed.step
         size = "" if step.bytes is None else f" {bytes_text(step.bytes)}"
         if step.total_bytes is None:
-            one = f"✓ {step.name}{size} {seconds(step.elapsed_s)}"
+            one = f"✓ {spoken(step.name)}{size} {seconds(step.elapsed_s)}"
         else:
-            one = f"▸ {step.name}{size} / {bytes_text(step.total_bytes)}"
+            one = f"▸ {spoken(step.name)}{size} / {bytes_text(step.total_bytes)}"
         longer = f"{one}  {text}" if text else one
         if text and width_of(longer) > cells:
             break
@@ -205,16 +206,23 @@ def action_text(receipt: Receipt) -> str:
     return known(f"receipt.did_{receipt.action}", receipt.action.replace("_", " "))
 
 
+def proof_text(receipt: Receipt) -> str:
+    """What a receipt is proved by."""
+    return word(PROOFS.get(receipt.proof, receipt.proof))
+
+
 def receipt_row(paint: Paint, receipt: Receipt, row: Row, *, notes_key: str = "") -> Row:
     """A receipt in one row. Green stands only before what was proved by a process's own bytes."""
     if not receipt.ok:
-        row.add("! ", paint.error).add(f"{action_text(receipt)} {receipt.target}".rstrip(), paint.bold)
-        return row.add(f"  {receipt.error or t('receipt.failed')}", paint.text)
+        row.add("! ", paint.error).add(
+            f"{action_text(receipt)} {spoken(receipt.target)}".rstrip(), paint.bold
+        )
+        return row.add(f"  {spoken(receipt.error or '') or t('receipt.failed')}", paint.text)
     told = receipt.returned_bytes is not None or not receipt.expected_bytes
     proved = told and receipt.proof in STRONG_PROOFS and not receipt.residue_bytes
     row.add("✓ ", paint.proof if proved else paint.text)
     # The proof matters more than all the names of what was moved.
-    target = clip(receipt.target, max(16, row.width // 4))
+    target = clip(spoken(receipt.target), max(16, row.width // 4))
     row.add(f"{action_text(receipt)} {target}".rstrip(), paint.bold)
 
     def put(name: str, value: str, *, warn: bool = False) -> None:
@@ -226,26 +234,26 @@ def receipt_row(paint: Paint, receipt: Receipt, row: Row, *, notes_key: str = ""
         put("expected", bytes_text(receipt.expected_bytes))
         put("back", bytes_text(receipt.returned_bytes))
         if row.width >= 100 or not proved:
-            row.add(f" {t('receipt.by', proof=PROOFS.get(receipt.proof, receipt.proof))}", paint.muted)
+            row.add(f" {t('receipt.by', proof=proof_text(receipt))}", paint.muted)
         left = receipt.residue_bytes
         put("residue", "0" if left == 0 else bytes_text(left), warn=bool(left))
         if receipt.residue and left:
-            row.add(f" ({', '.join(receipt.residue)})", paint.muted)
+            row.add(f" ({', '.join(map(spoken, receipt.residue))})", paint.muted)
     row.add(f"  {seconds(receipt.elapsed_s)}", paint.text)
     if len(receipt.steps) > 1:
-        steps = " · ".join(f"{step.name} {seconds(step.elapsed_s)}" for step in receipt.steps)
+        steps = " · ".join(f"{spoken(step.name)} {seconds(step.elapsed_s)}" for step in receipt.steps)
         if row.left > width_of(steps) + 2:
             row.add(f"  {steps}", paint.muted)
     if receipt.notes:
         _put_notes(row, receipt.notes, paint, notes_key)
     if receipt.proof_reason and row.left > 20:
-        row.add(f"  {receipt.proof_reason}", paint.muted)
+        row.add(f"  {spoken(receipt.proof_reason)}", paint.muted)
     return row
 
 
 def _put_notes(row: Row, notes: tuple[str, ...], paint: Paint, key: str) -> None:
     """The first note where it fits, and how many more there are behind the receipt's key."""
-    first = f"  {notes[0]}"
+    first = f"  {spoken(notes[0])}"
     fits = width_of(first) + 12 <= row.left
     if fits:
         row.add(first, paint.text)

@@ -23,12 +23,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from importlib import import_module
 
-AREAS = (
-    "commands",
+OWN = ("commands", "options", "help")
+"""What this side says itself, which is looked up by its very form."""
+READ = (
     "complaints",
-    "options",
-    "help",
     "engine",
     "findings",
     "doctor",
@@ -40,14 +40,13 @@ AREAS = (
     "worker",
     "composed",
 )
+"""What is read back out of a sentence that was said in English: an engine's, and our own refusals."""
 
 
 @cache
-def forms() -> Mapping[str, str]:
-    """Every sentence by its English form."""
-    from importlib import import_module
-
+def forms(areas: tuple[str, ...] = OWN + READ) -> Mapping[str, str]:
+    """The sentences of `areas` by their English form."""
     found: dict[str, str] = {}
-    for area in AREAS:
+    for area in areas:
         found.update(import_module(f"{__name__}.{area}").FORMS)
     return found

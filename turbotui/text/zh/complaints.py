@@ -4,6 +4,12 @@
 from __future__ import annotations
 
 FORMS: dict[str, str] = {
+    "job {id} {status}: {error}": "任务 {id} {status:w}：{error}",
+    "job {id} {status}: no reason was given": "任务 {id} {status:w}：没有给出原因",
+    "`turbotui engine restart --after-job` restarts it when the running job has ended": "`turbotui engine restart --after-job` 在运行中的任务结束后重启它",
+    "the engine is build {build} and this turbotui is {ours}": "引擎的版本是 {build}，这个 turbotui 是 {ours}",
+    "the engine is build {build} and this turbotui is {ours}, and they speak different versions ({wire} and {wire_version})": "引擎的版本是 {build}，这个 turbotui 是 {ours}，两者的协议版本不同（{wire} 和 {wire_version}）",
+    "scp {whole} .    # on your own machine; here it is {hostname}": "scp {whole} .    # 在你自己的机器上执行；这里是 {hostname}",
     "[console.keys] names {unknown}, which is no action; known: {known}": "[console.keys] 中的 {unknown} 不是操作；已知的有：{known}",
     "[console.keys] gives {both} to {id} and to {id2}; give one of them another key": "[console.keys] 把 {both} 同时给了 {id} 和 {id2}；请给其中之一换一个键",
     "there is no theme {name}; known: {known}": "没有主题 {name}；已知的有：{known}",

@@ -16,6 +16,7 @@ WORDS: dict[str, str] = {
     "starting": "启动中",
     "started": "开始",
     "ready": "就绪",
+    "cold": "未启动",
     "idle": "空闲",
     "busy": "忙",
     "stopping": "停止中",
@@ -37,6 +38,7 @@ WORDS: dict[str, str] = {
     "problem": "问题",
     "PROBLEM": "问题",
     "blocked": "妨碍",
+    "blocks": "妨碍",
     "info": "信息",
     "notice": "留意",
     "warning": "警告",
@@ -94,6 +96,8 @@ WORDS: dict[str, str] = {
     "allocator": "分配器",
     "process-rss": "工作进程的内存",
     "page-cache": "页缓存",
+    "page cache": "页缓存",
+    "exit": "进程结束",
     "process-exit": "进程结束",
     # parts of memory
     "weights": "权重",
@@ -159,6 +163,8 @@ WORDS: dict[str, str] = {
     "output": "视频",
     "manifest": "清单",
     "copy of": "复制自",
+    "REPLAY": "回放",
+    "replay": "回放",
     # a report
     "jobs": "任务",
     "memory out": "显存不足",
