@@ -54,7 +54,10 @@ PIECES = {
     "; clean at {value}", " and held", " (with NVSwitch, Fabric Manager must run)", "started the slow way",
     "ready after {monotonic} s: {laps}", "{why}, which {resident}", " of GPU {index}", " after job {id}",
     "{loud} new finding", "{loud} new findings", ", {leftover_s} ms after it",
-    " in attempt {row}, not {attempt}",
+    " in attempt {row}, not {attempt}", " with {bytes}", "{process} left{held}",
+    "{count} video and {count2} leftover, {bytes}", "{count} video and {count2} leftovers, {bytes}",
+    "{count} videos and {count2} leftover, {bytes}", "{count} videos and {count2} leftovers, {bytes}",
+    "libraries could not be loaded ahead: {name}: {error}", " and held {bytes}",
 }  # fmt: skip
 """Of longer sentences, which `composed` has whole, or of log lines."""
 

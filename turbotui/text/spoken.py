@@ -21,6 +21,9 @@ LONGEST = 4000
 DEEPEST = 4
 """A sentence may hold another as a value, and that a third."""
 MOST_PARTS = 8
+LEAST_WEIGHT = 12
+MOST_WORDS = 4
+SURE_BEGINNING = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +34,8 @@ class Form:
     names: tuple[str, ...]
     text: str
     """In the other language, with the same names."""
-
-    @property
-    def weight(self) -> int:
-        """How much of a sentence it vouches for: its letters."""
-        return sum(map(len, self.literals))
+    weight: int
+    """How much of a sentence it vouches for."""
 
     def values(self, sentence: str) -> list[str] | None:
         """What stands in the holes, each at least a character; None where the sentence is another.
@@ -54,7 +54,14 @@ class Form:
                 return None
             found.append(sentence[at:begin])
             at = begin + len(literal)
-        return [*found, sentence[at:end]] if at < end else None
+        if at >= end:
+            return None
+        found.append(sentence[at:end])
+        return found if self._vouches(found) else None
+
+    def _vouches(self, values: Sequence[str]) -> bool:
+        """A form of few letters stands for names and figures alone, or it would take any sentence."""
+        return self.weight >= LEAST_WEIGHT or all(value.count(" ") < MOST_WORDS for value in values)
 
 
 def tr(english: str, **values: object) -> str:
@@ -93,7 +100,15 @@ def form_of(english: str, text: str) -> Form:
         if name is not None:
             names.append(name)
             literals.append("")
-    return Form(tuple(literals), tuple(names), text)
+    return Form(tuple(literals), tuple(names), text, _weight(literals))
+
+
+def _weight(literals: Sequence[str]) -> int:
+    """Its letters, and its marks, which are rarer; a sentence that begins with words of its own is surer."""
+    letters = sum(map(str.isalpha, "".join(literals)))
+    marks = sum(map("".join(literals).count, ":;,."))
+    begins = sum(map(str.isalpha, literals[0])) >= SURE_BEGINNING
+    return letters + 5 * marks + (10 if begins and letters + 5 * marks >= LEAST_WEIGHT else 0)
 
 
 @lru_cache(maxsize=2048)
@@ -105,26 +120,33 @@ def _read(wanted: str, sentence: str, depth: int) -> str | None:
     """The sentence in the language `wanted`; None where no form is its own."""
     if not depth:
         return None
-    best: tuple[int, Form, list[str]] | None = None
-    for form in _candidates(wanted, sentence):
-        if best is None or form.weight > best[0]:
-            values = form.values(sentence)
-            if values is not None:
-                best = (form.weight, form, values)
+    best = _best(wanted, sentence)
     # A value that reaches over a semicolon may be the rest of one sentence and the beginning of the next.
-    across = best is not None and any("; " in value for value in best[2])
+    values = [] if best is None else [value for value in best[1] if "; " in value]
+    across = any(_best(wanted, value) is None for value in values)
     if best is None or across:
         told = _read_parts(wanted, sentence.split("; "), depth, all_of_them=across)
         if told is not None or best is None:
             return told
-    return _filled(wanted, best[1], best[2], depth)
+    return _filled(wanted, best[0], best[1], depth)
+
+
+def _best(wanted: str, sentence: str) -> tuple[Form, list[str]] | None:
+    """The form that vouches for most of it, with its values."""
+    best: tuple[Form, list[str]] | None = None
+    for form in _candidates(wanted, sentence):
+        if best is None or form.weight > best[0].weight:
+            values = form.values(sentence)
+            if values is not None:
+                best = (form, values)
+    return best
 
 
 def _read_parts(wanted: str, parts: Sequence[str], depth: int, *, all_of_them: bool) -> str | None:
     """Several sentences in one, each read by itself; None unless one is known, or all are."""
     if not 1 < len(parts) <= MOST_PARTS:
         return None
-    told = [_read(wanted, part, depth - 1) for part in parts]
+    told = [_words(wanted).get(part) or _read(wanted, part, depth - 1) for part in parts]
     if not any(told) or (all_of_them and not all(told)):
         return None
     return "；".join(known or part for known, part in zip(told, parts, strict=True))
@@ -137,7 +159,9 @@ def _filled(wanted: str, form: Form, values: Sequence[str], depth: int) -> str:
         pieces.append(literal)
         if name is not None:
             value = by_name[name]
-            if spec == "l":
+            if spec == "s":
+                value = _replaced(wanted, value)
+            elif spec == "l":
                 value = "，".join(_item(wanted, item) for item in value.split(", "))
             elif spec == "w" and value in _words(wanted):
                 value = _words(wanted)[value]
@@ -148,9 +172,19 @@ def _filled(wanted: str, form: Form, values: Sequence[str], depth: int) -> str:
 
 
 def _item(wanted: str, item: str) -> str:
-    """One of a list: `others 1.21 GiB`."""
+    """One of a list: a sentence, or `others 1.21 GiB`."""
+    if told := _read(wanted, item, 1):
+        return told
     name, space, rest = item.partition(" ")
     return _words(wanted).get(name, name) + space + rest
+
+
+def _replaced(wanted: str, text: str) -> str:
+    from turbotui.text.zh.words import PHRASES
+
+    for english, told in PHRASES if wanted == "zh_CN" else ():
+        text = text.replace(english, told)
+    return text
 
 
 def _candidates(wanted: str, sentence: str) -> Iterator[Form]:

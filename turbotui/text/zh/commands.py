@@ -8,8 +8,6 @@ FORMS: dict[str, str] = {
     "  (at most {limit:g})": "  （至多 {limit:g}）",
     "a replay: space stands still, left and right {far:g} s, < and > what happened, q leaves": "回放：空格停住，左右 {far:g} 秒，< 和 > 到发生的事，q 离开",
     "nothing more happened in this direction": "这个方向上没有别的事了",
-    "this is a replay: what is over cannot be changed; leave it with q and open the console": "这是回放：已过去的不能改变；按 q 离开，再打开控制台",
-    "a replay knows no checks: its log says what they found that was new": "回放中没有检查：日志里有当时的新发现",
     "stand still, or go on": "停住，或继续",
     "go back or on by five seconds of watching": "后退或前进五秒的播放",
     "go to what happened before or after": "到前一件或后一件发生的事",

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 FORMS: dict[str, str] = {
+    "this is a replay: what is over cannot be changed; leave it with q and open the console": "这是回放：已过去的不能改变；按 q 离开，再打开控制台",
+    "a replay knows no checks: its log says what they found that was new": "回放中没有检查：日志里有当时的新发现",
     "job {id} {status}: {error}": "任务 {id} {status:w}：{error}",
     "job {id} {status}: no reason was given": "任务 {id} {status:w}：没有给出原因",
     "`turbotui engine restart --after-job` restarts it when the running job has ended": "`turbotui engine restart --after-job` 在运行中的任务结束后重启它",

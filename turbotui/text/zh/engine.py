@@ -24,7 +24,7 @@ FORMS: dict[str, str] = {
     "{value}: not read yet": "{value}：还没有读数",
     "Host memory (no GPU)": "主机内存（无 GPU）",
     "GPU memory": "GPU 显存",
-    "Active models: {told}": "活动模型：{told}",
+    "Active models: {told}": "活动模型：{told:s}",
     "Active models: none": "活动模型：无",
     "{name} unloaded": "{name} 已卸载",
     "{name} {state} {bytes}, in use": "{name} {state:w} {bytes}，使用中",

@@ -38,7 +38,7 @@ FORMS: dict[str, str] = {
     "it is another file under the same name": "同名的另一个文件",
     "it has {num_bytes} bytes and had {bytes}": "有 {num_bytes} 字节，原先有 {bytes}",
     "it was written to": "被写过",
-    "{path} changed since the model was opened: {changes}; the model is read anew on its next use": "模型打开之后 {path} 有改动：{changes}；下次使用时会重新读取模型",
+    "{path} changed since the model was opened: {changes}; the model is read anew on its next use": "模型打开之后 {path} 有改动：{changes:l}；下次使用时会重新读取模型",
     "{path} has another header than when the model was opened, though it was never written to; {fetch_again}": "{path} 的文件头与模型打开时不同，虽然没有被写过；{fetch_again}",
     "{path} is truncated: it has {size} bytes, which is no whole header; {fetch_again}": "{path} 不完整：有 {size} 字节，不够一个完整的文件头；{fetch_again}",
     "{path} is no safetensors file: it does not begin with a header; {fetch_again}": "{path} 不是 safetensors 文件：开头没有文件头；{fetch_again}",

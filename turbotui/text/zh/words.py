@@ -183,3 +183,12 @@ WORDS: dict[str, str] = {
     "sets unknown": "设置了未知的",
     "lacks": "缺少",
 }
+
+PHRASES: tuple[tuple[str, str], ...] = (
+    (", in use", "，使用中"),
+    (" unloaded", " 已卸载"),
+    (" loaded ", " 已装载 "),
+    (" loading ", " 装载中 "),
+    ("; ", "；"),
+)
+"""What is replaced in a list that is no sentence."""
