@@ -159,6 +159,20 @@ def test_every_state_has_its_word(kind: str) -> None:
     assert sorted(set(getattr(wire, kind).__args__) - set(WORDS)) == []
 
 
+def test_every_kind_of_finding_and_every_condition_of_a_reset_has_its_name() -> None:
+    kinds, conditions = set(), set()
+    for path in (ENGINE / "checks").rglob("*.py"):
+        for call in calls_in(path, "Finding"):
+            kinds |= {
+                one.value.value for one in call.keywords if one.arg == "kind" and hasattr(one.value, "value")
+            }
+    for call in calls_in(ENGINE / "daemon" / "reset_plan.py", "_condition"):
+        conditions |= {one.value for one in call.args[:1] if isinstance(one, ast.Constant)}
+    assert len(kinds) > 15 and len(conditions) > 4
+    names = {str(kind).replace("_", " ") for kind in kinds} | conditions
+    assert sorted(names - set(WORDS)) == []
+
+
 NO_SENTENCES = NOT_SAID | {
     "t", "tr", "known", "counted", "word", "titles", "Binding", "query_one", "query", "add_class", "Path",
     "argument", "Choice", "one_of", "strftime", "option", "command", "getLogger", "style", "run_worker",
@@ -211,7 +225,7 @@ def test_both_languages_have_the_same_holes() -> None:
 
 NAMES = set(
     """
-    scp GPU CPU NVML CUDA cuDNN MIG UUID SIGKILL SIGTERM Ctrl-C JSON Python torch turbotui diffusers
+    scp WebUI GPU CPU NVML CUDA cuDNN MIG UUID SIGKILL SIGTERM Ctrl-C JSON Python torch turbotui diffusers
     safetensors pid PID uid root sudo sudoers cgroup WAL WSL UTF SQLite PyTorch DiT VAE vae Wan ODE
     RSS TCP SSH HTTP API Prometheus Markdown tmux ffmpeg exporter logind linger Windows Fabric
     Manager NVSwitch NVLink IMEX ECC vGPU Gradio Triton Jupyter accelerate torchrun DeepSpeed NVIDIA

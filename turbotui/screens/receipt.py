@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from turbotui.format import bytes_text, seconds
 from turbotui.screens.reader import PagePanel, PageScreen
 from turbotui.text import t
-from turbotui.text.spoken import spoken
+from turbotui.text.spoken import spoken, word
 from turbotui.widgets.bottom import action_text, proof_text
 from turbotui.widgets.lines import Row, View, wrapped
 from turbotui.widgets.log import when
@@ -25,7 +25,7 @@ def step_row(view: View, step: ReceiptStep, width: int) -> Row:
     paint = view.paint
     under_way = step.total_bytes is not None
     row = Row(width).add("▸ " if under_way else "✓ ", paint.wait if under_way else paint.text)
-    row.field(spoken(step.name), max(0, width - 2 - 2 * BYTES_CELLS - SECONDS_CELLS), paint.text)
+    row.field(word(step.name), max(0, width - 2 - 2 * BYTES_CELLS - SECONDS_CELLS), paint.text)
     size = "" if step.bytes is None else bytes_text(step.bytes)
     total = "" if step.total_bytes is None else f" / {bytes_text(step.total_bytes)}"
     row.field(size, BYTES_CELLS, paint.text, right=True).field(total, BYTES_CELLS, paint.muted)

@@ -43,7 +43,7 @@ def receipt_lines(receipt: Receipt) -> Iterable[str]:
     yield _receipt_line(receipt)
     if len(receipt.steps) > 1:
         rows = [
-            [spoken(step.name), "" if step.bytes is None else bytes_text(step.bytes), seconds(step.elapsed_s)]
+            [word(step.name), "" if step.bytes is None else bytes_text(step.bytes), seconds(step.elapsed_s)]
             for step in receipt.steps
         ]
         yield from (f"  {line}" for line in table(rows, right=frozenset({1})))

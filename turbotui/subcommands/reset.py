@@ -65,7 +65,7 @@ def reset(
     for line in plan_lines(plan):
         note(line)
     if plan.blocked_by:
-        names = ", ".join(spoken(condition.name) for condition in plan.blocked_by)
+        names = ", ".join(word(condition.name) for condition in plan.blocked_by)
         raise Refused(f"GPU {plan.index} cannot be reset now, see above: {names}")
     if not yes:
         question = tr(
@@ -96,8 +96,7 @@ def plan_lines(plan: ResetPlan) -> Iterable[str]:
     advice = spoken(plan.recovery_action or "") or tr("it does not tell")
     rows = [[tr("driver's advice"), "", advice]]
     rows += [
-        [spoken(condition.name), word(condition.state), spoken(condition.text)]
-        for condition in plan.conditions
+        [word(condition.name), word(condition.state), spoken(condition.text)] for condition in plan.conditions
     ]
     rows += [[tr("ends before"), "", spoken(text)] for text in plan.ends]
     rows += [[word("runs"), "", " ".join(command)] for command in plan.commands]

@@ -14,7 +14,7 @@ from turbotui.client.http import HttpClient
 from turbotui.format import bytes_text, seconds
 from turbotui.sanitize import clean
 from turbotui.subcommands.waiting import ProgressBar
-from turbotui.text.spoken import spoken, tr
+from turbotui.text.spoken import tr, word
 
 
 @contextmanager
@@ -67,4 +67,4 @@ def step_text(step: ReceiptStep) -> str:
     size = "" if step.bytes is None else f" {bytes_text(step.bytes)}"
     if step.total_bytes is not None:
         size += tr(" of {total_bytes}", total_bytes=bytes_text(step.total_bytes))
-    return clean(f"{spoken(step.name)}{size}, {seconds(step.elapsed_s)}")
+    return clean(f"{word(step.name)}{size}, {seconds(step.elapsed_s)}")

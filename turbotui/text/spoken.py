@@ -78,8 +78,8 @@ def spoken(sentence: str) -> str:
 
 
 def word(name: str) -> str:
-    """A name out of a small set, such as a state, in the person's language; itself where it is none."""
-    return name if language() == "en" else _words(language()).get(name, name)
+    """A name out of a small set, such as a state, in the person's language; else as `spoken` has it."""
+    return name if language() == "en" else _words(language()).get(name) or spoken(name)
 
 
 def listed(parts: Iterable[str]) -> str:

@@ -191,9 +191,9 @@ def _ticked(steps: tuple[ActionProgressed, ...], cells: int) -> str:
         step = progressed.step
         size = "" if step.bytes is None else f" {bytes_text(step.bytes)}"
         if step.total_bytes is None:
-            one = f"✓ {spoken(step.name)}{size} {seconds(step.elapsed_s)}"
+            one = f"✓ {word(step.name)}{size} {seconds(step.elapsed_s)}"
         else:
-            one = f"▸ {spoken(step.name)}{size} / {bytes_text(step.total_bytes)}"
+            one = f"▸ {word(step.name)}{size} / {bytes_text(step.total_bytes)}"
         longer = f"{one}  {text}" if text else one
         if text and width_of(longer) > cells:
             break
@@ -241,7 +241,7 @@ def receipt_row(paint: Paint, receipt: Receipt, row: Row, *, notes_key: str = ""
             row.add(f" ({', '.join(map(spoken, receipt.residue))})", paint.muted)
     row.add(f"  {seconds(receipt.elapsed_s)}", paint.text)
     if len(receipt.steps) > 1:
-        steps = " · ".join(f"{spoken(step.name)} {seconds(step.elapsed_s)}" for step in receipt.steps)
+        steps = " · ".join(f"{word(step.name)} {seconds(step.elapsed_s)}" for step in receipt.steps)
         if row.left > width_of(steps) + 2:
             row.add(f"  {steps}", paint.muted)
     if receipt.notes:

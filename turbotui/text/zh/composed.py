@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 FORMS: dict[str, str] = {
+    "load {label}": "装载 {label}",
+    "warm {label}": "预热 {label}",
+    "reset": "重置",
     "denoise needs it": "去噪需要它",
     "denoise {expert} needs it": "去噪（{expert}）需要它",
     "exit code {code} ({also}): {meaning}; {then}": "退出码 {code}（{also}）：{meaning}；{then}",
