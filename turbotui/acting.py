@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from engine.errors import JobCancelled
+from turbotui.text.spoken import spoken
 from turbotui.widgets.queue import QueuePanel
 
 if TYPE_CHECKING:
@@ -33,4 +34,6 @@ class Acting:
     def _receipt(self, receipt: Receipt) -> None:
         """Its line comes by the stream, as for every other console; only what went wrong is said here."""
         if not receipt.ok and receipt.error:
-            self.app.say(receipt.error, "wait" if receipt.error_code == JobCancelled.code else "error")
+            self.app.say(
+                spoken(receipt.error), "wait" if receipt.error_code == JobCancelled.code else "error"
+            )

@@ -38,6 +38,7 @@ from turbotui.seen import load_seen, save_seen
 from turbotui.surface import Surface
 from turbotui.symbols import Choice, guess
 from turbotui.text import LANGUAGES, choose_language, t, use_language
+from turbotui.text.spoken import spoken
 from turbotui.theme import (
     DEFAULT,
     Paint,
@@ -546,7 +547,7 @@ class TurboApp(AskingApp, Surface):
         try:
             palette = self.themes.read(name)
         except InvalidRequest as error:
-            self.say(str(error), "error")
+            self.say(spoken(str(error)), "error")
             return
         self._theme_wanted = name
         self._paint_with(palette)

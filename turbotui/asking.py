@@ -17,6 +17,7 @@ from textual.app import App
 from engine.errors import EngineError
 from turbotui.messages import CallEnded
 from turbotui.text import t
+from turbotui.text.spoken import spoken
 from turbotui.widgets.bottom import Pending, Tone
 
 if TYPE_CHECKING:
@@ -119,6 +120,6 @@ class AskingApp(App[None]):
 
     def _call_failed(self, error: str, failed: Callable[[str], None] | None) -> None:
         if failed is not None:
-            failed(error)
+            failed(spoken(error))
         else:
-            self.say(error, "error")
+            self.say(spoken(error), "error")

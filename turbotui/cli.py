@@ -38,6 +38,7 @@ from turbotui.subcommands import (
 )
 from turbotui.subcommands.output import print_json, report
 from turbotui.subcommands.session import JsonGroup, demo_option, find_meant, host_option, json_option
+from turbotui.subcommands.speaking import complaint, find_language, in_every_language
 
 EPILOG = """\b
 Exit codes:
@@ -155,6 +156,7 @@ for _command in (
     app.add_command(_command)
 app.params.append(host_option())
 there.reach_everywhere(app)
+in_every_language(app)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -162,13 +164,14 @@ def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     json = "--json" in given
     try:
+        find_language(given)
         result = app.main(given, prog_name="turbotui", standalone_mode=False)
     except EngineError as error:
         return report(error, json=json)
     except click.ClickException as error:
         if json:
             print_json(ErrorBody(code=InvalidRequest.code, message=error.format_message()))
-        error.show()
+        complaint(error)
         return error.exit_code
     except click.Abort:
         return 130

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from turbotui.format import bytes_text
 from turbotui.history import parts_of
 from turbotui.text import t
+from turbotui.text.spoken import spoken, word
 from turbotui.widgets.log import short_when
 
 if TYPE_CHECKING:
@@ -97,8 +98,8 @@ def headline(view: View, key: str) -> tuple[list[str], Style] | None:
     if device is not None and device.kind == "cuda" and device.balance is not None:
         unseen = parts_of(device.balance).get("unseen")
     if unseen and device is not None and (worst is None or rank(worst) < len(SEVERITIES) - 1):
-        word = t(f"part.{unattributed_word(device)}")
-        text = f"! {word} {bytes_text(unseen)}"
+        whose = t(f"part.{unattributed_word(device)}")
+        text = f"! {whose} {bytes_text(unseen)}"
         finding = about_device(state.check, device.id)
         if finding is None or finding.since is None:
             return [text + t("findings.finds", press=key), text], view.paint.alarm
@@ -108,6 +109,6 @@ def headline(view: View, key: str) -> tuple[list[str], Style] | None:
         return None
     more = "" if len(news) == 1 else f" +{len(news) - 1}"
     shows = t("findings.shows", press=key)
-    kind = worst.kind.replace("_", " ")
-    texts = [f"! {worst.title}{more}{shows}", f"! {kind}{more}{shows}", f"! {kind}"]
+    kind = word(worst.kind.replace("_", " "))
+    texts = [f"! {spoken(worst.title)}{more}{shows}", f"! {kind}{more}{shows}", f"! {kind}"]
     return texts, severity_style(view.paint, worst)

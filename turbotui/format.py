@@ -70,11 +70,6 @@ def seconds(duration: float | None) -> str:
     return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
 
 
-def counted(count: int, noun: str, plural: str | None = None) -> str:
-    """`1 video`, `3 videos`; `plural` where it is not the noun and an s. The engine's own: engine.units."""
-    return f"{count} {noun if count == 1 else plural or noun + 's'}"
-
-
 STALE_S = 1.0
 """A device is read ten times a second: what is older is told with its age."""
 
@@ -134,6 +129,32 @@ def pad(text: str, cells: int, align: Literal["left", "right"] = "left") -> str:
     kept = clip(text, cells)
     fill = " " * (cells - cell_width(kept))
     return fill + kept if align == "right" else kept + fill
+
+
+_CLOSING = frozenset("，。；：、！？）」』”’…")
+
+
+def wrapped(text: str, cells: int) -> list[str]:
+    """`text` in lines of at most `cells` cells, broken at spaces where there are any near the end.
+
+    Chinese breaks between any two characters, but no line begins with a closing mark.
+    """
+    lines: list[str] = []
+    rest = text
+    while cell_width(rest) > cells > 0:
+        fit = used = 0
+        while fit < len(rest) and used + cell_width(rest[fit]) <= cells:
+            used += cell_width(rest[fit])
+            fit += 1
+        fit = max(1, fit)
+        space = rest.rfind(" ", 0, fit + 1)
+        if space > fit // 2:
+            fit = space
+        elif fit > 1 and rest[fit] in _CLOSING:
+            fit -= 1
+        lines.append(rest[:fit])
+        rest = rest[fit:].lstrip(" ")
+    return [*lines, rest]
 
 
 def _three_digits(value: float) -> str:

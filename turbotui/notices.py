@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from turbotui.format import clip
 from turbotui.sanitize import clean
 from turbotui.text import t
+from turbotui.text.spoken import spoken
 
 if TYPE_CHECKING:
     from engine.wire import Job
@@ -130,5 +131,10 @@ def _text(job: Job) -> str | None:
     if job.status in ("failed", "interrupted"):
         if job.error_code == "out_of_memory":
             return t("notice.oom", id=job.id, model=job.spec.model)
-        return t("notice.failed", id=job.id, model=job.spec.model, error=job.error or job.status)
+        return t(
+            "notice.failed",
+            id=job.id,
+            model=job.spec.model,
+            error=spoken(job.error or "") or t(f"status.{job.status}"),
+        )
     return None

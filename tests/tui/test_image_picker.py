@@ -44,7 +44,7 @@ def folder(tmp_path: Path) -> Path:
 
 async def open_form(pilot: Any, image: str) -> NewJobScreen:
     await live(pilot)
-    pilot.app.draft = Draft(model="wan2.2-a14b", image=image)
+    pilot.app.drafts.own.keep(Draft(model="wan2.2-a14b", image=image))
     await pilot.press("a")
     await pilot.pause()
     screen = pilot.app.screen

@@ -84,7 +84,7 @@ def look(
             **settings,
         )
         if draft is not None:
-            app.draft = draft
+            app.drafts.own.keep(draft)
 
         async def before(pilot: Any) -> None:
             await live(pilot)

@@ -171,7 +171,8 @@ async def test_the_last_line_tells_every_action_also_one_of_a_newer_engine(
         use_language(language)
         name = "teleport" if action == "teleport" else t(f"receipt.did_{action}")
         await until(pilot, lambda: f"✓ {name} wan2.1-14b" in panel_text(app, "receipt"))
-        assert ("oracle" if action == "teleport" else "page cache") in panel_text(app, "receipt")
+        proof_told = "oracle" if action == "teleport" else {"en": "page cache", "zh_CN": "页缓存"}[language]
+        assert proof_told in panel_text(app, "receipt")
         client.push(ReceiptIssued(receipt=replace(receipt, ok=False, error="it broke")))
         await until(pilot, lambda: f"! {name} wan2.1-14b  it broke" in panel_text(app, "receipt"))
 

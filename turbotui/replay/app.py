@@ -10,6 +10,7 @@ from turbotui.app import TurboApp
 from turbotui.moment import dated
 from turbotui.replay.client import NO_CHECK, REFUSAL
 from turbotui.replay.clock import ReplayClock
+from turbotui.text.spoken import tr, word
 
 if TYPE_CHECKING:
     from textual.binding import BindingType
@@ -43,23 +44,26 @@ class ReplayApp(TurboApp):
     def banner(self) -> str:
         moment = dated(self.clock.now(), now=self.clock.real())
         sign = "‖" if self.clock.paused else "■" if self.clock.over else f"x{self.clock.speed:g}"
-        return f"REPLAY {moment} {sign}"
+        return f"{word('REPLAY')} {moment} {sign}"
 
     def on_mount(self) -> None:
         far = JUMP_WATCHED_S * self.clock.speed
         self.call_after_refresh(
             self.say,
-            f"a replay: space stands still, left and right {far:g} s, < and > what happened, q leaves",
+            tr(
+                "a replay: space stands still, left and right {far:g} s, < and > what happened, q leaves",
+                far=far,
+            ),
         )
 
     def why_not(self, action: Action, look: Look) -> str | None:
-        return None if action.tier == "look" else REFUSAL
+        return None if action.tier == "look" else tr(REFUSAL)
 
     def report_stretches(self) -> tuple[tuple[float, float], ...]:
         return ((self.clock.since, self.clock.until),)
 
     def why_no_check(self) -> str:
-        return NO_CHECK
+        return tr(NO_CHECK)
 
     def open_moment(self, at: float) -> None:
         """Go on with the replay from the moment that the history's cursor is at."""
@@ -93,7 +97,7 @@ class ReplayApp(TurboApp):
             # What was just seen is not what is before it.
             found = next((at for at in reversed(self._events) if at < now - 2 * self.clock.speed), None)
         if found is None:
-            self.say("nothing more happened in this direction", "wait")
+            self.say(tr("nothing more happened in this direction"), "wait")
         else:
             self._go(found)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from turbotui.screens.help import KEY_CELLS, HelpPanel
 from turbotui.screens.reader import PageScreen
+from turbotui.text.spoken import tr, word
 from turbotui.widgets.lines import Row, View
 
 PLAYER_KEYS = (
@@ -19,9 +20,11 @@ class ReplayHelpPanel(HelpPanel):
     """All keys, those of the player on top; those that act are refused in a replay."""
 
     def page(self, view: View, width: int) -> list[Row]:
-        rows = [Row(width).add("replay", view.paint.focus_title)]
+        rows = [Row(width).add(word("replay"), view.paint.focus_title)]
         for keys, told in PLAYER_KEYS:
-            rows.append(Row(width).field(f"  {keys}", KEY_CELLS, view.paint.key).add(told, view.paint.text))
+            rows.append(
+                Row(width).field(f"  {keys}", KEY_CELLS, view.paint.key).add(tr(told), view.paint.text)
+            )
         return [*rows, Row(width), *super().page(view, width)]
 
 

@@ -11,15 +11,17 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from engine.wire import Receipt
-from turbotui.format import bytes_text, seconds
+from turbotui.format import bytes_text, pad, seconds
 from turbotui.moment import dated
 from turbotui.report.facts import Ended, Peak, Report, Unseen
 from turbotui.report.runs import Run
 from turbotui.report.visits import Visit
 from turbotui.sanitize import clean
+from turbotui.text.spoken import listed, spoken, tr, word
 
 MOST_LINES = 40
 LINE_CHARS = 160
+TITLE_CELLS = 10
 _MARKED = re.compile(r"^[#+>-]|[\\`*_\[\]<>|~&]")
 
 
@@ -40,12 +42,13 @@ def report_lines(report: Report, *, markdown: bool = False) -> list[str]:
         found = [clean(title)]
         for section in kept:
             for number, line in enumerate(section.lines):
-                found.append(_cut(f"{section.title if not number else '':<10} {line}"))
+                title = word(section.title) if not number else ""
+                found.append(_cut(f"{pad(title, TITLE_CELLS)} {line}"))
         return found
     kept = fit(sections, MOST_LINES - 1, heading=2)
     found = [f"# {escape_markdown(clean(title))}"]
     for section in kept:
-        found += ["", f"## {section.title}"]
+        found += ["", f"## {word(section.title)}"]
         found += [f"- {escape_markdown(_cut(line))}" for line in section.lines]
     return found
 
@@ -61,7 +64,7 @@ def fit(sections: Sequence[Section], room: int, *, heading: int) -> list[Section
         lines = section.lines
         if length < len(lines):
             more = len(lines) - length + 1
-            lines = (*lines[: length - 1], f"... and {more} more")
+            lines = (*lines[: length - 1], tr("... and {more} more", more=more))
         found.append(Section(title=section.title, lines=lines))
     return found
 
@@ -74,20 +77,32 @@ def escape_markdown(text: str) -> str:
 def _title(report: Report) -> str:
     where = f"{report.user}@{report.host}, " if report.host and report.user else ""
     begin, end = dated(report.since, now=report.until), dated(report.until, now=report.until)
-    return f"turbotui: {where}{begin} to {end} ({seconds(report.until - report.since)})"
+    return tr(
+        "turbotui: {where}{begin} to {end} ({until})",
+        where=where,
+        begin=begin,
+        end=end,
+        until=seconds(report.until - report.since),
+    )
 
 
 def _sections(report: Report) -> Iterable[Section]:
     def when(at: float) -> str:
         return dated(at, now=report.until)
 
-    yield Section(title="engine", lines=tuple(_run(run, when) for run in report.runs) or ("none ran",))
+    yield Section(title="engine", lines=tuple(_run(run, when) for run in report.runs) or (tr("none ran"),))
     yield Section(title="jobs", lines=tuple(_jobs(report)))
     yield Section(
         title="failed",
         lines=tuple(
-            f"{when(job.finished_at or 0.0)} job {job.id} {job.spec.model} {job.status}: "
-            f"{clean(job.error or 'no reason was told', limit=100)}"
+            tr(
+                "{finished_at} job {id} {model} {status}: {error}",
+                finished_at=when(job.finished_at or 0.0),
+                id=job.id,
+                model=job.spec.model,
+                status=word(job.status),
+                error=clean(spoken(job.error or "") or tr("no reason was told"), limit=100),
+            )
             for job in report.failures
         ),
     )
@@ -116,7 +131,13 @@ def _sections(report: Report) -> Iterable[Section]:
     yield Section(
         title="gaps",
         lines=tuple(
-            f"{when(gap.since)} to {when(gap.until)} ({seconds(gap.until - gap.since)}): {clean(gap.reason)}"
+            tr(
+                "{since} to {until} ({length}): {reason}",
+                since=when(gap.since),
+                until=when(gap.until),
+                length=seconds(gap.until - gap.since),
+                reason=clean(spoken(gap.reason)),
+            )
             for gap in report.gaps
         ),
     )
@@ -124,87 +145,145 @@ def _sections(report: Report) -> Iterable[Section]:
 
 def _run(run: Run, when: Callable[[float], str]) -> str:
     ends = {
-        "runs": f"runs, up {seconds(run.until - run.since)}",
-        "stopped": f"stopped {when(run.until)} after {seconds(run.until - run.since)}",
-        "died": f"last heard of {when(run.until)}, after {seconds(run.until - run.since)}: it died",
+        "runs": tr("runs, up {until}", until=seconds(run.until - run.since)),
+        "stopped": tr(
+            "stopped {until} after {until2}", until=when(run.until), until2=seconds(run.until - run.since)
+        ),
+        "died": tr(
+            "last heard of {until}, after {until2}: it died",
+            until=when(run.until),
+            until2=seconds(run.until - run.since),
+        ),
     }
-    return f"{clean(run.build)} from {when(run.since)}, {ends[run.end]}"
+    return tr(
+        "{build} from {since}, {ends}", build=clean(run.build), since=when(run.since), ends=ends[run.end]
+    )
 
 
 def _jobs(report: Report) -> Iterable[str]:
     states = ("done", "failed", "interrupted", "cancelled")
-    counted = [f"{report.counts[state]} {state}" for state in states if report.counts.get(state)]
+    counted = [f"{report.counts[state]} {word(state)}" for state in states if report.counts.get(state)]
     if not counted:
-        yield "none ended"
+        yield tr("none ended")
         return
-    out = f" ({report.counts['oom']} for want of memory)" if report.counts.get("oom") else ""
+    out = (
+        tr(" ({counts} for want of memory)", counts=report.counts["oom"]) if report.counts.get("oom") else ""
+    )
     models = ", ".join(f"{count} {clean(model, limit=40)}" for model, count in report.models.items())
-    yield f"{', '.join(counted)}{out}: {models}"
+    yield f"{listed(counted)}{out}: {models}"
 
 
 def _job(job_id: int | None) -> str:
-    return "" if job_id is None else f"job {job_id} "
+    return "" if job_id is None else tr("job {job_id} ", job_id=job_id)
 
 
 def _switches(report: Report, when: Callable[[float], str]) -> Iterable[str]:
     worst = report.worst_switch
     if worst is not None:
-        failed = "" if worst.ok else ", which failed"
+        failed = "" if worst.ok else tr(", which failed")
         yield (
-            f"{report.switches}, the longest {seconds(worst.elapsed_s)} to {clean(worst.target, limit=60)} "
-            f"at {when(worst.at)}{failed}"
+            tr(
+                "{switches}, the longest {elapsed_s} to {target} at {at}{failed}",
+                switches=report.switches,
+                elapsed_s=seconds(worst.elapsed_s),
+                target=clean(worst.target, limit=60),
+                at=when(worst.at),
+                failed=failed,
+            )
         )
 
 
 def _peak(peak: Peak, when: Callable[[float], str]) -> str:
     name = _device(peak.index, peak.name)
-    return f"{name}: {bytes_text(peak.used_bytes)} of {bytes_text(peak.total_bytes)} at {when(peak.at)}"
+    return tr(
+        "{name}: {used_bytes} of {total_bytes} at {at}",
+        name=name,
+        used_bytes=bytes_text(peak.used_bytes),
+        total_bytes=bytes_text(peak.total_bytes),
+        at=when(peak.at),
+    )
 
 
 def _device(index: int | None, name: str) -> str:
-    return clean(name, limit=40) if index is None else f"GPU {index} {clean(name, limit=40)}"
+    return (
+        clean(name, limit=40)
+        if index is None
+        else tr("GPU {index} {name}", index=index, name=clean(name, limit=40))
+    )
 
 
 def _unseen(unseen: Unseen, when: Callable[[float], str]) -> str:
-    since = f"since before {when(unseen.since)}" if unseen.from_before else f"since {when(unseen.since)}"
-    end = "and still there" if unseen.still else f"until {when(unseen.until)}"
-    return f"{bytes_text(unseen.bytes)} on {clean(unseen.device_id, limit=20)} {since}, {end}"
+    since = (
+        tr("since before {since}", since=when(unseen.since))
+        if unseen.from_before
+        else tr("since {since}", since=when(unseen.since))
+    )
+    end = tr("and still there") if unseen.still else tr("until {until}", until=when(unseen.until))
+    return tr(
+        "{size} on {device_id} {since}, {end}",
+        size=bytes_text(unseen.bytes),
+        device_id=clean(unseen.device_id, limit=20),
+        since=since,
+        end=end,
+    )
 
 
 def _visit(visit: Visit, when: Callable[[float], str]) -> str:
     process = visit.process
-    who = f"{clean(process.user or 'an unknown user', limit=32)} {process.pid}"
+    who = f"{clean(process.user or tr('an unknown user'), limit=32)} {process.pid}"
     what = clean(process.command or process.name or "-", limit=60)
-    where = f" in {clean(process.container, limit=32)}" if process.container else ""
-    came = "was there" if visit.came_at is None else f"came {when(visit.came_at)}"
+    where = tr(" in {container}", container=clean(process.container, limit=32)) if process.container else ""
+    came = tr("was there") if visit.came_at is None else tr("came {came_at}", came_at=when(visit.came_at))
     began = process.started_at if visit.came_at is None else visit.came_at
     if visit.lost_at is not None and visit.went_at is None:
-        went = f"last seen {when(visit.lost_at)}"
+        went = tr("last seen {lost_at}", lost_at=when(visit.lost_at))
     elif visit.went_at is None:
-        went = "still there"
+        went = tr("still there")
     else:
-        stay = "" if began is None else f" after {seconds(visit.went_at - began)}"
-        went = f"went {when(visit.went_at)}{stay}"
-    held = "bytes unknown" if visit.peak_bytes is None else f"up to {bytes_text(visit.peak_bytes)}"
-    return f"{came}, {went}: {who}{where}, {held}, {what}"
+        stay = "" if began is None else tr(" after {went_at}", went_at=seconds(visit.went_at - began))
+        went = tr("went {went_at}{stay}", went_at=when(visit.went_at), stay=stay)
+    held = (
+        tr("bytes unknown")
+        if visit.peak_bytes is None
+        else tr("up to {peak_bytes}", peak_bytes=bytes_text(visit.peak_bytes))
+    )
+    return f"{listed([came, went])}: {listed([who + where, held, what])}"
 
 
 def _ended(ended: Ended, when: Callable[[float], str]) -> str:
     receipt = ended.receipt
-    back = "what came back is not known"
+    back = tr("what came back is not known")
     if receipt.returned_bytes is not None:
-        back = f"{bytes_text(receipt.returned_bytes)} came back"
-    asked = f", asked by {clean(ended.asked_by, limit=40)}" if ended.asked_by else ""
+        back = tr("{returned_bytes} came back", returned_bytes=bytes_text(receipt.returned_bytes))
+    asked = tr(", asked by {asked_by}", asked_by=clean(ended.asked_by, limit=40)) if ended.asked_by else ""
     target = clean(ended.whom or receipt.target, limit=70)
-    return f"{when(receipt.at)} {receipt.action} {target}: {back} in {seconds(receipt.elapsed_s)}{asked}"
+    return tr(
+        "{at} {action} {target}: {back} in {elapsed_s}{asked}",
+        at=when(receipt.at),
+        action=word(receipt.action.replace("_", "-")),
+        target=target,
+        back=back,
+        elapsed_s=seconds(receipt.elapsed_s),
+        asked=asked,
+    )
 
 
 def _receipt(receipt: Receipt, when: Callable[[float], str]) -> str:
-    head = f"{when(receipt.at)} {receipt.action} {clean(receipt.target, limit=60)}"
+    action = word(receipt.action.replace("_", "-"))
+    head = f"{when(receipt.at)} {action} {clean(spoken(receipt.target), limit=60)}"
     if not receipt.ok:
-        return f"{head} failed: {clean(receipt.error or 'no reason was told', limit=90)}"
-    names = f" ({clean(', '.join(receipt.residue), limit=60)})" if receipt.residue else ""
-    return f"{head}: residue {bytes_text(receipt.residue_bytes)}{names}"
+        return tr(
+            "{head} failed: {error}",
+            head=head,
+            error=clean(spoken(receipt.error or "") or tr("no reason was told"), limit=90),
+        )
+    names = f" ({clean(', '.join(map(spoken, receipt.residue)), limit=60)})" if receipt.residue else ""
+    return tr(
+        "{head}: residue {residue_bytes}{names}",
+        head=head,
+        residue_bytes=bytes_text(receipt.residue_bytes),
+        names=names,
+    )
 
 
 def _cut(line: str) -> str:

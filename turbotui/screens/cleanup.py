@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from turbotui.format import bytes_text, clock, seconds
 from turbotui.screens.confirm import ConfirmPanel, ConfirmScreen
 from turbotui.text import t
+from turbotui.text.spoken import word
 from turbotui.widgets.lines import View
 from turbotui.widgets.models import resident_bytes
 from turbotui.workers import held_bytes
@@ -27,7 +28,7 @@ def cleanup_dialog(view: View, worker: WorkerStatus, where: str | None) -> Confi
     facts = [
         (t("restart.where"), where or (state.hello.host if state.hello else "")),
         (t("cleanup.device"), _device_text(worker, device)),
-        (t("restart.worker"), f"pid {worker.pid}  {worker.state}"),
+        (t("restart.worker"), f"pid {worker.pid}  {word(worker.state)}"),
         (t("restart.since"), f"{clock(worker.started_at)}  ({seconds(view.wall - worker.started_at)})"),
     ]
     resident = [

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from turbotui.format import clock, seconds
 from turbotui.screens.window import WindowScreen
 from turbotui.text import t
+from turbotui.text.spoken import word
 from turbotui.widgets.lines import Row, View, wrapped
 from turbotui.widgets.panels import Panel
 
@@ -126,7 +127,9 @@ def restart_dialog(view: View, where: str | None) -> ConfirmScreen:
         facts.append(
             (t("restart.since"), f"{clock(engine.started_at)}  ({seconds(view.wall - engine.started_at)})")
         )
-        facts += [(t("restart.worker"), f"pid {worker.pid}  {worker.state}") for worker in state.workers]
+        facts += [
+            (t("restart.worker"), f"pid {worker.pid}  {word(worker.state)}") for worker in state.workers
+        ]
     if lost:
         loss = t("restart.loses_lost")
     elif state.running is not None:

@@ -10,6 +10,7 @@ from turbotui.findings import matters, name_of, names_of, severity_style
 from turbotui.format import bytes_text, clock, seconds, short_bytes
 from turbotui.screens.window import WindowScreen
 from turbotui.text import known, t
+from turbotui.text.spoken import spoken
 from turbotui.widgets.lines import Row, View, safe, width_of, wrapped
 from turbotui.widgets.log import short_when
 from turbotui.widgets.panels import Key, ListPanel
@@ -91,7 +92,7 @@ class FindingsPanel(ListPanel):
         row = Row(width)
         if isinstance(key, tuple):
             row.add("  ", paint.text).field(t("findings.unknown"), SEVERITY_CELLS, paint.muted)
-            return row.add(f" {report.unknown[key[1]]}", paint.muted)
+            return row.add(f" {spoken(report.unknown[key[1]])}", paint.muted)
         finding = _by_name(report)[str(key)]
         style = severity_style(paint, finding)
         row.add("> " if key == self.chosen else "  ", paint.key)
@@ -102,7 +103,7 @@ class FindingsPanel(ListPanel):
         row.field(since, SINCE_CELLS, paint.muted, right=True).add("  ", paint.text)
         if self._is_new(finding):
             row.add(t("findings.is_new") + " ", paint.wait)
-        return row.add(finding.title, paint.text if matters(finding) else paint.muted)
+        return row.add(spoken(finding.title), paint.text if matters(finding) else paint.muted)
 
     def heading(self, view: View, width: int) -> list[Row]:
         muted = view.paint.muted
@@ -170,10 +171,12 @@ def _parts(view: View, finding: Finding, width: int) -> tuple[list[Row], list[Ro
     """What it rests on, and what mends it."""
     paint = view.paint
     last = [Row(width)]
-    last += _told(width, t("findings.remedy"), finding.remedy, paint.key, paint.text)
+    last += _told(width, t("findings.remedy"), spoken(finding.remedy), paint.key, paint.text)
     if finding.remedy_command:
         last += _told(width, "y", finding.remedy_command, paint.key, paint.bold)
-    first = [Row(width).add(line, severity_style(paint, finding)) for line in wrapped(finding.title, width)]
+    first = [
+        Row(width).add(line, severity_style(paint, finding)) for line in wrapped(spoken(finding.title), width)
+    ]
     if finding.bytes is not None or finding.since is not None:
         text = "" if finding.bytes is None else bytes_text(finding.bytes)
         if finding.since is not None:
@@ -181,9 +184,9 @@ def _parts(view: View, finding: Finding, width: int) -> tuple[list[Row], list[Ro
             text += f"  {since}  ({seconds(max(0.0, view.wall - finding.since))})"
         first.append(Row(width).add(text.strip(), paint.muted))
     for sentence in finding.evidence:
-        first += _told(width, "·", sentence, paint.muted, paint.text)
+        first += _told(width, "·", spoken(sentence), paint.muted, paint.text)
     if finding.changed:
-        first += _told(width, t("findings.changed"), finding.changed, paint.muted, paint.text)
+        first += _told(width, t("findings.changed"), spoken(finding.changed), paint.muted, paint.text)
     if finding.admin_line:
         first += _told(width, f"a {t('findings.admin')}", finding.admin_line, paint.key, paint.muted)
     return first, last

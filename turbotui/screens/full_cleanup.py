@@ -9,6 +9,7 @@ from turbotui.format import UNKNOWN, bytes_text, short_bytes
 from turbotui.screens.kill import other_user_dialog
 from turbotui.screens.long_confirm import LongConfirmPanel, LongConfirmScreen, fact
 from turbotui.text import t
+from turbotui.text.spoken import spoken
 from turbotui.widgets.card import short_age
 from turbotui.widgets.lines import Row, View
 
@@ -115,7 +116,7 @@ class FullCleanupPanel(LongConfirmPanel):
         age = None if process.started_at is None else view.wall - process.started_at
         row.field(short_age(age), 5, paint.muted, right=True).add("  ", paint.text)
         if one.refusal is not None:
-            row.add(one.refusal, paint.muted)
+            row.add(spoken(one.refusal), paint.muted)
         else:
             inside = "".join(f"{part}  " for part in (process.tenant, process.container) if part)
             row.add(inside + (process.command or process.name or UNKNOWN), paint.text)
@@ -151,7 +152,7 @@ class FullCleanupScreen(LongConfirmScreen):
             self.panel.said = ""
             self.panel.tick(pid)
         elif one.refusal is not None:
-            self.panel.say(one.refusal)
+            self.panel.say(spoken(one.refusal))
         else:
             dialog = other_user_dialog(self.view(), one.process, self._where)
             self.app.push_screen(dialog, lambda agreed: self._agreed(pid, agreed))

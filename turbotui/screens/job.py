@@ -14,6 +14,7 @@ from turbotui.screens.job_picture import JobPictures, wait_s
 from turbotui.screens.job_stages import ledger_rows, lines_of_ended, lines_of_running
 from turbotui.screens.reader import PagePanel, PageScreen
 from turbotui.text import t
+from turbotui.text.spoken import spoken
 from turbotui.widgets.lines import Row, View, width_of, wrapped
 from turbotui.widgets.log import log_row, when
 from turbotui.widgets.picture import PictureView
@@ -167,9 +168,9 @@ class JobPanel(PagePanel):
             status.add(self._status(job), paint.text)
         rows.append(status)
         if job.error:
-            put("error", job.error, strong=True)
+            put("error", spoken(job.error), strong=True)
         if job.waits_for:
-            put("waits_for", job.waits_for)
+            put("waits_for", spoken(job.waits_for))
         put("prompt", job.spec.prompt)
         put("model", job.spec.model)
         put("picture", self._picture(view, job))

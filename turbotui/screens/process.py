@@ -12,6 +12,7 @@ from turbotui.findings import about_process, severity_style
 from turbotui.format import UNKNOWN, bytes_text, seconds
 from turbotui.screens.reader import PagePanel, PageScreen
 from turbotui.text import t
+from turbotui.text.spoken import spoken
 from turbotui.widgets.lines import Row, View, wrapped
 from turbotui.widgets.log import log_row, when
 
@@ -114,9 +115,9 @@ class ProcessPanel(PagePanel):
         if process.ours is not None:
             put(t("process.role"), t(f"card.our_{process.ours}"))
         if process.program:
-            put(t("process.program"), process.program)
+            put(t("process.program"), spoken(process.program))
         if process.tenant:
-            put(t("process.tenant"), process.tenant)
+            put(t("process.tenant"), spoken(process.tenant))
         since = UNKNOWN
         if process.started_at is not None:
             age = seconds(max(0.0, view.wall - process.started_at))
@@ -135,7 +136,7 @@ class ProcessPanel(PagePanel):
             rows.append(Row(width))
             rows += [
                 Row(width).add(line, severity_style(paint, finding))
-                for line in wrapped(f"! {finding.title}", width)
+                for line in wrapped(f"! {spoken(finding.title)}", width)
             ]
             rows += [Row(width).add(line, paint.text) for line in wrapped(finding.remedy, width)]
         if lines := told_of(view, process):

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from turbotui.format import bytes_text, seconds
 from turbotui.screens.reader import PagePanel, PageScreen
 from turbotui.text import t
-from turbotui.widgets.bottom import PROOFS, action_text
+from turbotui.text.spoken import spoken, word
+from turbotui.widgets.bottom import action_text, proof_text
 from turbotui.widgets.lines import Row, View, wrapped
 from turbotui.widgets.log import when
 
@@ -24,7 +25,7 @@ def step_row(view: View, step: ReceiptStep, width: int) -> Row:
     paint = view.paint
     under_way = step.total_bytes is not None
     row = Row(width).add("▸ " if under_way else "✓ ", paint.wait if under_way else paint.text)
-    row.field(step.name, max(0, width - 2 - 2 * BYTES_CELLS - SECONDS_CELLS), paint.text)
+    row.field(word(step.name), max(0, width - 2 - 2 * BYTES_CELLS - SECONDS_CELLS), paint.text)
     size = "" if step.bytes is None else bytes_text(step.bytes)
     total = "" if step.total_bytes is None else f" / {bytes_text(step.total_bytes)}"
     row.field(size, BYTES_CELLS, paint.text, right=True).field(total, BYTES_CELLS, paint.muted)
@@ -42,24 +43,28 @@ def receipt_rows(view: View, receipt: Receipt, width: int) -> list[Row]:
             rows.append(row.add(line, paint.wait if warn else paint.text))
 
     if receipt.error:
-        put("failed", receipt.error, warn=True)
+        put("failed", spoken(receipt.error), warn=True)
     if receipt.expected_bytes or receipt.returned_bytes:
         put("expected", bytes_text(receipt.expected_bytes))
-        proof = t("receipt.by", proof=PROOFS.get(receipt.proof, receipt.proof))
+        proof = t("receipt.by", proof=proof_text(receipt))
         put("back", f"{bytes_text(receipt.returned_bytes)} {proof}")
         left = receipt.residue_bytes
-        names = f" ({', '.join(receipt.residue)})" if receipt.residue and left else ""
+        names = f" ({', '.join(map(spoken, receipt.residue))})" if receipt.residue and left else ""
         put("residue", ("0" if left == 0 else bytes_text(left)) + names, warn=bool(left))
     if receipt.loaded_bytes:
         put("warm" if receipt.action == "warm" else "loaded", bytes_text(receipt.loaded_bytes))
     if receipt.proof_reason:
-        put("proof", receipt.proof_reason)
+        put("proof", spoken(receipt.proof_reason))
     put("took", seconds(receipt.elapsed_s))
     if receipt.steps:
         rows += [Row(width), *(step_row(view, step, width) for step in receipt.steps)]
     if receipt.notes:
         rows += [Row(width), Row(width).add(t("receipt.notes"), paint.focus_title)]
-        rows += [Row(width).add(line, paint.text) for note in receipt.notes for line in wrapped(note, width)]
+        rows += [
+            Row(width).add(line, paint.text)
+            for note in receipt.notes
+            for line in wrapped(spoken(note), width)
+        ]
     return rows
 
 
@@ -77,7 +82,7 @@ class ReceiptPanel(PagePanel):
         receipt = self._receipt
         at = f"  {when(receipt.at, view.wall)}" if receipt.at else ""
         sign = "✓" if receipt.ok else "!"
-        return f"{sign} {action_text(receipt)} {receipt.target}".rstrip() + at
+        return f"{sign} {action_text(receipt)} {spoken(receipt.target)}".rstrip() + at
 
     def page(self, view: View, width: int) -> list[Row]:
         return receipt_rows(view, self._receipt, width)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from turbotui.format import bytes_text
 from turbotui.screens.long_confirm import LongConfirmPanel, LongConfirmScreen, fact
 from turbotui.text import t
+from turbotui.text.spoken import spoken, word
 from turbotui.widgets.lines import Row, View
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ MOST_DIGITS = 4
 
 def blocked_text(plan: ResetPlan) -> str:
     """What stands against it, by name; empty where nothing does."""
-    return ", ".join(condition.name for condition in plan.blocked_by)
+    return ", ".join(word(condition.name) for condition in plan.blocked_by)
 
 
 class ResetPanel(LongConfirmPanel):
@@ -48,15 +49,15 @@ class ResetPanel(LongConfirmPanel):
         name = f"GPU {plan.index}  {plan.name}{bus}  {plan.device_id}"
         rows += fact(width, t("cleanup.device"), name, paint.muted, paint.bold)
         rows += fact(width, t("reset.used"), bytes_text(plan.used_bytes), paint.muted, paint.text)
-        advice = plan.recovery_action or t("reset.no_advice")
+        advice = word(plan.recovery_action or "") or t("reset.no_advice")
         rows += fact(width, t("reset.advice"), advice, paint.muted, paint.text)
         styles = {"ok": paint.text, "blocks": paint.error, "unknown": paint.wait}
         for condition in plan.conditions:
             style = styles.get(condition.state, paint.wait)
             sign = SIGNS.get(condition.state, "?")
-            rows += fact(width, f"{sign} {condition.name}", condition.text, style, style)
+            rows += fact(width, f"{sign} {word(condition.name)}", spoken(condition.text), style, style)
         for place, text in enumerate(plan.ends):
-            rows += fact(width, t("reset.ends") if place == 0 else "", text, paint.muted, paint.text)
+            rows += fact(width, t("reset.ends") if place == 0 else "", spoken(text), paint.muted, paint.text)
         for place, command in enumerate(plan.commands):
             runs = t("reset.runs") if place == 0 else ""
             rows += fact(width, runs, " ".join(command), paint.muted, paint.muted)

@@ -14,6 +14,7 @@ from turbotui.format import seconds, short_bytes
 from turbotui.history import parts_of
 from turbotui.screens.choices import Choice, ChoicePanel, ChoiceScreen
 from turbotui.text import t
+from turbotui.text.spoken import spoken
 from turbotui.widgets.lines import Row, View, wrapped
 from turbotui.widgets.models import back_in_s, previous_model, resident_bytes, short_dtype
 from turbotui.widgets.panels import Key
@@ -116,7 +117,7 @@ def switch_choices(view: View) -> list[Choice]:
         too_big = room is not None and model.bytes > room
         note = t("switch.active") if model.active else "'" if model is previous else ""
         if model.problem:
-            note = model.problem
+            note = spoken(model.problem)
         elif too_big:
             note = t("switch.too_big", needs=short_bytes(model.bytes), room=short_bytes(room))
         back = back_in_s(model)
@@ -142,7 +143,7 @@ def switch_foot(view: View, key: Key | None, width: int, plans: Plans) -> list[R
     if target is None:
         return []
     if target.problem:
-        return [Row(width).add(line, paint.wait) for line in wrapped(target.problem, width)]
+        return [Row(width).add(line, paint.wait) for line in wrapped(spoken(target.problem), width)]
     plan = plans.get(key, models)
     if plan is None:
         return [Row(width).add(_estimate(view, target), paint.muted)]
@@ -161,7 +162,7 @@ def switch_foot(view: View, key: Key | None, width: int, plans: Plans) -> list[R
     if view.state.running is not None:
         row.add("  " + t("switch.after", id=view.state.running.id), paint.muted)
     if not plan.fits:
-        reason = wrapped(plan.reason or plan.tenants, width)
+        reason = wrapped(spoken(plan.reason or plan.tenants), width)
         return [row, *(Row(width).add(line, paint.wait) for line in reason)]
     rows = [_moves_row(view, width, name, _of(plan.steps, actions)) for name, actions in MOVES]
     shown = [found for found in rows if found is not None]

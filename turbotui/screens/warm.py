@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from turbotui.format import short_bytes
 from turbotui.screens.choices import Choice, ChoicePanel, ChoiceScreen
 from turbotui.text import t
+from turbotui.text.spoken import spoken
 from turbotui.widgets.lines import Row, View
 from turbotui.widgets.models import is_warm, warm_share
 from turbotui.widgets.panels import Key
@@ -72,7 +73,7 @@ def _foot(view: View, key: Key | None, width: int) -> list[Row]:
     rows = [Row(width).add(text, view.paint.muted)]
     refusal = next((worker.warm_refusal for worker in view.state.workers if worker.warm_refusal), None)
     if refusal:
-        rows.append(Row(width).add(t("warm.refused", reason=refusal), view.paint.wait))
+        rows.append(Row(width).add(t("warm.refused", reason=spoken(refusal)), view.paint.wait))
     return rows
 
 

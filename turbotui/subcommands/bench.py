@@ -12,9 +12,10 @@ import click
 
 from engine.errors import InvalidRequest
 from engine.paths import find_paths
-from turbotui.format import bytes_text, seconds
+from turbotui.format import bytes_text, pad, seconds
 from turbotui.subcommands.output import note, print_json, say
 from turbotui.subcommands.session import demo_option, json_option, open_session
+from turbotui.text.spoken import listed, tr
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -58,8 +59,10 @@ def _tell(found: Iterable[Measured], *, json: bool) -> int:
     for row in found:
         rows.append(row)
         if not json:
-            value = "could not be measured" if row.value is None else f"{row.value:.3g} {row.unit}".strip()
-            limit = "" if row.limit is None else f"  (at most {row.limit:.3g})"
+            value = (
+                tr("could not be measured") if row.value is None else f"{row.value:.3g} {row.unit}".strip()
+            )
+            limit = "" if row.limit is None else tr("  (at most {limit:g})", limit=row.limit)
             note = f"  {row.note}" if row.note else ""
             say(f"{MARKS[row.reached]} {row.name}: {value}{limit}{note}")
     if json:
@@ -117,7 +120,7 @@ def switch(
         write_rows(out, earlier)  # a file that cannot be written is better known now than in an hour
     rows: list[Row] = []
     if not json:
-        say(HEADER)
+        say(header_line())
     for row in measure_switch(options, say=note):
         rows.append(row)
         if out is not None:
@@ -195,18 +198,20 @@ def figure_line(figure: Figure) -> str:
 
     def text(value: float | None) -> str:
         if value is None:
-            return "not known"
+            return tr("not known")
         return bytes_text(round(value)) if figure.unit == "B" else f"{value:.5g}"
 
-    aims = [("at least", figure.at_least), ("at most", figure.at_most)]
-    aim = ", ".join(f"{word} {text(value)}" for word, value in aims if value is not None)
+    aims = [(tr("at least"), figure.at_least), (tr("at most"), figure.at_most)]
+    aim = listed(f"{name} {text(value)}" for name, value in aims if value is not None)
     return f"{MARKS[figure.ok]} {figure.title}: {text(figure.value)}" + (f"  ({aim})" if aim else "")
 
 
 def row_line(row: Row) -> str:
     """A row as a line of the table."""
     cells = [_figure(row, figure) for figure in (row.value, row.worst, row.target, row.baseline)]
-    return f"{MARKS[row.ok]} {row.title:<{TITLE_CELLS}}" + "".join(f"{cell:>11}" for cell in cells)
+    return f"{MARKS[row.ok]} {pad(row.title, TITLE_CELLS)}" + "".join(
+        pad(cell, 11, "right") for cell in cells
+    )
 
 
 def _figure(row: Row, value: float | None) -> str:
@@ -220,6 +225,9 @@ def _figure(row: Row, value: float | None) -> str:
 
 
 TITLE_CELLS = 62
-HEADER = f"     {'':<{TITLE_CELLS}}" + "".join(
-    f"{name:>11}" for name in ("median", "worst", "target", "usual way")
-)
+
+
+def header_line() -> str:
+    """The heads of its columns."""
+    names = (tr("median"), tr("worst"), tr("target"), tr("usual way"))
+    return f"     {'':<{TITLE_CELLS}}" + "".join(pad(name, 11, "right") for name in names)

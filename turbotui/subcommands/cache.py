@@ -7,6 +7,7 @@ import click
 from engine.wire import CacheCleared, CacheStatus
 from turbotui.format import bytes_text
 from turbotui.subcommands.session import JsonGroup, demo_option, json_option, open_session
+from turbotui.text.spoken import counted, listed, tr
 
 
 @click.group(cls=JsonGroup, invoke_without_command=True)
@@ -32,14 +33,20 @@ def clear(json: bool, demo: bool) -> None:
 
 
 def _status_line(status: CacheStatus) -> str:
-    limit = f" of {bytes_text(status.max_bytes)}" if status.max_bytes else ""
-    off = "" if status.max_bytes else "; no more are kept, as engine.embedding_cache_bytes is 0"
-    return f"{_count(status.entries)}, {bytes_text(status.bytes)}{limit}, in {status.folder}{off}"
+    limit = tr(" of {max_bytes}", max_bytes=bytes_text(status.max_bytes)) if status.max_bytes else ""
+    off = "" if status.max_bytes else tr("; no more are kept, as engine.embedding_cache_bytes is 0")
+    told = listed([_count(status.entries), bytes_text(status.bytes) + limit])
+    return tr("{told}, in {folder}{off}", told=told, folder=status.folder, off=off)
 
 
 def _cleared_line(cleared: CacheCleared) -> str:
-    return f"{_count(cleared.entries)}, {bytes_text(cleared.bytes)}, removed from {cleared.folder}"
+    return tr(
+        "{entries}, {size}, removed from {folder}",
+        entries=_count(cleared.entries),
+        size=bytes_text(cleared.bytes),
+        folder=cleared.folder,
+    )
 
 
 def _count(entries: int) -> str:
-    return f"{entries} prompt embedding{'' if entries == 1 else 's'}"
+    return counted(entries, "prompt embedding")

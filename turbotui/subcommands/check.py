@@ -9,6 +9,7 @@ import click
 from engine.wire import CheckReport, Finding, Severity
 from turbotui.format import bytes_text, clock, seconds
 from turbotui.subcommands.session import json_option, open_session
+from turbotui.text.spoken import counted, spoken, tr, word
 
 EXIT_CODES: dict[Severity, int] = {"info": 0, "notice": 6, "warning": 7, "critical": 8}
 """By the worst finding; the others are taken by the errors of all commands."""
@@ -42,33 +43,41 @@ def _lines(report: CheckReport, all_: bool) -> Iterable[str]:
             yield from _whole(finding)
         else:
             command = f"  ({finding.remedy_command})" if finding.remedy_command else ""
-            yield f"info: {finding.title}{command}"
+            yield f"{word('info')}: {spoken(finding.title)}{command}"
     for unknown in report.unknown:
-        yield f"unknown: {unknown}"
+        yield f"{word('unknown')}: {spoken(unknown)}"
     yield _summary(report)
 
 
 def _whole(finding: Finding) -> Iterable[str]:
     size = f"  {bytes_text(finding.bytes)}" if finding.bytes is not None else ""
-    since = f"  since {clock(finding.since)}" if finding.since is not None else ""
-    new = ", new" if finding.new else ""
-    yield f"{finding.severity}{new}: {finding.title}{size}{since}"
+    since = tr("  since {since}", since=clock(finding.since)) if finding.since is not None else ""
+    new = tr(", new") if finding.new else ""
+    yield f"{word(finding.severity)}{new}: {spoken(finding.title)}{size}{since}"
     for sentence in finding.evidence:
-        yield f"    {sentence}"
+        yield f"    {spoken(sentence)}"
     if finding.changed:
-        yield f"    About then: {finding.changed}"
-    yield f"    Remedy: {finding.remedy}"
+        yield tr("    About then: {changed}", changed=spoken(finding.changed))
+    yield tr("    Remedy: {remedy}", remedy=spoken(finding.remedy))
     if finding.remedy_command:
         yield f"        {finding.remedy_command}"
     if finding.admin_line:
-        yield "    For whoever administers the host:"
+        yield tr("    For whoever administers the host:")
         yield f"        {finding.admin_line}"
 
 
 def _summary(report: CheckReport) -> str:
-    took = f"in {seconds(report.elapsed_s)}"
+    took = tr("in {elapsed_s}", elapsed_s=seconds(report.elapsed_s))
     if not report.findings:
-        return f"nothing found {took}"
+        return tr("nothing found {took}", took=took)
     count = len(report.findings)
-    clean = f", clean at {clock(report.clean_at)}" if report.clean_at is not None else ""
-    return f"{count} finding{'s' if count > 1 else ''}, {report.new} new{clean}; {took}"
+    clean = (
+        tr(", clean at {clean_at}", clean_at=clock(report.clean_at)) if report.clean_at is not None else ""
+    )
+    return tr(
+        "{findings}, {new} new{clean}; {took}",
+        findings=counted(count, "finding"),
+        new=report.new,
+        clean=clean,
+        took=took,
+    )

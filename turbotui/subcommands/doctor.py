@@ -12,13 +12,16 @@ import msgspec
 
 from engine import wire
 from engine.wire import InstallationLine
+from turbotui.format import pad
 from turbotui.subcommands.check import EXIT_CODES
 from turbotui.subcommands.output import note
 from turbotui.subcommands.session import json_option, open_session
+from turbotui.text.spoken import spoken, tr, word
 
 TIMEOUT_S = 240.0
 """torch is imported and the driver opened in children, each with its own, shorter time."""
-MARKS = {"ok": "ok     ", "note": "note   ", "problem": "PROBLEM"}
+MARKS = {"ok": "ok", "note": "note", "problem": "PROBLEM"}
+MARK_CELLS, NAME_CELLS = 7, 11
 
 
 @click.command()
@@ -31,7 +34,7 @@ def doctor(json: bool) -> None:
     """
     session = open_session(json=json)
     if sys.stderr.isatty():
-        note("looking; importing torch takes some seconds")
+        note(tr("looking; importing torch takes some seconds"))
     lines = [*ask_doctor(), *settings_lines(session.paths.config_file)]
     session.show(lines, lambda: _lines(lines))
     if any(line.state == "problem" for line in lines):
@@ -55,7 +58,7 @@ def ask_doctor() -> list[InstallationLine]:
         return msgspec.json.decode(done.stdout, type=list[InstallationLine])
     except msgspec.MsgspecError:
         said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        return [_broken(said[-1] if said else f"exit code {done.returncode}")]
+        return [_broken(said[-1] if said else tr("exit code {returncode}", returncode=done.returncode))]
 
 
 def settings_lines(path: Path) -> list[InstallationLine]:
@@ -96,7 +99,11 @@ def _broken(why: str) -> InstallationLine:
     return InstallationLine(
         name="installation",
         state="problem",
-        text=f"{sys.executable} cannot run the engine's own modules: {why}",
+        text=tr(
+            "{executable} cannot run the engine's own modules: {why}",
+            executable=sys.executable,
+            why=spoken(why),
+        ),
         fix=f"{sys.executable} -m pip install -c constraints.txt -e .",
     )
 
@@ -104,7 +111,8 @@ def _broken(why: str) -> InstallationLine:
 def _lines(lines: list[InstallationLine]) -> list[str]:
     told = []
     for line in lines:
-        told.append(f"{MARKS[line.state]}  {line.name:<11}  {line.text}")
+        mark = pad(word(MARKS[line.state]), MARK_CELLS)
+        told.append(f"{mark}  {pad(spoken(line.name), NAME_CELLS)}  {spoken(line.text)}")
         if line.fix:
-            told.append(f"{'':22}{line.fix}")
+            told.append(f"{'':{MARK_CELLS + NAME_CELLS + 4}}{spoken(line.fix)}")
     return told

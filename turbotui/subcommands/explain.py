@@ -10,8 +10,9 @@ from engine.errors import InvalidRequest
 from engine.wire import RESIDENCIES, Explanation, JobSpec, Residency, SwitchRequest
 from turbotui.draft import whole_path
 from turbotui.format import bytes_text
-from turbotui.subcommands.output import table
+from turbotui.subcommands.output import table, titles
 from turbotui.subcommands.session import demo_option, json_option, open_session
+from turbotui.text.spoken import spoken, tr, word
 
 residency_option = click.option(
     "--residency",
@@ -70,27 +71,32 @@ def explain(
 
 def _lines(told: Explanation) -> Iterable[str]:
     yield told.target
-    verdict = "fits" if told.fits else "does not fit"
-    yield f"{verdict}: peak {bytes_text(told.peak_bytes)} of {bytes_text(told.budget_bytes)}"
+    verdict = word("fits") if told.fits else tr("does not fit")
+    yield tr(
+        "{verdict}: peak {peak_bytes} of {budget_bytes}",
+        verdict=verdict,
+        peak_bytes=bytes_text(told.peak_bytes),
+        budget_bytes=bytes_text(told.budget_bytes),
+    )
     if told.reason:
-        yield told.reason
+        yield spoken(told.reason)
     if told.tenants:
-        yield f"the rest of the device: {told.tenants}"
+        yield tr("the rest of the device: {tenants}", tenants=spoken(told.tenants))
     if told.note:
-        yield told.note
+        yield spoken(told.note)
     if not told.steps:
         if told.fits:
-            yield "no weights move"
+            yield tr("no weights move")
         return
-    rows = [["STAGE", "ACTION", "COMPONENT", "SIZE", "HELD AFTER", "REASON"]]
+    rows = [titles("STAGE", "ACTION", "COMPONENT", "SIZE", "HELD AFTER", "REASON")]
     rows += [
         [
-            step.stage,
-            step.action,
+            word(step.stage),
+            word(step.action),
             f"{step.model}/{step.component}",
             bytes_text(step.bytes),
             bytes_text(step.held_bytes),
-            step.reason,
+            spoken(step.reason),
         ]
         for step in told.steps
     ]

@@ -15,6 +15,7 @@ from turbotui.client.http import HttpClient
 from turbotui.format import bytes_text, clock, seconds
 from turbotui.subcommands.output import note, print_json_line, say
 from turbotui.subcommands.session import json_option, open_session
+from turbotui.text.spoken import spoken, tr
 
 LEAST_CHANGE_BYTES = 2**20
 LEAST_PAUSE_S = 0.2
@@ -189,7 +190,7 @@ def follow(client: HttpClient, follower: Follower) -> None:
         elif isinstance(event, MemorySampled):
             follower.take(event.device)
         elif isinstance(event, Goodbye):
-            note(f"the engine ends: {event.reason}")
+            note(tr("the engine ends: {reason}", reason=spoken(event.reason)))
         if follower.ended:
             opened[0].close()
 
@@ -207,16 +208,20 @@ def _free(device: DeviceStatus) -> int | None:
 
 
 def _line(moved: Moved) -> str:
-    name = f" {moved.program}" if moved.program else ""
-    head = f"{clock(moved.at)} {moved.pid}{name} on {moved.device_id}"
+    who = f"{moved.pid} {moved.program}" if moved.program else str(moved.pid)
+    head = tr("{at} {who} on {device_id}", at=clock(moved.at), who=who, device_id=moved.device_id)
     if moved.left:
-        held = bytes_text(-moved.change_bytes) if moved.change_bytes is not None else "an unknown size"
-        back = "what came back is not known"
+        held = bytes_text(-moved.change_bytes) if moved.change_bytes is not None else tr("an unknown size")
+        back = tr("what came back is not known")
         if moved.came_back_bytes is not None:
-            back = f"{bytes_text(moved.came_back_bytes)} more are free"
-        return (
-            f"{head}: left after {seconds(moved.elapsed_s)}; held {held}, at most "
-            f"{bytes_text(moved.peak_bytes)}; {back}"
+            back = tr("{came_back_bytes} more are free", came_back_bytes=bytes_text(moved.came_back_bytes))
+        return tr(
+            "{head}: left after {elapsed_s}; held {held}, at most {peak_bytes}; {back}",
+            head=head,
+            elapsed_s=seconds(moved.elapsed_s),
+            held=held,
+            peak_bytes=bytes_text(moved.peak_bytes),
+            back=back,
         )
     change = ""
     if moved.change_bytes is not None and moved.rate is not None:

@@ -19,12 +19,13 @@ from engine.wire import (
     ResetRequest,
 )
 from turbotui.client.http import HttpClient
-from turbotui.format import bytes_text, counted, seconds
+from turbotui.format import bytes_text, seconds
 from turbotui.subcommands.output import note
 from turbotui.subcommands.receipts import show_receipt
 from turbotui.subcommands.reset import plan_lines as reset_lines
 from turbotui.subcommands.session import Session
 from turbotui.subcommands.steps import steps_shown
+from turbotui.text.spoken import counted, spoken, tr
 
 GRACE_S = 2.0
 """From SIGTERM to SIGKILL: the whole shall take less than 10 s."""
@@ -68,7 +69,9 @@ def clean_up_all(session: Session, wishes: Wishes) -> None:
     reset = _reset(client, plan, wishes) if wishes.reset else None
     expected = (plan.worker_bytes or 0) + sum(candidate.bytes or 0 for candidate in also)
     if not wishes.yes:
-        click.confirm(f"Do it? About {bytes_text(expected)} come back.", abort=True, err=True)
+        click.confirm(
+            tr("Do it? About {expected} come back.", expected=bytes_text(expected)), abort=True, err=True
+        )
     request = FullCleanupRequest(
         also=tuple(map(_kill, also)),
         reset=reset,
@@ -83,22 +86,44 @@ def clean_up_all(session: Session, wishes: Wishes) -> None:
 def plan_lines(plan: FullCleanupPlan, wishes: Wishes) -> Iterable[str]:
     """What it would do, a line each."""
     if plan.worker_pid is None:
-        yield "no worker runs"
+        yield tr("no worker runs")
     else:
-        job = f"; job {plan.job_id} is interrupted" if plan.job_id is not None else ""
-        yield f"ends worker {plan.worker_pid}: {bytes_text(plan.worker_bytes)} come back{job}"
+        job = tr("; job {job_id} is interrupted", job_id=plan.job_id) if plan.job_id is not None else ""
+        yield tr(
+            "ends worker {worker_pid}: {worker_bytes} come back{job}",
+            worker_pid=plan.worker_pid,
+            worker_bytes=bytes_text(plan.worker_bytes),
+            job=job,
+        )
     if plan.waiting:
-        yield f"holds the queue of {counted(plan.waiting, 'job')}; `turbotui queue resume` goes on with it"
+        yield tr(
+            "holds the queue of {waiting}; `turbotui queue resume` goes on with it",
+            waiting=counted(plan.waiting, "job"),
+        )
     if plan.nursery_pid is not None:
-        yield f"replaces nursery {plan.nursery_pid}, {bytes_text(plan.nursery_bytes)} of host memory"
-    yield "the engine itself stays, with its queue, drafts and settings"
+        yield tr(
+            "replaces nursery {nursery_pid}, {nursery_bytes} of host memory",
+            nursery_pid=plan.nursery_pid,
+            nursery_bytes=bytes_text(plan.nursery_bytes),
+        )
+    yield tr("the engine itself stays, with its queue, drafts and settings")
     for candidate in plan.candidates:
         yield _candidate_text(candidate)
     if wishes.move_outputs is not None:
         videos = counted(plan.videos, "video")
-        yield f"moves {videos}, {bytes_text(plan.videos_bytes)}, below {wishes.move_outputs}"
+        yield tr(
+            "moves {videos}, {videos_bytes}, below {move_outputs}",
+            videos=videos,
+            videos_bytes=bytes_text(plan.videos_bytes),
+            move_outputs=wishes.move_outputs,
+        )
     if wishes.move_logs is not None:
-        yield f"moves {counted(plan.logs, 'log')}, {bytes_text(plan.logs_bytes)}, below {wishes.move_logs}"
+        yield tr(
+            "moves {logs}, {logs_bytes}, below {move_logs}",
+            logs=counted(plan.logs, "log"),
+            logs_bytes=bytes_text(plan.logs_bytes),
+            move_logs=wishes.move_logs,
+        )
 
 
 def _absolute(folder: str | None) -> str | None:
@@ -109,12 +134,22 @@ def _absolute(folder: str | None) -> str | None:
 def _candidate_text(candidate: CleanupCandidate) -> str:
     process = candidate.process
     age = seconds(None if process.started_at is None else max(0.0, time.time() - process.started_at))
-    inside = f", in {process.container}" if process.container else ""
-    inside += f", {process.tenant}" if process.tenant else ""
-    why = f"; it would not be ended: {candidate.refusal}" if candidate.refusal else ""
-    return (
-        f"on the GPU: process {process.pid} of {process.user or 'an unknown user'}, "
-        f"{bytes_text(candidate.bytes)}, {age} old{inside}: {process.command or process.name or '?'}{why}"
+    inside = tr(", in {container}", container=process.container) if process.container else ""
+    inside += f", {spoken(process.tenant)}" if process.tenant else ""
+    why = (
+        tr("; it would not be ended: {refusal}", refusal=spoken(candidate.refusal))
+        if candidate.refusal
+        else ""
+    )
+    return tr(
+        "on the GPU: process {pid} of {user}, {size}, {age} old{inside}: {command}{why}",
+        pid=process.pid,
+        user=process.user or tr("an unknown user"),
+        size=bytes_text(candidate.bytes),
+        age=age,
+        inside=inside,
+        command=process.command or process.name or "?",
+        why=why,
     )
 
 
@@ -127,7 +162,7 @@ def _picked(plan: FullCleanupPlan, wishes: Wishes) -> list[CleanupCandidate]:
         if candidate is None:
             raise NotFound(f"process {pid} is on no GPU, or is the engine's own; `turbotui ps` lists them")
         if not candidate.mine and not wishes.other_user:
-            owner = candidate.process.user or "an unknown user"
+            owner = candidate.process.user or tr("an unknown user")
             raise Refused(f"process {pid} belongs to {owner}; add --other-user if you mean it all the same")
         if candidate.refusal:
             raise Refused(candidate.refusal)
@@ -138,7 +173,9 @@ def _picked(plan: FullCleanupPlan, wishes: Wishes) -> list[CleanupCandidate]:
         may = candidate.refusal is None and (candidate.mine or wishes.other_user)
         if may and pid not in wishes.also:
             owner = "" if candidate.mine else f" of {candidate.process.user or 'an unknown user'}"
-            if click.confirm(f"End process {pid}{owner} too?", default=False, err=True):
+            if click.confirm(
+                tr("End process {pid}{owner} too?", pid=pid, owner=owner), default=False, err=True
+            ):
                 picked.append(candidate)
     return picked
 
@@ -161,7 +198,9 @@ def _reset(client: HttpClient, plan: FullCleanupPlan, wishes: Wishes) -> ResetRe
         raise Refused(f"GPU {found.index} cannot be reset, see above: {', '.join(blocked)}; nothing was done")
     confirm = wishes.confirm
     if confirm is None and not wishes.yes:
-        question = f"A reset loses everything on GPU {found.index}. Type its index to reset it as well"
+        question = tr(
+            "A reset loses everything on GPU {index}. Type its index to reset it as well", index=found.index
+        )
         confirm = click.prompt(question, type=int, err=True)
     if confirm != found.index:
         raise InvalidRequest(

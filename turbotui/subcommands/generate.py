@@ -23,6 +23,7 @@ from turbotui.subcommands.many import Options, queue_many
 from turbotui.subcommands.output import note
 from turbotui.subcommands.session import INTERRUPTED_EXIT, demo_option, json_option, one_of, open_session
 from turbotui.subcommands.waiting import raise_unless_done, wait_for_job
+from turbotui.text.spoken import tr
 
 PROMPT_LIMIT_BYTES = 2**20
 """More than any engine takes; keeps `--prompt-file` from reading a disk."""
@@ -125,15 +126,17 @@ def generate(
         return
     job = client.submit(spec)
     if not wait:
-        told = f"{job_line(job)}; `turbotui job show {job.id}` follows it"
+        told = tr("{job}; `turbotui job show {id}` follows it", job=job_line(job), id=job.id)
         session.show(job, lambda: [told, *held_line(client, [job])])
         return
     try:
         ended = wait_for_job(session, client, job)
     except KeyboardInterrupt:
         note(
-            f"job {job.id} goes on; `turbotui job show {job.id}` follows it, "
-            f"`turbotui job cancel {job.id}` ends it"
+            tr(
+                "job {id} goes on; `turbotui job show {id}` follows it, `turbotui job cancel {id}` ends it",
+                id=job.id,
+            )
         )
         raise click.exceptions.Exit(INTERRUPTED_EXIT) from None
     raise_unless_done(ended)
@@ -192,5 +195,5 @@ def _manifest_of(job: Job) -> tuple[str, type[dict[str, Any]], float]:
 
 
 def _result_lines(job: Job, manifest: dict[str, Any]) -> Iterable[str]:
-    yield f"job {job.id} is done in {seconds(manifest.get('elapsed_s'))}"
+    yield tr("job {id} is done in {get}", id=job.id, get=seconds(manifest.get("elapsed_s")))
     yield f"{manifest.get('output', job.output)}  {bytes_text(manifest.get('output_bytes'))}"

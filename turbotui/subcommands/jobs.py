@@ -9,8 +9,9 @@ import click
 from engine.wire import TERMINAL_STATES, Job, JobMove, QueueStatus
 from turbotui.client.http import HttpClient
 from turbotui.format import bytes_text, clock, percent, seconds
-from turbotui.subcommands.output import table
+from turbotui.subcommands.output import table, titles
 from turbotui.subcommands.session import demo_option, job_id_argument, json_option, one_of, open_session
+from turbotui.text.spoken import listed, spoken, tr, word
 
 
 @click.command("jobs")
@@ -109,30 +110,36 @@ def held_text(queue: QueueStatus) -> str | None:
     """Why the queue starts nothing, and the way on where there is one; None where it goes on."""
     if queue.held_reason is None:
         return None
-    way_on = "; `turbotui queue resume` goes on" if queue.resumable else ""
-    return f"the queue is held: {queue.held_reason}{way_on}"
+    way_on = tr("; `turbotui queue resume` goes on") if queue.resumable else ""
+    return tr(
+        "the queue is held: {held_reason}{way_on}", held_reason=spoken(queue.held_reason), way_on=way_on
+    )
 
 
 def job_line(job: Job) -> str:
     """A job's standing in one sentence."""
     if is_waiting(job):
-        place = f" at place {job.position}" if job.position else ""
-        held = ", held until released" if job.held else ""
-        waits = f", waits for {job.waits_for}" if job.waits_for else ""
-        return f"job {job.id} waits{place}{held}{waits}"
+        place = tr(" at place {position}", position=job.position) if job.position else ""
+        held = tr(", held until released") if job.held else ""
+        waits = tr(", waits for {waits_for}", waits_for=spoken(job.waits_for)) if job.waits_for else ""
+        return tr("job {id} waits{place}{held}{waits}", id=job.id, place=place, held=held, waits=waits)
     if job.status == "done":
-        return f"job {job.id} is done: {job.output or '-'}"
-    why = f": {job.error}" if job.error else ""
-    return f"job {job.id} is {job.status}{why}"
+        return tr("job {id} is done: {output}", id=job.id, output=job.output or "-")
+    why = f": {spoken(job.error)}" if job.error else ""
+    return tr("job {id} is {status}{why}", id=job.id, status=word(job.status), why=why)
 
 
 def job_table(jobs: list[Job]) -> Iterable[str]:
     """Jobs as aligned lines, or a line that says there are none."""
     if not jobs:
-        return ["no jobs; `turbotui generate` queues one"]
-    rows = [["ID", "STATE", "MODEL", "AT", "PROGRESS", "PROMPT"]]
+        return [tr("no jobs; `turbotui generate` queues one")]
+    rows = [titles("ID", "STATE", "MODEL", "AT", "PROGRESS", "PROMPT")]
     for job in jobs:
-        state = f"{job.status}, held" if job.held and job.status not in TERMINAL_STATES else job.status
+        state = (
+            tr("{status}, held", status=word(job.status))
+            if job.held and job.status not in TERMINAL_STATES
+            else word(job.status)
+        )
         at = clock(job.finished_at or job.started_at or job.created_at)
         rows.append([str(job.id), state, job.spec.model, at, _progress(job), _about(job)])
     return table(rows, right=frozenset({0}))
@@ -141,13 +148,13 @@ def job_table(jobs: list[Job]) -> Iterable[str]:
 def job_lines(job: Job) -> Iterable[str]:
     """Everything about one job, a line each."""
     spec = job.spec
-    shape = (spec.resolution, spec.aspect_ratio, spec.frames and f"{spec.frames} frames")
+    shape = (spec.resolution, spec.aspect_ratio, spec.frames and tr("{frames} frames", frames=spec.frames))
     facts = {
         "state": job_line(job),
         "model": spec.model,
         "prompt": spec.prompt,
         "image": spec.image,
-        "shape": ", ".join(str(part) for part in shape if part) or "the model's default",
+        "shape": listed(str(part) for part in shape if part) or tr("the model's default"),
         "steps": spec.steps,
         "seed": spec.seed,
         "priority": spec.priority or None,
@@ -158,26 +165,28 @@ def job_lines(job: Job) -> Iterable[str]:
         "finished": clock(job.finished_at) if job.finished_at else None,
         "took": _took(job),
         "attempts": job.attempt if job.attempt > 1 else None,
-        "peak": f"{bytes_text(job.expected_peak_bytes)} expected" if job.expected_peak_bytes else None,
+        "peak": tr("{expected_peak_bytes} expected", expected_peak_bytes=bytes_text(job.expected_peak_bytes))
+        if job.expected_peak_bytes
+        else None,
         "output": job.output,
         "manifest": job.manifest,
         "copy of": job.duplicate_of,
     }
-    return table([[name, str(value)] for name, value in facts.items() if value is not None])
+    return table([[word(name), str(value)] for name, value in facts.items() if value is not None])
 
 
 def _about(job: Job) -> str:
     """What the job is, or why it ended badly."""
-    return job.error if job.error and job.status in TERMINAL_STATES else job.spec.prompt
+    return spoken(job.error) if job.error and job.status in TERMINAL_STATES else job.spec.prompt
 
 
 def _progress(job: Job) -> str:
     if job.progress is None:
-        return f"place {job.position}" if job.position else (_took(job) or "")
+        return tr("place {position}", position=job.position) if job.position else (_took(job) or "")
     progress = job.progress
     step = f" {progress.step}/{progress.steps}" if progress.steps else ""
-    left = f", {seconds(progress.eta_s)} left" if progress.eta_s is not None else ""
-    return f"{progress.stage}{step} {percent(progress.fraction)}{left}"
+    left = tr(", {eta_s} left", eta_s=seconds(progress.eta_s)) if progress.eta_s is not None else ""
+    return f"{word(progress.stage)}{step} {percent(progress.fraction)}{left}"
 
 
 def _took(job: Job) -> str | None:

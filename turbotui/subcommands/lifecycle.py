@@ -23,9 +23,10 @@ from turbotui.client.launch import (
     restart_engine,
     stop_engine,
 )
-from turbotui.format import counted, seconds
+from turbotui.format import seconds
 from turbotui.subcommands.output import note
 from turbotui.subcommands.session import Session, json_option, open_session
+from turbotui.text.spoken import counted, spoken, tr, word
 
 after_job_option = click.option("--after-job", is_flag=True, help="Let the running job finish first.")
 
@@ -38,8 +39,13 @@ def start(json: bool) -> None:
     began: list[bool] = []
     client = connect(session.paths, on_start=lambda: began.append(True))
     status = client.status().engine
-    verb = "started" if began else "runs already"
-    session.show(status, lambda: [f"engine {verb}: pid {status.pid}, socket {status.socket}"])
+    verb = tr("started") if began else tr("runs already")
+    session.show(
+        status,
+        lambda: [
+            tr("engine {verb}: pid {pid}, socket {socket}", verb=verb, pid=status.pid, socket=status.socket)
+        ],
+    )
 
 
 @click.command()
@@ -51,10 +57,10 @@ def stop(after_job: bool, json: bool) -> None:
     holder = _running(session)
     if after_job:
         HttpClient(holder.socket).stop(StopRequest(after_job=True))
-        session.show(holder, lambda: [f"engine {holder.pid} ends after the running job"])
+        session.show(holder, lambda: [tr("engine {pid} ends after the running job", pid=holder.pid)])
         return
     stop_engine(session.paths, holder)
-    session.show(holder, lambda: [f"engine {holder.pid} has ended"])
+    session.show(holder, lambda: [tr("engine {pid} has ended", pid=holder.pid)])
 
 
 @click.command()
@@ -66,7 +72,10 @@ def restart(after_job: bool, json: bool) -> None:
     for line in _running_now(session, after_job=after_job):
         note(line)
     status = restart_engine(session.paths, after_job=after_job).status().engine
-    session.show(status, lambda: [f"engine started: pid {status.pid}, socket {status.socket}"])
+    session.show(
+        status,
+        lambda: [tr("engine started: pid {pid}, socket {socket}", pid=status.pid, socket=status.socket)],
+    )
 
 
 @click.command()
@@ -77,7 +86,16 @@ def status(json: bool) -> None:
     engine = HttpClient(_running(session).socket).status().engine
     up = seconds(engine.uptime_s)
     session.show(
-        engine, lambda: [f"engine {engine.state}: pid {engine.pid}, up {up}, socket {engine.socket}"]
+        engine,
+        lambda: [
+            tr(
+                "engine {state}: pid {pid}, up {up}, socket {socket}",
+                state=word(engine.state),
+                pid=engine.pid,
+                up=up,
+                socket=engine.socket,
+            )
+        ],
     )
 
 
@@ -108,8 +126,15 @@ def version(json: bool) -> None:
     session.show(
         facts,
         lambda: [
-            f"turbotui {facts['build']}, wire {WIRE_VERSION}, Python {facts['python']}",
-            f"engine {holder.build}, pid {holder.pid}" if holder else "no engine runs",
+            tr(
+                "turbotui {facts}, wire {WIRE_VERSION}, Python {facts2}",
+                facts=facts["build"],
+                WIRE_VERSION=WIRE_VERSION,
+                facts2=facts["python"],
+            ),
+            tr("engine {build}, pid {pid}", build=holder.build, pid=holder.pid)
+            if holder
+            else tr("no engine runs"),
         ],
     )
 
@@ -118,22 +143,33 @@ def _running_now(session: Session, *, after_job: bool) -> list[str]:
     """What a restart meets: the engine that ends, its job, those that wait."""
     holder = find_engine(session.paths)
     if holder is None:
-        return ["no engine runs; one is started"]
+        return [tr("no engine runs; one is started")]
     try:
         status = HttpClient(holder.socket).status()
     except EngineError as error:
-        return [f"engine {holder.pid} does not tell what runs: {error}"]
-    lines = [f"ends engine {holder.pid}, build {holder.build}, up {seconds(status.engine.uptime_s)}"]
+        return [tr("engine {pid} does not tell what runs: {error}", pid=holder.pid, error=spoken(str(error)))]
+    lines = [
+        tr(
+            "ends engine {pid}, build {build}, up {uptime_s}",
+            pid=holder.pid,
+            build=holder.build,
+            uptime_s=seconds(status.engine.uptime_s),
+        )
+    ]
     for worker in status.workers:
         if worker.job_id is None:
-            lines.append(f"worker {worker.pid} is {worker.state} and ends with it")
+            lines.append(
+                tr("worker {pid} is {state} and ends with it", pid=worker.pid, state=word(worker.state))
+            )
         elif after_job:
-            lines.append(f"waiting for job {worker.job_id} to end")
+            lines.append(tr("waiting for job {job_id} to end", job_id=worker.job_id))
         else:
-            lines.append(f"job {worker.job_id} is interrupted, and begins anew with the next engine")
+            lines.append(
+                tr("job {job_id} is interrupted, and begins anew with the next engine", job_id=worker.job_id)
+            )
     if status.engine.queue.waiting:
-        waiting = counted(status.engine.queue.waiting, "job waits, and is", "jobs wait, and are")
-        lines.append(f"{waiting} there after it")
+        waiting = counted(status.engine.queue.waiting, "job waits, and is there", "jobs wait, and are there")
+        lines.append(tr("{waiting} after it", waiting=waiting))
     return lines
 
 

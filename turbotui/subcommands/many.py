@@ -10,10 +10,11 @@ from pathlib import Path
 from engine.errors import EngineUnavailable, InvalidRequest
 from engine.wire import BatchForecast, BatchLine, BatchQueued, JobBatch, JobSpec
 from turbotui.client.http import HttpClient
-from turbotui.format import bytes_text, counted, seconds
+from turbotui.format import bytes_text, seconds
 from turbotui.job_file import JobFile, JobLine, parse_jobs, read_bytes, read_job_file
 from turbotui.subcommands.output import note, table
 from turbotui.subcommands.session import Session
+from turbotui.text.spoken import counted
 
 TOLD_LINES = 20
 """Of the bad lines of one file."""

@@ -16,6 +16,7 @@ from turbotui.subcommands.receipts import show_receipt
 from turbotui.subcommands.session import INTERRUPTED_EXIT, demo_option, json_option, open_session
 from turbotui.subcommands.steps import steps_shown
 from turbotui.subcommands.targets import split_target
+from turbotui.text.spoken import tr
 from turbotui.workers import held_bytes
 
 
@@ -76,12 +77,12 @@ def cleanup(
     for line in _ended_by_cleanup(client.status()):
         note(line)
     if not yes:
-        click.confirm("End it?", abort=True, err=True)
+        click.confirm(tr("End it?"), abort=True, err=True)
     with steps_shown(client, "cleanup"):
         try:
             receipt = client.cleanup(CleanupRequest(reload=not no_reload))
         except KeyboardInterrupt:
-            note("the cleanup goes on; `turbotui cancel-switch` gives up its reload")
+            note(tr("the cleanup goes on; `turbotui cancel-switch` gives up its reload"))
             raise click.exceptions.Exit(INTERRUPTED_EXIT) from None
     show_receipt(session, receipt)
 
@@ -91,11 +92,19 @@ def _ended_by_cleanup(status: Status) -> list[str]:
     lines = []
     for worker in status.workers:
         back = held_bytes(worker, status.devices)
-        size = "bytes unknown" if back is None else f"{bytes_text(back)} come back"
-        job = f"; job {worker.job_id} is interrupted" if worker.job_id is not None else ""
-        lines.append(f"ends worker {worker.pid} on {worker.device_id}: {size}{job}")
+        size = tr("bytes unknown") if back is None else tr("{back} come back", back=bytes_text(back))
+        job = tr("; job {job_id} is interrupted", job_id=worker.job_id) if worker.job_id is not None else ""
+        lines.append(
+            tr(
+                "ends worker {pid} on {device_id}: {size}{job}",
+                pid=worker.pid,
+                device_id=worker.device_id,
+                size=size,
+                job=job,
+            )
+        )
     # A worker that is being started may have no process yet, which a cleanup waits for.
-    return lines or ["no worker runs; one that is starting would be ended once it is there"]
+    return lines or [tr("no worker runs; one that is starting would be ended once it is there")]
 
 
 @click.command()
@@ -108,7 +117,7 @@ def warm(target: str, json: bool, demo: bool) -> None:
     try:
         receipt = session.client().warm(_request(target))
     except KeyboardInterrupt:
-        note(f"the engine goes on with it; `turbotui drop-warm {target}` lets go of it")
+        note(tr("the engine goes on with it; `turbotui drop-warm {target}` lets go of it", target=target))
         raise click.exceptions.Exit(INTERRUPTED_EXIT) from None
     show_receipt(session, receipt)
 

@@ -14,10 +14,11 @@ from engine.errors import InvalidRequest, StorageUnusable, WorkFailed
 from engine.paths import find_paths
 from engine.wire import ComponentStatus, ModelStatus, UnloadRequest
 from turbotui.format import bytes_text
-from turbotui.subcommands.output import say, table
+from turbotui.subcommands.output import say, table, titles
 from turbotui.subcommands.receipts import show_receipt
 from turbotui.subcommands.session import JsonGroup, demo_option, json_option, open_session
 from turbotui.subcommands.targets import split_target
+from turbotui.text.spoken import spoken, tr, word
 
 RANDOM_SIZES = ("wan2.1-t2v-1.3b", "wan2.1-t2v-14b", "wan2.2-i2v-a14b")
 """As the engine's maker knows them, which the CLI cannot import: it needs torch."""
@@ -75,7 +76,7 @@ def _run_maker(models: Path, arguments: list[str]) -> None:
         assert process.stdout is not None
         try:
             for line in process.stdout:
-                say(line.rstrip())
+                say(spoken(line.rstrip()))
             code = process.wait()
         except BaseException:
             # At Ctrl-C it got the signal as well, and takes away what it began.
@@ -113,10 +114,10 @@ def free(json: bool, demo: bool) -> None:
 
 def _model_lines(models: list[ModelStatus]) -> Iterable[str]:
     if not models:
-        return ["no models; `turbotui models --demo` makes three small ones to try"]
-    rows = [["", "MODEL", "KIND", "DTYPE", "SIZE", "ON THE DEVICE"]]
+        return [tr("no models; `turbotui models --demo` makes three small ones to try")]
+    rows = [titles("", "MODEL", "KIND", "DTYPE", "SIZE", "ON THE DEVICE")]
     for model in models:
-        where = model.problem or ", ".join(map(_component_text, model.components))
+        where = spoken(model.problem or "") or ", ".join(map(_component_text, model.components))
         mark = "!" if model.problem else "*" if model.active else ""
         rows.append([mark, model.name, model.kind, model.dtype, bytes_text(model.bytes), where])
     return table(rows, right=frozenset({4}))
@@ -124,4 +125,4 @@ def _model_lines(models: list[ModelStatus]) -> Iterable[str]:
 
 def _component_text(component: ComponentStatus) -> str:
     state = "leased" if component.leased else {"absent": "-"}.get(component.state, component.state)
-    return f"{component.name} {state}"
+    return f"{component.name} {word(state)}"

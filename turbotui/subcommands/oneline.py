@@ -21,6 +21,7 @@ from turbotui.format import STALE_S, cell_width, clip, clip_middle, gib, percent
 from turbotui.sanitize import clean
 from turbotui.subcommands.output import say
 from turbotui.subcommands.session import Session
+from turbotui.text.spoken import tr, word
 
 CELLS = 60
 MODEL_CELLS = 18
@@ -57,7 +58,7 @@ def show_one_line(session: Session, *, device: str | None, tmux: bool) -> None:
         status = client.status()
         job = _running_job(client, status)
     except EngineUnavailable as error:
-        say(NO_ENGINE)
+        say(tr(NO_ENGINE))
         raise click.exceptions.Exit(EngineUnavailable.exit_code) from error
     say(one_line(status, job, device=device, tmux=tmux))
 
@@ -106,9 +107,9 @@ def _pieces(status: Status, device: DeviceStatus | None, job: Job | None) -> lis
     ours = device is None or device.in_use
     pieces = []
     if status.engine.problem:
-        pieces.append(Piece(text="!engine", tone="alarm"))
+        pieces.append(Piece(text=f"!{word('engine')}", tone="alarm"))
     if device is None:
-        pieces.append(Piece(text=status.engine.state, tone="wait"))
+        pieces.append(Piece(text=word(status.engine.state), tone="wait"))
     else:
         pieces += _device_pieces(status, device)
     if not ours:
@@ -119,18 +120,18 @@ def _pieces(status: Status, device: DeviceStatus | None, job: Job | None) -> lis
     if job is not None:
         done = job.progress
         told = f" {percent(done.fraction).replace(' ', '')}" if done is not None else ""
-        pieces.append(Piece(text=f"job {job.id}{told}", rank=1))
+        pieces.append(Piece(text=tr("job {id}{told}", id=job.id, told=told), rank=1))
     elif any(worker.state == "silent" for worker in status.workers):
-        pieces.append(Piece(text="silent", tone="wait", rank=1))
+        pieces.append(Piece(text=word("silent"), tone="wait", rank=1))
     if status.engine.queue.held_reason:
-        pieces.append(Piece(text="held", tone="wait", rank=1))
+        pieces.append(Piece(text=word("held"), tone="wait", rank=1))
     if status.engine.queue.waiting:
         pieces.append(Piece(text=f"+{status.engine.queue.waiting}", rank=2))
     return pieces
 
 
 def _device_pieces(status: Status, device: DeviceStatus) -> list[Piece]:
-    name = "host" if device.kind == "cpu" else f"GPU{'' if device.index is None else device.index}"
+    name = word("host") if device.kind == "cpu" else f"GPU{'' if device.index is None else device.index}"
     total = gib(device.total_bytes, 0)
     if device.balance is None:
         return [Piece(text=f"{name} -/{total}G", tone="wait")]
@@ -143,11 +144,11 @@ def _device_pieces(status: Status, device: DeviceStatus) -> list[Piece]:
     used = f"{name} {gib(device.total_bytes - free)}/{total}G"
     pieces = [Piece(text=used, tone="wait" if stale or pressed else "plain")]
     if stale:
-        age = "stale" if device.age_s is None else f"~{_age(device.age_s)}"
+        age = word("stale") if device.age_s is None else f"~{_age(device.age_s)}"
         pieces.append(Piece(text=age, tone="wait"))
     if pressure is not None and pressed:
         share = max(pressure.used_share, pressure.predicted_share or 0.0)
-        pieces.append(Piece(text=f"{pressure.level} {100 * share:.0f}%", tone="wait"))
+        pieces.append(Piece(text=f"{word(pressure.level)} {100 * share:.0f}%", tone="wait"))
     if device.utilisation_percent is not None:
         pieces.append(Piece(text=f"{device.utilisation_percent}%", rank=3))
     if device.temperature_c is not None:

@@ -14,6 +14,7 @@ from turbotui.client.launch import find_engine
 from turbotui.opening import OPENER, copy_command, has_display, output_of, start_opener, video_of
 from turbotui.subcommands.output import note, say, say_path
 from turbotui.subcommands.session import demo_option, find_meant, json_option, open_session
+from turbotui.text.spoken import tr
 
 
 @click.command("open")
@@ -55,11 +56,18 @@ def view(context: click.Context, demo: bool) -> None:
     target = find_meant()
     holder = find_engine(paths) if target is None else None
     if target is not None:
-        note(f"attaches to the engine of {target.host}")
+        note(tr("attaches to the engine of {host}", host=target.host))
     elif holder is None:
-        note("no engine runs; the console starts one")
+        note(tr("no engine runs; the console starts one"))
     else:
-        note(f"attaches to engine {holder.build}, pid {holder.pid}, socket {holder.socket}")
+        note(
+            tr(
+                "attaches to engine {build}, pid {pid}, socket {socket}",
+                build=holder.build,
+                pid=holder.pid,
+                socket=holder.socket,
+            )
+        )
     from turbotui.console import open_console
 
     root = bool(context.find_root().params.get("demo"))

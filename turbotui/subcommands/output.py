@@ -19,6 +19,7 @@ from engine.errors import EngineError
 from engine.wire import ErrorBody
 from turbotui.format import cell_width, clip, pad
 from turbotui.sanitize import clean, escape_json
+from turbotui.text.spoken import spoken, word
 
 PIPE_CLOSED_EXIT = 141
 """What the shell reports of a program that SIGPIPE ended, as `turbotui jobs | head -1` may."""
@@ -43,6 +44,11 @@ def note(line: str) -> None:
     _write(sys.stderr, clean(f"turbotui: {line}") + "\n")
 
 
+def titles(*names: str) -> list[str]:
+    """The head of a table, in the person's language."""
+    return [word(name) for name in names]
+
+
 def print_json(value: object) -> None:
     """A wire model (or a list of them) as an indented document in UTF-8."""
     _write_json(msgspec.json.format(msgspec.json.encode(value), indent=2))
@@ -57,7 +63,7 @@ def report(error: EngineError, *, json: bool) -> int:
     """Tell an expected error, to people and with `json` to scripts too; gives its exit code."""
     if json:
         print_json(ErrorBody(code=error.code, message=str(error)))
-    note(str(error))
+    note(spoken(str(error)))
     return error.exit_code
 
 

@@ -11,9 +11,10 @@ import click
 
 from engine.errors import InvalidRequest
 from engine.wire import OutputList, PruneRequest, PruneResult
-from turbotui.format import bytes_text, counted, seconds
-from turbotui.subcommands.output import note, table
+from turbotui.format import bytes_text, seconds
+from turbotui.subcommands.output import note, table, titles
 from turbotui.subcommands.session import json_option, open_session
+from turbotui.text.spoken import counted, spoken, tr, word
 
 UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 
@@ -28,7 +29,7 @@ class Age(click.ParamType[float]):
             return value
         if found := re.fullmatch(r"(\d+(?:\.\d+)?)([mhdw])", str(value)):
             return float(found[1]) * UNITS[found[2]]
-        self.fail(f"{value!r} is no age; write it as 30d, 12h, 90m or 2w", param, ctx)
+        self.fail(tr("{value} is no age; write it as 30d, 12h, 90m or 2w", value=repr(value)), param, ctx)
 
 
 @click.command("list")
@@ -63,7 +64,7 @@ def prune(keep: float, delete: bool, yes: bool, json: bool) -> None:
     for line in _prune_lines(found):
         note(line)
     if not yes:
-        click.confirm("Delete them for good?", abort=True, err=True)
+        click.confirm(tr("Delete them for good?"), abort=True, err=True)
     result = client.prune_outputs(PruneRequest(before=before, delete=True))
     session.show(result, lambda: _deleted_lines(result))
     if result.problems:
@@ -75,32 +76,55 @@ def _list_lines(outputs: OutputList) -> Iterable[str]:
         [str(video.job_id), _age(video.at), bytes_text(video.bytes), video.model, video.path]
         for video in outputs.videos
     ]
-    rows += [["-", _age(part.at), bytes_text(part.bytes), "unfinished", part.path] for part in outputs.parts]
+    rows += [
+        ["-", _age(part.at), bytes_text(part.bytes), word("unfinished"), part.path] for part in outputs.parts
+    ]
     if rows:
-        heading = ["job", "age", "size", "model", "file"]
+        heading = titles("job", "age", "size", "model", "file")
         yield from table([heading, *rows], right=frozenset({0, 1, 2}))
     total = sum(video.bytes for video in outputs.videos) + sum(part.bytes for part in outputs.parts)
-    beside = f"; {outputs.others} other files there are not ours" if outputs.others else ""
+    beside = tr("; {others} other files there are not ours", others=outputs.others) if outputs.others else ""
     folders = ", ".join(outputs.folders)
-    yield f"{counted(len(outputs.videos), 'video')}, {bytes_text(total)} in {folders}{beside}"
+    videos = counted(len(outputs.videos), "video")
+    yield tr(
+        "{videos}, {size} in {folders}{beside}",
+        videos=videos,
+        size=bytes_text(total),
+        folders=folders,
+        beside=beside,
+    )
 
 
 def _prune_lines(found: PruneResult) -> Iterable[str]:
     for video in found.videos:
-        yield f"{_age(video.at)} old, {bytes_text(video.bytes)}: {video.path} and its manifest"
+        yield tr(
+            "{at} old, {size}: {path} and its manifest",
+            at=_age(video.at),
+            size=bytes_text(video.bytes),
+            path=video.path,
+        )
     for part in found.parts:
-        yield f"{_age(part.at)} old, {bytes_text(part.bytes)}, unfinished: {part.path}"
+        yield tr(
+            "{at} old, {size}, unfinished: {path}",
+            at=_age(part.at),
+            size=bytes_text(part.bytes),
+            path=part.path,
+        )
     count = f"{_count(found)}, {bytes_text(found.bytes)}"
-    yield f"would go: {count}" if found.videos or found.parts else "nothing is older"
+    yield tr("would go: {count}", count=count) if found.videos or found.parts else tr("nothing is older")
 
 
 def _count(found: PruneResult) -> str:
-    return f"{counted(len(found.videos), 'video')} and {counted(len(found.parts), 'leftover')}"
+    return tr(
+        "{videos} and {parts}",
+        videos=counted(len(found.videos), "video"),
+        parts=counted(len(found.parts), "leftover"),
+    )
 
 
 def _deleted_lines(result: PruneResult) -> Iterable[str]:
-    yield from result.problems
-    yield f"deleted {_count(result)}, {bytes_text(result.bytes)}"
+    yield from map(spoken, result.problems)
+    yield tr("deleted {result}, {size}", result=_count(result), size=bytes_text(result.bytes))
 
 
 def _age(at: float) -> str:

@@ -13,10 +13,11 @@ from engine.errors import InvalidRequest, NotNow
 from engine.wire import DeviceProcess, DeviceStatus, KillRequest, SpareRequest, Status
 from turbotui.client.http import HttpClient
 from turbotui.format import bytes_text, seconds, stale_text
-from turbotui.subcommands.output import note, table
+from turbotui.subcommands.output import note, table, titles
 from turbotui.subcommands.receipts import show_receipt
 from turbotui.subcommands.session import INTERRUPTED_EXIT, json_option, open_session
 from turbotui.subcommands.steps import steps_shown
+from turbotui.text.spoken import spoken, tr, word
 
 UNKNOWN = "-"
 
@@ -64,11 +65,11 @@ def kill(pid: int, yes: bool, other_user: bool, grace: float, json: bool) -> Non
         raise InvalidRequest(f"kill ends process {pid} and there is no terminal to ask on; add --yes")
     note(_sentence(found))
     if not yes:
-        click.confirm("End it?", abort=True, err=True)
+        click.confirm(tr("End it?"), abort=True, err=True)
         others = process.user is not None and process.user != client.hello().user
         if others and not other_user:
-            note(f"it belongs to {process.user}, who may still need it")
-            other_user = click.confirm("End another user's process?", abort=True, err=True)
+            note(tr("it belongs to {user}, who may still need it", user=process.user))
+            other_user = click.confirm(tr("End another user's process?"), abort=True, err=True)
     request = KillRequest(pid=pid, start_time=process.start_time, other_user=other_user, grace_s=grace)
     with steps_shown(client, "kill"):
         try:
@@ -82,9 +83,14 @@ def _spare(client: HttpClient, pid: int) -> NoReturn:
     """Ctrl-C under the countdown: no SIGKILL, if it is not too late."""
     try:
         client.spare(SpareRequest(pid=pid))
-        note(f"the countdown is stopped: process {pid} got SIGTERM and may still end; SIGKILL is not sent")
+        note(
+            tr(
+                "the countdown is stopped: process {pid} got SIGTERM and may still end; SIGKILL is not sent",
+                pid=pid,
+            )
+        )
     except NotNow:
-        note(f"too late to stop: `turbotui ps` shows whether process {pid} has ended")
+        note(tr("too late to stop: `turbotui ps` shows whether process {pid} has ended", pid=pid))
     raise click.exceptions.Exit(INTERRUPTED_EXIT)
 
 
@@ -102,11 +108,19 @@ def _find(status: Status, pid: int) -> list[tuple[DeviceStatus, DeviceProcess]]:
 def _sentence(found: list[tuple[DeviceStatus, DeviceProcess]]) -> str:
     """What would be ended: who, where, how much, how old."""
     process = found[0][1]
-    where = ", ".join(f"{bytes_text(there.bytes)} on GPU {device.index}" for device, there in found)
-    inside = f", in {process.container}" if process.container else ""
-    return (
-        f"ends process {process.pid} of {process.user or 'an unknown user'}, {where}, "
-        f"{_age(process)} old{inside}: {_command(process)}"
+    where = ", ".join(
+        tr("{size} on GPU {index}", size=bytes_text(there.bytes), index=device.index)
+        for device, there in found
+    )
+    inside = tr(", in {container}", container=process.container) if process.container else ""
+    return tr(
+        "ends process {pid} of {user}, {where}, {process} old{inside}: {process2}",
+        pid=process.pid,
+        user=process.user or tr("an unknown user"),
+        where=where,
+        process=_age(process),
+        inside=inside,
+        process2=_command(process),
     )
 
 
@@ -125,16 +139,20 @@ def _lines(devices: Sequence[DeviceStatus]) -> Iterable[str]:
         for process in device.processes
     ]
     if not rows:
-        yield "no process is on a GPU that the engine reads"
+        yield tr("no process is on a GPU that the engine reads")
     else:
-        heading = ["gpu", "pid", "owner", "memory", "age", "container", "command"]
+        heading = titles("gpu", "pid", "owner", "memory", "age", "container", "command")
         yield from table([heading, *rows], right=frozenset({1, 3, 4}))
     for device in devices:
-        name = "host" if device.kind == "cpu" else f"GPU {device.index}"
+        name = word("host") if device.kind == "cpu" else tr("GPU {index}", index=device.index)
         if device.processes_fault:
-            yield f"{name}: its processes are not known: {device.processes_fault}"
+            yield tr(
+                "{name}: its processes are not known: {processes_fault}",
+                name=name,
+                processes_fault=spoken(device.processes_fault),
+            )
         if age := stale_text(device.age_s):
-            yield f"{name}: as it was {age} ago; no newer reading has come"
+            yield tr("{name}: as it was {age} ago; no newer reading has come", name=name, age=age)
 
 
 def _age(process: DeviceProcess) -> str:
@@ -142,6 +160,8 @@ def _age(process: DeviceProcess) -> str:
 
 
 def _command(process: DeviceProcess) -> str:
-    known = f"turbotui {process.ours}" if process.ours else process.tenant or process.program
+    known = (
+        f"turbotui {word(process.ours)}" if process.ours else spoken(process.tenant or process.program or "")
+    )
     mark = f"[{known}] " if known else ""
     return mark + (process.command or process.name or UNKNOWN)

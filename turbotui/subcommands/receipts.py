@@ -11,6 +11,7 @@ from engine.wire import Receipt
 from turbotui.format import bytes_text, seconds
 from turbotui.subcommands.output import note, table
 from turbotui.subcommands.session import Session
+from turbotui.text.spoken import spoken, tr, word
 
 PROOFS = {
     "nvml-process": "by NVML",
@@ -29,7 +30,9 @@ def show_receipt(session: Session, receipt: Receipt, *, exit_code: int | None = 
     """
     session.show(receipt, lambda: receipt_lines(receipt))
     if not receipt.ok:
-        text = receipt.error or f"{receipt.action} {receipt.target} failed"
+        text = spoken(receipt.error or "") or tr(
+            "{action} {target} failed", action=word(receipt.action), target=spoken(receipt.target)
+        )
         note(text)
         code = from_code(receipt.error_code or WorkFailed.code, text).exit_code
         raise click.exceptions.Exit(code if exit_code is None else exit_code)
@@ -40,28 +43,42 @@ def receipt_lines(receipt: Receipt) -> Iterable[str]:
     yield _receipt_line(receipt)
     if len(receipt.steps) > 1:
         rows = [
-            [step.name, "" if step.bytes is None else bytes_text(step.bytes), seconds(step.elapsed_s)]
+            [word(step.name), "" if step.bytes is None else bytes_text(step.bytes), seconds(step.elapsed_s)]
             for step in receipt.steps
         ]
         yield from (f"  {line}" for line in table(rows, right=frozenset({1})))
-    yield from (f"  {note}" for note in receipt.notes)
+    yield from (f"  {spoken(note)}" for note in receipt.notes)
 
 
 def _receipt_line(receipt: Receipt) -> str:
-    parts = [f"{receipt.action.replace('_', '-')} {receipt.target}".strip()]
-    proof = PROOFS.get(receipt.proof, f"by {receipt.proof}")
+    parts = [f"{word(receipt.action.replace('_', '-'))} {spoken(receipt.target)}".strip()]
+    proof = tr(PROOFS.get(receipt.proof, "by {proof}"), proof=receipt.proof)
     gives_back = bool(receipt.expected_bytes or receipt.returned_bytes)
     if gives_back:
-        parts.append(f"expected {bytes_text(receipt.expected_bytes)}")
-        parts.append(f"back {bytes_text(receipt.returned_bytes)} {proof}")
+        parts.append(tr("expected {expected_bytes}", expected_bytes=bytes_text(receipt.expected_bytes)))
+        parts.append(
+            tr(
+                "back {returned_bytes} {proof}",
+                returned_bytes=bytes_text(receipt.returned_bytes),
+                proof=proof,
+            )
+        )
     if receipt.residue_bytes:
-        names = f" ({', '.join(receipt.residue)})" if receipt.residue else ""
-        parts.append(f"residue {bytes_text(receipt.residue_bytes)}{names}")
+        names = f" ({', '.join(map(spoken, receipt.residue))})" if receipt.residue else ""
+        parts.append(
+            tr("residue {residue_bytes}{names}", residue_bytes=bytes_text(receipt.residue_bytes), names=names)
+        )
     if receipt.loaded_bytes and receipt.action == "warm":
-        parts.append(f"warm {bytes_text(receipt.loaded_bytes)}{'' if gives_back else f' {proof}'}")
+        parts.append(
+            tr(
+                "warm {loaded_bytes}{value}",
+                loaded_bytes=bytes_text(receipt.loaded_bytes),
+                value="" if gives_back else f" {proof}",
+            )
+        )
     elif receipt.loaded_bytes:
-        parts.append(f"loaded {bytes_text(receipt.loaded_bytes)}")
+        parts.append(tr("loaded {loaded_bytes}", loaded_bytes=bytes_text(receipt.loaded_bytes)))
     parts.append(seconds(receipt.elapsed_s))
     if receipt.proof_reason:
-        parts.append(f"({receipt.proof_reason})")
+        parts.append(f"({spoken(receipt.proof_reason)})")
     return "  ".join(parts)

@@ -18,8 +18,9 @@ from engine.errors import NotFound
 from turbotui.client.files import fetch_recording
 from turbotui.format import bytes_text, seconds
 from turbotui.moment import dated, parse_stretch
-from turbotui.subcommands.output import note, say, table
+from turbotui.subcommands.output import note, say, table, titles
 from turbotui.subcommands.session import Session, json_option, open_session
+from turbotui.text.spoken import spoken, tr, word
 
 if TYPE_CHECKING:
     from engine.recording.reader import Recording
@@ -119,7 +120,13 @@ def export(target: Path, since: str | None, until: str | None) -> None:
         recording = _open(None, session.paths.recordings)
         written = exporting.export(recording, target, since=begin, until=end)
         _remark(recording)
-    say(f"{bytes_text(written)} in {target}; `turbotui replay {target}` shows it")
+    say(
+        tr(
+            "{written} in {target}; `turbotui replay {target}` shows it",
+            written=bytes_text(written),
+            target=target,
+        )
+    )
 
 
 @click.command("status")
@@ -129,10 +136,10 @@ def extent(source: Path | None) -> None:
     session = open_session(json=False)
     recording = _open(source, session.paths.recordings)
     now = time.time()
-    rows = [["kind", "from", "until", "length", "bytes"]]
+    rows = [titles("kind", "from", "until", "length", "bytes")]
     rows += [
         [
-            found.tier.name,
+            word(found.tier.name),
             dated(found.since, now=now),
             dated(found.until, now=now),
             seconds(found.until - found.since),
@@ -173,4 +180,4 @@ def _open(source: Path | None, own: Path) -> Recording:
 
 def _remark(recording: Recording) -> None:
     for remark in recording.remarks.values():
-        note(remark)
+        note(spoken(remark))

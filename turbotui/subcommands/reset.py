@@ -14,6 +14,7 @@ from turbotui.subcommands.output import note, table
 from turbotui.subcommands.receipts import show_receipt
 from turbotui.subcommands.session import json_option, open_session
 from turbotui.subcommands.steps import steps_shown
+from turbotui.text.spoken import spoken, tr, word
 
 
 @click.command()
@@ -64,10 +65,14 @@ def reset(
     for line in plan_lines(plan):
         note(line)
     if plan.blocked_by:
-        names = ", ".join(condition.name for condition in plan.blocked_by)
+        names = ", ".join(word(condition.name) for condition in plan.blocked_by)
         raise Refused(f"GPU {plan.index} cannot be reset now, see above: {names}")
     if not yes:
-        question = f"Everything on GPU {plan.index} ({plan.name}) is lost. Type its index to reset it"
+        question = tr(
+            "Everything on GPU {index} ({name}) is lost. Type its index to reset it",
+            index=plan.index,
+            name=plan.name,
+        )
         confirm = click.prompt(question, type=int, err=True)
     if confirm != plan.index:
         raise InvalidRequest(f"{confirm} is not the index of GPU {plan.index}; nothing was done")
@@ -79,22 +84,35 @@ def reset(
 
 def plan_lines(plan: ResetPlan) -> Iterable[str]:
     """What would be done, what it rests on, and the commands word by word."""
-    bus = f" at {plan.bus_id}" if plan.bus_id else ""
-    yield f"GPU {plan.index} {plan.name}{bus}, {plan.device_id}: {bytes_text(plan.used_bytes)} used"
-    advice = plan.recovery_action or "it does not tell"
-    rows = [["driver's advice", "", advice]]
-    rows += [[condition.name, condition.state, condition.text] for condition in plan.conditions]
-    rows += [["ends before", "", text] for text in plan.ends]
-    rows += [["runs", "", " ".join(command)] for command in plan.commands]
+    bus = tr(" at {bus_id}", bus_id=plan.bus_id) if plan.bus_id else ""
+    yield tr(
+        "GPU {index} {name}{bus}, {device_id}: {used_bytes} used",
+        index=plan.index,
+        name=plan.name,
+        bus=bus,
+        device_id=plan.device_id,
+        used_bytes=bytes_text(plan.used_bytes),
+    )
+    advice = spoken(plan.recovery_action or "") or tr("it does not tell")
+    rows = [[tr("driver's advice"), "", advice]]
+    rows += [
+        [word(condition.name), word(condition.state), spoken(condition.text)] for condition in plan.conditions
+    ]
+    rows += [[tr("ends before"), "", spoken(text)] for text in plan.ends]
+    rows += [[word("runs"), "", " ".join(command)] for command in plan.commands]
     yield from (f"  {line}" for line in table(rows))
 
 
 def _install_lines(helper: ResetHelper) -> Iterable[str]:
     """What an admin does with the script, which goes to stdout alone and so into a file."""
-    yield helper.problem or ("the helper is installed" if helper.installed else "the helper is not installed")
+    yield spoken(helper.problem or "") or (
+        tr("the helper is installed") if helper.installed else tr("the helper is not installed")
+    )
     yield (
-        "read it first: whoever may run it can reset GPUs and switch their persistence mode, and nothing "
-        "else; then as root:"
+        tr(
+            "read it first: whoever may run it can reset GPUs and switch their persistence mode, and nothing "
+            "else; then as root:"
+        )
     )
     yield f"  turbotui reset --print-helper > FILE && install -o root -g root -m 0755 FILE {helper.path}"
     # A broken file in sudoers.d can lock everybody out of sudo: it is checked before it lies there.

@@ -16,6 +16,8 @@ from turbotui.client.http import HttpClient
 from turbotui.client.launch import connect, version_notice
 from turbotui.remote.target import Target, find_target
 from turbotui.subcommands.output import note, print_json, say
+from turbotui.subcommands.speaking import short_help
+from turbotui.text.spoken import spoken, tr
 
 if TYPE_CHECKING:
     from engine.wire import StoredImage
@@ -77,7 +79,7 @@ class Session:
             if self.box.remark:
                 note(self.box.remark)
         if notice := version_notice(client.hello()):
-            note(notice)
+            note(spoken(notice))
         if self.demo:
             client.make_demo_models()
         return client
@@ -100,7 +102,7 @@ class Session:
 
     def _starting(self) -> None:
         if sys.stderr.isatty():
-            note("no engine runs; starting one")
+            note(tr("no engine runs; starting one"))
 
 
 class JsonGroup(click.Group):
@@ -114,6 +116,14 @@ class JsonGroup(click.Group):
             if not any(option.name == "json" for option in command.params):
                 raise click.UsageError(f"{ctx.command_path} {name} prints no JSON; leave --json out", ctx)
         return name, command, rest
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        names = self.list_commands(ctx)
+        room = formatter.width - 6 - max(map(len, names), default=0)
+        commands = [(name, self.get_command(ctx, name)) for name in names]
+        rows = [(name, short_help(command, room)) for name, command in commands if command is not None]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
 
 def open_session(*, json: bool, demo: bool = False) -> Session:

@@ -14,6 +14,7 @@ from turbotui.client.http import HttpClient
 from turbotui.format import bytes_text, seconds
 from turbotui.sanitize import clean
 from turbotui.subcommands.waiting import ProgressBar
+from turbotui.text.spoken import tr, word
 
 
 @contextmanager
@@ -65,5 +66,5 @@ def step_text(step: ReceiptStep) -> str:
     """One step in a line: `load x/dit 12.1 GiB of 26.7 GiB, 1.2 s`."""
     size = "" if step.bytes is None else f" {bytes_text(step.bytes)}"
     if step.total_bytes is not None:
-        size += f" of {bytes_text(step.total_bytes)}"
-    return clean(f"{step.name}{size}, {seconds(step.elapsed_s)}")
+        size += tr(" of {total_bytes}", total_bytes=bytes_text(step.total_bytes))
+    return clean(f"{word(step.name)}{size}, {seconds(step.elapsed_s)}")

@@ -14,6 +14,7 @@ from turbotui.subcommands.output import note
 from turbotui.subcommands.receipts import show_receipt
 from turbotui.subcommands.session import INTERRUPTED_EXIT, demo_option, json_option, open_session
 from turbotui.subcommands.steps import steps_shown
+from turbotui.text.spoken import spoken, tr
 
 
 @click.command()
@@ -45,7 +46,7 @@ def cancel_switch(model: str, json: bool, demo: bool) -> None:
     """
     session = open_session(json=json, demo=demo)
     asked = session.client().cancel_switch(CancelRequest(model=model or None))
-    session.show(asked, lambda: [f"{target} is given up" for target in asked.targets])
+    session.show(asked, lambda: [tr("{target} is given up", target=target) for target in asked.targets])
 
 
 class _Switching:
@@ -82,14 +83,16 @@ class _Switching:
 
     def _give_up(self) -> Receipt | EngineError:
         try:
-            note(f"giving up the switch to {self._model}; Ctrl-C again leaves it to the engine")
+            note(
+                tr("giving up the switch to {model}; Ctrl-C again leaves it to the engine", model=self._model)
+            )
             try:
                 self._client.cancel_switch(CancelRequest(model=self._model))
             except NotNow:
                 pass  # it has just ended, one way or the other
             except EngineError as error:
-                note(f"it could not be given up: {error}")
+                note(tr("it could not be given up: {error}", error=spoken(str(error))))
             return self._answers.get()
         except KeyboardInterrupt:
-            note("left; `turbotui status` shows what is loaded")
+            note(tr("left; `turbotui status` shows what is loaded"))
             raise click.exceptions.Exit(INTERRUPTED_EXIT) from None

@@ -25,6 +25,7 @@ from turbotui.sanitize import clean
 from turbotui.subcommands.jobs import held_text, is_waiting
 from turbotui.subcommands.output import columns, note
 from turbotui.subcommands.session import Session
+from turbotui.text.spoken import spoken, tr, word
 
 BAR_CELLS = 20
 RECONNECTS = 5
@@ -53,7 +54,7 @@ def wait_for_job(session: Session, client: HttpClient, job: Job) -> Job:
                 if losses > RECONNECTS:
                     raise
                 bar.clear()
-                note(f"{error}; asking again")
+                note(tr("{error}; asking again", error=spoken(str(error))))
                 time.sleep(RECONNECT_S)
                 client = session.client()
                 continue
@@ -104,18 +105,36 @@ def progress_text(job: Job) -> str:
     """A job's progress in one line: `job 41 denoise 3/4 ███████░░░ 71 %  6.0 s left  peak 19.2 GiB`."""
     progress = job.progress
     if job.status != "running" or progress is None:
-        waits = f", waits for {job.waits_for}" if job.waits_for else ""
-        place = f" at place {job.position}" if job.position else ""
-        held = ", held" if job.held else ""
-        return clean(f"job {job.id} {job.status}{place}{held}{waits}")
+        waits = tr(", waits for {waits_for}", waits_for=spoken(job.waits_for)) if job.waits_for else ""
+        place = tr(" at place {position}", position=job.position) if job.position else ""
+        held = tr(", held") if job.held else ""
+        return clean(
+            tr(
+                "job {id} {status}{place}{held}{waits}",
+                id=job.id,
+                status=word(job.status),
+                place=place,
+                held=held,
+                waits=waits,
+            )
+        )
     full = round(max(0.0, min(1.0, progress.fraction)) * BAR_CELLS)
     step = f" {progress.step}/{progress.steps}" if progress.steps else ""
     bar = "█" * full + "░" * (BAR_CELLS - full)
-    parts = [f"job {job.id} {progress.stage}{step} {bar} {percent(progress.fraction)}"]
+    parts = [
+        tr(
+            "job {id} {stage}{step} {bar} {fraction}",
+            id=job.id,
+            stage=word(progress.stage),
+            step=step,
+            bar=bar,
+            fraction=percent(progress.fraction),
+        )
+    ]
     if progress.eta_s is not None:
-        parts.append(f"{seconds(progress.eta_s)} left")
+        parts.append(tr("{eta_s} left", eta_s=seconds(progress.eta_s)))
     if progress.peak_bytes is not None:
-        parts.append(f"peak {bytes_text(progress.peak_bytes)}")
+        parts.append(tr("peak {peak_bytes}", peak_bytes=bytes_text(progress.peak_bytes)))
     return clean("  ".join(parts))
 
 

@@ -19,11 +19,13 @@ from engine.wire import (
     Status,
     WorkerStatus,
 )
-from turbotui.format import STALE_S, bytes_text, clock, seconds, stale_text
+from turbotui.format import STALE_S, bytes_text, clock, pad, seconds, stale_text
 from turbotui.subcommands.oneline import show_one_line
 from turbotui.subcommands.output import note, print_json_line, say, table
 from turbotui.subcommands.session import demo_option, json_option, open_session
 from turbotui.subcommands.watching import watch_status
+from turbotui.text import known
+from turbotui.text.spoken import listed, spoken, tr, word
 
 EVENT_CELLS = 12
 """As wide as the longest name, `full_cleanup`."""
@@ -87,7 +89,7 @@ def resume_queue(json: bool) -> None:
     client = session.client()
     client.resume_queue()
     queue = client.status().engine.queue
-    session.show(queue, lambda: [f"the queue goes on; {queue.waiting} waiting"])
+    session.show(queue, lambda: [tr("the queue goes on; {waiting} waiting", waiting=queue.waiting)])
 
 
 @click.command()
@@ -128,7 +130,7 @@ def logs(follow: bool, memory: bool, limit: int, json: bool, demo: bool) -> None
         elif isinstance(frame.event, Logged):
             show(frame.event.line)
         elif isinstance(frame.event, Goodbye):
-            note(f"the engine ends: {frame.event.reason}")
+            note(tr("the engine ends: {reason}", reason=spoken(frame.event.reason)))
 
     for line in lines:
         show(line)
@@ -137,38 +139,65 @@ def logs(follow: bool, memory: bool, limit: int, json: bool, demo: bool) -> None
 
 def _log_text(line: LogLine) -> str:
     level = "" if line.level in ("info", "debug") else f"{line.level}: "
-    job = f"  [job {line.job_id}]" if line.job_id is not None else ""
-    return f"{clock(line.at)} {line.event:<{EVENT_CELLS}} {level}{line.text}{job}"
+    job = tr("  [job {job_id}]", job_id=line.job_id) if line.job_id is not None else ""
+    return f"{clock(line.at)} {pad(line.event, EVENT_CELLS)} {level}{line.text}{job}"
 
 
 def status_lines(status: Status) -> Iterable[str]:
     engine = status.engine
     if status.background is not None:
-        yield from status.background.lines
+        yield from map(spoken, status.background.lines)
         used = next((device for device in status.devices if device.in_use), None)
         if used is not None and used.balance is not None and (age := stale_text(used.age_s)):
-            yield f"As it was {age} ago: no newer reading has come"
+            yield tr("As it was {age} ago: no newer reading has come", age=age)
         yield ""
     rows = [
-        ["engine", f"{engine.state}, pid {engine.pid}, up {seconds(engine.uptime_s)}, build {engine.build}"],
-        ["", f"home {engine.home}, socket {engine.socket}"],
-        ["videos", engine.output_dir],
-        ["nursery", _nursery_text(engine.nursery)],
-        ["queue", f"{engine.queue.waiting} waiting"],
+        [
+            word("engine"),
+            tr(
+                "{state}, pid {pid}, up {uptime_s}, build {build}",
+                state=word(engine.state),
+                pid=engine.pid,
+                uptime_s=seconds(engine.uptime_s),
+                build=engine.build,
+            ),
+        ],
+        ["", tr("home {home}, socket {socket}", home=engine.home, socket=engine.socket)],
+        [word("videos"), engine.output_dir],
+        [word("nursery"), _nursery_text(engine.nursery)],
+        [word("queue"), tr("{waiting} waiting", waiting=engine.queue.waiting)],
     ]
     if engine.problem:
-        rows.append(["problem", engine.problem])
+        rows.append([word("problem"), spoken(engine.problem)])
     if engine.queue.held_reason:
-        way_on = "; `turbotui queue resume` goes on" if engine.queue.resumable else ""
-        rows.append(["", f"held: {engine.queue.held_reason}{way_on}"])
+        way_on = tr("; `turbotui queue resume` goes on") if engine.queue.resumable else ""
+        rows.append(
+            [
+                "",
+                tr(
+                    "held: {held_reason}{way_on}", held_reason=spoken(engine.queue.held_reason), way_on=way_on
+                ),
+            ]
+        )
     for worker in status.workers:
-        job = f" job {worker.job_id}" if worker.job_id is not None else ""
-        rows.append(["worker", f"pid {worker.pid} {worker.state}{job} on {worker.device_id}"])
+        job = tr(" job {job_id}", job_id=worker.job_id) if worker.job_id is not None else ""
+        rows.append(
+            [
+                word("worker"),
+                tr(
+                    "pid {pid} {state}{job} on {device_id}",
+                    pid=worker.pid,
+                    state=word(worker.state),
+                    job=job,
+                    device_id=worker.device_id,
+                ),
+            ]
+        )
         if worker.state == "silent":
-            rows.append(["", "it says nothing; `turbotui cleanup` ends it and starts another"])
+            rows.append(["", tr("it says nothing; `turbotui cleanup` ends it and starts another")])
         rows += _worker_rows(worker)
     if status.host is not None:
-        rows.append(["host", _host_text(status.host)])
+        rows.append([word("host"), _host_text(status.host)])
     for device in status.devices:
         rows += _device_rows(device)
     rows += [row for pressure in status.pressure for row in _pressure_rows(pressure)]
@@ -176,45 +205,88 @@ def status_lines(status: Status) -> Iterable[str]:
         if model.active:
             resident = [part for part in model.components if part.state == "resident"]
             size = bytes_text(sum(part.bytes for part in resident))
-            rows.append(["model", f"{model.name}: {size} of {bytes_text(model.bytes)} on the device"])
+            rows.append(
+                [
+                    word("model"),
+                    tr(
+                        "{name}: {size} of {size2} on the device",
+                        name=model.name,
+                        size=size,
+                        size2=bytes_text(model.bytes),
+                    ),
+                ]
+            )
     yield from table(rows)
 
 
 def _host_text(host: HostStatus) -> str:
-    limit = " (this cgroup's)" if host.limited_by_cgroup else ""
+    limit = tr(" (this cgroup's)") if host.limited_by_cgroup else ""
     parts = [
-        f"{bytes_text(host.available_bytes)} of {bytes_text(host.total_bytes)} available{limit}",
-        f"{bytes_text(host.ours_rss_bytes)} in our processes (pages that they share count in each)",
+        tr(
+            "{available_bytes} of {total_bytes} available{limit}",
+            available_bytes=bytes_text(host.available_bytes),
+            total_bytes=bytes_text(host.total_bytes),
+            limit=limit,
+        ),
+        tr(
+            "{ours_rss_bytes} in our processes (pages that they share count in each)",
+            ours_rss_bytes=bytes_text(host.ours_rss_bytes),
+        ),
     ]
     if host.registered_bytes:
-        parts.append(f"{bytes_text(host.registered_bytes)} registered")
+        parts.append(tr("{registered_bytes} registered", registered_bytes=bytes_text(host.registered_bytes)))
     if host.swapped_bytes:
-        parts.append(f"{bytes_text(host.swapped_bytes)} of ours swapped out")
+        parts.append(tr("{swapped_bytes} of ours swapped out", swapped_bytes=bytes_text(host.swapped_bytes)))
     if host.pressure_percent:
-        parts.append(f"waiting for memory {host.pressure_percent:g} % of the time")
+        parts.append(
+            tr(
+                "waiting for memory {pressure_percent:g} % of the time",
+                pressure_percent=host.pressure_percent,
+            )
+        )
     if host.age_s > HOST_PERIOD_S + STALE_S:
-        parts.append(f"as it was {seconds(host.age_s)} ago")
-    return ", ".join(parts)
+        parts.append(tr("as it was {age_s} ago", age_s=seconds(host.age_s)))
+    return listed(parts)
 
 
 def _nursery_text(nursery: NurseryStatus) -> str:
-    parts: list[str] = [nursery.state]
+    parts: list[str] = [word(nursery.state)]
     if nursery.elapsed_s is not None:
-        parts.append(f"{'for' if nursery.state == 'warming' else 'in'} {seconds(nursery.elapsed_s)}")
-    return " ".join(parts) + (f": {nursery.detail}" if nursery.detail else "")
+        took = seconds(nursery.elapsed_s)
+        warming = nursery.state == "warming"
+        parts.append(tr("for {took}", took=took) if warming else tr("in {took}", took=took))
+    return " ".join(parts) + (f": {spoken(nursery.detail)}" if nursery.detail else "")
 
 
 def _worker_rows(worker: WorkerStatus) -> list[list[str]]:
     """How it allocates, as the allocator itself says, and what it keeps warm."""
     rows = []
     if worker.allocator is not None or worker.allocator_reason is not None:
-        why = f"  ({worker.allocator_reason})" if worker.allocator_reason else ""
-        rows.append(["allocator", f"{worker.allocator or 'tells nothing'}{why}"])
+        why = f"  ({spoken(worker.allocator_reason)})" if worker.allocator_reason else ""
+        rows.append([word("allocator"), f"{worker.allocator or tr('tells nothing')}{why}"])
     if worker.warm_refusal:
-        rows.append(["warm", f"no files are registered: {worker.warm_refusal}"])
+        rows.append(
+            [
+                word("warm"),
+                tr("no files are registered: {warm_refusal}", warm_refusal=spoken(worker.warm_refusal)),
+            ]
+        )
     elif worker.warm_bytes is not None:
-        rate = f", registered at {bytes_text(round(worker.warm_rate))}/s" if worker.warm_rate else ""
-        rows.append(["warm", f"{bytes_text(worker.warm_bytes)} of weight files in host memory{rate}"])
+        rate = (
+            tr(", registered at {warm_rate}/s", warm_rate=bytes_text(round(worker.warm_rate)))
+            if worker.warm_rate
+            else ""
+        )
+        rows.append(
+            [
+                word("warm"),
+                tr(
+                    "{warm_bytes} of weight files in host memory{rate}",
+                    warm_bytes=bytes_text(worker.warm_bytes),
+                    rate=rate,
+                ),
+            ]
+        )
     return rows
 
 
@@ -222,36 +294,86 @@ def _pressure_rows(pressure: Pressure) -> list[list[str]]:
     if pressure.level == "none":
         return []
     going = (
-        ["", f"{bytes_text(offer.bytes):>9} {offer.target} can go: {offer.command}"]
+        [
+            "",
+            tr(
+                "{size} {target} can go: {command}",
+                size=pad(bytes_text(offer.bytes), 9, "right"),
+                target=spoken(offer.target),
+                command=offer.command,
+            ),
+        ]
         for offer in pressure.offers
     )
-    return [["pressure", f"{pressure.level}: {pressure.why}"], *going]
+    return [[word("pressure"), f"{word(pressure.level)}: {spoken(pressure.why)}"], *going]
 
 
 def _device_rows(device: DeviceStatus) -> list[list[str]]:
     index = f" {device.index}" if device.index is not None else ""
-    used = " (in use)" if device.in_use else ""
-    rows = [["device", f"{device.kind}{index} {device.name}, {bytes_text(device.total_bytes)}{used}"]]
+    used = tr(" (in use)") if device.in_use else ""
+    rows = [
+        [
+            word("device"),
+            listed([f"{device.kind}{index} {device.name}", bytes_text(device.total_bytes)]) + used,
+        ]
+    ]
     if device.tenant:
-        rows.append(["", f"works for another as well: {device.tenant}"])
+        rows.append(["", tr("works for another as well: {tenant}", tenant=spoken(device.tenant))])
     balance = device.balance
     if balance is None:
-        return [*rows, ["", "not read yet"]]
+        return [*rows, ["", tr("not read yet")]]
     if device.fault:
-        rows.append(["", f"not read any more: {device.fault}; as it was {seconds(device.age_s or 0)} ago"])
+        rows.append(
+            [
+                "",
+                tr(
+                    "not read any more: {fault}; as it was {age_s} ago",
+                    fault=spoken(device.fault),
+                    age_s=seconds(device.age_s or 0),
+                ),
+            ]
+        )
     elif age := stale_text(device.age_s):
-        rows.append(["", f"as it was {age} ago: no newer reading has come"])
+        rows.append(["", tr("as it was {age} ago: no newer reading has come", age=age)])
     if device.card is not None and device.card.xid is not None:
-        rows.append(["", f"{device.card.xid_text}, {seconds(device.card.xid_age_s or 0)} ago"])
+        rows.append(
+            [
+                "",
+                tr(
+                    "{xid_text}, {xid_age_s} ago",
+                    xid_text=spoken(device.card.xid_text or ""),
+                    xid_age_s=seconds(device.card.xid_age_s or 0),
+                ),
+            ]
+        )
     if device.card is not None and device.card.recovery_action not in (None, "none"):
-        rows.append(["", f"the driver advises: {device.card.recovery_action}"])
-    moving = "" if balance.coherent else ", moving"
+        rows.append(
+            [
+                "",
+                tr(
+                    "the driver advises: {recovery_action}",
+                    recovery_action=spoken(device.card.recovery_action),
+                ),
+            ]
+        )
+    moving = "" if balance.coherent else tr(", moving")
     for part in balance.parts:
         # A part that cannot be known says why; one that is empty says nothing.
         if part.bytes is None or part.bytes:
-            unknown = f": {part.reason}" if part.bytes is None and part.reason else ""
+            unknown = f": {spoken(part.reason)}" if part.bytes is None and part.reason else ""
             pid = f" {part.pid}" if part.pid is not None else ""
-            told = f"{bytes_text(part.bytes):>9} {part.kind} {part.label}".rstrip()
+            told = (
+                f"{bytes_text(part.bytes):>9} {known(f'part.{part.kind}', part.kind)} {part.label}".rstrip()
+            )
             rows.append(["", f"{told}{pid}{unknown}"])
-    rows.append(["", f"{bytes_text(balance.unexplained_bytes):>9} unexplained{moving}"])
+    rows.append(
+        [
+            "",
+            tr(
+                "{unexplained_bytes} unexplained{moving}",
+                unexplained_bytes=pad(bytes_text(balance.unexplained_bytes), 9, "right"),
+                moving=moving,
+            ),
+        ]
+    )
     return rows

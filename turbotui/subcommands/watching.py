@@ -20,6 +20,7 @@ from turbotui.format import clip, clock, seconds
 from turbotui.sanitize import clean
 from turbotui.subcommands.output import columns, print_json_line, say
 from turbotui.subcommands.session import Session
+from turbotui.text.spoken import spoken, tr
 
 TIMEOUT_S = 2.0
 
@@ -40,7 +41,7 @@ def watch_status(session: Session, interval_s: float, lines_of: Callable[[Status
     with pictures as show:
         due = since = time.monotonic()
         while True:
-            status, reason = None, "no engine runs"
+            status, reason = None, tr("no engine runs")
             try:
                 client = client or _reconnect(session)
                 if client is not None:
@@ -52,10 +53,16 @@ def watch_status(session: Session, interval_s: float, lines_of: Callable[[Status
                 if status is not None:
                     print_json_line(status)
             elif status is not None:
-                show([f"turbotui status, {clock(time.time())}", "", *lines_of(status)])
+                show([tr("turbotui status, {time}", time=clock(time.time())), "", *lines_of(status)])
             else:
                 gone = seconds(time.monotonic() - since)
-                show([f"turbotui status, {clock(time.time())}", "", f"{reason}; for {gone}, looking again"])
+                show(
+                    [
+                        tr("turbotui status, {time}", time=clock(time.time())),
+                        "",
+                        tr("{reason}; for {gone}, looking again", reason=spoken(reason), gone=gone),
+                    ]
+                )
             # On time however long the picture took, and never in a rush after a pause.
             now = time.monotonic()
             due = due + interval_s if due + interval_s > now else now + interval_s
@@ -93,7 +100,9 @@ def _in_place() -> Iterator[Callable[[list[str]], None]]:
     def show(lines: list[str]) -> None:
         width, height = columns(sys.stdout) or 80, _rows()
         kept = (
-            lines if len(lines) <= height else [*lines[: height - 1], f"... {len(lines) - height + 1} more"]
+            lines
+            if len(lines) <= height
+            else [*lines[: height - 1], tr("... {count} more", count=len(lines) - height + 1)]
         )
         # Written at once and never cleared before: a picture that is redrawn must not flicker.
         text = "\r\n".join(clip(clean(line), width) + _TO_LINE_END for line in kept)

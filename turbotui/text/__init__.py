@@ -1,13 +1,15 @@
 """Owns every sentence of the console: catalogues by language, and `t` that looks one up.
 
-Ids, JSON and the engine's own lines stay English in every language; only what the console itself
-says is translated.
+Ids, JSON and the log's lines stay English in every language. What the commands say, and what an engine
+says to a person, is `turbotui.text.spoken`'s.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+
+from engine.errors import InvalidRequest
 
 LANGUAGES = ("en", "zh_CN")
 
@@ -16,6 +18,8 @@ class _Catalogue:
     def __init__(self) -> None:
         self.language = "en"
         self.texts: Mapping[str, str] = {}
+        self.asked: str | None = None
+        self.settle: Callable[[], str] | None = None
 
 
 _current = _Catalogue()
@@ -33,7 +37,9 @@ def texts_of(language: str) -> Mapping[str, str]:
 
 
 def choose_language(setting: str, environ: Mapping[str, str] | None = None) -> str:
-    """The language that a setting means; `auto` follows LC_ALL, LC_MESSAGES and LANG."""
+    """The language asked for, else that a setting means; `auto` follows LC_ALL, LC_MESSAGES and LANG."""
+    if _current.asked is not None:
+        return _current.asked
     env = os.environ if environ is None else environ
     wanted = setting
     if setting == "auto":
@@ -41,27 +47,55 @@ def choose_language(setting: str, environ: Mapping[str, str] | None = None) -> s
     return "zh_CN" if wanted.lower().startswith("zh") else "en"
 
 
+def ask_language(name: str | None, *, otherwise: Callable[[], str]) -> None:
+    """Speak the language of the option `--lang` whatever the settings say.
+
+    Without one `otherwise` gives the setting, which is read when the first sentence is said and not
+    before: a command that prints JSON reads no settings.
+
+    Raises:
+        InvalidRequest: it is no language of ours.
+    """
+    _current.asked = None
+    if name is not None:
+        key = name.replace("-", "_").partition(".")[0]
+        if key not in ("en", "zh", "zh_CN"):
+            raise InvalidRequest(f"there is no language {name!r}; there are en and zh")
+        _current.asked = choose_language(key)
+    _current.settle = lambda: choose_language(otherwise())
+
+
 def use_language(language: str) -> None:
     """Speak `language` from here on."""
+    _current.settle = None
+    if language != _current.language:
+        _current.texts = {}
     _current.language = language
-    _current.texts = texts_of(language)
 
 
 def language() -> str:
+    """The language that is spoken."""
+    if _current.settle is not None:
+        use_language(_current.settle())
     return _current.language
+
+
+def _load() -> None:
+    """Have the catalogue at hand: the first sentence loads it, as a command may need none."""
+    wanted = language()
+    if not _current.texts:
+        _current.texts = texts_of(wanted)
 
 
 def known(key: str, otherwise: str) -> str:
     """The sentence `key`, or `otherwise` where there is none: names that an engine may have made up since."""
-    if not _current.texts:
-        use_language(_current.language)
+    _load()
     return _current.texts.get(key, otherwise)
 
 
 def t(key: str, **values: object) -> str:
     """The sentence `key` with its values filled in; `key.one` where there is one and the count is 1."""
-    if not _current.texts:
-        use_language(_current.language)
+    _load()
     text = _current.texts[key]
     if str(values.get("count", values.get("steps"))) == "1":
         text = _current.texts.get(f"{key}.one", text)

@@ -12,6 +12,7 @@ from turbotui.findings import headline
 from turbotui.format import bytes_text, clip, seconds
 from turbotui.past.axis import cursor_label
 from turbotui.text import known, t
+from turbotui.text.spoken import spoken, word
 from turbotui.widgets.lines import LinePanel, Row, View, width_of
 from turbotui.widgets.models import back_in_s, previous_model, unloaded
 from turbotui.widgets.queue import one_line
@@ -105,7 +106,7 @@ class RunningLine(LinePanel):
             return Row(width).add(f" {view.unknown}" if view.unknown else "", paint.muted)
         held = state.engine.queue.held_reason
         if held:
-            return Row(width).add(" " + t("queue.held", reason=held), paint.wait)
+            return Row(width).add(" " + t("queue.held", reason=spoken(held)), paint.wait)
         text = t("queue.idle_waiting", count=waiting) if waiting else t("queue.idle")
         return Row(width).add(f" {text}", paint.muted)
 
@@ -168,7 +169,7 @@ class ReceiptLine(LinePanel):
             row.add(t("receipt.lost"), paint.bold)
             if jobs:
                 row.add("  " + t("receipt.safe", count=jobs), paint.text)
-            return [row.add(f"  {view.state.lost_reason}", paint.muted)]
+            return [row.add(f"  {spoken(view.state.lost_reason)}", paint.muted)]
         if view.state.steps and view.state.steps[0].action in SHARED_ACTIONS:
             return [_others_row(row, view.state.steps, paint)]
         if view.state.receipt is not None:
@@ -211,7 +212,7 @@ def _others_row(row: Row, steps: tuple[ActionProgressed, ...], paint: Paint) -> 
     """What another console or a command has asked for, as far as it has come."""
     first = steps[0]
     name = known(f"receipt.did_{first.action}", first.action.replace("_", " "))
-    row.add("◌ ", paint.wait).add(f"{name} {first.target}".rstrip(), paint.text)
+    row.add("◌ ", paint.wait).add(f"{name} {spoken(first.target)}".rstrip(), paint.text)
     ticked = _ticked(steps, row.left - 2)
     return row.add("  " + ticked, paint.muted) if ticked else row
 
@@ -223,9 +224,9 @@ def _ticked(steps: tuple[ActionProgressed, ...], cells: int) -> str:
         step = progressed.step
         size = "" if step.bytes is None else f" {bytes_text(step.bytes)}"
         if step.total_bytes is None:
-            one = f"✓ {step.name}{size} {seconds(step.elapsed_s)}"
+            one = f"✓ {word(step.name)}{size} {seconds(step.elapsed_s)}"
         else:
-            one = f"▸ {step.name}{size} / {bytes_text(step.total_bytes)}"
+            one = f"▸ {word(step.name)}{size} / {bytes_text(step.total_bytes)}"
         longer = f"{one}  {text}" if text else one
         if text and width_of(longer) > cells:
             break
@@ -238,6 +239,11 @@ def action_text(receipt: Receipt) -> str:
     return known(f"receipt.did_{receipt.action}", receipt.action.replace("_", " "))
 
 
+def proof_text(receipt: Receipt) -> str:
+    """What a receipt is proved by."""
+    return word(PROOFS.get(receipt.proof, receipt.proof))
+
+
 def receipt_row(
     paint: Paint, receipt: Receipt, row: Row, *, notes_key: str = "", tails: tuple[Row, ...] = ()
 ) -> Row:
@@ -246,13 +252,15 @@ def receipt_row(
     Green stands only before what was proved by a process's own bytes.
     """
     if not receipt.ok:
-        row.add("! ", paint.error).add(f"{action_text(receipt)} {receipt.target}".rstrip(), paint.bold)
-        return row.add(f"  {receipt.error or t('receipt.failed')}", paint.text)
+        row.add("! ", paint.error).add(
+            f"{action_text(receipt)} {spoken(receipt.target)}".rstrip(), paint.bold
+        )
+        return row.add(f"  {spoken(receipt.error or '') or t('receipt.failed')}", paint.text)
     told = receipt.returned_bytes is not None or not receipt.expected_bytes
     proved = told and receipt.proof in STRONG_PROOFS and not receipt.residue_bytes
     row.add("✓ ", paint.proof if proved else paint.text)
     # The proof matters more than all the names of what was moved.
-    target = clip(receipt.target, max(16, row.width // 4))
+    target = clip(spoken(receipt.target), max(16, row.width // 4))
     row.add(f"{action_text(receipt)} {target}".rstrip(), paint.bold)
 
     def put(name: str, value: str, *, warn: bool = False) -> None:
@@ -264,30 +272,30 @@ def receipt_row(
         put("expected", bytes_text(receipt.expected_bytes))
         put("back", bytes_text(receipt.returned_bytes))
         if row.width >= 100 or not proved:
-            row.add(f" {t('receipt.by', proof=PROOFS.get(receipt.proof, receipt.proof))}", paint.muted)
+            row.add(f" {t('receipt.by', proof=proof_text(receipt))}", paint.muted)
         left = receipt.residue_bytes
         put("residue", "0" if left == 0 else bytes_text(left), warn=bool(left))
         if receipt.residue and left:
-            row.add(f" ({', '.join(receipt.residue)})", paint.muted)
+            row.add(f" ({', '.join(map(spoken, receipt.residue))})", paint.muted)
     row.add(f"  {seconds(receipt.elapsed_s)}", paint.text)
     width = row.width
     tail = next((one for one in tails if one.cells + 2 <= row.left), Row(0))
     row.width -= tail.cells + 2 if tail.cells else 0
     if len(receipt.steps) > 1:
-        steps = " · ".join(f"{step.name} {seconds(step.elapsed_s)}" for step in receipt.steps)
+        steps = " · ".join(f"{word(step.name)} {seconds(step.elapsed_s)}" for step in receipt.steps)
         if row.left > width_of(steps) + 2:
             row.add(f"  {steps}", paint.muted)
     if receipt.notes:
         _put_notes(row, receipt.notes, paint, notes_key)
     if receipt.proof_reason and row.left > 20:
-        row.add(f"  {receipt.proof_reason}", paint.muted)
+        row.add(f"  {spoken(receipt.proof_reason)}", paint.muted)
     row.width = width
     return row.to(width - tail.cells, paint.text).extend(tail) if tail.cells else row
 
 
 def _put_notes(row: Row, notes: tuple[str, ...], paint: Paint, key: str) -> None:
     """The first note where it fits, and how many more there are behind the receipt's key."""
-    first = f"  {notes[0]}"
+    first = f"  {spoken(notes[0])}"
     fits = width_of(first) + 12 <= row.left
     if fits:
         row.add(first, paint.text)

@@ -7,6 +7,7 @@ from turbotui.findings import about_device, about_process, severity_style, unatt
 from turbotui.format import UNKNOWN, cell_width, short_bytes
 from turbotui.history import parts_of
 from turbotui.text import t
+from turbotui.text.spoken import spoken
 from turbotui.widgets.lines import Row, View
 from turbotui.widgets.panels import Key, ListPanel
 
@@ -52,7 +53,7 @@ class CardPanel(ListPanel):
         device = view.state.device
         if device is None or not device.tenant:
             return None
-        return Row(width).add(device.tenant, view.paint.wait)
+        return Row(width).add(spoken(device.tenant), view.paint.wait)
 
     def keys(self, view: View) -> list[Key]:
         device = view.state.device
@@ -120,7 +121,7 @@ class CardPanel(ListPanel):
         row.field(short_age(age), 5, paint.muted, right=True).add("  ", style)
         if ours:
             return row.add(t(f"card.our_{process.ours}"), paint.ours)
-        known = f"{process.program} " if process.program else ""
+        known = f"{spoken(process.program)} " if process.program else ""
         if process.tenant:
-            row.add(f"{process.tenant}  ", paint.bold)
+            row.add(f"{spoken(process.tenant)}  ", paint.bold)
         return row.add(known + (process.command or process.name or UNKNOWN), style)

@@ -9,6 +9,7 @@ from engine.errors import EngineError
 from turbotui.format import bytes_text, seconds
 from turbotui.job_fields import FPS
 from turbotui.text import t
+from turbotui.text.spoken import spoken
 from turbotui.widgets.lines import LinePanel, Row, View, width_of, wrapped
 from turbotui.widgets.queue import LEAST_BAR, MOST_BAR, progress_bar
 
@@ -73,7 +74,7 @@ class ForecastPanel(LinePanel):
     def rows(self, view: View, width: int, height: int) -> list[Row]:
         paint = view.paint
         if self.error is not None:
-            lines = wrapped(self.error, width - 2)
+            lines = wrapped(spoken(self.error), width - 2)
             return [
                 Row(width).add("! " if place == 0 else "  ", paint.error).add(line, paint.bold)
                 for place, line in enumerate(lines[:height])
@@ -86,7 +87,7 @@ class ForecastPanel(LinePanel):
         forecast = estimate.forecast
         rows = [self._cost(view, estimate, width), self._memory(view, estimate, width)]
         if forecast.reason:
-            rows += [Row(width).add(line, paint.wait) for line in wrapped(forecast.reason, width)]
+            rows += [Row(width).add(line, paint.wait) for line in wrapped(spoken(forecast.reason), width)]
         if (plan := estimate.plan) is not None and plan.fits:
             row = Row(width).add(rung(plan, self.model), paint.muted)
             names, count = others_out(plan, self.model)

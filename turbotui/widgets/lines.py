@@ -19,6 +19,7 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
+from turbotui import format as formats
 from turbotui.format import clip
 from turbotui.past.cursor import Cursor
 from turbotui.sanitize import clean
@@ -83,24 +84,10 @@ def width_of(text: str) -> int:
 
 
 def wrapped(text: str, cells: int) -> list[str]:
-    """`text` in lines of at most `cells` cells, broken at spaces where there are any near the end."""
-    lines: list[str] = []
-    for paragraph in text.splitlines() or [""]:
-        rest = safe(paragraph)
-        while width_of(rest) > cells > 0:
-            fit = 0
-            used = 0
-            while fit < len(rest) and used + cell_len(rest[fit]) <= cells:
-                used += cell_len(rest[fit])
-                fit += 1
-            fit = max(1, fit)
-            space = rest.rfind(" ", 0, fit + 1)
-            if space > fit // 2:
-                fit = space
-            lines.append(rest[:fit])
-            rest = rest[fit:].lstrip(" ")
-        lines.append(rest)
-    return lines
+    """`text` in lines of at most `cells` cells; a break of its own ends a line."""
+    return [
+        line for paragraph in text.splitlines() or [""] for line in formats.wrapped(safe(paragraph), cells)
+    ]
 
 
 class Row:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from turbotui.format import UNKNOWN, bytes_text, clip, clip_middle, seconds, short_bytes
 from turbotui.text import t
+from turbotui.text.spoken import spoken
 from turbotui.widgets.lines import Row, View, width_of
 from turbotui.widgets.panels import Key, ListPanel
 
@@ -105,7 +106,7 @@ class ModelsPanel(ListPanel):
             return ""
         worker = next(iter(view.state.workers), None)
         if worker is not None and worker.warm_refusal:
-            return clip(t("models.not_warm", reason=worker.warm_refusal), max(0, self.size.width - 6))
+            return clip(t("models.not_warm", reason=spoken(worker.warm_refusal)), max(0, self.size.width - 6))
         if worker is not None and worker.warm_bytes:
             return t("models.warm_all", bytes=bytes_text(worker.warm_bytes))
         return ""
@@ -138,7 +139,7 @@ class ModelsPanel(ListPanel):
         assert isinstance(key, ModelKey)
         model = next(model for model in view.state.models if model.name == key.model)
         if key.kind == "problem":
-            return Row(width).add(f"    {model.problem}", view.paint.muted)
+            return Row(width).add(f"    {spoken(model.problem or '')}", view.paint.muted)
         if key.kind == "component":
             part = next(part for part in model.components if part.name == key.component)
             return _component_row(view, part, width)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from turbotui.format import cell_width, clip_middle, percent, seconds, short_bytes
 from turbotui.text import t
+from turbotui.text.spoken import spoken
 from turbotui.widgets.lines import Row, View
 from turbotui.widgets.panels import Key, ListPanel
 
@@ -98,7 +99,7 @@ class QueuePanel(ListPanel):
         row = Row(width)
         engine = view.state.engine
         if engine is not None and engine.queue.held_reason:
-            reason = t("queue.held", reason=engine.queue.held_reason)
+            reason = t("queue.held", reason=spoken(engine.queue.held_reason))
             row.field(reason, min(cell_width(reason), max(0, width - 12)), view.paint.wait)
             return row.add("  o ", view.paint.key).add(t("queue.resume"), view.paint.muted)
         return row
@@ -153,9 +154,9 @@ class QueuePanel(ListPanel):
 def _words(view: View, job: Job) -> tuple[str, Style]:
     """What the middle of a row says: the prompt, unless there is something to explain."""
     if job.status == "waiting_memory" and job.waits_for:
-        return t("queue.waits", what=job.waits_for), view.paint.wait
+        return t("queue.waits", what=spoken(job.waits_for)), view.paint.wait
     if job.status in ("failed", "interrupted") and job.error:
-        return job.error, view.paint.text
+        return spoken(job.error), view.paint.text
     return job.spec.prompt, view.paint.muted if job.status in ("done", "cancelled") else view.paint.text
 
 
