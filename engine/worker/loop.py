@@ -52,6 +52,7 @@ from engine.worker.channel import (
     WorkerSettings,
 )
 from engine.worker.embedding_cache import EmbeddingCache
+from engine.worker.latent_rgb import LatentColours
 from engine.worker.mapped import PIECE_BYTES
 from engine.worker.pipeline import run_job
 from engine.worker.progress import Shares, shares_of
@@ -126,6 +127,8 @@ class Worker:
         self._embeddings = EmbeddingCache(
             EmbeddingStore(Path(settings.embeddings), settings.embeddings_bytes if settings.embeddings else 0)
         )
+        beside = Path(settings.embeddings).with_name("latent-colours") if settings.embeddings else None
+        self._colours = LatentColours(beside)
 
     def listen(self) -> None:
         """Take messages from now on, and look at the files of what will be loaded first."""
@@ -292,7 +295,13 @@ class Worker:
     def _run(self, message: RunJob) -> JobEnded:
         """One job to its end. Nothing of it, not even its error's frames, is alive on return."""
         job_id = message.job_id
-        watch = JobWatch(message, self._backend, tell=self._channel.send, preview=self._settings.preview)
+        watch = JobWatch(
+            message,
+            self._backend,
+            tell=self._channel.send,
+            preview=self._settings.preview,
+            colours=self._colours,
+        )
         shape = (message.model.name, message.width, message.height, message.spec.frames, message.spec.steps)
         try:
             manifest, path = run_job(

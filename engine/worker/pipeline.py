@@ -113,7 +113,7 @@ class _Run:
         self._embeddings = embeddings
         self._warn = warn
         self._clock = clock
-        self._saw = watch.saw if watch else None
+        self._watch = watch
         self._began = clock()
         self._kind: ModelKind = "i2v" if job.model.kind == "i2v" else "t2v"
         shares = TYPICAL[backend.kind] if shares is None else shares
@@ -241,7 +241,7 @@ class _Run:
                 ode=self._job.spec.ode,
                 before_step=before_step,
                 after_step=after_step,
-                saw=self._saw,
+                saw=None if self._watch is None else self._watch.saw(model.components[VAE].content),
             )
 
     def _note_first_step(self, net: Any) -> None:
@@ -271,8 +271,13 @@ class _Run:
 
         with VideoWriter(Path(job.output), job.width, job.height) as writer:
             with self._stage(model, "decode", (VAE,)) as modules:
-                for frames_THWC in decode_frames(modules[VAE], latents_BCTHW, check):
+                sums = None if self._watch is None else self._watch.decoding(latents_BCTHW)
+                for number, frames_THWC in enumerate(decode_frames(modules[VAE], latents_BCTHW, check)):
                     writer.append(frames_THWC)
+                    if sums is not None:
+                        sums.add(number, frames_THWC)
+            if self._watch is not None and sums is not None:
+                self._watch.decoded(model.components[VAE].content, sums)
             del latents_BCTHW
             self._bring_back(model, nets)
             self._meter.at("write", 0, 1)

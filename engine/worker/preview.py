@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from engine.worker.backend import Backend
 from engine.worker.channel import JobPreviewed
-from engine.worker.latent_rgb import CHANNELS, latents_to_rgb, rgb_map
+from engine.worker.latent_rgb import CHANNELS, latents_to_rgb
 
 MOST_PIXELS = 160 * 120
 """Of one picture, 56 KiB; larger latents are averaged down, so that a message stays small."""
@@ -42,7 +42,8 @@ class Previewer:
         self._steps = steps
         self._backend = backend
         self._tell = tell
-        self._map: tuple[Tensor, Tensor] | None = None
+        self.colours: Tensor | None = None
+        """[17, 3], as `LatentColours` has it for the VAE; None: grey."""
         self._telling: threading.Thread | None = None
 
     def saw(self, step: int, x_BCTHW: Tensor, v_BCTHW: Tensor, t: Tensor) -> None:
@@ -52,11 +53,11 @@ class Previewer:
         """
         if x_BCTHW.shape[1] != CHANNELS or not self._told(HITCH_S):
             return
-        if self._map is None:
-            self._map = rgb_map(x_BCTHW.device)
+        if self.colours is not None:
+            self.colours = self.colours.to(x_BCTHW.device)
         middle = x_BCTHW.shape[2] // 2
         estimate_CHW = x_BCTHW[0, :, middle] - t * v_BCTHW[0, :, middle]
-        rgb_HWC = latents_to_rgb(_fitted(estimate_CHW), *self._map)
+        rgb_HWC = latents_to_rgb(_fitted(estimate_CHW), self.colours)
         # Into pinned memory, where a copy need not be waited for.
         on_host = torch.empty(rgb_HWC.shape, dtype=torch.uint8, pin_memory=rgb_HWC.is_cuda)
         on_host.copy_(rgb_HWC, non_blocking=True)

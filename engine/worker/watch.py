@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from torch import Tensor
+
 from engine.wire import StageRecord
 from engine.worker.backend import Backend
 from engine.worker.channel import JobPreviewed, JobStaged, RunJob
 from engine.worker.denoise import Saw
+from engine.worker.latent_rgb import DecodeSums, LatentColours
 from engine.worker.preview import Previewer
 from engine.worker.progress import TYPICAL, Shares, parts_of, stages_of
 
@@ -22,14 +25,16 @@ class JobWatch:
         *,
         tell: Callable[[JobPreviewed | JobStaged], None],
         preview: bool,
+        colours: LatentColours | None = None,
     ) -> None:
-        """`preview` asks for pictures of the latents; the stages are told anyway."""
+        """`preview` asks for pictures of the latents, in `colours`; the stages are told anyway."""
         self._job = job
         self._kind = backend.kind
         self._tell = tell
         self._parts: dict[str, float] = {}
         self._from_last = False
         wanted = preview and job.spec.steps is not None
+        self._colours = LatentColours() if colours is None else colours
         self._previewer = Previewer(job.job_id, job.spec.steps or 0, backend, tell=tell) if wanted else None
 
     def begin(self, shares: Shares | None) -> Shares | None:
@@ -39,10 +44,20 @@ class JobWatch:
         self._parts = {str(stage): part for stage, part in parts.items()}
         return shares
 
-    @property
-    def saw(self) -> Saw | None:
-        """What the sampler tells its steps to."""
-        return None if self._previewer is None else self._previewer.saw
+    def saw(self, vae: str) -> Saw | None:
+        """What the sampler tells its steps to; `vae` is the content of the one that will decode."""
+        if self._previewer is None:
+            return None
+        self._previewer.colours = self._colours.map_of(vae)
+        return self._previewer.saw
+
+    def decoding(self, latents_BCTHW: Tensor) -> DecodeSums | None:
+        """What is to be told each decoded frame, and handed to `decoded` after the last."""
+        return None if self._previewer is None else DecodeSums(latents_BCTHW)
+
+    def decoded(self, vae: str, sums: DecodeSums) -> None:
+        """Later jobs show their latents in the colours that came of these."""
+        self._colours.learn(vae, sums.sums)
 
     def line(self, records: tuple[StageRecord, ...], stage: str | None, before_bytes: int | None) -> None:
         """As `StageLedger` tells it."""

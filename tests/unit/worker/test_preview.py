@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from engine.worker.channel import JobPreviewed, JobStaged, RunJob
 from engine.worker.cpu import CpuBackend
-from engine.worker.latent_rgb import CHANNELS, latents_to_rgb, rgb_map
+from engine.worker.latent_rgb import CHANNELS, DecodeSums, LatentColours, latents_to_rgb
 from engine.worker.pipeline import run_job
 from engine.worker.preview import MOST_PIXELS, Previewer
 from engine.worker.store import ComponentStore
@@ -22,7 +23,6 @@ from engine.worker.watch import JobWatch
 from .conftest import I2V, SMALL, Seen
 
 MakeJob = Callable[..., RunJob]
-CPU = torch.device("cpu")
 
 
 class Told:
@@ -40,23 +40,74 @@ def previewer(told: Told, backend: CpuBackend, steps: int = 4) -> Previewer:
     return Previewer(3, steps, backend, tell=told)
 
 
-def test_each_channel_moves_the_colours_by_its_own_coefficients() -> None:
-    weight, bias = rgb_map(CPU)
+def of_a_world(frames: int, height: int, width: int) -> tuple[torch.Tensor, np.ndarray, torch.Tensor]:
+    """Latents, the pixels that a VAE with a linear world makes of them, and that world's map [17, 3]."""
+    generator = torch.Generator().manual_seed(frames)
+    latents = torch.randn(1, CHANNELS, frames, height, width, generator=generator)
+    world = torch.cat([torch.randn(CHANNELS, 3, generator=generator) * 12, torch.full((1, 3), 120.0)])
+    colours = torch.einsum("cthw,cr->thwr", latents[0], world[:CHANNELS]) + world[CHANNELS]
+    pixels = colours.clamp(0, 255).round().to(torch.uint8).numpy().repeat(8, 1).repeat(8, 2)
+    return latents, pixels, world
+
+
+def learnt(latents: torch.Tensor, pixels: np.ndarray) -> np.ndarray:
+    sums = DecodeSums(latents)
+    for frame in range(latents.shape[2]):
+        # Of the pixel frames of a latent one the last is what it stands for.
+        sums.add(frame, np.stack([np.zeros_like(pixels[frame]), pixels[frame]]))
+    return sums.sums
+
+
+@pytest.mark.parametrize("size", [(3, 10, 16), (21, 60, 104)])
+def test_the_colours_of_a_vae_are_learnt_from_what_it_decodes(size: tuple[int, int, int]) -> None:
+    latents, pixels, world = of_a_world(*size)
+    colours = LatentColours()
+    assert colours.map_of("a") is None
+    colours.learn("a", learnt(latents, pixels))
+    found = colours.map_of("a")
+    assert found is not None and colours.map_of("b") is None
+    # Clamping bends the world a little.
+    assert (found - world).abs().max() < 2.5
+    picture = latents_to_rgb(latents[0, :, 1], found).numpy().astype(int)
+    assert np.abs(picture - pixels[1, ::8, ::8]).mean() < 4
+
+
+def test_colours_outlive_a_worker_and_a_damaged_file_is_none(tmp_path: Path) -> None:
+    latents, pixels, _world = of_a_world(2, 6, 8)
+    LatentColours(tmp_path / "colours").learn("a" * 64, learnt(latents, pixels))
+    kept = LatentColours(tmp_path / "colours").map_of("a" * 64)
+    assert kept is not None and torch.isfinite(kept).all()
+    (file,) = (tmp_path / "colours").iterdir()
+    file.write_text("[1, 2")
+    assert LatentColours(tmp_path / "colours").map_of("a" * 64) is None
+
+
+def test_later_decodes_move_the_colours_and_do_not_wear_out() -> None:
+    latents, pixels, world = of_a_world(5, 30, 40)
+    other, others, changed = of_a_world(6, 30, 40)
+    colours = LatentColours()
+    for _ in range(100):
+        colours.learn("a", learnt(latents, pixels))
+    for _ in range(12):
+        colours.learn("a", learnt(other, others))
+    found = colours.map_of("a")
+    assert found is not None
+    assert (found - changed).abs().mean() < (found - world).abs().mean()
+
+
+def test_before_a_decode_a_picture_is_grey_and_shows_what_stands_out() -> None:
     latents = torch.zeros(CHANNELS, 2, 3)
-    flat = latents_to_rgb(latents, weight, bias)
-    assert flat.shape == (2, 3, 3)
-    assert flat[0, 0].tolist() == [93, 97, 69]  # 0.365, 0.383 and 0.272 of 255
-    latents[3, 1, 2] = 1.0
-    brighter = latents_to_rgb(latents, weight, bias)
-    assert brighter[1, 2].tolist() == [122, 149, 97]
-    assert torch.equal(brighter[0], flat[0])
+    latents[:, 1, 2] = 1.0
+    grey = latents_to_rgb(latents, None)
+    assert grey[0, 0].tolist() == [0, 0, 0] and grey[1, 2].tolist() == [90, 90, 90]
 
 
 def test_what_is_out_of_range_or_not_finite_is_a_colour_all_the_same() -> None:
-    weight, bias = rgb_map(CPU)
+    colours = torch.zeros(CHANNELS + 1, 3)
+    colours[3] = 50.0
     latents = torch.zeros(CHANNELS, 1, 3)
     latents[3] = torch.tensor([[1e9, -1e9, float("nan")]])
-    assert latents_to_rgb(latents, weight, bias)[0].tolist() == [[255] * 3, [0] * 3, [0] * 3]
+    assert latents_to_rgb(latents, colours)[0].tolist() == [[255] * 3, [0] * 3, [0] * 3]
 
 
 def test_it_shows_the_estimate_of_the_middle_frame(backend: CpuBackend) -> None:
@@ -69,7 +120,7 @@ def test_it_shows_the_estimate_of_the_middle_frame(backend: CpuBackend) -> None:
     (picture,) = told.pictures
     assert (picture.job_id, picture.step, picture.steps) == (3, 2, 4)
     assert (picture.width, picture.height) == (8, 6)
-    expected = latents_to_rgb(x[0, :, 2] - 0.7 * v[0, :, 2], *rgb_map(CPU))
+    expected = latents_to_rgb(x[0, :, 2] - 0.7 * v[0, :, 2], None)
     assert picture.rgb == expected.numpy().tobytes()
 
 
@@ -152,7 +203,8 @@ def test_frames_are_the_same_bit_by_bit_with_and_without_it(
     for preview in (False, True):
         told = Told()
         message = job(model, steps=3, **more)
-        watch = JobWatch(message, backend, tell=told, preview=preview)
+        colours = LatentColours()
+        watch = JobWatch(message, backend, tell=told, preview=preview, colours=colours)
         watch.begin(None)
         manifest, _path = run_job(
             message, store, backend, report=seen.progress.append, cancelled=lambda: False, watch=watch
@@ -160,6 +212,8 @@ def test_frames_are_the_same_bit_by_bit_with_and_without_it(
         watch.close()
         digests.append(manifest.frames_sha256)
         assert [picture.step for picture in told.pictures] == ([1, 2, 3] if preview else [])
+        if preview:
+            assert colours.map_of(store.open(message.model).components["vae"].content) is not None
     assert digests[0] == digests[1]
 
 
