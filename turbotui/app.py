@@ -7,36 +7,29 @@ from __future__ import annotations
 
 import importlib
 import os
-import select
-import signal
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from textual import events
-from textual.app import App, SystemCommand
+from textual.app import SystemCommand
 from textual.binding import Binding
 
 from engine.errors import InvalidRequest, NotFound
 from turbotui.actions import ACTIONS, Action
-from turbotui.asking import AskingApp
-from turbotui.clipboard import clipboard_sequence, fitting
-from turbotui.echo import Echo
-from turbotui.format import bytes_text, clock
+from turbotui.format import clock
 from turbotui.keymap import keymap
 from turbotui.link import Link
 from turbotui.messages import StateChanged
 from turbotui.notices import Mode, Notices, When
 from turbotui.screens.dashboard import DashboardScreen
 from turbotui.seen import load_seen, save_seen
-from turbotui.surface import Surface
 from turbotui.symbols import Choice, guess
+from turbotui.terminal import TerminalApp
 from turbotui.text import LANGUAGES, choose_language, t, use_language
 from turbotui.text.spoken import spoken
 from turbotui.theme import (
@@ -55,7 +48,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from textual.binding import BindingType
-    from textual.driver import Driver
     from textual.screen import Screen
 
     from engine.recording.reader import Recording
@@ -69,16 +61,13 @@ if TYPE_CHECKING:
     from turbotui.remote.recordings import Source
     from turbotui.state import Look
 
-TERMINAL_CHECK_S = 1.0
 THEME_LOOK_S = 1.0
 """How soon an edited theme shows."""
 PRELOAD_AFTER_S = 1.0
 REPORT_S = 12 * 3600.0
-HARD_EXIT_S = 2.0
-"""A console that was told to end and cannot (a stalled terminal) ends anyway after this."""
 
 
-class TurboApp(AskingApp, Surface):
+class TurboApp(TerminalApp):
     """The console over one engine.
 
     Args:
@@ -156,7 +145,7 @@ class TurboApp(AskingApp, Surface):
         palette, self._theme_problem = self.themes.first(theme)
         self._theme_wanted = theme
         self._paint_with(palette)
-        super().__init__(monotonic=monotonic)
+        super().__init__(mouse=mouse, monotonic=monotonic)
         self.animation_level = "none"
         self.read_only = read_only
         self.restart_engine = restart_engine
@@ -165,9 +154,6 @@ class TurboApp(AskingApp, Surface):
         self.recordings = recordings
         self.logs_path = logs_path
         self._first_log = log
-        self._echo = Echo(self._to_terminal, self.set_timer)
-        self.mouse = mouse
-        """Whether the console takes the mouse; else the terminal's own selection works."""
         self.foreign: ForeignLog | None = None
         """Another program's log that is shown in place of the engine's."""
         self.seen = load_seen(seen_path)
@@ -194,10 +180,8 @@ class TurboApp(AskingApp, Surface):
         self.own_keys = self._own_keymap.own
         self.making_demo = making_demo
         """Set and cleared by whoever has them made, from any thread."""
-        self._signalled: int | None = None
         self.leaving_line = ""
         self._drafts: Drafts | None = None
-        self._aside = False
         self.register_theme(textual_theme(self.paint.palette))
         self.theme = self.paint.palette.name
 
@@ -211,24 +195,11 @@ class TurboApp(AskingApp, Surface):
     def get_default_screen(self) -> Screen[None]:
         return DashboardScreen()
 
-    def get_driver_class(self) -> type[Driver]:
-        usual = super().get_driver_class()
-        if usual.__name__ != "LinuxDriver":
-            return usual
-        from turbotui.picture.driver import AskingDriver
-
-        return AskingDriver
-
     def on_mount(self) -> None:
         self.set_keymap(self._own_keymap.bound)
-        self.app_resume_signal.subscribe(self, self._resumed)
+        self.watch_terminal()
         if self.problems:
             self.call_after_refresh(self._tell_problems)
-        if not self.is_headless:
-            for number in (signal.SIGHUP, signal.SIGTERM):
-                signal.signal(number, self._on_signal)
-            self.set_interval(TERMINAL_CHECK_S, self._check_terminal)
-            self.ask_for_cells()
         self.set_timer(THEME_LOOK_S / 2, self._look_at_themes)
         self.set_interval(THEME_LOOK_S, self._look_at_themes)
         # The engine's first words must not come before the first picture.
@@ -253,10 +224,6 @@ class TurboApp(AskingApp, Surface):
         self.dashboard.query_one(LogPanel).show_foreign(self.foreign)
         self.dashboard.choose("log")
 
-    def _resumed(self, _app: App[None]) -> None:
-        """Back from a suspension: whatever the shell wrote over the picture, it is sent whole."""
-        self.refresh(layout=True)
-
     def _tell_problems(self) -> None:
         more = len(self.problems) - 1
         self.say(self.problems[0] + (t("settings.more", count=more) if more else ""), "wait")
@@ -275,25 +242,6 @@ class TurboApp(AskingApp, Surface):
         if self._drafts is not None:
             self._drafts.close()
 
-    def _on_signal(self, number: int, _frame: object) -> None:
-        if self._signalled is None:
-            self._signalled = number
-            threading.Thread(target=_exit_hard, args=(128 + number,), daemon=True).start()
-            if self._loop is not None:
-                self._loop.call_soon_threadsafe(self._end_by_signal)
-
-    def _end_by_signal(self) -> None:
-        self.exit(return_code=128 + (self._signalled or 0))
-
-    def _check_terminal(self) -> None:
-        """End when the terminal is gone, also where SIGHUP is ignored: Textual would spin on its end."""
-        if sys.__stdin__ is None:
-            return
-        poll = select.poll()
-        poll.register(sys.__stdin__.fileno(), 0)
-        if any(flags & (select.POLLHUP | select.POLLERR | select.POLLNVAL) for _fd, flags in poll.poll(0)):
-            self._on_signal(signal.SIGHUP, None)
-
     def action_leave(self) -> None:
         """End the console; the engine goes on."""
         state = self.link.state
@@ -306,21 +254,6 @@ class TurboApp(AskingApp, Surface):
                 self.leaving_line = t("leave.idle", count=waiting)
         self.exit()
 
-    @contextmanager
-    def set_aside(self) -> Iterator[None]:
-        """Leave the terminal to another program; news waits in the state, not one message for each.
-
-        Raises:
-            SuspendNotSupported: there is no terminal to leave.
-        """
-        with self.suspend():
-            self._aside = True
-            try:
-                yield
-            finally:
-                self._aside = False
-        self._changed()
-
     def action_copy_or_leave(self) -> None:
         """ctrl+c: copy what is selected, else end the console."""
         selected = self.screen.get_selected_text() or getattr(self.focused, "selected_text", "")
@@ -329,33 +262,6 @@ class TurboApp(AskingApp, Surface):
             self.screen.clear_selection()
         else:
             self.action_leave()
-
-    def when_drawn(self, then: Callable[[], None]) -> None:
-        """Call `then` once the person's terminal has drawn what was written before."""
-        if self._driver is None or self.is_headless:
-            then()
-        else:
-            self._echo.when_drawn(then)
-
-    def on_cursor_position(self, event: events.CursorPosition) -> None:
-        if not self.is_about_symbols(event):
-            self._echo.answered()
-
-    def toggle_mouse(self) -> None:
-        """Take the mouse from the terminal, or leave it there with its own selection."""
-        self.mouse = not self.mouse
-        driver = self._driver
-        if driver is not None and not self.is_headless:
-            # Textual's own way off and on; what it remembers decides after a suspension too.
-            driver._mouse = True
-            if self.mouse:
-                driver._enable_mouse_support()  # type: ignore[attr-defined]  # of the Linux driver
-                if getattr(driver, "_mouse_pixels", False):
-                    driver._enable_mouse_pixels()  # type: ignore[attr-defined]
-            else:
-                driver._disable_mouse_support()  # type: ignore[attr-defined]
-            driver._mouse = self.mouse
-        self.say(t("mouse.on" if self.mouse else "mouse.off", sign=self.key_of("mouse")))
 
     def on_app_focus(self, event: events.AppFocus) -> None:
         self.dashboard.set_attentive(True)
@@ -370,6 +276,9 @@ class TurboApp(AskingApp, Surface):
         return screen
 
     # ------------------------------------------------------------------ the engine
+
+    def news_came(self) -> None:
+        self._changed()
 
     def _changed(self) -> None:
         """Called from the link's thread."""
@@ -390,11 +299,6 @@ class TurboApp(AskingApp, Surface):
                 self.say(self.box.remark, "wait")
         self._notices.look(self.link.state, attentive=self.dashboard.attentive)
         self.dashboard.state_changed()
-
-    def _to_terminal(self, text: str) -> None:
-        """Write what moves no cursor, as Textual writes its own bell: whole, between two pictures."""
-        if self._driver is not None and not self.is_headless:
-            self._driver.write(text)
 
     def restart(self) -> None:
         """End the engine and start another, in a thread; the link comes back by itself."""
@@ -457,24 +361,6 @@ class TurboApp(AskingApp, Surface):
         """The findings called so are on the screen; what went and comes back is news again."""
         if names != self.seen.findings:
             self.seen = replace(self.seen, findings=names)
-
-    def copy_text(self, text: str | None) -> None:
-        """Put `text` on the clipboard of the person's terminal (OSC 52), or say how much of it."""
-        if text:
-            fits, whole = fitting(text)
-            self.copy_to_clipboard(fits)
-            if whole:
-                self.say(t("did.copy", text=text))
-            else:
-                self.say(t("copy.cut", size=bytes_text(len(text.encode("utf-8", "replace")))), "wait")
-        else:
-            self.say(t("copy.nothing"), "wait")
-
-    def copy_to_clipboard(self, text: str) -> None:
-        """As Textual's own, also within tmux and screen; for everybody, such as a field's own copy."""
-        fits, _whole = fitting(text)
-        self._clipboard = fits
-        self._to_terminal(clipboard_sequence(fits, os.environ))
 
     # ------------------------------------------------------------------ actions
 
@@ -587,14 +473,3 @@ def _preload() -> None:
     importlib.import_module("turbotui.commands")
     importlib.import_module("turbotui.screens.switch")
     importlib.import_module("turbotui.screens.new_job")
-
-
-def _exit_hard(code: int) -> None:
-    """End the process although its loop cannot: put the terminal back as far as it takes bytes."""
-    time.sleep(HARD_EXIT_S)
-    try:
-        os.set_blocking(2, False)
-        os.write(2, b"\x1b[?1049l\x1b[?25h\x1b[?1000l\x1b[?1003l\x1b[?1006l\x1b[?2004l\x1b[?1004l\x1b[<u")
-    except OSError:
-        pass
-    os._exit(code)
