@@ -296,7 +296,7 @@ class TurboApp(TerminalApp):
             if self.build is not None and hello.build != self.build:
                 self.say(t("engine.other_build", theirs=hello.build, ours=self.build), "wait")
             elif self.box is not None and self.box.remark is not None:
-                self.say(self.box.remark, "wait")
+                self.say(spoken(self.box.remark), "wait")
         self._notices.look(self.link.state, attentive=self.dashboard.attentive)
         self.dashboard.state_changed()
 

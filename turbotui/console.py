@@ -18,6 +18,7 @@ from turbotui.link import Ended
 from turbotui.sanitize import clean
 from turbotui.settings import load_console
 from turbotui.text import t
+from turbotui.text.spoken import spoken
 
 if TYPE_CHECKING:
     from engine.wire import Hello
@@ -76,7 +77,7 @@ def open_console(
         box.sign_in(ask=not browser)  # before anything is painted, since ssh may ask
         return run_console(paths, settings, demo=demo, box=box, log=log, mouse=mouse)
     except EngineError as error:
-        print(f"turbotui: {clean(str(error))}", file=sys.stderr)
+        print(f"turbotui: {clean(spoken(str(error)))}", file=sys.stderr)
         return error.exit_code
 
 

@@ -89,10 +89,9 @@ def parse_jobs(raw: bytes, base: JobSpec, *, name: str, folder: Path, samples: i
     if not meant:
         raise InvalidRequest(f"{name} asks for nothing; write a prompt a line (# begins a remark)")
     if len(meant) * samples > BATCH_LIMIT:
-        times = f" times {samples} samples" if samples > 1 else ""
         raise InvalidRequest(
-            f"{name} asks for {len(meant):,} jobs{times}, and at most {BATCH_LIMIT:,} are queued at once; "
-            "divide it"
+            f"{name} asks for {len(meant):,} jobs{f' times {samples} samples' if samples > 1 else ''}, "
+            f"and at most {BATCH_LIMIT:,} are queued at once; divide it"
         )
     as_json = name.lower().endswith(JSON_SUFFIXES) or _is_object(meant[0][1])
     if not as_json and not base.model:
@@ -139,10 +138,10 @@ def _spec_of(line: str, base: JobSpec, folder: Path) -> JobSpec:
     try:
         given = json.loads(line, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
-        where = f" at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else ""
-        raise InvalidRequest(
-            f'it is no JSON{where}; write {{"prompt": "..."}} and what else differs'
-        ) from error
+        what = "it is no JSON"
+        if isinstance(error, json.JSONDecodeError):
+            what = f"it is no JSON at character {error.pos + 1}"
+        raise InvalidRequest(f'{what}; write {{"prompt": "..."}} and what else differs') from error
     if not isinstance(given, dict):
         raise InvalidRequest('it is no JSON object; write {"prompt": "..."} and what else differs')
     if unknown := [str(key) for key in given if key not in FIELDS]:

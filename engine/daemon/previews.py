@@ -67,7 +67,7 @@ class Previews:
         found = pictures.get(max(pictures, default=0) if step is None else step)
         if found is None:
             raise NotFound(
-                f"there is no preview of job {job_id}" + ("" if step is None else f" after step {step}")
+                f"there is no preview of job {job_id}{'' if step is None else f' after step {step}'}"
             )
         return found
 

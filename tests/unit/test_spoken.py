@@ -35,6 +35,7 @@ CHINESE = re.compile(r"[\u3400-\u9fff]")
 NOT_SAID = {
     "ValueError", "AssertionError", "TimeoutError", "UnknownFormat", "compile", "execute", "executemany",
     "all", "one", "startswith", "fullmatch", "run", "partition", "FastAPI", "print", "JobSpec", "extra_repr",
+    "removeprefix",
 }  # fmt: skip
 """What takes sentences that no person reads: defects, SQL, patterns, the API's own document."""
 LOGGED = {"write", "_log", "_on_log", "_tell", "_on_problem", "_say", "_settle", "kill", "_lap", "retire"}
@@ -43,11 +44,13 @@ UNREAD_MODULES = {
     "metrics.py", "prometheus.py", "openapi.py", "audit.py", "notify.py", "log_file.py", "schema.py",
     "calibration.py", "store_rows.py", "prompts.py", "programs.py", "int8.py", "demo_files.py",
     "growth.py", "cards.py", "lookout.py", "model_list.py", "telling.py", "random_models.py",
+    "audit_reading.py",
 }  # fmt: skip
 """Modules of log lines, figures, names of programs, prompts."""
 AS_THEY_ARE = re.compile(
     r"^(turbotui|make|export|unset|python|sudo|loginctl|dmesg|env|ls|df)\b|^\{executable\} -m"  # commands
     r"|SELECT|ORDER BY|^file:|^state IN|\\s|\|"  # SQL and patterns
+    r"|^bytes \{first\}-"  # a header
     r"|^(uid:?|backend:|torch|Python|/proc/meminfo:|, pid) ?\{|^\{age_s\} min$|^\{device_id\} \("  # figures
 )
 PIECES = {
@@ -176,20 +179,21 @@ def test_every_kind_of_finding_and_every_condition_of_a_reset_has_its_name() -> 
 NO_SENTENCES = NOT_SAID | {
     "t", "tr", "known", "counted", "word", "titles", "Binding", "query_one", "query", "add_class", "Path",
     "argument", "Choice", "one_of", "strftime", "option", "command", "getLogger", "style", "run_worker",
-    "sub",
+    "sub", "search", "findall", "_sized", "frozenset",
 }  # fmt: skip
-"""What takes keys of a catalogue, keys to press, names of files and of styles."""
+"""What takes keys of a catalogue, patterns, keys to press, names of files and of styles."""
 PIECES_HERE = {", and they speak different versions ({wire} and {wire_version})"}
 """Of sentences that are known whole."""
 NEVER_SHOWN = {
     "clock.py", "sse.py", "base.py", "standing.py", "moment.py", "messages.py", "kept.py", "facts.py",
-    "scene_plans.py",
+    "scene_plans.py", "scene_gpus.py",
 }  # fmt: skip
 """Modules whose texts are log lines of a recording, which stay English, or how times are written."""
 ALLOWED = re.compile(
-    r"\n|\x1b|^  sigma_max|^turbotui |^turbotui:|^pid \{pid\}  |^\{executable\} -m|install -o|visudo"
+    r"\n|\x1b|^( {2})?sigma_max|^turbotui |^turbotui:|^(pid|uid) \{\w+\}( {2}|$)|pid \{pid\}$"
+    r"|^\{executable\} -m|install -o|visudo|^(scp|env|exec|cat|import)\b|^file:\{|sha256 \{|\\[bdWw]|\(\?P<"
 )
-"""Commands, and names before figures."""
+"""Commands, patterns, and names before figures."""
 
 
 def test_no_sentence_is_written_past_the_catalogues() -> None:
@@ -233,6 +237,7 @@ NAMES = set(
     DIR AGE JOB MODEL ASCII TERM OOM MiB GiB GB/s int8 conv3d esc tab ctrl fps wire cpu check doctor
     notice warning critical info llama.cpp KillUserProcesses PERFORMANCE status kill watch prune
     cleanup device name dtype model int conv NAME-random NAME-random-int yesterday engine demo reset
+    ssh OpenSSH POSIX shell Unix TURBOTUI_HOST console.ssh_command console.remote_command
     make run TORCH nvidia-smi nvidia-persistenced CUDA_VISIBLE_DEVICES TURBOTUI_HOME image_dim
     tokenizer text_encoder torch.save config.json config.toml jobs.sqlite console.keys frames steps
     seed priority ode sigma_max resolution aspect_ratio output_dir dit_only hz seconds since until

@@ -11,6 +11,7 @@ from engine.wire import AuditLine, AuditPage
 from turbotui.format import UNKNOWN, bytes_text, seconds
 from turbotui.subcommands.output import table
 from turbotui.subcommands.session import json_option, open_session
+from turbotui.text.spoken import spoken, tr, word
 
 
 @click.command()
@@ -31,25 +32,25 @@ def audit(limit: int, before: float | None, json: bool) -> None:
 
 def _lines(page: AuditPage) -> Iterable[str]:
     if not page.lines:
-        yield "nothing is on record"
+        yield tr("nothing is on record")
     yield from table([_row(line) for line in page.lines])
     if page.older:
-        yield f"more before that: --before {page.lines[-1].at!r}"
+        yield tr("more before that: --before {at}", at=repr(page.lines[-1].at))
     if page.unreadable:
-        yield f"lines that cannot be read: {page.unreadable}"
+        yield tr("lines that cannot be read: {unreadable}", unreadable=page.unreadable)
 
 
 def _row(line: AuditLine) -> list[str]:
     at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(line.at))
-    who = "the engine" if line.pid is None else f"{line.user or line.uid} pid {line.pid}"
+    who = word("engine") if line.pid is None else f"{line.user or line.uid} pid {line.pid}"
     asked = " ".join(part for part in (who, line.terminal, line.program) if part)
     size = UNKNOWN if line.bytes is None else bytes_text(line.bytes)
     return [
         at,
-        line.action,
-        line.state,
+        word(line.action),
+        word(line.state),
         size,
         seconds(line.elapsed_s),
         asked,
-        f"{line.target}: {line.result}",
+        f"{spoken(line.target)}: {spoken(line.result)}",
     ]

@@ -13,6 +13,7 @@ from turbotui.format import bytes_text, percent
 from turbotui.subcommands.output import note, say
 from turbotui.subcommands.session import json_option, open_session
 from turbotui.subcommands.waiting import BAR_CELLS, ProgressBar
+from turbotui.text.spoken import tr
 
 
 @click.command()
@@ -42,7 +43,7 @@ def fetch(job_id: int, destination: Path, force: bool, json: bool) -> None:
             job_id,
             destination,
             force=force,
-            progress=lambda have, of: bar.draw(_progress_text(f"job {job_id}", have, of)),
+            progress=lambda have, of: bar.draw(_progress_text(tr("job {id}", id=job_id), have, of)),
         )
     finally:
         bar.clear()
@@ -80,8 +81,10 @@ def put(image: Path, json: bool) -> None:
 
 def _fetched_line(got: Fetched) -> str:
     if got.was_there:
-        return f"{got.path} is there already, whole"
-    resumed = f", {bytes_text(got.resumed_bytes)} of it from before" if got.resumed_bytes else ""
+        return tr("{path} is there already, whole", path=got.path)
+    resumed = ""
+    if got.resumed_bytes:
+        resumed = tr(", {size} of it from before", size=bytes_text(got.resumed_bytes))
     return f"{got.path}  {bytes_text(got.bytes)}, sha256 {got.sha256[:12]}{resumed}"
 
 
@@ -89,4 +92,6 @@ def _progress_text(name: str, have: int, of: int) -> str:
     share = have / of if of else 1.0
     full = round(share * BAR_CELLS)
     bar = "█" * full + "░" * (BAR_CELLS - full)
-    return f"{name} {bar} {percent(share)}  {bytes_text(have)} of {bytes_text(of)}"
+    return f"{name} {bar} {percent(share)}  " + tr(
+        "{part} of {whole}", part=bytes_text(have), whole=bytes_text(of)
+    )

@@ -122,7 +122,10 @@ def generate(
     if samples is not None and samples > 1:
         queued = client.submit_many(JobBatch(specs=samples_of(spec, samples), again=True))
         first, last = queued.job_ids[0], queued.job_ids[-1]
-        session.show(queued, lambda: [f"jobs {first} to {last} queued; `turbotui jobs` lists them"])
+        session.show(
+            queued,
+            lambda: [tr("jobs {first} to {last} queued; `turbotui jobs` lists them", first=first, last=last)],
+        )
         return
     job = client.submit(spec)
     if not wait:

@@ -12,9 +12,9 @@ from engine.wire import BatchForecast, BatchLine, BatchQueued, JobBatch, JobSpec
 from turbotui.client.http import HttpClient
 from turbotui.format import bytes_text, seconds
 from turbotui.job_file import JobFile, JobLine, parse_jobs, read_bytes, read_job_file
-from turbotui.subcommands.output import note, table
+from turbotui.subcommands.output import note, table, titles
 from turbotui.subcommands.session import Session
-from turbotui.text.spoken import counted
+from turbotui.text.spoken import counted, spoken, tr, word
 
 TOLD_LINES = 20
 """Of the bad lines of one file."""
@@ -60,8 +60,8 @@ def queue_many(session: Session, client: HttpClient, name: str, base: JobSpec, o
     try:
         queued = client.submit_many(batch)
     except EngineUnavailable as error:
-        word = "give --again no more" if options.again else "the same command again makes none of them twice"
-        raise EngineUnavailable(f"{error}; whether the jobs are queued is not known: {word}") from error
+        way = "give --again no more" if options.again else "the same command again makes none of them twice"
+        raise EngineUnavailable(f"{error}; whether the jobs are queued is not known: {way}") from error
     session.show(queued, lambda: _queued_lines(file, told, queued))
 
 
@@ -73,35 +73,40 @@ def _refuse_bad(name: str, file: JobFile, told: BatchForecast) -> None:
     if not bad:
         return
     for line, error in sorted(bad, key=lambda pair: pair[0].number)[:TOLD_LINES]:
-        note(f"{name}, line {line.number}: {error}")
+        note(tr("{name}, line {number}: {error}", name=name, number=line.number, error=spoken(error)))
     if len(bad) > TOLD_LINES:
-        note(f"and {len(bad) - TOLD_LINES} more")
+        note(tr("and {more} more", more=len(bad) - TOLD_LINES))
+    count = len({line.number for line, _error in bad})
     raise InvalidRequest(
-        f"{counted(len({line.number for line, _error in bad}), 'line')} of {name} cannot be queued, so none "
-        "was; mend them or put a # before them"
+        f"{count} {'line' if count == 1 else 'lines'} of {name} cannot be queued, so none was; "
+        "mend them or put a # before them"
     )
 
 
 def _queued_lines(file: JobFile, told: BatchForecast, queued: BatchQueued) -> Iterable[str]:
     """Each line with its job, so that what was there before can be told from what is new."""
     known = {line.job_id for line in told.lines}
-    rows = [["JOB", "LINE", "", "PROMPT"]]
+    rows = [[*titles("JOB", "LINE"), "", word("PROMPT")]]
     rows += [
-        [str(job_id), str(line.number), "was there" if job_id in known else "queued", line.text]
+        [str(job_id), str(line.number), tr("was there") if job_id in known else word("queued"), line.text]
         for line, job_id in zip(file.good, queued.job_ids, strict=True)
     ]
     yield from table(rows, right=frozenset({0, 1}))
     before = len(queued.job_ids) - queued.queued
-    also = f", {before} there already (--again makes them again)" if before else ""
-    yield f"{counted(queued.queued, 'job')} queued{also}"
+    also = tr(", {count} there already (--again makes them again)", count=before) if before else ""
+    yield tr("{jobs} queued{also}", jobs=counted(queued.queued, "job"), also=also)
 
 
 def _forecast_lines(file: JobFile, told: BatchForecast) -> Iterable[str]:
-    rows = [["LINE", "MODEL", "SIZE", "SEED", "PEAK", "TAKES", "PROMPT"]]
+    rows = [titles("LINE", "MODEL", "SIZE", "SEED", "PEAK", "TAKES", "PROMPT")]
     rows += [_forecast_row(line, said) for line, said in zip(file.good, told.lines, strict=True)]
     yield from table(rows, right=frozenset({0, 3, 4, 5}))
     new = sum(line.job_id is None and line.same_as is None for line in told.lines)
-    yield f"{counted(new, 'job')} would be queued, {seconds(told.expected_s)} in all"
+    yield tr(
+        "{jobs} would be queued, {expected_s} in all",
+        jobs=counted(new, "job"),
+        expected_s=seconds(told.expected_s),
+    )
 
 
 def _forecast_row(line: JobLine, said: BatchLine) -> list[str]:
@@ -109,9 +114,9 @@ def _forecast_row(line: JobLine, said: BatchLine) -> list[str]:
     assert forecast is not None and spec is not None, "bad lines were refused"
     takes = seconds(forecast.expected_s)
     if said.job_id is not None:
-        takes = f"is job {said.job_id}"
+        takes = tr("is job {job_id}", job_id=said.job_id)
     elif said.same_as is not None:
-        takes = "twice"
+        takes = word("twice")
     size = f"{forecast.width}x{forecast.height}"
     return [
         str(line.number), spec.model, size, str(spec.seed), bytes_text(forecast.peak_bytes), takes, line.text

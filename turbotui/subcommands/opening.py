@@ -14,7 +14,7 @@ from turbotui.client.launch import find_engine
 from turbotui.opening import OPENER, copy_command, has_display, output_of, start_opener, video_of
 from turbotui.subcommands.output import note, say, say_path
 from turbotui.subcommands.session import demo_option, find_meant, json_option, open_session
-from turbotui.text.spoken import tr
+from turbotui.text.spoken import spoken, tr
 
 
 @click.command("open")
@@ -79,4 +79,4 @@ def _open(opener: str, path: Path) -> None:
     try:
         start_opener(opener, path)
     except NotNow as problem:  # where it is was said already
-        note(str(problem))
+        note(spoken(str(problem)))

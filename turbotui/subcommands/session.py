@@ -77,7 +77,7 @@ class Session:
         else:
             client = self.box.connect(start=start, ask=True)
             if self.box.remark:
-                note(self.box.remark)
+                note(spoken(self.box.remark))
         if notice := version_notice(client.hello()):
             note(spoken(notice))
         if self.demo:
@@ -98,7 +98,7 @@ class Session:
                 say(line)
 
     def _was_put(self, file: Path, stored: StoredImage) -> None:
-        note(f"put {file.name} there: {stored.path}")
+        note(tr("put {name} there: {path}", name=file.name, path=stored.path))
 
     def _starting(self) -> None:
         if sys.stderr.isatty():

@@ -13,6 +13,7 @@ from engine.errors import NotNow
 from engine.paths import user_name
 from turbotui.subcommands.output import note, print_json, say
 from turbotui.subcommands.session import demo_option, find_meant, json_option
+from turbotui.text.spoken import tr
 from turbotui.web.door import loopback
 
 
@@ -49,8 +50,8 @@ def web(context: click.Context, port: int, address: str, json: bool, demo: bool)
         print_json({"address": server.address, "port": server.port, "ssh": way})
     else:
         say(server.address)
-        note(f"only on this machine; from elsewhere: {way}")
-        note("whoever has the address can do what you can; Ctrl-C ends it")
+        note(tr("only on this machine; from elsewhere: {way}", way=way))
+        note(tr("whoever has the address can do what you can; Ctrl-C ends it"))
     asyncio.run(server.serve_until_ended())
 
 

@@ -20,6 +20,7 @@ from textual_serve.app_service import AppService
 from textual_serve.server import Server, to_int
 
 from engine.errors import NotNow
+from turbotui.text.spoken import spoken
 from turbotui.web.door import SECURITY, Door
 from turbotui.web.page import page
 
@@ -147,18 +148,19 @@ class ConsoleServer(Server):
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         refusal = self.door.refusal(request.headers, socket=request.path == "/ws")
         if refusal is not None:
-            return web.Response(status=403, text=f"{refusal}\n")
+            return web.Response(status=403, text=f"{spoken(refusal)}\n")
         if request.path == "/" and self.door.knows(request.query.get("token")):
             # The address keeps no token, and neither does what a page could tell of where it came from.
             answer = web.Response(status=303, headers={"Location": "/"})
             answer.set_cookie(self.door.cookie, self.door.token, httponly=True, samesite="Strict", path="/")
             return answer
         if not self.door.knows(request.cookies.get(self.door.cookie)):
-            return web.Response(status=403, text="open the whole address that was printed, with its token\n")
+            why = "open the whole address that was printed, with its token"
+            return web.Response(status=403, text=f"{spoken(why)}\n")
         try:
             return await handler(request)
         except web.HTTPException as error:
-            return web.Response(status=error.status, text=f"{error.reason}\n")
+            return web.Response(status=error.status, text=f"{spoken(error.reason)}\n")
 
     async def handle_index(self, request: web.Request) -> Any:
         size = max(6, min(48, to_int(request.query.get("fontsize", "15"), 15)))

@@ -50,9 +50,7 @@ def add_routes(app: FastAPI, engine: Engine) -> None:
 
     @app.post("/engine/stop", status_code=HTTPStatus.ACCEPTED)
     async def stop(request: StopRequest, connection: Request) -> EngineStatus:
-        after = ", after the running job" if request.after_job else ""
-        engine.audit.write(
-            "stop", f"engine {engine.life.hello().pid}", f"it stops{after}", asker_of(connection)
-        )
+        told = "it stops, after the running job" if request.after_job else "it stops"
+        engine.audit.write("stop", f"engine {engine.life.hello().pid}", told, asker_of(connection))
         engine.life.request_stop(after_job=request.after_job)
         return engine.board.engine()

@@ -38,6 +38,8 @@ READ = (
     "storage",
     "telemetry",
     "worker",
+    "jobs",
+    "remote",
     "composed",
 )
 """What is read back out of a sentence that was said in English: an engine's, and our own refusals."""

@@ -87,4 +87,13 @@ FORMS: dict[str, str] = {
     "check: it is a warning; doctor: there is a problem": "check：是 warning；doctor：有问题",
     "check: it is critical": "check：是 critical",
     "interrupted; a job that was waited for goes on, a switch was given up": "被中断；所等的任务继续，切换则放弃",
+    "Show who had what killed, reset, cleaned up or deleted, the newest first, and how it ended.": "显示谁结束、重置、清理或删除了什么，最新的在前，以及结果如何。",
+    "Measure what the console costs: first picture, core, bytes to the terminal, memory, key to screen.": "测量控制台的代价：首个画面、处理器、写往终端的字节、内存、从按键到显示。",
+    "Over scripted traffic and a demo engine in a folder of its own, in terminals of its own.": "使用脚本数据和专用文件夹中的演示引擎，在专用的终端里。",
+    "Copy the video of JOB into the folder or file DEST, this folder unless given.": "把 JOB 的视频复制到文件夹或文件 `DEST`，不给则为当前文件夹。",
+    "With --host from that machine. One that broke off goes on where it was, by itself and in the next run; only a whole file with the right SHA-256 gets its name.": "用 --host 则取自那台机器。中断的会自动从断点继续，下次运行时也一样；只有完整且 `SHA-256` 相符的文件才得到正式的名字。",
+    "Give the engine a copy of IMAGE to begin videos with, and print its path there.": "把 `IMAGE` 复制给引擎作为视频的首帧，并输出它在那里的路径。",
+    "It lies in a folder of the engine's own, at most 1 GiB of them, the oldest going first that no job needs. `turbotui --host BOX generate --image FILE` does this by itself.": "它放在引擎自己的文件夹里，总共最多 1 GiB，没有任务需要的先从最旧的删除。`turbotui --host BOX generate --image FILE` 会自动这样做。",
+    "Serve the console to a browser, on this machine only, until Ctrl-C.": "向浏览器提供控制台，只限本机，直到 Ctrl-C。",
+    "Prints an address with a token: whoever has it can do what you can. From elsewhere come by the `ssh -L` line. With --host each page signs in there without a question. Needs `pip install 'turbotui[web]'`.": "输出带令牌的地址：拿到它的人可以做你能做的一切。从别处请用 `ssh -L` 那一行访问。用 --host 则每个页面不经询问地登录那台机器。需要 `pip install 'turbotui[web]'`。",
 }
