@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, get_args
 from textual import events
 from textual.app import SystemCommand
 from textual.binding import Binding
+from textual.command import CommandPalette
 
 from engine.errors import InvalidRequest, NotFound
 from turbotui.actions import ACTIONS, Action
@@ -428,6 +429,11 @@ class TurboApp(TerminalApp):
         self.paint = Paint(palette, whole_cells=self.symbols.ascii)
         self.grey_paint = Paint(greyed(palette), whole_cells=self.symbols.ascii)
 
+    def action_command_palette(self) -> None:
+        """Textual's, that asks in the person's language."""
+        if self.use_command_palette and not CommandPalette.is_open(self):
+            self.push_screen(CommandPalette(id="--command-palette", placeholder=t("palette.search")))
+
     def use_theme(self, name: str) -> None:
         """Change the colours at once; the file is read again, so an edited one shows."""
         try:
@@ -457,7 +463,7 @@ class TurboApp(TerminalApp):
             problems = [self._theme_problem, *(text for text in problems if text != self._theme_problem)]
             self._theme_problem = None
         if problems:
-            self.say("; ".join(problems), "error")
+            self.say(spoken("; ".join(problems)), "error")
 
     def symbols_changed(self) -> None:
         self._paint_with(self.paint.palette)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from engine.errors import InvalidRequest
 from turbotui.text import t
+from turbotui.text.spoken import spoken
 
 VARIABLES = ("VISUAL", "EDITOR")
 USUAL = ("sensible-editor", "editor", "nano", "vim", "vi")
@@ -67,13 +68,13 @@ def edit(text: str, command: list[str]) -> Edited:
         file.write_text(text, "utf-8")
     except (OSError, UnicodeEncodeError) as error:
         reason = getattr(error, "strerror", None) or error
-        return Edited(text=None, word=t("editor.no_file", reason=reason))
+        return Edited(text=None, word=t("editor.no_file", reason=spoken(str(reason))))
     try:
         with _interrupts_are_its_own():
             code = subprocess.run([*command, str(file)]).returncode
     except OSError as error:
         _remove(folder)
-        return Edited(text=None, word=t("editor.no_start", name=name, reason=error.strerror))
+        return Edited(text=None, word=t("editor.no_start", name=name, reason=spoken(error.strerror or "")))
     edited = _read(file, name)
     if code != 0:
         changed = edited.text not in (None, text)

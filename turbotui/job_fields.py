@@ -17,15 +17,15 @@ FRAMES_STEP = 4
 MAX_SEED = 2**63 - 1
 SEED_DIGITS = len(str(MAX_SEED))
 ENGINE_WORDS = (
-    ("frames", re.compile(r"\bframes (is|must)\b")),
-    ("seed", re.compile(r"\bseed (is|must)\b")),
-    ("steps", re.compile(r"\bsteps (is|must)\b")),
-    ("resolution", re.compile(r"\b(resolution|aspect_ratio) is\b")),
-    ("samples", re.compile(r"\bsamples is\b")),
-    ("image", re.compile(r"\b(needs an )?image\b|\bthe path\b")),
-    ("prompt", re.compile(r"\bthe prompt\b")),
+    ("frames", re.compile(r"\bframes (is\b|must\b|是|须)")),
+    ("seed", re.compile(r"\bseed (is\b|must\b|是|须)")),
+    ("steps", re.compile(r"\bsteps (is\b|must\b|是|须)")),
+    ("resolution", re.compile(r"\b(resolution|aspect_ratio) (is\b|是)")),
+    ("samples", re.compile(r"\bsamples is\b|样本数是")),
+    ("image", re.compile(r"\bimage\b(?!-to)|\bthe path\b|图像|路径")),
+    ("prompt", re.compile(r"\bthe prompt\b|提示词")),
 )
-"""By which words of a refusal a field is known."""
+"""By which words of a refusal a field is known, in either language."""
 
 
 def faults(draft: Draft, model: ModelStatus | None) -> dict[str, str]:

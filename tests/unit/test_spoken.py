@@ -22,10 +22,12 @@ from engine.errors import ERRORS_BY_CODE, InvalidRequest
 from tests.sentences import Said, forms_of, sentences_in
 from turbotui.cli import app
 from turbotui.format import cell_width
+from turbotui.job_fields import field_of
 from turbotui.subcommands.speaking import find_language, help_text, option_text
 from turbotui.text import LANGUAGES, ask_language, choose_language, language, use_language
 from turbotui.text.spoken import form_of, spoken
 from turbotui.text.zh import READ, forms
+from turbotui.text.zh.planning import FORMS as PLANNING
 from turbotui.text.zh.words import WORDS
 
 ENGINE = Path(engine.__file__).parent
@@ -300,6 +302,18 @@ def test_a_sentence_that_never_ends_costs_no_time() -> None:
     long = "x cannot be read: " * 200
     assert spoken(long) == long or CHINESE.search(spoken(long))
     assert spoken("y" * 100_000) == "y" * 100_000
+
+
+def test_a_refusal_leads_to_its_field_in_either_language() -> None:
+    known = 0
+    for english in PLANNING:
+        said = english.format(**dict.fromkeys(form_of(english, "").names, "v"))
+        use_language("en")
+        field = field_of(spoken(said))
+        use_language("zh_CN")
+        assert field is None or field_of(spoken(said)) == field, said
+        known += field is not None
+    assert known > 10
 
 
 # ------------------------------------------------------------------ the language of a command

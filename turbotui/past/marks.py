@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from turbotui.state import Mark, came_mark, job_marks, line_marks, receipt_marks, went_mark
 from turbotui.text import known
+from turbotui.text.spoken import spoken
 
 if TYPE_CHECKING:
     from engine.recording.entries import Entry
@@ -44,7 +45,7 @@ def mark_text(mark: Mark) -> str:
 
 def reason_text(reason: str) -> str:
     """Why nothing is known, in the person's language where it is a reason of the recorder's own."""
-    return known(f"reason.{reason.replace(' ', '_')}", reason)
+    return known(f"reason.{reason.replace(' ', '_')}", spoken(reason))
 
 
 def shown_first(marks: Iterable[Mark]) -> list[Mark]:

@@ -22,6 +22,7 @@ from engine.errors import InvalidRequest
 from turbotui.format import bytes_text
 from turbotui.picture.raster import Picture
 from turbotui.text import t
+from turbotui.text.spoken import spoken
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 """Those that a job takes as its first frame."""
@@ -68,7 +69,7 @@ def _opened(path: Path, most_bytes: int) -> IO[bytes]:
         raise InvalidRequest(t("picture.gone", name=name)) from error
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
-        raise InvalidRequest(t("picture.unreadable", name=name, why=why)) from error
+        raise InvalidRequest(t("picture.unreadable", name=name, why=spoken(why))) from error
     try:
         info = os.fstat(handle)
         if not stat.S_ISREG(info.st_mode):

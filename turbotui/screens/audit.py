@@ -10,6 +10,7 @@ from turbotui.format import UNKNOWN, bytes_text, seconds
 from turbotui.screens.reader import ReaderScreen
 from turbotui.screens.window import WindowScreen
 from turbotui.text import known, t
+from turbotui.text.spoken import spoken
 from turbotui.widgets.lines import Row, View, wrapped
 from turbotui.widgets.log import when
 from turbotui.widgets.panels import Key, ListPanel
@@ -51,9 +52,9 @@ def entry_text(line: AuditLine, wall: float) -> str:
         (t("audit.when"), when(line.at, wall)),
         (t("audit.who"), who_of(line, whole=True)),
         (t("audit.what"), f"{known(f'audit.action_{line.action}', line.action)}  ({line.action})"),
-        (t("audit.target"), line.target),
+        (t("audit.target"), spoken(line.target)),
         (t("audit.state"), t(f"audit.state_{line.state}")),
-        (t("audit.result"), line.result or UNKNOWN),
+        (t("audit.result"), spoken(line.result) or UNKNOWN),
         (t("audit.bytes"), bytes_text(line.bytes)),
         (t("audit.took"), seconds(line.elapsed_s)),
     ]
@@ -143,9 +144,9 @@ class AuditPanel(ListPanel):
             row.field(took, TOOK_CELLS, paint.muted, right=True)
         row.add("  ", paint.text)
         row.field(who_of(line), self._who_cells(width), paint.text).add(" ", paint.text)
-        why = line.result.removeprefix(f"{line.state}: ") or t("audit.state_asked")
+        why = spoken(line.result.removeprefix(f"{line.state}: ")) or t("audit.state_asked")
         tail = "" if line.state == "done" else f"  {why}"
-        return row.add(line.target, paint.text).add(tail, _style(paint, line))
+        return row.add(spoken(line.target), paint.text).add(tail, _style(paint, line))
 
     def body(self, view: View, width: int, height: int) -> list[Row]:
         """Below the list, all of the chosen one that its row has no room for."""
@@ -156,7 +157,8 @@ class AuditPanel(ListPanel):
         rows += [Row(width) for _ in range(room - len(rows))]
         rows.append(Row(width).add("─" * width, view.paint.faint))
         took = "" if line.elapsed_s is None else f"  {seconds(line.elapsed_s)}"
-        told = f"{who_of(line, whole=True)}{took}\n{line.target}: {line.result or t('audit.state_asked')}"
+        ended = spoken(line.result) or t("audit.state_asked")
+        told = f"{who_of(line, whole=True)}{took}\n{spoken(line.target)}: {ended}"
         return rows + [
             Row(width).add(one, _style(view.paint, line)) for one in wrapped(told, width)[:DETAIL_ROWS]
         ]

@@ -12,6 +12,7 @@ from turbotui.picture.folder import Entry, Listing, list_folder
 from turbotui.picture.raster import cells_for
 from turbotui.screens.window import WindowScreen
 from turbotui.text import t
+from turbotui.text.spoken import spoken
 from turbotui.widgets.lines import Row, View, wrapped
 from turbotui.widgets.log import when
 from turbotui.widgets.panels import Key, ListPanel
@@ -221,7 +222,7 @@ class ImagePickerScreen(WindowScreen[Path | None]):
             try:
                 return list_folder(folder)
             except OSError as error:
-                return t("picker.unreadable", folder=str(folder), why=error.strerror or str(error))
+                return t("picker.unreadable", folder=str(folder), why=spoken(error.strerror or str(error)))
 
         self.turbo.run_apart("folder", read, then=self._opened, quiet=True)
 

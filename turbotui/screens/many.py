@@ -17,6 +17,7 @@ from turbotui.format import bytes_text, seconds
 from turbotui.job_file import JobFile, JobLine, read_job_file
 from turbotui.path_typing import Completion, complete_path
 from turbotui.text import t
+from turbotui.text.spoken import spoken
 from turbotui.widgets.bottom import Notice
 from turbotui.widgets.fields import FieldInput, TypedField
 from turbotui.widgets.lines import LinePanel, Row, View, width_of, wrapped
@@ -97,7 +98,8 @@ def queue(client: Client, batch: JobBatch) -> BatchQueued | Unanswered:
 
 
 def _fault(line: JobLine, told: BatchLine | None) -> str | None:
-    return line.error or (told.error if told is not None else None)
+    error = line.error or (told.error if told is not None else None)
+    return None if error is None else spoken(error)
 
 
 class ManyPanel(LinePanel):
@@ -317,7 +319,7 @@ class ManyScreen(ModalScreen[bool]):
         if isinstance(answer, Unanswered):
             # Whether they are queued is not known: what is asked again must not be made twice.
             self._again = False
-            self._refused(f"{answer.error}; {t('many.unanswered')}")
+            self._refused(t("many.unanswered", error=spoken(answer.error)))
             return
         if self.is_mounted:
             self.dismiss(True)

@@ -9,7 +9,7 @@ GUIDE = {
     ),
     "guide.restart": "按钮“重启应用”",
     "guide.restart_ours": (
-        "{hard_cleanup}，turbotui cleanup：几秒换一个新 worker，队列、草稿、设置都在。{restart} "
+        "{hard_cleanup}，turbotui cleanup：几秒换一个新的工作进程，队列、草稿、设置都在。{restart} "
         "重启引擎本身。"
     ),
     "guide.background": "按钮“后台查看”",
@@ -20,15 +20,15 @@ GUIDE = {
     "guide.open_ours": "turbotui：连到正在运行的引擎，没有才启动；不会出现第二个实例。",
     "guide.soft": "第一步 软卸载：按钮、empty_cache、等 2 秒",
     "guide.soft_ours": (
-        "{unload}，turbotui unload：不往 CPU 复制；毫秒内由 NVML 证实收回多少，再加载按总线速度。"
+        "{unload}，turbotui unload：不往 CPU 复制；毫秒内由 NVML 证实收回多少，再装载按总线速度。"
     ),
     "guide.hard": "第二步 硬清理：重启，再 nvidia-smi --gpu-reset",
     "guide.hard_ours": (
-        "{hard_cleanup}：结束我们的 worker，证实字节收回，再重新加载。{reset} 重置 GPU "
+        "{hard_cleanup}：结束我们的工作进程，证实字节收回，再装回。{reset} 重置 GPU "
         "是最后手段：列出条件，要输入编号。"
     ),
     "guide.cold": "第三步 冷加载：“Load Model”，等 3 到 5 秒",
-    "guide.cold_ours": ("{switch} ↵ 一步切换，先证实卸载再加载；{previous} 切回。可立即按 {add}：队列会等。"),
+    "guide.cold_ours": ("{switch} ↵ 一步切换，先证实卸载再装载；{previous} 切回。可立即按 {add}：队列会等。"),
     "guide.emergency": "占用 95 % 时：另开进程 empty_cache，shared.model.unet = None",
     "guide.emergency_ours": (
         "{free}，turbotui free：作用于真正占用的进程，任务运行中也安全；事先有横幅说明什么可以放掉。"
@@ -53,7 +53,7 @@ GUIDE = {
     ),
     "guide.logs": "webui_startup_latest.log：CUDA memory allocated、OOM",
     "guide.logs_ours": (
-        "面板 6 记录加载、移出、OOM 及字节；{report} 看昨夜。{log_file} 跟踪这类文件（也可 "
+        "面板 6 记录装载、移出、OOM 及字节；{report} 看昨夜。{log_file} 跟踪这类文件（也可 "
         "GBK）并标出这些行。"
     ),
     "guide.last_resort": "最后的脚本：pkill python、重置、rm -rf outputs",

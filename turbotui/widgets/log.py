@@ -11,6 +11,7 @@ from rich.style import Style
 from turbotui.format import cell_width, clock
 from turbotui.past.axis import cursor_label
 from turbotui.text import t
+from turbotui.text.spoken import spoken
 from turbotui.widgets.lines import LinePanel, Row, View, safe
 from turbotui.widgets.panels import Bookmark, Key, ListPanel
 from turbotui.widgets.typing_line import edited
@@ -193,7 +194,7 @@ class LogPanel(ListPanel):
         if foreign is None:
             return super().below(view)
         if foreign.problem is not None:
-            return t("foreign.problem", why=foreign.problem)
+            return t("foreign.problem", why=spoken(foreign.problem))
         return super().below(view) if foreign.says_times or foreign.reading else t("foreign.no_times")
 
     def _matches(self, view: View) -> list[int]:
@@ -241,7 +242,7 @@ class LogPanel(ListPanel):
             return [Row(width).add(t("log.no_match", text=self.wanted), view.paint.muted)]
         if self.foreign is not None:
             why = self.foreign.problem
-            text = t("foreign.reading") if why is None else t("foreign.problem", why=why)
+            text = t("foreign.reading") if why is None else t("foreign.problem", why=spoken(why))
             if why is None and not self.foreign.reading:
                 text = t("foreign.empty")
             return [

@@ -39,6 +39,11 @@ FORMS: dict[str, str] = {
     "there is no preview of job {job_id} after step {step}": "没有任务 {job_id} 第 {step} 步之后的预览",
     "nothing is known of the stages of job {job_id}; its manifest has them": "任务 {job_id} 的各阶段已不可知；它的清单里有",
     # the audit log
+    "engine {pid}": "引擎 {pid}",
+    "everything of ours": "我们的一切",
+    "everything of ours, {others}": "我们的一切，{others}",
+    "process {pid}, started at {start_time}, of {owner}, holds {held}: {command}": "{owner} 的进程 {pid}，启动于 {start_time}，占用 {held}：{command}",
+    "process {pid}, started at {start_time}, of {owner}, on no GPU: {command}": "{owner} 的进程 {pid}，启动于 {start_time}，不在 GPU 上：{command}",
     "failed: {error}": "失败：{error}",
     "refused: {why}": "被拒绝：{why}",
     "ended late, {result}": "迟迟才结束，{result}",
