@@ -431,7 +431,7 @@ class TurboApp(TerminalApp):
 
     def action_command_palette(self) -> None:
         """Textual's, that asks in the person's language."""
-        if self.use_command_palette and not CommandPalette.is_open(self):
+        if self.use_command_palette and not isinstance(self.screen, CommandPalette):
             self.push_screen(CommandPalette(id="--command-palette", placeholder=t("palette.search")))
 
     def use_theme(self, name: str) -> None:

@@ -172,7 +172,7 @@ def test_every_kind_of_finding_and_every_condition_of_a_reset_has_its_name() -> 
                 one.value.value for one in call.keywords if one.arg == "kind" and hasattr(one.value, "value")
             }
     for call in calls_in(ENGINE / "daemon" / "reset_plan.py", "_condition"):
-        conditions |= {one.value for one in call.args[:1] if isinstance(one, ast.Constant)}
+        conditions |= {str(one.value) for one in call.args[:1] if isinstance(one, ast.Constant)}
     assert len(kinds) > 15 and len(conditions) > 4
     names = {str(kind).replace("_", " ") for kind in kinds} | conditions
     assert sorted(names - set(WORDS)) == []
