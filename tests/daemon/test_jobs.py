@@ -33,6 +33,7 @@ def count_frames(path: str, width: int, height: int) -> int:
 def test_a_prompt_becomes_a_playable_video_with_a_manifest_beside_it(
     live: LiveEngine, short: JobSpec
 ) -> None:
+    short = replace(short, prompt="一座灯塔, a prompt that no test before has had encoded")
     job = live.run(short)
     assert (job.status, job.error) == ("done", None)
     assert job.output is not None

@@ -271,6 +271,6 @@ def test_without_a_job_it_is_the_folder(
 def test_view_says_to_which_engine_it_attaches(
     engine: StandIn, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("turbotui.console.open_console", lambda *, demo: 0)
+    monkeypatch.setattr("turbotui.console.open_console", lambda **_settings: 0)
     assert main(["view"]) == 0
     assert "attaches to engine" in capsys.readouterr().err
