@@ -3,7 +3,7 @@
 
 export PYTHON TORCH
 
-.PHONY: run test test-long lint pictures
+.PHONY: run test test-console test-engine test-long lint pictures
 
 run:
 	@.ci/setup
@@ -11,7 +11,15 @@ run:
 
 test:
 	@.ci/setup test
-	.venv/bin/python -m pytest -m "not long and not gpu"
+	@echo "turbotui: the tests of the console and of the engine run side by side, for some minutes"
+	@$(MAKE) --no-print-directory -j2 --output-sync=target test-console test-engine
+
+# Both wait more than they compute.
+test-console:
+	.venv/bin/python -m pytest tests/tui -m "not long and not gpu"
+
+test-engine:
+	.venv/bin/python -m pytest tests --ignore=tests/tui -m "not long and not gpu"
 
 test-long:
 	@.ci/setup test

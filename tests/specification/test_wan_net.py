@@ -23,6 +23,7 @@ def net_of(
     }  # fmt: skip
     net = WanNet.build(config, self_attention).requires_grad_(False).eval()
     net.load_state_dict(renamed(tensors, channels), strict=True)
+    assert (net.config.num_layers, net.config.ffn_dim) == (len(net.blocks), FFN)
     return net.to(tensors["patch_embedding.weight"].dtype)
 
 

@@ -106,8 +106,10 @@ class WanNet(WanTransformer3DModel):  # type: ignore[misc]  # diffusers has no t
     def build(cls, config: dict[str, Any], self_attention: SelfAttention = dense_attention) -> WanNet:
         """The net of a diffusers `config.json`, its weights as the caller's device makes them."""
         net: WanNet = cls.from_config({**config, "num_layers": 0})
-        for _ in range(config.get("num_layers", 40)):
+        layers = config.get("num_layers", 40)
+        for _ in range(layers):
             net.blocks.append(WanBlock(net.config, self_attention))
+        net.register_to_config(num_layers=layers)
         return net
 
     def forward(self, x_BCTHW: Tensor, timestep_B: Tensor, text_BSD: Tensor) -> Tensor:
