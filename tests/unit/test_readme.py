@@ -11,8 +11,6 @@ import pytest
 ROOT = Path(__file__).parents[2]
 ENGLISH = (ROOT / "README.md").read_text("utf-8")
 CHINESE = (ROOT / "README.zh-CN.md").read_text("utf-8")
-ONLY_CHINESE = "每个命令还接受"
-"""A paragraph that the English README gets with its next text."""
 
 
 def sections(text: str) -> list[list[str]]:
@@ -28,9 +26,6 @@ def sections(text: str) -> list[list[str]]:
 def code(text: str) -> Counter[str]:
     """What stands in backticks, fenced blocks aside."""
     bare = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
-    bare = "\n\n".join(
-        paragraph for paragraph in bare.split("\n\n") if not paragraph.startswith(ONLY_CHINESE)
-    )
     return Counter(re.sub(r"\s+", " ", piece) for piece in re.findall(r"`([^`]+)`", bare))
 
 
