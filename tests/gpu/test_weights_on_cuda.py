@@ -111,16 +111,12 @@ def held() -> Callable[[], int]:
     return reserved
 
 
-def _inputs(component: Component, backend: CudaBackend) -> dict[str, torch.Tensor]:
+def _inputs(component: Component, backend: CudaBackend) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Latents, timestep and text."""
     torch.manual_seed(3)
-    net = component.module
-    return {
-        "hidden_states": torch.randn(1, 16, 3, 8, 8, device=backend.device, dtype=torch.bfloat16),
-        "timestep": torch.tensor([932.0], device=backend.device),
-        "encoder_hidden_states": torch.randn(
-            1, 512, net.config.text_dim, device=backend.device, dtype=torch.bfloat16
-        ),
-    }
+    like = {"device": backend.device, "dtype": torch.bfloat16}
+    text = torch.randn(1, 512, component.module.config.text_dim, **like)
+    return torch.randn(1, 16, 3, 8, 8, **like), torch.tensor([932.0], device=backend.device), text
 
 
 def test_a_net_computes_the_same_while_its_weights_arrive(demo: Path, backend: CudaBackend) -> None:
@@ -140,7 +136,7 @@ def test_a_net_computes_the_same_while_its_weights_arrive(demo: Path, backend: C
                 under_compute=under_compute,
             ) as modules,
         ):
-            answer: torch.Tensor = modules["dit"](**_inputs(model.components["dit"], backend)).sample
+            answer: torch.Tensor = modules["dit"](*_inputs(model.components["dit"], backend))
             return answer.cpu()
 
     first = forward(under_compute=False)
