@@ -8,12 +8,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 from engine.daemon.job_plans import JobPlan, JobPlans
 from engine.daemon.job_requests import JobRequests
 from engine.daemon.memory import MemoryView
+from engine.daemon.threads import in_thread
 from engine.errors import EngineError, InvalidRequest
 from engine.jobs.store import JobStore
+from engine.planning.image_file import ImageLooks
 from engine.units import counted
 from engine.wire import (
     BATCH_LIMIT,
@@ -33,7 +37,7 @@ LOOKED_AT = 2 * BATCH_LIMIT
 
 
 class JobBatches:
-    """Event loop's thread only."""
+    """Event loop's thread only; images are looked at in another, each once, before anything is decided."""
 
     def __init__(
         self,
@@ -50,15 +54,15 @@ class JobBatches:
         self._store = store
         self._now = now
 
-    def forecast(self, batch: JobBatch) -> BatchForecast:
+    async def forecast(self, batch: JobBatch) -> BatchForecast:
         """What each request would cost, or why it would be refused."""
-        _refuse_size(batch)
+        looks = await _look(batch)
         known = {} if batch.again else self._known()
         first: dict[JobSpec, int] = {}
         lines = []
         for number, spec in enumerate(batch.specs, 1):
             try:
-                plan = self._admit(spec)
+                plan = self._admit(spec, looks)
             except EngineError as error:
                 lines.append(BatchLine(error=str(error)))
                 continue
@@ -75,18 +79,18 @@ class JobBatches:
         times = [told.expected_s for told in new if told.expected_s is not None]
         return BatchForecast(lines=tuple(lines), expected_s=sum(times) if len(times) == len(new) else None)
 
-    def submit(self, batch: JobBatch) -> BatchQueued:
+    async def submit(self, batch: JobBatch) -> BatchQueued:
         """Queue every request, in one transaction.
 
         Raises:
             Refused: one of its subclasses, naming the first request that cannot be met; nothing is queued.
             NotNow: the queue has no room for all of them, or the engine stops.
         """
-        _refuse_size(batch)
+        looks = await _look(batch)
         plans = []
         for number, spec in enumerate(batch.specs, 1):
             try:
-                plans.append(self._admit(spec))
+                plans.append(self._admit(spec, looks))
             except EngineError as error:
                 raise type(error)(
                     f"request {number} of {len(batch.specs)}: {error}; none of them was queued"
@@ -100,8 +104,8 @@ class JobBatches:
         ids |= {wish: job.id for wish, job in zip(fresh, jobs, strict=True)}
         return BatchQueued(job_ids=tuple(ids[_wish(plan)] for plan in plans), queued=len(jobs))
 
-    def _admit(self, spec: JobSpec) -> JobPlan:
-        plan = self._plans.admit(spec)
+    def _admit(self, spec: JobSpec, looks: ImageLooks) -> JobPlan:
+        plan = self._plans.admit(spec, look=looks.check)
         if (budget := self._memory.budget()) is not None:
             plan.refuse_if_too_large(budget)
         return plan
@@ -125,6 +129,16 @@ def _stands(job: Job, since: float) -> bool:
     if job.status == "done":
         return job.created_at >= since
     return job.status not in TERMINAL_STATES
+
+
+async def _look(batch: JobBatch) -> ImageLooks:
+    """What is to be known of the images of a batch that is not too large."""
+    _refuse_size(batch)
+    looks = ImageLooks()
+    images = [path for spec in batch.specs if spec.image and (path := Path(spec.image)).is_absolute()]
+    if images:
+        await in_thread(partial(looks.look, images), name="batch-images")
+    return looks
 
 
 def _refuse_size(batch: JobBatch) -> None:

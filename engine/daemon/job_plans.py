@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from engine.models.catalog import Catalog
 from engine.models.model import Model
 from engine.planning.admission import Admitted, check_request
 from engine.planning.footprint import Footprint, estimate_footprint
+from engine.planning.image_file import check_image
 from engine.units import size_text
 from engine.wire import JobForecast, JobSpec
 
@@ -55,14 +57,14 @@ class JobPlans:
         self._output_dir = output_dir
         self._times = times or JobTimes()
 
-    def admit(self, spec: JobSpec) -> JobPlan:
-        """Check a request whole, and say what it takes.
+    def admit(self, spec: JobSpec, *, look: Callable[[Path], object] = check_image) -> JobPlan:
+        """Check a request whole, and say what it takes; `look` is asked about its image.
 
         Raises:
             Refused: one of its subclasses, naming the value and the way out.
         """
         model = self._catalog.get(spec.model)
-        admitted = check_request(spec, model, self._config, self._output_dir)
+        admitted = check_request(spec, model, self._config, self._output_dir, look=look)
         footprint = estimate_footprint(
             model, admitted.width, admitted.height, admitted.frames, device_kind=self._memory.device_kind
         )

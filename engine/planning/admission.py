@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,9 +58,14 @@ class Admitted:
 
 
 def check_request(
-    spec: JobSpec, model: Model, config: EngineConfig, default_output_dir: Path | str
+    spec: JobSpec,
+    model: Model,
+    config: EngineConfig,
+    default_output_dir: Path | str,
+    *,
+    look: Callable[[Path], object] = check_image,
 ) -> Admitted:
-    """What `spec` asks of `model`, every default filled in.
+    """What `spec` asks of `model`, every default filled in; `look` raises InvalidRequest for a bad image.
 
     Raises:
         ModelUnusable: the model has a problem.
@@ -86,7 +92,7 @@ def check_request(
         raise InvalidRequest(
             f"ode is for image-to-video models and {model.name} is text-to-video; leave it out"
         )
-    image = _check_image(spec, model)
+    image = _check_image(spec, model, look)
     output_dir = _check_output_dir(spec.output_dir, Path(default_output_dir))
     return Admitted(
         spec=dataclasses.replace(
@@ -153,7 +159,7 @@ def _check_frames(spec: JobSpec, model: Model) -> int:
     return frames
 
 
-def _check_image(spec: JobSpec, model: Model) -> str | None:
+def _check_image(spec: JobSpec, model: Model, look: Callable[[Path], object]) -> str | None:
     if model.kind == "t2v":
         if spec.image is not None:
             raise InvalidRequest(
@@ -164,7 +170,7 @@ def _check_image(spec: JobSpec, model: Model) -> str | None:
     if spec.image is None:
         raise InvalidRequest(f"{model.name} is image-to-video and needs an image; give the path of one")
     path = _check_path("image", spec.image, "the image's full path")
-    check_image(path)
+    look(path)
     return str(path)
 
 

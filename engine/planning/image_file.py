@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
 
@@ -56,6 +57,33 @@ def check_image(path: Path) -> tuple[int, int]:
             return _check_content(path, file, info.st_size)
     finally:
         os.close(handle)
+
+
+class ImageLooks:
+    """What `check_image` says of the images of many requests, each looked at once.
+
+    `look` reads and belongs in a thread; `check` after it answers at once for what was looked at.
+    """
+
+    def __init__(self) -> None:
+        self._said: dict[Path, tuple[int, int] | InvalidRequest] = {}
+
+    def look(self, paths: Iterable[Path]) -> None:
+        """Read the header and the end of each."""
+        for path in dict.fromkeys(paths):
+            try:
+                self._said[path] = check_image(path)
+            except InvalidRequest as error:
+                self._said[path] = error
+            except ValueError:
+                pass  # no path at all; the request is refused for that
+
+    def check(self, path: Path) -> tuple[int, int]:
+        """As `check_image`."""
+        said = self._said.get(path)
+        if isinstance(said, InvalidRequest):
+            raise InvalidRequest(str(said))
+        return check_image(path) if said is None else said
 
 
 def _check_content(path: Path, file: IO[bytes], size: int) -> tuple[int, int]:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from engine.errors import InvalidRequest, NotNow
 from engine.wire import BATCH_LIMIT, JobBatch, JobSpec
@@ -78,3 +83,25 @@ def test_a_forecast_knows_the_time_once_a_job_of_that_size_was_done(live: LiveEn
     assert 0 < told.expected_s < 60
     double = live.client.forecast(replace(short, steps=2))
     assert double.expected_s == pytest.approx(2 * told.expected_s) and not double.expected_exact
+
+
+def test_many_jobs_of_one_large_image_are_told_at_once_and_hold_nobody_up(
+    live: LiveEngine, short: JobSpec, tmp_path: Path
+) -> None:
+    picture = tmp_path / "large.png"
+    # Noise, so that there are bytes to be looked at.
+    Image.frombytes("RGB", (4000, 3000), os.urandom(36_000_000)).save(picture, compress_level=0)
+    spec = JobSpec(model="wan-demo-i2v", prompt="x", image=str(picture), steps=1)
+    batch = JobBatch(specs=tuple(replace(spec, seed=seed) for seed in range(BATCH_LIMIT)))
+    live.client.forecast(spec)  # Pillow is there
+    waits = []
+    with ThreadPoolExecutor(1) as pool:
+        began = time.monotonic()
+        told = pool.submit(live.client.forecast_many, batch)
+        while not told.done():
+            asked = time.monotonic()
+            live.client.hello()
+            waits.append(time.monotonic() - asked)
+        assert all(line.error is None for line in told.result().lines)
+        assert time.monotonic() - began < 5, "one look for each line takes twice that"
+    assert max(waits) < 2.5

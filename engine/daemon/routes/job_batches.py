@@ -16,8 +16,8 @@ def add_routes(app: FastAPI, engine: Engine) -> None:
 
     @app.post("/jobs/many", status_code=HTTPStatus.CREATED)
     async def submit(batch: JobBatch) -> BatchQueued:
-        return batches.submit(batch)
+        return await batches.submit(batch)
 
     @app.post("/jobs/many/forecast")
     async def forecast(batch: JobBatch) -> BatchForecast:
-        return batches.forecast(batch)
+        return await batches.forecast(batch)
