@@ -12,6 +12,7 @@ import msgspec
 from engine.errors import InvalidRequest
 from engine.wire import BATCH_LIMIT, JobSpec
 from turbotui.draft import samples_of, whole_path
+from turbotui.plain_file import open_plain
 
 LIMIT_BYTES = 16 * 2**20
 """A larger file is none of ours."""
@@ -57,7 +58,8 @@ def read_job_file(name: str, base: JobSpec, *, samples: int = 1) -> JobFile:
     """
     path = Path(whole_path(name))
     try:
-        with path.open("rb") as file:
+        file, _size = open_plain(path)
+        with file:
             raw = read_bytes(file, name)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error

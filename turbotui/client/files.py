@@ -10,15 +10,18 @@ import fcntl
 import hashlib
 import io
 import os
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import quote
 
 from engine.errors import EngineUnavailable, InvalidRequest, NotNow, StorageUnusable
 from engine.wire import StoredImage, VideoFile
 from turbotui.client.http import HttpClient
+from turbotui.plain_file import open_plain
 
 FILE_TIMEOUT_S = 60.0
 """Without a byte; also what the engine may need to read a large file for its digest."""
@@ -27,6 +30,10 @@ WAITS_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 COPY_BYTES = 2**20
 IMAGE_LIMIT_BYTES = 64 * 2**20
 """As `engine.planning.image_file`; refused here before it is sent."""
+
+DIGEST = re.compile(r"[0-9a-f]{64}")
+NAME = re.compile(r"\w[\w .,()+@~=-]*\.mp4")
+"""A video's, as it may be written into a folder here: never hidden, never another kind of file."""
 
 Progress = Callable[[int, int], None]
 """Bytes that are there, and of how many."""
@@ -59,6 +66,7 @@ def fetch_video(
     `force`.
 
     Raises:
+        EngineUnavailable: what is said of the video makes no sense.
         NotNow, NotFound: the job has no video, or it is gone; somebody else fetches it just now.
         InvalidRequest: another file is there.
         StorageUnusable: it cannot be written here.
@@ -66,7 +74,12 @@ def fetch_video(
     """
     client = connect()
     file = _about(client, job_id)
-    target = destination / Path(file.path).name if destination.is_dir() else destination
+    if not DIGEST.fullmatch(file.sha256):
+        raise EngineUnavailable(
+            f"the engine on {client.where} names no digest of the video of job {job_id}; "
+            "it is of another build, or no engine"
+        )
+    target = destination / _name_here(file) if destination.is_dir() else destination
     if target.exists() and not force:
         if target.is_file() and target.stat().st_size == file.bytes and _digest(target) == file.sha256:
             return Fetched(path=target, bytes=file.bytes, sha256=file.sha256, was_there=True)
@@ -117,9 +130,9 @@ def put_image(client: HttpClient, path: Path, *, progress: Progress = lambda _ha
         StorageUnusable: it cannot be kept there.
     """
     try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if not path.is_file() or not 0 < size <= IMAGE_LIMIT_BYTES:
+        file, size = open_plain(path)
+        with file:
+            if not 0 < size <= IMAGE_LIMIT_BYTES:
                 raise InvalidRequest(f"{path} is no file of 1 byte to {IMAGE_LIMIT_BYTES >> 20} MiB")
             # What is none stays here: a path that is being typed passes other files' names.
             if not _is_image(file.read(16)):
@@ -169,7 +182,7 @@ def _is_image(head: bytes) -> bool:
 class _Told(io.RawIOBase):
     """A file whose reader is followed."""
 
-    def __init__(self, file: io.BufferedReader, size: int, progress: Progress) -> None:
+    def __init__(self, file: BinaryIO, size: int, progress: Progress) -> None:
         super().__init__()
         self._file = file
         self._size = size
@@ -183,6 +196,12 @@ class _Told(io.RawIOBase):
 
 def _about(client: HttpClient, job_id: int) -> VideoFile:
     return client.ask(f"/jobs/{job_id:d}/video/about", VideoFile, FILE_TIMEOUT_S)
+
+
+def _name_here(file: VideoFile) -> str:
+    """The name that it has there, which are the other machine's words, or one of ours."""
+    name = Path(file.path).name
+    return name if NAME.fullmatch(name) else f"job-{file.job_id:d}.mp4"
 
 
 def _bring(client: HttpClient, file: VideoFile, out: io.BufferedRandom, progress: Progress) -> None:

@@ -41,6 +41,8 @@ FORMS: dict[str, str] = {
     "{error}; {tell} of {bytes} bytes are in {part}, and the same command goes on from there": "{error}；{part} 中已有 {tell} 字节，共 {bytes} 字节，再运行同一条命令会从那里继续",
     "{target} arrived with another digest; it was removed, fetch it again": "{target} 到达后摘要不符；已删除，请重新取回",
     "{path} is no file of 1 byte to {image_limit_bytes} MiB": "{path} 不是 1 字节到 {image_limit_bytes} MiB 的文件",
+    "{path} is no regular file; give the path of one": "{path} 不是普通文件；请给出普通文件的路径",
+    "the engine on {where} names no digest of the video of job {job_id}; it is of another build, or no engine": "{where} 上的引擎没有给出任务 {job_id} 的视频的摘要；它的版本不同，或不是引擎",
     "{path} is no PNG, JPEG, WEBP or BMP image": "{path} 不是 `PNG`、`JPEG`、`WEBP` 或 `BMP` 图像",
     "the video broke off after {have} of {bytes} bytes": "视频在 {have} 字节处中断，共 {bytes} 字节",
     "the video of job {job_id} was replaced meanwhile; fetch it again": "任务 {job_id} 的视频其间被替换；请重新取回",
