@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import secrets
 import signal
 import socket
@@ -60,6 +61,7 @@ class Console(AppService):
     def __init__(self, argv: list[str], **rest: Any) -> None:
         super().__init__("", **rest)
         self._argv = argv
+        self._pidfd: int | None = None
 
     async def _open_app_process(self, width: int = 80, height: int = 24) -> Process:
         environment = self._build_environment(width=width, height=height)
@@ -68,6 +70,8 @@ class Console(AppService):
         self._process = await asyncio.create_subprocess_exec(
             *self._argv, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=environment
         )
+        with contextlib.suppress(ProcessLookupError):
+            self._pidfd = os.pidfd_open(self._process.pid)
         assert self._process.stdin is not None
         self._stdin = self._process.stdin
         return self._process
@@ -84,14 +88,22 @@ class Console(AppService):
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(super().stop(), END_S)
         process = self._process
-        if process is not None and process.returncode is None:
-            with contextlib.suppress(ProcessLookupError, TimeoutError):
-                process.terminate()
-                await asyncio.wait_for(process.wait(), END_S)
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
+        if process is not None:
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                if process.returncode is None:
+                    self._signal(number)
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(process.wait(), END_S)
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+            self._pidfd = None
         self._task = None
+
+    def _signal(self, number: int) -> None:
+        """Not by the process's own method: that reaps what has just ended, and asyncio misses its end."""
+        if self._pidfd is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, number)
 
 
 class ConsoleServer(Server):
@@ -117,10 +129,10 @@ class ConsoleServer(Server):
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, ended.set)
-        runner = web.AppRunner(await self._make_app(), access_log=None)
+        runner = web.AppRunner(await self._make_app(), access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         try:
-            await web.SockSite(runner, self._listener, shutdown_timeout=1.0).start()
+            await web.SockSite(runner, self._listener).start()
             await ended.wait()
         finally:
             await asyncio.gather(*(console.stop() for console in list(self._consoles)))
@@ -137,24 +149,25 @@ class ConsoleServer(Server):
         app = web.Application(middlewares=[gate])
         app.add_routes(
             [
-                web.get("/", self.handle_index),
-                web.get("/ws", self.handle_websocket),
-                web.get("/download/{key}", self.handle_download),
-                web.static("/static", self.statics_path),
+                web.get("/{page}/", self.handle_index),
+                web.get("/{page}/ws", self.handle_websocket),
+                web.get("/{page}/download/{key}", self.handle_download),
+                web.get("/{page}/static/{name:.+}", self.handle_static),
             ]
         )
         return app
 
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        refusal = self.door.refusal(request.headers, socket=request.path == "/ws")
+        refusal = self.door.refusal(request.headers, socket=request.path.endswith("/ws"))
         if refusal is not None:
             return web.Response(status=403, text=f"{spoken(refusal)}\n")
         if request.path == "/" and self.door.knows(request.query.get("token")):
             # The address keeps no token, and neither does what a page could tell of where it came from.
-            answer = web.Response(status=303, headers={"Location": "/"})
-            answer.set_cookie(self.door.cookie, self.door.token, httponly=True, samesite="Strict", path="/")
+            path, value = self.door.open()
+            answer = web.Response(status=303, headers={"Location": f"/{path}/"})
+            answer.set_cookie(self.door.cookie, value, httponly=True, samesite="Strict", path=f"/{path}/")
             return answer
-        if not self.door.knows(request.cookies.get(self.door.cookie)):
+        if not self.door.admits(request.match_info.get("page"), request.cookies.get(self.door.cookie)):
             why = "open the whole address that was printed, with its token"
             return web.Response(status=403, text=f"{spoken(why)}\n")
         try:
@@ -164,8 +177,17 @@ class ConsoleServer(Server):
 
     async def handle_index(self, request: web.Request) -> Any:
         size = max(6, min(48, to_int(request.query.get("fontsize", "15"), 15)))
-        text = page(title=self.title, host=request.host, font_size=size)
+        text = page(title=self.title, host=request.host, path=request.match_info["page"], font_size=size)
         return web.Response(text=text, content_type="text/html")
+
+    async def handle_static(self, request: web.Request) -> web.StreamResponse:
+        """A file of the terminal's, and nothing beside them."""
+        folder = self.statics_path.resolve()
+        with contextlib.suppress(OSError, ValueError):
+            file = (folder / request.match_info["name"]).resolve()
+            if file.is_relative_to(folder) and file.is_file():
+                return web.FileResponse(file)
+        raise web.HTTPNotFound
 
     async def handle_websocket(self, request: web.Request) -> web.WebSocketResponse:
         """One page's console, from its beginning to its end."""
@@ -174,7 +196,6 @@ class ConsoleServer(Server):
         width = max(20, min(500, to_int(request.query.get("width", "80"), 80)))
         height = max(5, min(200, to_int(request.query.get("height", "24"), 24)))
         page_socket = web.WebSocketResponse(heartbeat=15)
-        await page_socket.prepare(request)
         console = Console(
             self._argv,
             write_bytes=page_socket.send_bytes,
@@ -182,8 +203,10 @@ class ConsoleServer(Server):
             close=page_socket.close,
             download_manager=self.download_manager,
         )
+        # Counted before anything is waited for: other pages open at the same time.
         self._consoles.add(console)
         try:
+            await page_socket.prepare(request)
             await console.start(width, height)
             await self._process_messages(page_socket, console)
         except (ConnectionError, ValueError, LookupError, TypeError, AttributeError, AssertionError):
