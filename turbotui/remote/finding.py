@@ -66,8 +66,8 @@ def read_place(target: Target, answer: str) -> Place:
         raise EngineUnavailable(f"no POSIX shell answers on {host}; it said: {told}")
     if said.get("code") == "0":
         try:
-            status = msgspec.json.decode(said["said"], type=EngineStatus)
-            return Place(socket=status.socket, build=status.build)
+            status = msgspec.json.decode(said.get("said", ""), type=EngineStatus)
+            return _place(status.socket, status.build)
         except msgspec.MsgspecError as error:
             raise EngineUnavailable(
                 f"`{command}` on {host} answers in a way that this turbotui does not know ({error}); "
@@ -75,19 +75,26 @@ def read_place(target: Target, answer: str) -> Place:
             ) from error
     if said.get("code") not in ("126", "127"):
         try:
-            why = msgspec.json.decode(said["said"], type=ErrorBody).message
+            why = msgspec.json.decode(said.get("said", ""), type=ErrorBody).message
         except msgspec.MsgspecError:
-            why = clean(said["said"])[:200] or f"exit {said.get('code')}"
+            why = clean(said.get("said", ""))[:200] or f"exit {said.get('code')}"
         raise EngineUnavailable(
             f"no engine on {host}: {why}; start one with `turbotui --host {shlex.quote(host)} engine start`"
         )
     if "lives" in said:
         try:
-            holder = msgspec.json.decode(said["lock"], type=LockHolder)
-            return Place(socket=holder.socket, build=holder.build)
+            holder = msgspec.json.decode(said.get("lock", ""), type=LockHolder)
+            return _place(holder.socket, holder.build)
         except msgspec.MsgspecError:
             pass
     raise EngineUnavailable(
         f"there is no `{command}` on {host}: install it there (pip install turbotui), or say where it is "
         "with --remote-command or console.remote_command, such as /opt/turbotui/.venv/bin/turbotui"
     )
+
+
+def _place(socket: str, build: str) -> Place:
+    """Raises msgspec.ValidationError: that is no socket's path."""
+    if not socket.startswith("/") or clean(socket) != socket:
+        raise msgspec.ValidationError("its socket has no path")
+    return Place(socket=socket, build=build)

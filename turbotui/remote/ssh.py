@@ -143,37 +143,52 @@ class SshConnection:
                 self.arguments("sh -s"), input=script.encode(), capture_output=True, timeout=timeout
             )
         except subprocess.TimeoutExpired as error:
-            raise EngineUnavailable(f"{self.target.host} has said nothing for {timeout:g} s") from error
+            raise self._silent(timeout) from error
         except OSError as error:
             raise self._no_ssh(error) from error
         if done.returncode == 255:
-            self._said.extend(done.stderr.decode("utf-8", "replace").splitlines())
+            for raw in done.stderr.splitlines():
+                self._keep(raw)
             raise self._refused(ask=False)
         return done.stdout.decode("utf-8", "replace")
 
-    def forward(self, here: Path, there: str) -> None:
+    def forward(self, here: Path, there: str, timeout: float = COMMAND_S) -> None:
         """Let the socket `there` be reached at `here`, where nothing lies yet.
 
         Raises:
-            EngineUnavailable: ssh does not want to. That the other side refuses shows only when it is used.
+            EngineUnavailable: ssh does not want to, or not in time. That the other side refuses
+                shows only when it is used.
         """
+        if ":" in f"{here}{there}":
+            raise EngineUnavailable(
+                f"the engine's socket on {self.target.host} is {clean(there)}, and ssh -L divides at a "
+                "colon; let turbotui there use a folder without one (TURBOTUI_HOME)"
+            )
         ask = [*self.target.ssh, *self._by(), "-O"]
         way = ["-L", f"{here}:{there}", "--", self.target.host]
         if self._theirs:
             # Theirs lives on: whoever reads from our pipe takes it back once we are gone, however we go.
             cancel = shlex.join([*ask, "cancel", *way])
-            self._keepers.append(
-                subprocess.Popen(
-                    ["/bin/sh", "-c", f"cat >/dev/null; exec {cancel}"],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    start_new_session=True,
+            try:
+                self._keepers.append(
+                    subprocess.Popen(
+                        ["/bin/sh", "-c", f"cat >/dev/null; exec {cancel}"],
+                        stdin=subprocess.PIPE,
+                        stdout=subprocess.DEVNULL,
+                        stderr=subprocess.DEVNULL,
+                        start_new_session=True,
+                    )
                 )
+            except OSError as error:
+                raise self._no_ssh(error) from error
+        try:
+            done = subprocess.run(
+                [*ask, "forward", *way], stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout
             )
-        done = subprocess.run(
-            [*ask, "forward", *way], stdin=subprocess.DEVNULL, capture_output=True, timeout=COMMAND_S
-        )
+        except subprocess.TimeoutExpired as error:
+            raise self._silent(timeout) from error
+        except OSError as error:
+            raise self._no_ssh(error) from error
         if done.returncode != 0:
             said = clean(done.stderr.decode("utf-8", "replace").strip()) or f"exit {done.returncode}"
             raise EngineUnavailable(f"ssh does not forward the engine's socket: {said}")
@@ -226,16 +241,24 @@ class SshConnection:
         assert master.stderr is not None
         with master.stderr as lines:
             for raw in lines:
-                line = clean(raw.decode("utf-8", "replace").rstrip())
-                if not line or line.startswith("Warning: Permanently added"):
-                    continue
-                self._said.append(line)
-                if echo and not self._control.exists():
+                line = self._keep(raw)
+                if line and echo and not self._control.exists():
                     time.sleep(_ECHO_AFTER_S)
                     if master.poll() is None and not self._control.exists():
                         print(line, file=sys.stderr)
 
+    def _keep(self, raw: bytes) -> str | None:
+        """A line of ssh's, kept as it may be shown; None where it says nothing of use."""
+        line = clean(raw.decode("utf-8", "replace").rstrip())
+        if not line or line.startswith("Warning: Permanently added"):
+            return None
+        self._said.append(line)
+        return line
+
     # ----------------------------------------------------------------- why not
+
+    def _silent(self, timeout: float) -> EngineUnavailable:
+        return EngineUnavailable(f"{self.target.host} has said nothing for {timeout:g} s")
 
     def _no_ssh(self, error: OSError) -> EngineUnavailable:
         return EngineUnavailable(

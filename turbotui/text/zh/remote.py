@@ -17,6 +17,7 @@ FORMS: dict[str, str] = {
     "ssh does not reach {host}: {last}": "ssh 连不上 {host}：{last}",
     "ssh has not reached {host} in time; {said}": "ssh 没能及时连上 {host}；{said}",
     "ssh does not forward the engine's socket: {said}": "ssh 不转发引擎的套接字：{said}",
+    "the engine's socket on {host} is {there}, and ssh -L divides at a colon; let turbotui there use a folder without one (TURBOTUI_HOME)": "{host} 上引擎的套接字是 {there}，而 `ssh -L` 会在冒号处断开；请让那里的 turbotui 使用不含冒号的目录（`TURBOTUI_HOME`）",
     "{host} has said nothing for {timeout} s": "{host} 已 {timeout} 秒没有回答",
     "no POSIX shell answers on {host}; it said: {told}": "{host} 上没有 POSIX shell 回答；它说：{told}",
     "`{command}` on {host} answers in a way that this turbotui does not know ({error}); they are of different builds": "{host} 上的 `{command}` 的回答是本 turbotui 不认识的（{error}）；两者版本不同",
