@@ -111,7 +111,9 @@ class Victims:
             for process in device.processes
             if process.pid == pid and _same(process.start_time, request.start_time)
         ]
-        name = f"process {pid}, started at {request.start_time}"
+        name = f"process {pid}"
+        if request.start_time is not None:
+            name = f"process {pid}, started at {request.start_time}"
         if not found:
             uid = read_uid(pid, self._proc)
             owner = "an unknown user" if uid is None else clean(user_name(uid), NAME_CHARS)

@@ -1,7 +1,8 @@
 """A job's progress as one fraction and an estimate of the time left.
 
 The shares are what each part took of the last job of the same shape, or of a typical one; the
-estimate corrects them by the time that this job has really taken.
+estimate corrects them by the time that this job has really taken. A stage that tells its steps is
+believed more than its share, which was another size's or another machine's.
 """
 
 from __future__ import annotations
@@ -34,6 +35,10 @@ LOAD_SHARE = 0.25
 """Of each stage's own share: what loading its component takes of it when it is not resident."""
 TRUSTED = 0.05
 """Below this fraction an estimate would be a guess."""
+HEARD = 0.1
+"""Of a stage's own steps: from so many on, what they took counts."""
+BELIEVED = 0.25
+"""From so many on, nothing else counts for the rest of that stage."""
 INTERVAL_S = 0.1
 """Between two messages about one load, whose chunks come by the hundred."""
 
@@ -88,6 +93,10 @@ class ProgressMeter:
         self._peak_bytes: int | None = None
         self._stage: Stage = "start"
         self._sent_at = self._began
+        self._steps_from: tuple[Stage, int, float] | None = None
+        """The stage whose steps are told, the first of them that was heard of, and when; what was loaded
+        since then does not count."""
+        self._heard_at = self._began
 
     def saw_peak(self, num_bytes: int) -> None:
         self._peak_bytes = max(num_bytes, self._peak_bytes or 0)
@@ -99,6 +108,9 @@ class ProgressMeter:
         """`step` of `steps` of `stage` are done."""
         part = LOAD_SHARE + (1 - LOAD_SHARE) * step / max(1, steps)
         self._advance(self._begin[stage] + self._share[stage] * part)
+        if self._steps_from is None or self._steps_from[0] != stage:
+            self._steps_from = (stage, step, self._clock())
+        self._heard_at = self._clock()
         self._send(stage, step, steps)
 
     def loading(self, stage: Stage, done_bytes: int, total_bytes: int) -> None:
@@ -106,6 +118,9 @@ class ProgressMeter:
         part = LOAD_SHARE * done_bytes / max(1, total_bytes)
         self._advance(self._begin[stage] + self._share[stage] * part)
         now = self._clock()
+        if self._steps_from is not None and self._steps_from[0] == stage:
+            self._steps_from = (*self._steps_from[:2], self._steps_from[2] + now - self._heard_at)
+        self._heard_at = now
         if self._stage != "load" or now - self._sent_at >= INTERVAL_S:
             self._send("load", 0, 0)
 
@@ -116,7 +131,7 @@ class ProgressMeter:
         now = self._clock()
         self._stage, self._sent_at = stage, now
         elapsed = now - self._began
-        eta = elapsed * (1 - self._fraction) / self._fraction if self._fraction >= TRUSTED else None
+        eta = self._left(elapsed, stage, step, steps, now) if self._fraction >= TRUSTED else None
         self._report(
             JobProgressed(
                 job_id=self._job_id,
@@ -128,3 +143,19 @@ class ProgressMeter:
                 peak_bytes=self._peak_bytes,
             )
         )
+
+    def _left(self, elapsed: float, stage: Stage, step: int, steps: int, now: float) -> float:
+        """Seconds: by the shares alone, and the more of a stage's steps are done the more by these."""
+        by_shares = elapsed * (1 - self._fraction) / self._fraction
+        if self._steps_from is None or self._steps_from[0] != stage or not steps:
+            return by_shares
+        _stage, first, since = self._steps_from
+        done = (step - first) / steps
+        if done < HEARD:
+            return by_shares
+        rest = (now - since) * (steps - step) / (step - first)
+        end = self._begin[stage] + self._share[stage]
+        # What comes after it has its share of the time that all until then will have taken.
+        by_steps = rest + (elapsed + rest) * max(0.0, 1 - end) / end
+        weight = min(1.0, done / BELIEVED)
+        return weight * by_steps + (1 - weight) * by_shares

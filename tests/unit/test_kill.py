@@ -532,3 +532,5 @@ def test_the_audit_names_whose_process_it_is_what_it_runs_and_what_it_holds(rig:
     other = rig.victims.named(KillRequest(pid=PID, start_time=START + 1))  # the number is another's by now
     assert "on no GPU" in other and "ada" not in other and other.endswith(": python")
     assert "no such process" in rig.victims.named(KillRequest(pid=99_999, start_time=1.0))
+    unknown = rig.victims.named(KillRequest(pid=99_999, start_time=None))
+    assert "None" not in unknown and "started" not in unknown

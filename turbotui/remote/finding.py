@@ -68,7 +68,7 @@ def read_place(target: Target, answer: str) -> Place:
         try:
             status = msgspec.json.decode(said.get("said", ""), type=EngineStatus)
             return _place(status.socket, status.build)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, ValueError) as error:
             raise EngineUnavailable(
                 f"`{command}` on {host} answers in a way that this turbotui does not know ({error}); "
                 "they are of different builds"
@@ -85,7 +85,7 @@ def read_place(target: Target, answer: str) -> Place:
         try:
             holder = msgspec.json.decode(said.get("lock", ""), type=LockHolder)
             return _place(holder.socket, holder.build)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, ValueError):
             pass
     raise EngineUnavailable(
         f"there is no `{command}` on {host}: install it there (pip install turbotui), or say where it is "
@@ -94,7 +94,7 @@ def read_place(target: Target, answer: str) -> Place:
 
 
 def _place(socket: str, build: str) -> Place:
-    """Raises msgspec.ValidationError: that is no socket's path."""
+    """Raises ValueError: that is no socket's path."""
     if not socket.startswith("/") or clean(socket) != socket:
-        raise msgspec.ValidationError("its socket has no path")
+        raise ValueError("its socket has no path")
     return Place(socket=socket, build=build)

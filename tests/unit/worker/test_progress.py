@@ -59,3 +59,51 @@ def test_a_stage_that_was_never_timed_still_moves_the_bar() -> None:
     bar, _, sent = meter({"decode": 1.0})
     bar.at("text", 1, 1)
     assert sent[-1].fraction > 0
+
+
+def test_the_time_left_of_a_stage_follows_its_own_steps_and_not_its_share() -> None:
+    # Another size decoded in a tenth of the time: 21 slices of half a second each.
+    bar, clock, sent = meter({"text": 1.0, "denoise": 6.0, "decode": 1.0, "write": 0.1})
+    clock.now = 7.0
+    bar.at("denoise", 4, 4)
+    for step in range(22):
+        bar.at("decode", step, 21)
+        left = 0.5 * (21 - step)
+        eta = sent[-1].eta_s
+        assert eta is not None
+        if step < 2:
+            assert eta < left / 2, "nothing was heard of it yet"
+        elif step >= 6:
+            assert eta == pytest.approx(left, rel=0.1, abs=0.4)
+        clock.now += 0.5
+
+
+def test_what_follows_a_slow_stage_has_its_share_of_the_time() -> None:
+    bar, clock, sent = meter({"text": 1.0, "denoise": 4.0, "decode": 5.0})
+    clock.now = 1.0
+    bar.at("denoise", 0, 4)
+    clock.now = 9.0  # eight seconds for half of it, not two
+    bar.at("denoise", 2, 4)
+    # Eight more, and as much for the rest as all until then will have taken.
+    assert sent[-1].eta_s == pytest.approx(8 + 17, rel=0.05)
+
+
+def test_what_is_loaded_within_a_step_is_no_step() -> None:
+    bar, clock, sent = meter({"text": 1.0, "denoise": 9.0})
+    clock.now = 1.0
+    bar.at("denoise", 0, 4)
+    for _ in range(10):
+        clock.now += 3.0
+        bar.loading("denoise", 5, 10)
+    clock.now += 2.0
+    bar.at("denoise", 1, 4)
+    assert sent[-1].eta_s == pytest.approx(6.0, rel=0.1)
+
+
+def test_a_part_that_is_loaded_between_steps_leaves_the_shares() -> None:
+    bar, clock, sent = meter(TYPICAL["cuda"])
+    clock.now = 2.0
+    bar.at("text", 1, 1)
+    bar.loading("denoise", 5, 10)
+    assert sent[-1].stage == "load" and sent[-1].eta_s is not None
+    assert sent[-1].eta_s == pytest.approx(2.0 * (1 - sent[-1].fraction) / sent[-1].fraction)

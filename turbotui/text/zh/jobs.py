@@ -43,6 +43,8 @@ FORMS: dict[str, str] = {
     "everything of ours": "我们的一切",
     "everything of ours, {others}": "我们的一切，{others}",
     "process {pid}, started at {start_time}, of {owner}, holds {held}: {command}": "{owner} 的进程 {pid}，启动于 {start_time}，占用 {held}：{command}",
+    "process {pid}, of {owner}, holds {held}: {command}": "{owner} 的进程 {pid}，占用 {held}：{command}",
+    "process {pid}, of {owner}, on no GPU: {command}": "{owner} 的进程 {pid}，不在 GPU 上：{command}",
     "process {pid}, started at {start_time}, of {owner}, on no GPU: {command}": "{owner} 的进程 {pid}，启动于 {start_time}，不在 GPU 上：{command}",
     "failed: {error}": "失败：{error}",
     "refused: {why}": "被拒绝：{why}",
