@@ -15,14 +15,17 @@ _DONE = ("done", "deleted ", "no SIGKILL", "it stops")
 
 
 def read_audit(path: Path, *, limit: int, before: float | None = None) -> AuditPage:
-    """The newest `limit` deeds that were asked for earlier than `before`; blocks.
+    """The newest `limit` deeds that were asked for earlier than `before`, and those of the same time as the
+    last of them, so that nothing lies between two pages; blocks.
 
     A file that is not there is a log without deeds.
     """
     entries, unreadable = _entries(path)
-    lines = sorted(_joined(entries), key=lambda line: -line.at)
+    lines = sorted(_joined(entries), key=lambda line: line.at)[::-1]
     if before is not None:
         lines = [line for line in lines if line.at < before]
+    while limit < len(lines) and lines[limit].at == lines[limit - 1].at:
+        limit += 1
     return AuditPage(lines=tuple(lines[:limit]), older=len(lines) > limit, unreadable=unreadable)
 
 

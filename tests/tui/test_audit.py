@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from engine.errors import NotNow
 from engine.wire import AuditLine, AuditPage
@@ -87,3 +88,31 @@ async def test_a_refusal_is_shown_in_its_own_words(console: Build) -> None:
         await live(pilot)
         await pilot.press("t")
         await until(pilot, lambda: "the disk does not answer" in screen_text(app))
+
+
+async def test_a_new_deed_leaves_the_older_pages_where_one_has_walked(console: Build) -> None:
+    lines = trail()
+    twin = lines[5]
+    lines.insert(6, twin)  # of the same moment, by the same
+    client = scripted(scenes.busy(NOW), audit=lambda limit, before: paged(lines)(limit, before))
+    app = console(client)
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        await pilot.press("t")
+        await until(pilot, lambda: "90112" in screen_text(app))
+        assert isinstance(app.screen, AuditScreen)
+        panel = app.screen.panel
+        await pilot.press("G")
+        await until(pilot, lambda: panel.entries is not None and len(panel.entries) == 64)
+        await pilot.press("G")
+        chosen = panel.entry
+        assert chosen is lines[-1] and len(panel._by_key) == 64
+        lines.insert(0, replace(lines[0], at=NOW - 1, target="process 555"))
+        app.screen.action_read()
+        await until(pilot, lambda: panel.entries is not None and panel.entries[0].target == "process 555")
+        assert panel.entries == tuple(lines) and panel.entry == chosen and not panel.older
+        # So many at once that some lie between: the newest page alone is sure.
+        lines[:0] = [replace(lines[0], at=NOW + n, target=f"process {n}") for n in range(60, 0, -1)]
+        app.screen.action_read()
+        await until(pilot, lambda: panel.entries is not None and panel.entries[0].at == NOW + 60)
+        assert panel.entries == tuple(lines[:50]) and panel.older

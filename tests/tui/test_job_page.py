@@ -20,6 +20,7 @@ from turbotui.widgets.picture import PictureView
 
 from . import job_scenes
 from .conftest import NOW, SMALL, WIDE, live, screen_text, scripted, until
+from .test_remote import FarBox
 
 Build = Callable[..., TurboApp]
 
@@ -172,6 +173,20 @@ async def test_a_video_that_is_gone_is_said_to_be(console: Build, tmp_path: Path
         screen = await open_page(pilot)
         await redrawn(pilot, screen, lambda: "gone.mp4 is not there any more" in screen_text(app))
         await pilot.press("space", "left", "z")  # nothing to play, and no harm
+
+
+async def test_a_video_of_another_machine_is_not_read_from_this_one(console: Build, clip: Path) -> None:
+    far: Any = FarBox()
+    app = console(scripted(job_scenes.done(clip)), box=far, where=far.name)
+    async with app.run_test(size=WIDE) as pilot:
+        screen = await open_page(pilot)
+        await redrawn(
+            pilot, screen, lambda: "the video lies on me@far; V fetches it here" in screen_text(app)
+        )
+        await pilot.press("space", "left")
+        await pilot.pause(0.2)
+        screen.refresh_panel()
+        assert "9/17" not in screen_text(app) and not screen._pictures.frames
 
 
 async def test_without_colour_the_picture_is_made_of_characters(

@@ -77,6 +77,16 @@ def test_pages_go_on_where_the_last_one_ended(tmp_path: Path) -> None:
     assert [line.at for line in rest.lines] == [4.0, 3.0, 2.0, 1.0] and not rest.older
 
 
+def test_no_deed_of_exactly_the_same_time_is_lost_between_two_pages(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    times = (1.0, 2.0, 2.0, 2.0, 3.0)
+    path.write_bytes(b"\n".join(entry(at, "kill", "done", f"process {n}") for n, at in enumerate(times)))
+    first = read_audit(path, limit=2)
+    assert [line.target[-1] for line in first.lines] == ["4", "3", "2", "1"] and first.older
+    rest = read_audit(path, limit=2, before=first.lines[-1].at)
+    assert [line.target[-1] for line in rest.lines] == ["0"] and not rest.older
+
+
 @pytest.mark.parametrize(
     ("result", "state"),
     [

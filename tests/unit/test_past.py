@@ -162,9 +162,32 @@ def test_what_was_between_two_streams_is_not_known() -> None:
     seen.keep(state, T, anew=True)
     seen.keep(state, T + 100, anew=True)
     assert seen.at(T + 3, state) is not None and seen.at(T + 50, state) is None
-    # A replay jumps back: what is told again replaces what was told of later.
+
+
+def test_a_replay_that_jumps_back_tells_again() -> None:
+    seen, state = Seen(rewinds=True), console()
+    seen.keep(state, T, anew=True)
+    seen.keep(state, T + 100, anew=True)
+    # What is told again replaces what was told of later.
     seen.keep(state, T + 2)
     assert seen.at(T + 101, state) is not None and seen.at(T + 50, state) is not None
+
+
+@pytest.mark.parametrize("back", [0.3, 5.0, 3000.0])
+def test_a_clock_that_is_set_back_takes_nothing_of_what_was_seen(back: float) -> None:
+    seen, state = Seen(), console()
+    for second in range(60):
+        state = reduce(state, MemorySampled(device=device(T + second, live=second * GIB)), wall=T + second)
+        seen.keep(state, T + second)
+    for second in range(60, 70):
+        state = reduce(state, MemorySampled(device=device(T + second, live=second * GIB)), wall=T + second)
+        seen.keep(state, T + second - back)
+    assert len(seen._kept) >= 69
+    times = [int(one.at) for one in seen._kept]
+    assert times == sorted(times)
+    ago = seen.at(T + 69 - back - 30, state)
+    assert ago is not None and ago.device is not None and ago.device.balance is not None
+    assert ago.device.balance.taken_at == pytest.approx(T + 39, abs=2)
 
 
 def test_an_hour_is_bounded_and_shares_what_did_not_change() -> None:

@@ -21,6 +21,9 @@ KEEP_S = 3600
 HOLE_S = 5.0
 """After so long without a word, what stood before it is not believed until the next snapshot."""
 
+STEP_S = 1.0
+"""A clock that goes back by less is being slowed; more, and it was set."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
@@ -33,7 +36,9 @@ class _Kept:
 class Seen:
     """`keep` and `at` may be in different threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, rewinds: bool = False) -> None:
+        """With `rewinds` the times are a replay's, and may jump back to be told again."""
+        self._rewinds = rewinds
         self._kept: list[_Kept] = []
         self._lock = Lock()
         self._thinned_at = 0.0
@@ -41,9 +46,8 @@ class Seen:
     def keep(self, state: ConsoleState, at: float, *, anew: bool = False) -> None:
         """Take how everything stands at `at`, wall-clock; of one second the last counts."""
         with self._lock:
-            # A replay jumps back; what it told of later will be told again.
-            while self._kept and self._kept[-1].at > at:
-                self._kept.pop()
+            if self._kept and self._kept[-1].at > at:
+                at = self._back_to(at)
             last = self._kept[-1] if self._kept else None
             if last is not None and int(last.at) == int(at):
                 self._kept[-1] = _Kept(at, state, anew or last.anew)
@@ -55,6 +59,20 @@ class Seen:
             if at - self._thinned_at > 60 or at < self._thinned_at:
                 self._thinned_at = at
                 self._thin(at)
+
+    def _back_to(self, at: float) -> float:
+        """Make room for what stands at `at`, earlier than what was kept last; when that counts as."""
+        if self._rewinds:
+            # What it told of later will be told again.
+            while self._kept and self._kept[-1].at > at:
+                self._kept.pop()
+            return at
+        late = self._kept[-1].at - at
+        if late <= STEP_S:
+            return self._kept[-1].at
+        # The host's clock was set back: what was seen is as long ago as before.
+        self._kept = [replace(one, at=one.at - late) for one in self._kept]
+        return at
 
     def at(self, moment: float, newest: ConsoleState) -> ConsoleState | None:
         """How everything stood at a moment, with the lines of `newest` up to it; None where unseen."""

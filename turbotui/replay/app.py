@@ -8,6 +8,7 @@ from textual.binding import Binding
 
 from turbotui.app import TurboApp
 from turbotui.moment import dated
+from turbotui.past.seen import Seen
 from turbotui.replay.client import NO_CHECK, REFUSAL
 from turbotui.replay.clock import ReplayClock
 from turbotui.text.spoken import tr, word
@@ -39,6 +40,7 @@ class ReplayApp(TurboApp):
         self.clock = clock
         self._events = events
         super().__init__(*arguments, wall=clock.telling_now, **options)
+        self.link.seen = Seen(rewinds=True)
 
     @property
     def banner(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding
@@ -17,6 +18,8 @@ from turbotui.widgets.panels import Key, ListPanel
 from turbotui.widgets.typing_line import edited
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.style import Style
     from textual.binding import BindingType
     from textual.events import Key as KeyEvent
@@ -95,12 +98,15 @@ class AuditPanel(ListPanel):
 
     def keys(self, view: View) -> list[Key]:
         wanted = self.wanted.casefold()
-        self._by_key = {
-            (line.at, line.action, line.target): line
-            for line in self.entries or ()
-            if not wanted or wanted in _searched(line)
-        }
-        return list(self._by_key)
+        self._by_key = {}
+        same: Counter[Key] = Counter()
+        # From the oldest: one that comes is counted last of those that look the same.
+        for line in reversed(self.entries or ()):
+            name = (line.at, line.action, line.target, line.uid, line.pid)
+            same[name] += 1
+            if not wanted or wanted in _searched(line):
+                self._by_key[(*name, same[name])] = line
+        return list(reversed(self._by_key))
 
     @property
     def entry(self) -> AuditLine | None:
@@ -170,6 +176,13 @@ def _style(paint: Paint, line: AuditLine) -> Style:
     return paint.error if line.state == "failed" else paint.wait
 
 
+def _further(page: AuditPage, entries: Sequence[AuditLine]) -> list[AuditLine]:
+    """Of those that are there, those before all of the newest `page`; none where some lie between."""
+    if not page.older or not page.lines or not any(line.at >= page.lines[-1].at for line in entries):
+        return []
+    return [line for line in entries if line.at < page.lines[-1].at]
+
+
 def _searched(line: AuditLine) -> str:
     parts = (line.action, known(f"audit.action_{line.action}", ""), line.target, line.result, who_of(line))
     return " ".join(parts).casefold()
@@ -220,8 +233,12 @@ class AuditScreen(WindowScreen[None]):
 
         def came(page: AuditPage) -> None:
             panel = self.panel
-            panel.entries = page.lines if before is None else (*(panel.entries or ()), *page.lines)
-            panel.older, panel.unreadable, panel.failure = page.older, page.unreadable, ""
+            if before is None:
+                rest = _further(page, panel.entries or ())
+                panel.entries, older = (*page.lines, *rest), panel.older if rest else page.older
+            else:
+                panel.entries, older = (*(panel.entries or ()), *page.lines), page.older
+            panel.older, panel.unreadable, panel.failure = older, page.unreadable, ""
             self._asked()
 
         def failed(error: str) -> None:

@@ -88,6 +88,10 @@ class JobPictures:
         )
 
     def _read(self, output: str) -> None:
+        if (box := self._turbo.box) is not None:
+            # A file of the same path on this machine is another one.
+            self.words = t("picture.there", machine=box.name, fetch=self._turbo.key_of("fetch"))
+            return
         if self._video == output:
             return
         self._video, self._at, self.words = output, None, t("picture.reading")

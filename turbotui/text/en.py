@@ -721,6 +721,7 @@ TEXTS: dict[str, str] = {
     "preview.frame_keys": "← → frame  space play  z large",
     "preview.step_keys": "← → step  z large",
     "picture.reading": "reading the video",
+    "picture.there": "the video lies on {machine}; {fetch} fetches it here",
     "jobs.choose": "choose a job in the queue first (4)",
     "jobs.not_waiting": "only a waiting job can be moved",
     "jobs.first_already": "job {id} is the first to wait already",

@@ -702,6 +702,7 @@ TEXTS: dict[str, str] = {
     "preview.frame_keys": "← → 换帧  空格 播放  z 放大",
     "preview.step_keys": "← → 换步  z 放大",
     "picture.reading": "正在读取视频",
+    "picture.there": "视频在 {machine} 上；{fetch} 取到本机",
     "jobs.choose": "请先在队列中选一个任务（4）",
     "jobs.not_waiting": "只有等待中的任务可以移动",
     "jobs.first_already": "任务 {id} 已是第一个等待的",
