@@ -1,7 +1,8 @@
 """The images that were put here from other machines, as first frames of jobs.
 
-Named by their digest, so that one put twice lies there once; bounded in bytes, the oldest that no job
-needs go first. Each appears whole or not at all. Blocks, but for what a caller awaits between chunks.
+Named by their digest, so that one put twice lies there once, whatever it is called; bounded in bytes,
+the oldest that no job needs go first. Each appears whole or not at all. Blocks, but for what a caller
+awaits between chunks.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 import tempfile
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -28,6 +31,7 @@ BUFFER_BYTES = 2**20
 PART = ".part"
 PART_S = 3600.0
 """A part older than this has no writer any more."""
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
@@ -41,6 +45,8 @@ class ImageStore:
         self.folder = folder
         self._needed = needed
         self._most_bytes = most_bytes
+        self._finishing = threading.Lock()
+        """Room is made, and a name given, for one at a time."""
 
     async def receive(
         self, chunks: AsyncIterator[bytes], *, name: str, size: int, sha256: str
@@ -98,20 +104,38 @@ class ImageStore:
             raise InvalidRequest(str(error).replace(repr(str(part)), repr(name))) from error
         target = self.folder / f"{sha256[:16]}-{_safe(name)}"
         try:
-            self._make_room(size, target)
-            os.replace(part, target)
-            os.utime(target)
+            with self._finishing:
+                if (there := self._same(size, sha256)) is not None:
+                    target = there
+                else:
+                    self._make_room(size, target)
+                    os.replace(part, target)
+                os.utime(target)
         except OSError as error:
             raise StorageUnusable(f"{target} cannot be written: {error.strerror}") from error
         return StoredImage(path=str(target), bytes=size, sha256=sha256, width=width, height=height)
+
+    def _same(self, size: int, sha256: str) -> Path | None:
+        """The file that holds these bytes already, under whatever name."""
+        for path in sorted(self.folder.glob(f"{sha256[:16]}-*")):
+            with suppress(OSError), open(os.open(path, _READ), "rb") as file:
+                info = os.fstat(file.fileno())
+                if (
+                    stat.S_ISREG(info.st_mode)
+                    and info.st_size == size
+                    and hashlib.file_digest(file, "sha256").hexdigest() == sha256
+                ):
+                    return path
+        return None
 
     def _make_room(self, size: int, target: Path) -> None:
         """Let the oldest go that no job needs."""
         kept = []
         for path in self.folder.iterdir():
             if path.suffix != PART and path != target:
-                info = path.lstat()
-                kept.append((info.st_mtime, info.st_size, path))
+                with suppress(FileNotFoundError):  # somebody removes them too
+                    info = path.lstat()
+                    kept.append((info.st_mtime, info.st_size, path))
         needed = self._needed()
         total = size + sum(bytes_ for _at, bytes_, _path in kept)
         for _at, bytes_, path in sorted(kept):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import io
 import os
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from engine.daemon.images import ImageStore
 from engine.errors import EngineUnavailable, InvalidRequest, NotFound, NotNow, StorageUnusable
@@ -144,7 +148,13 @@ def test_an_image_is_kept_below_the_engine_by_its_digest(
     assert path.stat().st_mode & 0o777 == 0o600 and path.parent.stat().st_mode & 0o777 == 0o700
     hostile = tmp_path / "..\x1b[2J‮ 猫.PNG"
     hostile.write_bytes(image.read_bytes())
-    assert Path(put_image(live.client, hostile).path).name == f"{stored.sha256[:16]}-2J_猫.png"
+    assert put_image(live.client, hostile) == stored, "also by another name"
+    Image.new("RGB", (64, 48), (7, 7, 7)).save(hostile)
+    other = put_image(live.client, hostile)
+    assert Path(other.path).name == f"{other.sha256[:16]}-2J_猫.png"
+    # What lies there under the name, but is not it, is replaced.
+    path.write_bytes(b"damaged")
+    assert put_image(live.client, image) == stored and path.read_bytes() == image.read_bytes()
 
 
 def test_what_is_no_image_is_refused_and_leaves_nothing(
@@ -217,3 +227,26 @@ def test_a_stretch_of_the_recording_comes_as_one_file(live: LiveEngine, tmp_path
         fetch_recording(live.client, 0, 1, tmp_path / "never")
     assert not (tmp_path / "never").exists()
     assert not [path for path in live.paths.cache.iterdir() if path.name.startswith("export-")]
+
+
+async def test_images_that_are_put_at_once_make_room_once(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    data = []
+    for shade in range(12):
+        raw = io.BytesIO()
+        Image.new("RGB", (64, 48), (shade, 0, 0)).save(raw, "BMP")
+        data.append(raw.getvalue())
+    store = ImageStore(folder, needed=frozenset, most_bytes=3 * len(data[0]))
+
+    async def put(number: int, one: bytes) -> StoredImage:
+        async def chunks() -> AsyncIterator[bytes]:
+            yield one
+
+        digest = hashlib.sha256(one).hexdigest()
+        return await store.receive(chunks(), name=f"{number}.bmp", size=len(one), sha256=digest)
+
+    await asyncio.gather(*(put(number, one) for number, one in enumerate(data)))
+    assert len(list(folder.iterdir())) == 3
+    same = await asyncio.gather(*(put(number, data[0]) for number in range(20, 26)))
+    assert len({one.path for one in same}) == 1
+    assert len(list(folder.iterdir())) == 3
