@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,7 +19,7 @@ from turbotui.prompt_history import PromptHistory
 from turbotui.screens.earlier import EarlierScreen
 from turbotui.screens.new_job import NewJobScreen
 
-from .conftest import NOW, SMALL, WIDE, live, screen_text, until
+from .conftest import NOW, SMALL, WIDE, live, screen_text, scripted, until
 
 Build = Callable[..., TurboApp]
 
@@ -134,3 +135,31 @@ async def test_an_editor_that_fails_leaves_the_prompt_and_says_so(
         await pilot.press("ctrl+g")
         await pilot.pause()
         assert app.screen.query_one(TextArea).text == "a fox"
+
+
+async def test_a_queued_prompt_is_kept_however_late_its_thread_runs(
+    console: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The form is gone by then, and what it knew of its app with it."""
+    closed = threading.Event()
+    usual = TurboApp.run_apart
+
+    def late(self: TurboApp, label: str, work: Callable[[], Any], **how: Any) -> None:
+        def waiting() -> Any:
+            closed.wait(3)
+            return work()
+
+        later = type(self.screen) is NewJobScreen and label in ("Earlier prompts", "history")
+        usual(self, label, waiting if later else work, **how)
+
+    monkeypatch.setattr(TurboApp, "run_apart", late)
+    app = console(scripted(scenes.cpu(NOW)))
+    async with app.run_test(size=SMALL) as pilot:
+        await live(pilot)
+        await pilot.press("a", *"a fox", "enter")
+        await until(pilot, lambda: app.screen is app.dashboard)
+        await pilot.pause(0.1)
+        closed.set()
+        kept = PromptHistory(tmp_path / "prompts.json")
+        await until(pilot, lambda: [entry.draft.prompt for entry in kept.load()] == ["a fox"])
+        assert "NoActiveApp" not in screen_text(app)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from engine.wire import MemorySampled, PreviewMade
 from turbotui.app import TurboApp
 from turbotui.client import scenes
 from turbotui.client.scripted import ScriptedClient
+from turbotui.screens import beside, job
 from turbotui.screens.job import JobScreen
 from turbotui.screens.job_picture import BYTES_PER_S, MOST_FPS, wait_s
 from turbotui.widgets.picture import PictureView
@@ -239,3 +243,25 @@ async def test_only_cells_that_changed_are_sent_and_a_clip_keeps_within_its_byte
         assert 0 < view.spent_bytes < whole / 2
         assert round(wait_s(view.spent_bytes) * BYTES_PER_S) >= view.spent_bytes
         assert wait_s(0) == 1 / MOST_FPS
+
+
+async def test_a_manifest_that_is_a_pipe_or_hangs_does_not_hold_the_console_up(
+    console: Build, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tmp_path / "30.json")
+    assert beside.read_manifest(str(tmp_path / "30.json")) is None
+    (tmp_path / "long.json").write_bytes(b" " * beside.MOST_BYTES + b"{}")
+    assert beside.read_manifest(str(tmp_path / "long.json")) is None
+    hangs = threading.Event()
+    monkeypatch.setattr(job, "read_manifest", lambda _path: hangs.wait(10) and None)
+    told = job_scenes.done(clip)
+    ended = replace(told.jobs[0], manifest=str(tmp_path / "30.json"))
+    app = console(scripted(replace(told, jobs=(ended,))))
+    try:
+        async with app.run_test(size=WIDE) as pilot:
+            screen = await open_page(pilot)
+            await redrawn(pilot, screen, lambda: "9/17" in screen_text(app))
+            await pilot.press("escape")
+            await until(pilot, lambda: app.screen is app.dashboard)
+    finally:
+        hangs.set()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual.binding import Binding
 
 from turbotui.format import UNKNOWN, bytes_text, clock, percent, seconds
 from turbotui.picture.raster import cells_for
+from turbotui.screens.beside import read_manifest
 from turbotui.screens.job_picture import JobPictures, wait_s
 from turbotui.screens.job_stages import ledger_rows, lines_of_ended, lines_of_running
 from turbotui.screens.reader import PagePanel, PageScreen
@@ -35,18 +35,6 @@ LEAST_FOR_PICTURE = 64
 """Cells of a page that has a picture beside its fields; a narrower one has it in full alone."""
 COURSE_S = 2.0
 """How often the stages of a running job are asked for, beside when they change."""
-
-
-def read_manifest(path: str) -> Manifest | None:
-    """The manifest beside a video; None when it is gone or was written by another build."""
-    import msgspec
-
-    from engine.wire import Manifest
-
-    try:
-        return msgspec.json.decode(Path(path).read_bytes(), type=Manifest)
-    except (OSError, msgspec.DecodeError):
-        return None
 
 
 class JobPanel(PagePanel):
@@ -224,28 +212,26 @@ class JobPanel(PagePanel):
         return text
 
     def _look_for_manifest(self, job_id: int, path: str) -> None:
-        """Here it is read at once; from another machine it comes when it comes."""
+        """In a thread: a disk may hang, and another machine answers when it does."""
         app = cast("TurboApp", self.app)
+        self._looked_for, self._manifest = path, None
 
-        def told(manifest: Manifest) -> None:
-            self._manifest = manifest
-            if self.is_mounted:
+        def told(manifest: Manifest | None) -> None:
+            # After a retry another one is looked for.
+            if self.is_mounted and path == self._looked_for:
+                self._manifest = manifest
                 self.redraw()
 
-        if app.box is None:
-            self._manifest = read_manifest(path)
-        else:
-            app.run_apart(
-                t("job.ledger"),
-                partial(app.box.manifest, job_id),
-                then=told,
-                failed=lambda _why: None,  # the page is as whole as it can be
-                quiet=True,
-            )
+        app.run_apart(
+            t("job.ledger"),
+            partial(read_manifest, path) if app.box is None else partial(app.box.manifest, job_id),
+            then=told,
+            failed=lambda _why: None,  # the page is as whole as it can be
+            quiet=True,
+        )
 
     def _ledger(self, view: View, job: Job, width: int) -> list[Row]:
         if job.manifest and job.manifest != self._looked_for:
-            self._looked_for = job.manifest
             self._look_for_manifest(job.id, job.manifest)
         course = self.course
         if job.status == "running":

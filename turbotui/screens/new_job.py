@@ -286,7 +286,9 @@ class NewJobScreen(StillBehind, ModalScreen[None]):
     def _queued(self, answer: Job | BatchQueued) -> None:
         sent = self.current_draft() if self.is_mounted else self._last
         at = self.turbo.wall()
-        self.turbo.run_apart("history", lambda: self._history().add(replace(sent, job_id=0), at), quiet=True)
+        # Made here: by the time the thread runs, this screen may be gone, and its app with it.
+        history = self._history()
+        self.turbo.run_apart(t("earlier.title"), lambda: history.add(replace(sent, job_id=0), at), quiet=True)
         # The settings stay for the next one; only the prompt was used up.
         self._last = replace(sent, prompt="", job_id=0)
         self._keeper.keep(self._last)
@@ -359,6 +361,7 @@ class NewJobScreen(StillBehind, ModalScreen[None]):
         state = self.turbo.link.state
         folder = state.engine.output_dir if state.engine is not None else None
         known = of_jobs(state.jobs, state.models, folder)
+        history = self._history()
 
         def found(entries: list[Earlier]) -> None:
             if self.is_current:
@@ -374,7 +377,7 @@ class NewJobScreen(StillBehind, ModalScreen[None]):
 
         self.turbo.run_apart(
             t("earlier.title"),
-            lambda: newest([*self._history().load(), *known]),
+            lambda: newest([*history.load(), *known]),
             then=found,
             quiet=True,
         )
