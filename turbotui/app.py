@@ -390,6 +390,7 @@ class TurboApp(TerminalApp):
         if reason is not None:
             self.say(reason, "wait")
             return
+        self.dashboard.acts_again()
         self._commands.do(name, job_id)
 
     def key_of(self, name: str) -> str:

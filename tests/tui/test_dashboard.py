@@ -648,7 +648,17 @@ async def test_a_notice_outlives_the_snapshot_and_ends_with_a_receipt(console: B
         assert "this console 0.2.0; E restarts it" in panel_text(app, "receipt")
         receipt = Receipt(action="free", target="", ok=True, elapsed_s=0.1, proof="nvml-process")
         client.push(ReceiptIssued(receipt=receipt))
-        await until(pilot, lambda: "✓ free" in panel_text(app, "receipt"))
+        await until(pilot, lambda: app.link.state.receipt == receipt)
+        app.dashboard.tick()
+        assert "this console" in panel_text(app, "receipt")  # it was not there long enough to be read
+        clock.passed = 3.0
+        app.dashboard.tick()
+        assert "✓ free" in panel_text(app, "receipt")
+        # What somebody asks for now is seen at once.
+        app.say("an answer")
+        await pilot.press("f")
+        client.push(ReceiptIssued(receipt=replace(receipt, target="two")))
+        await until(pilot, lambda: "✓ free two" in panel_text(app, "receipt"))
 
 
 async def test_an_error_ends_with_the_link_or_with_time(console: Build, clock: Clock) -> None:

@@ -13,7 +13,7 @@ from textual.events import Key, Paste
 from textual.widgets import Input, TextArea
 
 from engine.errors import InvalidRequest
-from engine.wire import Job, JobSpec
+from engine.wire import Job, JobChanged, JobSpec
 from turbotui.app import TurboApp
 from turbotui.client import scenes
 from turbotui.client.scripted import ScriptedClient
@@ -21,6 +21,7 @@ from turbotui.draft import Draft, draft_of, load_draft, save_draft
 from turbotui.screens import new_job
 from turbotui.widgets.fields import ChoiceField
 from turbotui.widgets.prompt_area import BURST_S
+from turbotui.widgets.queue import QueuePanel
 from turbotui.widgets.shapes import ShapeField, boxes
 
 from .conftest import NOW, SMALL, WIDE, live, screen_text, scripted, until
@@ -462,3 +463,25 @@ def test_what_a_job_says_beyond_the_defaults_is_carried_along() -> None:
     usual = replace(job, spec=replace(spec, sigma_max=80.0, output_dir="/videos", priority=0))
     plain = draft_of(usual, kind="t2v", output_dir="/videos").spec(image_to_video=False)
     assert (plain.sigma_max, plain.output_dir) == (None, None)
+
+
+async def test_the_cursor_goes_to_the_job_that_was_queued(console: Build) -> None:
+    client = scripted(scenes.busy(NOW))
+    app = console(client)
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        await pilot.press("4", "j", "a", *"a fox", "enter")
+        await until(pilot, lambda: "✓ job 99 queued" in screen_text(app))
+        queue = app.dashboard.query_one(QueuePanel)
+        before = queue.chosen_job
+        assert before != 99
+        queued = Job(id=99, spec=submitted(client)[0], status="queued", created_at=NOW, position=9)
+        client.push(JobChanged(job=queued))
+        await until(pilot, lambda: queue.chosen_job == 99)
+        await pilot.press("enter")
+        await until(pilot, lambda: "a fox" in screen_text(app) and app.screen is not app.dashboard)
+        await pilot.press("escape", "k")
+        # Once is enough: whoever walks on is not called back.
+        client.push(JobChanged(job=replace(queued, held=True)))
+        await until(pilot, lambda: app.link.state.job(99).held)
+        assert queue.chosen_job != 99

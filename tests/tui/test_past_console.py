@@ -128,6 +128,11 @@ async def test_nothing_acts_on_what_is_over_and_escape_goes_back(console: Consol
         assert {name for name, *_rest in client.asked} <= {"hello", "history", "last_check", "subscribe"}
         await press(pilot, "exclamation_mark")
         assert screen_text(app).count("this is the picture of") >= 4
+        await press(pilot, "escape", "m")
+        assert "nothing acts on what is over" in panel_text(app, "receipt")
+        await press(pilot, "0")
+        assert "nothing acts" not in panel_text(app, "receipt")  # it is not true any more
+        await press(pilot, "2", "left", "left", "4", "exclamation_mark")
         await press(pilot, "escape", "left")
         # From another panel the arrows go on, and escape ends it rather than the console.
         assert app.dashboard.past_at == pytest.approx(NOW - 2.0, abs=0.01)

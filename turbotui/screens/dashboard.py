@@ -60,6 +60,8 @@ FULL_S = 0.1
 RESTING_S = 0.5
 NOTICE_S = 20.0
 ERROR_NOTICE_S = 15.0
+LEAST_NOTICE_S = 3.0
+"""So long an answer can be read before a receipt takes its place that the person did not ask for."""
 
 
 class DashboardScreen(StillBehind, PastKeys, SelectingScreen):
@@ -90,8 +92,11 @@ class DashboardScreen(StillBehind, PastKeys, SelectingScreen):
         self._interval = 0.0
         self._attentive = True
         self._notice_at = 0.0
+        self._notice_least_s = 0.0
         self._notice_before: tuple[int, str] = (0, "")
         """Receipts issued and the link's state as the notice was said."""
+        self._notice_of: float | None = None
+        """The moment that was shown as it was said."""
         self._found: list[LinePanel] = []
         self._receipt = ReceiptLine(id="receipt")
 
@@ -261,13 +266,21 @@ class DashboardScreen(StillBehind, PastKeys, SelectingScreen):
         self._notice_at = self.turbo.monotonic()
         state = self.turbo.link.state
         self._notice_before = (state.receipts, state.link)
+        self._notice_of, self._notice_least_s = self.past_at, LEAST_NOTICE_S
         self.tick()
 
+    def acts_again(self) -> None:
+        """What comes of it is to be seen at once."""
+        self._notice_least_s = 0.0
+
     def _notice_is_over(self, notice: Notice, view: View) -> bool:
-        if (view.state.receipts, view.state.link) != self._notice_before:
+        if self.past_at != self._notice_of:
             return True
-        limit = ERROR_NOTICE_S if notice.tone == "error" else NOTICE_S
-        return view.monotonic - self._notice_at > limit
+        said_s = view.monotonic - self._notice_at
+        receipts, link = self._notice_before
+        if view.state.link != link or (view.state.receipts != receipts and said_s >= self._notice_least_s):
+            return True
+        return said_s > (ERROR_NOTICE_S if notice.tone == "error" else NOTICE_S)
 
     # ------------------------------------------------------------------ keys
 

@@ -21,6 +21,7 @@ from turbotui.text.spoken import spoken
 from turbotui.widgets.bottom import Notice
 from turbotui.widgets.fields import FieldInput, TypedField
 from turbotui.widgets.lines import LinePanel, Row, View, width_of, wrapped
+from turbotui.widgets.queue import QueuePanel
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
@@ -323,7 +324,10 @@ class ManyScreen(ModalScreen[bool]):
             return
         if self.is_mounted:
             self.dismiss(True)
-        self.turbo.dashboard.say(Notice(text=queued_text(answer)))
+        dashboard = self.turbo.dashboard
+        if (job_id := first_new(answer)) is not None:
+            dashboard.query_one(QueuePanel).await_job(job_id)
+        dashboard.say(Notice(text=queued_text(answer)))
 
     def _refused(self, error: str) -> None:
         self._sending = False
@@ -339,8 +343,10 @@ class ManyScreen(ModalScreen[bool]):
         path = self.query_one("#path", Input).value
 
         def found(completion: Completion) -> None:
+            if not self.is_mounted:
+                return
             field = self.query_one("#path", Input)
-            if not self.is_mounted or field.value != path:
+            if field.value != path:
                 return
             if completion.path != path:
                 field.value = completion.path
@@ -361,6 +367,12 @@ class ManyScreen(ModalScreen[bool]):
 
     def action_close(self) -> None:
         self.dismiss(False)
+
+
+def first_new(answer: BatchQueued) -> int | None:
+    """The first of the jobs that were queued; where all were there already, the first of those."""
+    ids = sorted(answer.job_ids)
+    return min(ids[-answer.queued :], default=None) if answer.queued else min(ids, default=None)
 
 
 def queued_text(answer: BatchQueued) -> str:

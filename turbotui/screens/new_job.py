@@ -20,13 +20,14 @@ from turbotui.job_fields import faults, field_of, samples
 from turbotui.screens.behind import StillBehind
 from turbotui.screens.draft_form import DraftForm
 from turbotui.screens.image_field import pick_image
-from turbotui.screens.many import queued_text
+from turbotui.screens.many import first_new, queued_text
 from turbotui.text import t
 from turbotui.widgets.bottom import Notice
 from turbotui.widgets.fields import FieldChanged, FieldSubmitted
 from turbotui.widgets.forecast import Estimate, ForecastPanel, estimate
 from turbotui.widgets.lines import LinePanel
 from turbotui.widgets.prompt_area import PromptArea
+from turbotui.widgets.queue import QueuePanel
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
@@ -295,7 +296,10 @@ class NewJobScreen(StillBehind, ModalScreen[None]):
         if self.is_mounted:
             self.dismiss(None)
         text = t("did.submit", id=answer.id) if not isinstance(answer, BatchQueued) else queued_text(answer)
-        self.turbo.dashboard.say(Notice(text=text))
+        dashboard = self.turbo.dashboard
+        if (job_id := answer.id if not isinstance(answer, BatchQueued) else first_new(answer)) is not None:
+            dashboard.query_one(QueuePanel).await_job(job_id)
+        dashboard.say(Notice(text=text))
 
     def _refused(self, error: str, field: str | None = None) -> None:
         self._sending = False

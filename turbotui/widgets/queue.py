@@ -12,6 +12,7 @@ from turbotui.widgets.panels import Key, ListPanel
 
 if TYPE_CHECKING:
     from rich.style import Style
+    from textual.events import Click
 
     from engine.wire import Job, ModelStatus
 
@@ -86,6 +87,29 @@ class QueuePanel(ListPanel):
     def inputs(self, view: View) -> tuple[object, ...]:
         engine = view.state.engine
         return (view.state.jobs, view.state.models, engine and engine.queue)
+
+    def __init__(self, *, id: str) -> None:
+        super().__init__(id=id)
+        self._awaited: int | None = None
+        """A job that was queued just now and is not in the list yet."""
+
+    def await_job(self, job_id: int) -> None:
+        """Put the cursor on a job as soon as it is there, unless the person walks on before."""
+        self._awaited = job_id
+        self.redraw()
+
+    def place_cursor(self) -> None:
+        if self._awaited in self._walkable:
+            self.chosen, self.walked, self._awaited = self._awaited, True, None
+        super().place_cursor()
+
+    def _go(self, place: int) -> None:
+        self._awaited = None
+        super()._go(place)
+
+    def on_click(self, event: Click) -> None:
+        self._awaited = None
+        super().on_click(event)
 
     @property
     def chosen_job(self) -> int | None:
