@@ -13,7 +13,7 @@ import pytest
 from textual._compositor import Compositor, LayoutUpdate
 
 from engine.errors import NotFound
-from engine.wire import MemorySampled, PreviewMade
+from engine.wire import JobChanged, MemorySampled, PreviewMade
 from turbotui.app import TurboApp
 from turbotui.client import scenes
 from turbotui.client.scripted import ScriptedClient
@@ -265,3 +265,54 @@ async def test_a_manifest_that_is_a_pipe_or_hangs_does_not_hold_the_console_up(
             await until(pilot, lambda: app.screen is app.dashboard)
     finally:
         hangs.set()
+
+
+def frame(app: TurboApp) -> str:
+    """The lower edge of the page."""
+    return next(row for row in reversed(screen_text(app).splitlines()) if "╰" in row and "esc" in row)
+
+
+@pytest.mark.parametrize("language", ["en", "zh_CN"])
+@pytest.mark.parametrize("size", [SMALL, WIDE], ids=["80x24", "120x36"])
+async def test_the_frame_names_the_keys_that_can_act_and_the_way_back_whole(
+    console: Build, clip: Path, size: tuple[int, int], language: str
+) -> None:
+    app = console(scripted(job_scenes.done(clip)), language=language)
+    async with app.run_test(size=size) as pilot:
+        screen = await open_page(pilot)
+        await redrawn(pilot, screen, lambda: "9/17" in screen_text(app))
+        back, small = ("esc back", "z small again") if language == "en" else ("esc 返回", "z 缩小")
+        keys = frame(app)
+        assert f"{back} ╯" in keys and "v " in keys and "y " in keys
+        assert " x " not in keys and " h " not in keys and " r " not in keys
+        await pilot.press("z")
+        await pilot.pause()
+        assert f"{small}  {back} ╯" in frame(app)
+        await pilot.press("z")
+        assert small not in screen_text(app)
+        waiting = replace(app.link.state.jobs[0], status="queued", output=None)
+        app.link._take(JobChanged(job=waiting))
+        await redrawn(pilot, screen, lambda: " x " in frame(app) and " h " in frame(app))
+        assert f"{back} ╯" in frame(app) and "v " not in frame(app)
+        app.read_only = True
+        screen.panel.redraw()
+        await pilot.pause()
+        assert " x " not in frame(app) and " d " not in frame(app) and "y " in frame(app)
+
+
+async def test_a_retry_shows_nothing_of_the_attempt_before(console: Build) -> None:
+    client = running()
+    app = console(client)
+    async with app.run_test(size=WIDE) as pilot:
+        client.push(PreviewMade(job_id=41, step=2))
+        await until(pilot, lambda: app.link.state.preview is not None)
+        screen = await open_page(pilot)
+        await redrawn(pilot, screen, lambda: "latents after step 2 of 4" in screen_text(app))
+        first = app.link.state.job(41)
+        assert first is not None
+        app.link._take(JobChanged(job=replace(first, status="queued", started_at=None, progress=None)))
+        await redrawn(pilot, screen, lambda: "latents after step" not in screen_text(app))
+        assert screen._pictures.picture is None
+        # The same step of the next attempt is another picture.
+        app.link._take(JobChanged(job=replace(first, attempt=first.attempt + 1)))
+        await redrawn(pilot, screen, lambda: asked(client, "preview").count((41, 2)) == 2)

@@ -10,6 +10,7 @@ from textual.binding import Binding
 from turbotui.format import UNKNOWN, bytes_text, clock, percent, seconds
 from turbotui.picture.raster import cells_for
 from turbotui.screens.beside import read_manifest
+from turbotui.screens.job_keys import keys_below
 from turbotui.screens.job_picture import JobPictures, wait_s
 from turbotui.screens.job_stages import ledger_rows, lines_of_ended, lines_of_running
 from turbotui.screens.reader import PagePanel, PageScreen
@@ -74,7 +75,9 @@ class JobPanel(PagePanel):
 
     def below(self, view: View) -> str:
         more = self._count - self.top - self._room
-        return (t("list.more", count=more) + "  " if more > 0 else "") + t("job.keys")
+        lead = t("list.more", count=more) + "  " if more > 0 else ""
+        app, cells = cast("TurboApp", self.app), self.size.width - 6 - width_of(lead)
+        return lead + keys_below(app, view, view.state.job(self.job_id), cells, large=self.large)
 
     # ------------------------------------------------------------------ the picture's place
 
@@ -102,7 +105,7 @@ class JobPanel(PagePanel):
 
     def _caption(self, view: View, columns: int) -> Row:
         pictures = self.pictures
-        text, keys = ("", "") if pictures is None else (pictures.caption(), pictures.keys())
+        text, keys = ("", "") if pictures is None else (pictures.caption(), pictures.keys(large=self.large))
         row = Row(columns).add(text, view.paint.muted)
         return row.tail(keys, view.paint.muted) if width_of(keys) + 2 <= row.left else row
 

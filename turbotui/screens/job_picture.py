@@ -35,6 +35,8 @@ class JobPictures:
         self._steps: dict[int, Picture] = {}
         self._of_steps = 0
         self._asked: set[int | None] = set()
+        self._attempt: int | None = None
+        """Whose pictures these are; None before it begins."""
         self._video: str | None = None
         """Whose frames were asked for."""
         self._at: int | None = None
@@ -50,6 +52,12 @@ class JobPictures:
         job = view.state.job(self._job_id)
         if job is None:
             return
+        attempt = None if job.status in ("queued", "waiting_memory") else job.attempt
+        if attempt != self._attempt:
+            # Nothing of an earlier attempt is this one's.
+            self._attempt, self._video, self._at = attempt, None, None
+            self.frames, self.playing, self.words = (), False, ""
+            self._steps, self._asked = {}, set()
         if job.status == "done" and job.output:
             self._read(job.output)
         elif job.status == "running":
@@ -74,7 +82,11 @@ class JobPictures:
         return t("preview.off") if denoised else t("preview.soon")
 
     def _ask(self, step: int | None) -> None:
+        attempt = self._attempt
+
         def got(preview: JobPreview) -> None:
+            if attempt != self._attempt:
+                return
             rgb = base64.b64decode(preview.rgb)
             self._steps[preview.step] = Picture(width=preview.width, height=preview.height, rgb=rgb)
             self._of_steps = preview.steps
@@ -101,11 +113,15 @@ class JobPictures:
 
             return read_frames(Path(output), FRAME_PIXELS)
 
+        attempt = self._attempt
+
         def got(frames: tuple[Picture, ...]) -> None:
-            self.frames = frames
+            if attempt == self._attempt:
+                self.frames = frames
 
         def failed(error: str) -> None:
-            self.words = error
+            if attempt == self._attempt:
+                self.words = error
 
         self._turbo.run_apart("frames", read, then=got, failed=failed, quiet=True)
 
@@ -137,11 +153,12 @@ class JobPictures:
             return t("preview.frame", at=at + 1, count=len(self.frames), time=f"{at / FPS:.1f}", moves=moves)
         return t("preview.step", step=self.place, steps=self._of_steps) if self._steps else ""
 
-    def keys(self) -> str:
+    def keys(self, *, large: bool = False) -> str:
         """What can be done with it."""
+        size = t("preview.key_small" if large else "preview.key_large")
         if self.frames:
-            return t("preview.frame_keys")
-        return t("preview.step_keys") if len(self._steps) > 1 else ""
+            return t("preview.frame_keys", size=size)
+        return t("preview.step_keys", size=size) if len(self._steps) > 1 else ""
 
     # ------------------------------------------------------------------ what is done with it
 
