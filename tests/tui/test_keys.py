@@ -14,9 +14,12 @@ import turbotui.screens
 from turbotui.actions import BY_ID
 from turbotui.app import TurboApp
 from turbotui.client import scene_plans, scenes
+from turbotui.draft import Draft
 from turbotui.screens.guide import KEYS, TOPICS, GuideScreen
 from turbotui.screens.help import HelpScreen, ScreenKeysScreen
 from turbotui.screens.keys import SAID
+from turbotui.screens.many import ManyScreen
+from turbotui.screens.new_job import NewJobScreen
 from turbotui.screens.window import WindowScreen
 from turbotui.text import texts_of
 
@@ -197,3 +200,38 @@ async def test_what_the_mouse_selects_in_a_panel_is_copied_by_cells(console: Bui
         await pilot.press("ctrl+c")
         assert app.clipboard.startswith("一只猫") and len(app.clipboard) <= 4 and app.is_running
         assert not any(segment.style and segment.style.reverse for segment in queue.render_line(row))
+
+
+@pytest.mark.parametrize("size", [SMALL, WIDE], ids=["80x24", "120x36"])
+async def test_the_form_of_a_job_tells_its_keys(console: Build, size: tuple[int, int]) -> None:
+    app = console([scenes.busy(NOW)])
+    async with app.run_test(size=size) as pilot:
+        await live(pilot)
+        app.drafts.own.keep(Draft(model="wan2.2-a14b"))
+        await pilot.press("a", "question_mark")
+        await pilot.pause()
+        form = app.screen
+        assert isinstance(form, NewJobScreen) and form.prompt.text == "?"
+        assert "^t image" in screen_text(app) and "esc keep ─╯" in screen_text(app)
+        fields = ["prompt", "model", "frames", "seed", "samples", "image", "shape"]
+        for name in fields:
+            form.form.focus_field(name)
+            await pilot.press("f1" if name in ("prompt", "image") else "question_mark")
+            await until(pilot, lambda: isinstance(app.screen, ScreenKeysScreen), name)
+            text = screen_text(app)
+            assert "empty the form" in text and "alt+b alt+f" in text and "ctrl+t" in text, name
+            await pilot.press("f1")
+            await until(pilot, lambda: app.screen is form)
+        await pilot.press("ctrl+o")
+        await until(pilot, lambda: isinstance(app.screen, ManyScreen))
+        await pilot.press("f1")
+        await until(pilot, lambda: "queue also what is there" in screen_text(app))
+
+
+async def test_warm_files_tell_their_keys(console: Build) -> None:
+    app = console([scenes.busy(NOW)])
+    async with app.run_test(size=SMALL) as pilot:
+        await live(pilot)
+        await pilot.press("4", "W", "question_mark")
+        await until(pilot, lambda: isinstance(app.screen, ScreenKeysScreen))
+        assert "letters narrow the list" in screen_text(app)

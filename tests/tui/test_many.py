@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from textual.widgets import Input
 
 from engine.errors import EngineUnavailable, NotNow
@@ -13,6 +15,7 @@ from engine.wire import BatchForecast, BatchLine, BatchQueued, JobBatch
 from turbotui.app import TurboApp
 from turbotui.client import scenes
 from turbotui.client.scripted import ScriptedClient
+from turbotui.screens import many
 from turbotui.screens.many import ManyPanel, ManyScreen
 from turbotui.screens.new_job import NewJobScreen
 
@@ -172,3 +175,19 @@ async def test_samples_and_settings_of_the_form_count_for_every_line(console: Bu
     assert [(spec.prompt, spec.seed, spec.steps) for spec in sent(client)[0].specs] == [
         ("one", 7, 4), ("one", 8, 4), ("two", 7, 1), ("two", 8, 1)
     ]  # fmt: skip
+
+
+async def test_a_completion_that_comes_after_escape_does_no_harm(
+    console: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on = threading.Event()
+    usual = many.complete_path
+    monkeypatch.setattr(many, "complete_path", lambda path: goes_on.wait(3) and usual(path))
+    app = console([scenes.busy(NOW)])
+    async with app.run_test(size=SMALL) as pilot:
+        await live(pilot)
+        await pilot.press("a", "ctrl+o", *"tmp", "tab", "escape")
+        await until(pilot, lambda: isinstance(app.screen, NewJobScreen))
+        goes_on.set()
+        await pilot.pause(0.2)  # an error in the loop would end the console
+        assert app.is_running

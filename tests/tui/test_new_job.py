@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -485,3 +486,20 @@ async def test_the_cursor_goes_to_the_job_that_was_queued(console: Build) -> Non
         client.push(JobChanged(job=replace(queued, held=True)))
         await until(pilot, lambda: app.link.state.job(99).held)
         assert queue.chosen_job != 99
+
+
+async def test_an_answer_that_comes_after_escape_does_no_harm(console: Build) -> None:
+    goes_on = threading.Event()
+
+    def late(spec: JobSpec) -> Job:
+        goes_on.wait(3)
+        return Job(id=99, spec=spec, status="queued", created_at=NOW, position=1)
+
+    app = console(scripted(scenes.busy(NOW), submit=late))
+    async with app.run_test(size=SMALL) as pilot:
+        await open_editor(pilot)
+        await pilot.press(*"a fox", "enter", "escape")
+        await until(pilot, lambda: app.screen is app.dashboard)
+        await pilot.pause(0.1)
+        goes_on.set()
+        await until(pilot, lambda: "✓ job 99 queued" in screen_text(app))

@@ -12,11 +12,14 @@ from engine.recording.reader import Recording
 from engine.recording.rows import pack_rows, row_of
 from engine.wire import DeviceProcess, Snapshot
 from tests.unit.recordings import GIB, device
+from turbotui.actions import ACTIONS
 from turbotui.client import scenes
 from turbotui.replay.app import ReplayApp
 from turbotui.replay.client import ReplayClient
 from turbotui.replay.clock import ReplayClock
+from turbotui.replay.help import ReplayHelpPanel
 from turbotui.state import ConsoleState
+from turbotui.text import texts_of
 
 from .conftest import NOW, SMALL, WIDE, live, screen_text, until
 
@@ -83,6 +86,15 @@ async def test_its_help_begins_with_the_keys_of_the_player(app: ReplayApp) -> No
         text = screen_text(app)
         assert "stand still, or go on" in text and "leave the replay" in text
         assert text.index("< >") < text.index("leave the replay")
+        panel = app.screen.query_one(ReplayHelpPanel)
+        for width in (72, 104):
+            page = panel.page(app.dashboard.view_now(), width)
+            listed = "\n".join("".join(cell.text for cell in row.segments) for row in page)
+            for action in ACTIONS:
+                told = texts_of("en").get(f"help.{action.id}", "-")
+                acts = action.tier != "look" or action.id in ("sheet", "audit", "findings", "fetch")
+                assert not (acts and told[:30] in listed), action.id
+            assert "every action; themes" in listed and "show only lines that" in listed
 
 
 async def test_acting_is_refused_with_a_sentence_and_nothing_is_kept(app: ReplayApp, tmp_path: Path) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from turbotui.screens.help import KEY_CELLS, HelpPanel
 from turbotui.screens.reader import PageScreen
 from turbotui.text.spoken import tr, word
 from turbotui.widgets.lines import Row, View
+
+if TYPE_CHECKING:
+    from turbotui.actions import Action
 
 PLAYER_KEYS = (
     ("space", "stand still, or go on"),
@@ -15,9 +20,15 @@ PLAYER_KEYS = (
     ("q", "leave the replay"),
 )
 
+ASKS_AN_ENGINE = ("sheet", "audit", "findings", "fetch")
+"""What changes nothing, and still has nobody to ask."""
+
 
 class ReplayHelpPanel(HelpPanel):
-    """All keys, those of the player on top; those that act are refused in a replay."""
+    """The keys of the player, then those that look; the others are refused in a replay."""
+
+    def can_act(self, action: Action) -> bool:
+        return action.tier == "look" and action.id not in ASKS_AN_ENGINE
 
     def page(self, view: View, width: int) -> list[Row]:
         rows = [Row(width).add(word("replay"), view.paint.focus_title)]

@@ -31,6 +31,10 @@ class HelpPanel(PagePanel):
         self._keys = keys
         self._here = here if here in KEY_LINE_HERE else ""
 
+    def can_act(self, action: Action) -> bool:
+        """Whether this console has any use for it: what has none is not listed."""
+        return True
+
     def inputs(self, view: View) -> tuple[object, ...]:
         return (self.top,)
 
@@ -75,7 +79,7 @@ class HelpPanel(PagePanel):
         return self._listed(view, title, own, width)
 
     def _section(self, view: View, place: Place, width: int) -> list[Row]:
-        actions = [action for action in ACTIONS if action.place == place]
+        actions = [action for action in ACTIONS if action.place == place and self.can_act(action)]
         return self._listed(view, t(f"place.{place}"), actions, width) if actions else []
 
     def _listed(self, view: View, title: str, actions: list[Action], width: int) -> list[Row]:
@@ -120,4 +124,4 @@ class ScreenKeysScreen(PageScreen):
     """The keys of the screen below it."""
 
     most = 76
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("question_mark,？", "close", show=False)]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("question_mark,？,f1", "close", show=False)]

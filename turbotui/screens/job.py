@@ -221,7 +221,7 @@ class JobPanel(PagePanel):
 
         def told(manifest: Manifest | None) -> None:
             # After a retry another one is looked for.
-            if self.is_mounted and path == self._looked_for:
+            if self.is_attached and path == self._looked_for:
                 self._manifest = manifest
                 self.redraw()
 

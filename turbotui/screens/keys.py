@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from textual.binding import Binding
 
@@ -14,13 +14,15 @@ from turbotui.widgets.lines import Row, View
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from turbotui.screens.window import WindowScreen
+    from textual.screen import Screen
+
+    from turbotui.app import TurboApp
 
 KEY_CELLS = 20
 NAMES = {
     **KEY_SIGNS,
     **{"question_mark": "?", "exclamation_mark": "!", "slash": "/", "shift+tab": "shift+tab"},
-    **{"space": "space", "left": "←", "right": "→", "plus": "+", "minus": "-", "full_stop": "."},
+    **{"space": "space", "left": "←", "right": "→", "plus": "+", "minus": "-", "full_stop": ".", "f1": "F1"},
 }
 SAID: Mapping[str, str] = {
     "close": "back",
@@ -60,10 +62,20 @@ SAID: Mapping[str, str] = {
 """A binding's action to the sentence about it; `close` is said apart."""
 
 
-def keys_of(screen: WindowScreen[object], own: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Keys and what they do, those of the screen itself before what it has in common with others."""
+def show_keys(screen: Screen[Any], app: TurboApp) -> None:
+    """What the keys of `screen` do, above it."""
+    from turbotui.screens.help import ScreenKeysScreen
+
+    app.push_screen(ScreenKeysScreen(ScreenKeysPanel(keys_of(screen, app.own_keys))))
+
+
+def keys_of(screen: Screen[Any], own: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Keys and what they do, those of the screen itself before what it has in common with others.
+
+    A screen's `key_help` names keys that no binding does, each with the text that says what they do.
+    """
     told: dict[str, list[str]] = {}
-    for keys, text in screen.key_help:
+    for keys, text in getattr(screen, "key_help", ()):
         told.setdefault(t(text), []).append(keys)
     taken: set[str] = set()
     for kind in type(screen).__mro__:

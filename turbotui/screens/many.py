@@ -16,6 +16,7 @@ from engine.wire import BatchForecast, BatchLine, BatchQueued, JobBatch, JobSpec
 from turbotui.format import bytes_text, seconds
 from turbotui.job_file import JobFile, JobLine, read_job_file
 from turbotui.path_typing import Completion, complete_path
+from turbotui.screens.keys import show_keys
 from turbotui.text import t
 from turbotui.text.spoken import spoken
 from turbotui.widgets.bottom import Notice
@@ -226,7 +227,14 @@ class ManyScreen(ModalScreen[bool]):
         Binding("pagedown", "scroll(8)", show=False),
         Binding("ctrl+t", "again", show=False),
         Binding("tab", "complete", show=False, priority=True),
+        Binding("f1", "help", show=False, priority=True),
     ]
+    key_help: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("↵", "screen.many_queue"),
+        ("tab", "screen.complete"),
+        ("ctrl+t", "screen.many_again"),
+        ("↑ ↓ pgup pgdn", "screen.many_scroll"),
+    )
 
     def __init__(self, base: JobSpec, *, samples: int) -> None:
         super().__init__()
@@ -280,7 +288,7 @@ class ManyScreen(ModalScreen[bool]):
         self._show()
 
         def told(preview: Preview | None, error: str | None) -> None:
-            if number == self._asked and self.is_mounted:
+            if number == self._asked and self.is_attached:
                 self._tell(preview, error)
 
         self.turbo.ask(
@@ -322,7 +330,7 @@ class ManyScreen(ModalScreen[bool]):
             self._again = False
             self._refused(t("many.unanswered", error=spoken(answer.error)))
             return
-        if self.is_mounted:
+        if self.is_attached:
             self.dismiss(True)
         dashboard = self.turbo.dashboard
         if (job_id := first_new(answer)) is not None:
@@ -331,7 +339,7 @@ class ManyScreen(ModalScreen[bool]):
 
     def _refused(self, error: str) -> None:
         self._sending = False
-        if self.is_mounted:
+        if self.is_attached:
             panel = self.query_one(ManyPanel)
             panel.tell(panel.preview, error)
             self._show()
@@ -343,7 +351,8 @@ class ManyScreen(ModalScreen[bool]):
         path = self.query_one("#path", Input).value
 
         def found(completion: Completion) -> None:
-            if not self.is_mounted:
+            # Not `is_mounted`, which stays true of a screen that is gone.
+            if not self.is_attached:
                 return
             field = self.query_one("#path", Input)
             if field.value != path:
@@ -355,6 +364,9 @@ class ManyScreen(ModalScreen[bool]):
                 self._tell(None, None, names=completion.names)
 
         self.turbo.run_apart(t("many.path"), lambda: complete_path(path), then=found, quiet=True)
+
+    def action_help(self) -> None:
+        show_keys(self, self.turbo)
 
     def action_scroll(self, by: int) -> None:
         self.query_one(ManyPanel).scroll(by)

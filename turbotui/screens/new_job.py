@@ -20,12 +20,13 @@ from turbotui.job_fields import faults, field_of, samples
 from turbotui.screens.behind import StillBehind
 from turbotui.screens.draft_form import DraftForm
 from turbotui.screens.image_field import pick_image
+from turbotui.screens.keys import show_keys
 from turbotui.screens.many import first_new, queued_text
 from turbotui.text import t
 from turbotui.widgets.bottom import Notice
 from turbotui.widgets.fields import FieldChanged, FieldSubmitted
 from turbotui.widgets.forecast import Estimate, ForecastPanel, estimate
-from turbotui.widgets.lines import LinePanel
+from turbotui.widgets.lines import LinePanel, width_of
 from turbotui.widgets.prompt_area import PromptArea
 from turbotui.widgets.queue import QueuePanel
 
@@ -84,7 +85,23 @@ class NewJobScreen(StillBehind, ModalScreen[None]):
         Binding("ctrl+o", "many", show=False, priority=True),
         Binding("ctrl+l", "clear", show=False, priority=True),
         Binding("ctrl+t", "pick_image", show=False, priority=True),
+        Binding("question_mark,？", "help", show=False),
+        Binding("f1", "help", show=False, priority=True),
     ]
+    key_help: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("↵", "screen.form_queue"),
+        ("ctrl+j", "screen.form_line"),
+        ("↑ ↓ tab", "screen.form_walk"),
+        ("← →", "screen.form_choose"),
+        ("+ - r", "screen.form_numbers"),
+        ("ctrl+g", "screen.form_editor"),
+        ("ctrl+r", "screen.form_earlier"),
+        ("ctrl+o", "screen.form_many"),
+        ("ctrl+t", "screen.form_image"),
+        ("ctrl+l", "screen.form_clear"),
+        ("alt+b alt+f", "screen.form_words"),
+        ("alt+d ctrl+w", "screen.form_delete"),
+    )
 
     def __init__(self, keeper: DraftKeeper) -> None:
         super().__init__()
@@ -92,6 +109,7 @@ class NewJobScreen(StillBehind, ModalScreen[None]):
         self._timer: Timer | None = None
         self._asked = 0
         self._sending = False
+        self._columns = 80
         self._last = Draft()
         """The fields as they stood when they were looked at last."""
         self._cleared: Draft | None = None
@@ -109,8 +127,7 @@ class NewJobScreen(StillBehind, ModalScreen[None]):
         return self.query_one(PromptArea)
 
     def compose(self) -> ComposeResult:
-        with Vertical(id="window") as window:
-            window.border_subtitle = t("new.keys")
+        with Vertical(id="window"):
             yield DraftForm(lambda: self.turbo.link.state.models)
             yield ForecastPanel(id="forecast")
 
@@ -140,7 +157,9 @@ class NewJobScreen(StillBehind, ModalScreen[None]):
 
     def _fit(self, width: int, height: int) -> None:
         """More room is the prompt's and the outlines'."""
-        self.query_one("#window").styles.width = 96 if width < 140 else 116
+        self._columns = 96 if width < 140 else 116
+        self.query_one("#window").styles.width = self._columns
+        self._columns = min(self._columns, width)
         self.form.fit(height)
         self.query_one(ForecastPanel).styles.margin = (1, 0, 0, 0) if height >= 30 else 0
         self.call_after_refresh(self._show)
@@ -165,8 +184,18 @@ class NewJobScreen(StillBehind, ModalScreen[None]):
 
     def _show(self) -> None:
         view = self.turbo.dashboard.view_now()
+        self.query_one("#window").border_subtitle = self._keys_below(self._columns - 6)
         for panel in self.query(LinePanel):
             panel.show(view)
+
+    def _keys_below(self, cells: int) -> str:
+        """The first and the last keys stay where there is no room for all."""
+        keys = t("new.keys").split("  ")
+        if self.form.image_to_video:
+            keys.insert(-2, t("new.key_image"))
+        while width_of("  ".join(keys)) > cells and len(keys) > 4:
+            del keys[1]
+        return "  ".join(keys)
 
     def on_descendant_focus(self) -> None:
         self.form.light()
@@ -235,7 +264,7 @@ class NewJobScreen(StillBehind, ModalScreen[None]):
         return self.current_draft().spec(image_to_video=self.form.image_to_video)
 
     def _told(self, number: int, told: Estimate | None, error: str | None) -> None:
-        if number != self._asked or not self.is_mounted:
+        if number != self._asked or not self.is_attached:
             return
         panel = self.query_one(ForecastPanel)
         panel.estimate, panel.error, panel.asking = told, error, False
@@ -285,7 +314,7 @@ class NewJobScreen(StillBehind, ModalScreen[None]):
             )
 
     def _queued(self, answer: Job | BatchQueued) -> None:
-        sent = self.current_draft() if self.is_mounted else self._last
+        sent = self.current_draft() if self.is_attached else self._last
         at = self.turbo.wall()
         # Made here: by the time the thread runs, this screen may be gone, and its app with it.
         history = self._history()
@@ -293,7 +322,7 @@ class NewJobScreen(StillBehind, ModalScreen[None]):
         # The settings stay for the next one; only the prompt was used up.
         self._last = replace(sent, prompt="", job_id=0)
         self._keeper.keep(self._last)
-        if self.is_mounted:
+        if self.is_attached:
             self.dismiss(None)
         text = t("did.submit", id=answer.id) if not isinstance(answer, BatchQueued) else queued_text(answer)
         dashboard = self.turbo.dashboard
@@ -305,10 +334,13 @@ class NewJobScreen(StillBehind, ModalScreen[None]):
         self._sending = False
         self._asked += 1
         self._told(self._asked, None, error)
-        if self.is_mounted:
+        if self.is_attached:
             self.form.focus_field(field or field_of(error))
 
     # ------------------------------------------------------------------ keys
+
+    def action_help(self) -> None:
+        show_keys(self, self.turbo)
 
     def action_pick_image(self) -> None:
         pick_image(self)

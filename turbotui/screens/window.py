@@ -90,11 +90,9 @@ class WindowScreen(StillBehind, SelectingScreen, ModalScreen[Outcome], Generic[O
 
     def action_help(self) -> None:
         """This screen's own keys."""
-        from turbotui.screens.help import ScreenKeysScreen
-        from turbotui.screens.keys import ScreenKeysPanel, keys_of
+        from turbotui.screens.keys import show_keys
 
-        told = keys_of(self, self.turbo.own_keys)  # type: ignore[arg-type]  # whatever it is dismissed with
-        self.turbo.push_screen(ScreenKeysScreen(ScreenKeysPanel(told)))
+        show_keys(self, self.turbo)
 
     def action_suspend(self) -> None:
         self.turbo.action_suspend_process()

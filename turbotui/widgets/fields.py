@@ -136,6 +136,10 @@ class FieldInput(Input):
             event.stop()
             event.prevent_default()
             act()
+        elif self.restrict is not None and event.character in ("?", "？"):
+            event.stop()  # no value holds it: it is the screen's
+            event.prevent_default()
+            await self.run_action("screen.help")
         else:
             await super()._on_key(event)
 
