@@ -233,7 +233,12 @@ class TurboApp(TerminalApp):
         """What of the settings was left out, in full."""
         from turbotui.screens.reader import ReaderScreen
 
-        self.push_screen(ReaderScreen(t("settings.title"), "\n".join(self.problems)))
+        self.push_screen(ReaderScreen(t("settings.title"), "\n".join(self.left_out)))
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """What of the settings and of the themes cannot be taken as it is now, a sentence each."""
+        return (*self.problems, *(spoken(why) for _name, why in sorted(self.themes.broken.items())))
 
     def on_unmount(self) -> None:
         if self.foreign is not None:
@@ -412,8 +417,8 @@ class TurboApp(TerminalApp):
         for place, panel in enumerate(TABS if screen is self.dashboard else ()):
             title = f"{t('palette.panel', name=t(f'place.{panel}'))}  ({self.key_of(f'panel_{place + 1}')})"
             yield SystemCommand(title, t("help.panel"), partial(self.dashboard.choose, panel))
-        if self.problems and screen is self.dashboard:
-            yield SystemCommand(t("settings.title"), self.problems[0], self.show_problems)
+        if (left_out := self.left_out) and screen is self.dashboard:
+            yield SystemCommand(t("settings.title"), left_out[0], self.show_problems)
         for name in self.themes.names():
             title = t("palette.theme", name=name)
             yield SystemCommand(title, t("palette.theme_help"), partial(self.use_theme, name))

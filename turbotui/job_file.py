@@ -105,6 +105,10 @@ def parse_jobs(raw: bytes, base: JobSpec, *, name: str, folder: Path, samples: i
             found.append(JobLine(number=number, text=line[:200], error=error))
             continue
         try:
+            if not as_json and _is_object(line, field="prompt"):
+                raise InvalidRequest(
+                    "it looks like a JSON line in a file of prompts; keep one kind of line in a file"
+                )
             spec = _spec_of(line, base, folder) if as_json else replace(base, prompt=line)
             if not spec.model:
                 raise InvalidRequest('no model is named; write "model": "..." or choose one for all lines')
@@ -127,13 +131,15 @@ def _decode(raw: bytes, name: str) -> tuple[str, str]:
     raise InvalidRequest(f"{name} is no text in UTF-8, UTF-16 or GBK; save it as UTF-8")
 
 
-def _is_object(line: str) -> bool:
+def _is_object(line: str, *, field: str | None = None) -> bool:
+    """Whether it is a JSON object, and where a `field` is named, one that has it."""
     if not line.startswith("{"):
         return False
     try:
-        return isinstance(json.loads(line), dict)
+        found = json.loads(line)
     except (ValueError, RecursionError):
         return False
+    return isinstance(found, dict) and (field is None or field in found)
 
 
 def _spec_of(line: str, base: JobSpec, folder: Path) -> JobSpec:

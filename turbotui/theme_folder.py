@@ -52,6 +52,7 @@ class ThemeFolder:
         try:
             return self.read(name), None
         except InvalidRequest as error:
+            self.broken[name] = str(error)  # also one that is not there at all
             return read_palette(theme_files(self._folders[:1])[DEFAULT]), str(error)
 
     def look(self) -> tuple[set[str], list[str]]:

@@ -28,6 +28,7 @@ from turbotui.app import TurboApp
 from turbotui.client import scenes
 from turbotui.client.scripted import ScriptedClient, Step
 from turbotui.format import cell_width
+from turbotui.screens.choices import ChoicePanel
 from turbotui.text import t
 from turbotui.widgets.lines import LinePanel
 from turbotui.widgets.log import LogPanel
@@ -786,3 +787,20 @@ async def test_one_of_something_is_said_as_one(console: Build) -> None:
     assert t("new.cost", frames=17, length="1.1", steps=1).endswith("1 step")
     assert t("job.sampling_text", steps="1", seed=0) == "1 step  seed 0"
     assert t("receipt.safe", count=1) == "1 job is safe in the queue"
+
+
+async def test_models_are_found_by_name_first_then_by_kind_and_type(console: Build) -> None:
+    told = scenes.busy(NOW)
+    app = console([told])
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        await pilot.press("m", *"t2v")
+        await pilot.pause()
+        panel = app.screen.query_one(ChoicePanel)
+        wanted = {model.name for model in app.link.state.models if model.kind == "t2v"}
+        assert wanted and {choice.key for choice in panel._current} == wanted
+        await pilot.press("ctrl+u", *"i2v")
+        names = [choice.name for choice in panel._current]
+        assert names and sorted(names, key=lambda name: "i2v" not in name) == names
+        await pilot.press("ctrl+u", *"int8", "enter")
+        assert panel._current == [] or all("int8" in choice.found_by for choice in panel._current)

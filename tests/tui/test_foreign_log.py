@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from turbotui.app import TurboApp
 from turbotui.client import scenes
 from turbotui.foreign_log import recent_logs
+from turbotui.screens import log_file
 from turbotui.screens.log_file import LogFileScreen
 from turbotui.widgets.log import LogPanel
 
@@ -127,3 +131,36 @@ async def test_a_log_of_escapes_bidi_and_huge_lines_reaches_no_terminal(
         before = time.perf_counter()
         app.dashboard.tick()
         assert time.perf_counter() - before < 0.5
+
+
+async def test_a_folder_is_read_once_and_a_hanging_disk_holds_nothing_up(
+    console: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on, read = threading.Event(), []
+
+    def listed(folder: str) -> tuple[log_file.Entry, ...]:
+        read.append(folder)
+        return goes_on.wait(3) and ()
+
+    def hangs(path: object) -> bool:
+        return goes_on.wait(3) and False
+
+    monkeypatch.setattr(log_file, "list_folder", listed)
+    app = console([scenes.busy(NOW)])
+    async with app.run_test(size=SMALL) as pilot:
+        await live(pilot)
+        await pilot.press("6", "L")
+        await until(pilot, lambda: isinstance(app.screen, LogFileScreen) and app.screen.painted)
+        screen = app.screen
+        assert isinstance(screen, LogFileScreen)
+        await pilot.press("slash", *"far", "slash", *"some")
+        assert sorted(read) == ["", "/", "/far"]  # not once for each key
+        monkeypatch.setattr(log_file.os.path, "isfile", hangs)
+        await pilot.press("enter", "x")
+        assert screen.panel.typed == "/far/somex"
+        goes_on.set()
+        await pilot.pause(0.1)
+        assert app.screen is screen  # what was entered is not what stands there now
+        await pilot.press("enter")
+        await until(pilot, lambda: app.screen is app.dashboard)
+        assert app.foreign is not None and str(app.foreign.path) == "/far/somex"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +16,9 @@ from turbotui.app import TurboApp
 from turbotui.client import scenes
 from turbotui.draft import Draft
 from turbotui.picture.folder import list_folder, nearest_folder
+from turbotui.remote.box import Box
+from turbotui.remote.target import Target
+from turbotui.screens import image_picker
 from turbotui.screens.image_field import ImageThumb
 from turbotui.screens.image_picker import ImagePickerScreen
 from turbotui.screens.new_job import NewJobScreen
@@ -134,12 +137,42 @@ async def test_a_path_is_typed_whole(console: Build, folder: Path, tmp_path: Pat
 
 
 async def test_on_another_machine_it_says_whose_files_these_are(console: Build, folder: Path) -> None:
-    app = console(scripted(scenes.busy(NOW)))
-    app.box = SimpleNamespace(name="me@far")  # type: ignore[attr-defined]
+    box = Box(Target(host="me@far"))
+    app = console(scripted(scenes.busy(NOW)), box=box)
     async with app.run_test(size=SMALL) as pilot:
         await open_picker(pilot, str(folder))
         text = " ".join(screen_text(app).split())
         assert "files of this machine" in text and "me@far" in text and "put" in text
+    box.close()
+
+
+async def test_an_older_folder_does_not_come_back_and_a_hanging_disk_holds_nothing_up(
+    console: Build, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = console(scripted(scenes.busy(NOW)))
+    slow = threading.Event()
+    usual, is_file = image_picker.list_folder, os.path.isfile
+
+    def listed(place: Path) -> Any:
+        if place.name == "older":
+            slow.wait(3)
+        return usual(place)
+
+    def hangs(path: Any) -> bool:
+        return bool(slow.wait(3)) and is_file(path) if str(path).startswith("/hangs") else is_file(path)
+
+    monkeypatch.setattr(image_picker, "list_folder", listed)
+    monkeypatch.setattr(os.path, "isfile", hangs)
+    async with app.run_test(size=WIDE) as pilot:
+        screen = await open_picker(pilot, str(folder))
+        screen._open(folder / "older")
+        screen._open(folder.parent)
+        await until(pilot, lambda: screen.panel.listing is not None and screen.panel.listing.folder != folder)
+        await pilot.press(*"/hangs", "enter", "ctrl+u", "o")
+        assert screen.panel.wanted == "o"
+        slow.set()
+        await pilot.pause(0.2)
+        assert screen.panel.listing is not None and screen.panel.listing.folder == folder.parent
 
 
 async def test_a_click_moves_the_cursor_and_a_second_one_takes(console: Build, folder: Path) -> None:

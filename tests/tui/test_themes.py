@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.tui.conftest import NOW, WIDE, live, panel_text, scripted, until
+from tests.tui.conftest import NOW, WIDE, live, panel_text, screen_text, scripted, until
 from turbotui.app import TurboApp
 from turbotui.client import scenes
+from turbotui.screens.reader import ReaderScreen
 from turbotui.theme import GLYPHS, PARTS, Palette, read_palette, theme_files, theme_folders
 from turbotui.theme_folder import ThemeFolder
 from turbotui.widgets.memory import BAR_ORDER
@@ -205,6 +206,14 @@ async def test_a_theme_that_cannot_be_read_at_the_start_falls_back_to_the_dark_o
         assert why in panel_text(app, "receipt") or "sets unknown colours.weight" in panel_text(
             app, "receipt"
         )
+        # The last line is one row; all of it is where every other setting is that was left out.
+        app._look_at_themes()
+        titles = {command.title: command for command in app.get_system_commands(app.dashboard)}
+        titles["Settings that were left out"].callback()
+        await until(pilot, lambda: isinstance(app.screen, ReaderScreen))
+        text = " ".join(screen_text(app).replace("│", " ").split())
+        wanted = "nowhere" if name == "nowhere" else "lacks colours.wait"
+        assert wanted in text and "dark.toml" in text
 
 
 def test_a_file_that_was_not_written_again_is_not_read_again(

@@ -114,3 +114,10 @@ def test_a_file_that_is_no_list_of_jobs_is_refused(tmp_path: Path, raw: bytes, s
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(InvalidRequest):
         read_job_file(f"{tmp_path}/{name}", BASE)
+
+
+def test_a_line_of_json_among_prompts_is_named_and_braces_alone_are_a_prompt(tmp_path: Path) -> None:
+    text = 'a fox\n{"prompt": "x"}\n{glowing} letters\n{"a": 1}\n'
+    lines = read(tmp_path, text, "prompts.txt").lines
+    assert [line.error is None for line in lines] == [True, False, True, True]
+    assert "looks like a JSON line in a file of prompts" in (lines[1].error or "") and lines[1].number == 2

@@ -113,6 +113,7 @@ class Archive:
         self._device_bytes: dict[str, int] = {}
         self._silences: list[Silence] = []
         self._silences_since: float | None = None
+        self._silences_until = 0.0
         self._changed = threading.Condition()
         self._closed = False
         self._thread: threading.Thread | None = None

@@ -28,6 +28,8 @@ class Choice:
     note: str = ""
     warning: bool = False
     strong: bool = field(default=False)
+    found_by: str = ""
+    """What else typing finds it by, after every row whose name has it."""
 
 
 class ChoicePanel(ListPanel):
@@ -84,7 +86,10 @@ class ChoicePanel(ListPanel):
 
     def keys(self, view: View) -> list[Key]:
         wanted = self.wanted.casefold()
-        self._current = [choice for choice in self._choices(view) if wanted in choice.name.casefold()]
+        choices = self._choices(view)
+        named = [choice for choice in choices if wanted in choice.name.casefold()]
+        others = [choice for choice in choices if wanted in choice.found_by.casefold()] if wanted else []
+        self._current = [*named, *(choice for choice in others if choice not in named)]
         return [choice.key for choice in self._current]
 
     def nothing(self, view: View, width: int) -> list[Row]:

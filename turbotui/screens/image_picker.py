@@ -201,6 +201,8 @@ class ImagePickerScreen(WindowScreen[Path | None]):
         super().__init__(FilesPanel(remote=remote))
         self._start = folder
         self._coming_from: str | None = None
+        self._opening = 0
+        """How many folders were asked for."""
         self._timer: Timer | None = None
         self._looked_at: Path | None = None
         self._known: OrderedDict[tuple[Path, float], ImageFile] = OrderedDict()
@@ -218,23 +220,29 @@ class ImagePickerScreen(WindowScreen[Path | None]):
     # ------------------------------------------------------------------ folders
 
     def _open(self, folder: Path) -> None:
+        self._opening += 1
+        number, coming_from, self._coming_from = self._opening, self._coming_from, None
+
         def read() -> Listing | str:
             try:
                 return list_folder(folder)
             except OSError as error:
                 return t("picker.unreadable", folder=str(folder), why=spoken(error.strerror or str(error)))
 
-        self.turbo.run_apart("folder", read, then=self._opened, quiet=True)
+        def told(found: Listing | str) -> None:
+            # A slower disk's answer comes after that of the folder one has gone on to.
+            if self.is_attached and number == self._opening:
+                self._opened(found, coming_from)
 
-    def _opened(self, found: Listing | str) -> None:
+        self.turbo.run_apart(t("picker.reading"), read, then=told, quiet=True)
+
+    def _opened(self, found: Listing | str, coming_from: str | None) -> None:
         panel = self.panel
-        if not self.is_mounted:
-            return
         if isinstance(found, str):
             panel.error = found
         else:
             panel.listing, panel.error, panel.wanted = found, "", ""
-            panel.chosen, self._coming_from = self._coming_from, None
+            panel.chosen = coming_from
         self.refresh_panel()
         self.moved()
 
@@ -260,10 +268,19 @@ class ImagePickerScreen(WindowScreen[Path | None]):
 
     def _take_path(self, path: Path) -> None:
         """A path that was typed whole."""
-        if path.is_file():
-            self.dismiss(path)
-        else:
-            self._open(path)
+        self._opening += 1
+        number = self._opening
+
+        def told(is_file: bool) -> None:
+            if not self.is_attached or number != self._opening:
+                return
+            if is_file:
+                self.dismiss(path)
+            else:
+                self._open(path)
+
+        # In a thread: its disk may hang.
+        self.turbo.run_apart(t("picker.reading"), lambda: os.path.isfile(path), then=told, quiet=True)
 
     def clicked(self, before: Key | None, *, again: bool) -> None:
         """A row was clicked; the second click on it takes it."""
@@ -313,7 +330,7 @@ class ImagePickerScreen(WindowScreen[Path | None]):
         )
 
     def _seen(self, path: Path, image: ImageFile | None, said: str) -> None:
-        if self.is_mounted and path == self._looked_at:
+        if self.is_attached and path == self._looked_at:
             self.panel.image, self.panel.said = image, said
             self.refresh_panel()
 

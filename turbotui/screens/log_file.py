@@ -170,6 +170,7 @@ class LogFileScreen(WindowScreen[str | None]):
 
     def __init__(self, recent: tuple[str, ...], *, foreign: bool) -> None:
         super().__init__(LogFilePanel(recent, foreign=foreign))
+        self._reading: set[str] = set()
 
     def on_mount(self) -> None:
         super().on_mount()
@@ -181,15 +182,23 @@ class LogFileScreen(WindowScreen[str | None]):
     def _look(self) -> None:
         """Have the folder of what was typed read, in a thread: its disk may hang."""
         panel, folder = self.panel, split_typed(self.panel.typed)[0]
-        if folder in panel.folders:
+        # Each once, however many keys are typed meanwhile; one that hangs keeps no other from being read.
+        if folder in self._reading or folder in panel.folders:
             return
+        self._reading.add(folder)
 
         def listed(entries: tuple[Entry, ...]) -> None:
+            self._reading.discard(folder)
             panel.folders[folder] = entries
-            if self.is_mounted:
+            if self.is_attached:
                 panel.redraw()
 
-        self.turbo.run_apart(t("log_file.reading"), lambda: list_folder(folder), then=listed, quiet=True)
+        def failed(_why: str) -> None:
+            listed(())
+
+        self.turbo.run_apart(
+            t("log_file.reading"), lambda: list_folder(folder), then=listed, failed=failed, quiet=True
+        )
 
     def on_key(self, event: KeyEvent) -> None:
         if event.key == "escape":
@@ -237,11 +246,27 @@ class LogFileScreen(WindowScreen[str | None]):
         if not self.painted:
             return
         panel = self.panel
-        typed = os.path.expanduser(panel.typed)
-        if panel.typed and not panel.walked and os.path.isfile(typed):
-            # What was typed in full is meant, whatever else begins so.
-            self.dismiss(os.path.abspath(typed))
+        typed = panel.typed
+        if not typed or panel.walked:
+            self._choose_row()
             return
+        path = os.path.expanduser(typed)
+
+        def told(is_file: bool) -> None:
+            if not self.is_attached or panel.typed != typed or panel.walked:
+                return  # the person has gone on
+            if is_file:
+                # What was typed in full is meant, whatever else begins so.
+                self.dismiss(os.path.abspath(path))
+            else:
+                self._choose_row()
+
+        # In a thread: its disk may hang.
+        self.turbo.run_apart(t("log_file.reading"), lambda: os.path.isfile(path), then=told, quiet=True)
+
+    def _choose_row(self) -> None:
+        panel = self.panel
+        typed = os.path.expanduser(panel.typed)
         if panel.chosen == ENGINE:
             self.dismiss("")
             return

@@ -127,6 +127,7 @@ def switch_choices(view: View) -> list[Choice]:
                 outcome=model.name,
                 name=model.name,
                 about=f"{model.kind} {short_dtype(model.dtype)}",
+                found_by=f"{model.kind} {short_dtype(model.dtype)}",
                 figures=(short_bytes(model.bytes), seconds(back) if absent else ""),
                 note=note,
                 warning=bool(model.problem) or too_big,

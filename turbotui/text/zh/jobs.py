@@ -14,6 +14,7 @@ FORMS: dict[str, str] = {
     "it has {line} characters and at most {line_limit_chars} are read; shorten it": "它有 {line} 个字符，最多读取 {line_limit_chars} 个；请缩短",
     'no model is named; write "model": "..." or choose one for all lines': '没有指明模型；请写 `"model": "..."`，或为所有行选一个',
     "{name} is no text in UTF-8, UTF-16 or GBK; save it as UTF-8": "{name} 不是 UTF-8、UTF-16 或 `GBK` 文本；请存为 UTF-8",
+    "it looks like a JSON line in a file of prompts; keep one kind of line in a file": "看起来是提示词文件中的一行 JSON；一个文件里只用一种写法",
     "it is no JSON": "不是 JSON",
     "it is no JSON at character {pos}": "第 {pos} 个字符处不是 JSON",
     '{what}; write {{"prompt": "..."}} and what else differs': '{what}；请写 `{{"prompt": "..."}}` 以及其他不同之处',
