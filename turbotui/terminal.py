@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from textual.driver import Driver
 
 TERMINAL_CHECK_S = 1.0
+ESCAPED_S = 0.05
+"""After escape, before the key that came with it: what escape closes is closed by then."""
 HARD_EXIT_S = 2.0
 """A console that was told to end and cannot (a stalled terminal) ends anyway after this."""
 
@@ -44,6 +46,8 @@ class TerminalApp(AskingApp, Surface):
         self._echo = Echo(self._to_terminal, self.set_timer)
         self._aside = False
         self._signalled: int | None = None
+        self._after_escape: list[events.Key] | None = None
+        """Keys that wait for an escape before them to be done; None where none is."""
 
     def news_came(self) -> None:
         """There is something to draw that did not come while the terminal was another's."""
@@ -88,6 +92,35 @@ class TerminalApp(AskingApp, Surface):
         poll.register(sys.__stdin__.fileno(), 0)
         if any(flags & (select.POLLHUP | select.POLLERR | select.POLLNVAL) for _fd, flags in poll.poll(0)):
             self._on_signal(signal.SIGHUP, None)
+
+    async def on_event(self, event: events.Event) -> None:
+        """Escape and a key soon after are one sequence, which is alt and the key: what is bound decides."""
+        if isinstance(event, events.Key) and not event.is_forwarded:
+            if self._after_escape is not None:
+                self._after_escape.append(event)
+                return
+            if (key := self._key_after_escape(event)) is not None:
+                self._after_escape = [key]
+                event = events.Key("escape", "\x1b")
+                self.set_timer(ESCAPED_S, self._press_after_escape)
+        await super().on_event(event)
+
+    def _key_after_escape(self, event: events.Key) -> events.Key | None:
+        """The key alone, where it came with an escape that is nothing here together with it."""
+        # A terminal that tells alt from escape (kitty's keys) gives no character with it.
+        if (
+            not event.key.startswith("alt+")
+            or not event.character
+            or event.key in self.screen.active_bindings
+        ):
+            return None
+        name = event.character if event.character.isalnum() else event.key.removeprefix("alt+")
+        return events.Key(name, event.character)
+
+    def _press_after_escape(self) -> None:
+        keys, self._after_escape = self._after_escape or [], None
+        for key in keys:
+            self.post_message(key)
 
     @contextmanager
     def set_aside(self) -> Iterator[None]:

@@ -77,3 +77,18 @@ def test_a_dialog_takes_keys_only_after_the_terminal_has_drawn_it() -> None:
                 break
         assert console.status == 0 and b"engine goes on" in console.output
         assert b"ending worker" not in console.output
+
+
+def test_bytes_that_are_no_text_and_pastes_press_nothing() -> None:
+    with terminal() as console:
+        console.read_until(b"wan2.1-14b")
+        os.write(console.fd, b"\xb2\xe2")
+        os.write(console.fd, b"\x1b[200~a line \x1b H\x1b[0m q\r\x1b[201~")
+        console.pump(0.5)
+        assert not console.ended_within(0.5)
+        os.write(console.fd, b"?")
+        fresh(console, b"Keys")
+        # Escape and another key in one write: the help closes, and the console is left.
+        os.write(console.fd, b"\x1bq")
+        assert console.ended_within(3.0)
+        assert console.status == 0

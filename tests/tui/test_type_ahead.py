@@ -9,7 +9,7 @@ import pytest
 
 from turbotui.app import TurboApp
 from turbotui.client import scene_plans, scenes
-from turbotui.echo import ASK, WAIT_S, Echo
+from turbotui.echo import ASK, LATE_S, TRIES, WAIT_S, Echo
 from turbotui.screens.window import WindowScreen
 
 from .conftest import NOW, WIDE, live, scripted, until
@@ -132,7 +132,7 @@ async def test_keys_of_one_write_end_a_dialog_once(acting: tuple[TurboApp, Any])
         assert not acted(client) and app.is_running
 
 
-def test_a_terminal_says_when_it_has_drawn_or_is_not_asked_again() -> None:
+def test_a_terminal_says_when_it_has_drawn_or_is_not_waited_for() -> None:
     written: list[str] = []
     timers: list[tuple[float, Callable[[], None]]] = []
     drawn: list[int] = []
@@ -150,7 +150,35 @@ def test_a_terminal_says_when_it_has_drawn_or_is_not_asked_again() -> None:
     assert drawn == [1, 2]
     echo.when_drawn(lambda: drawn.append(3))
     assert timers[-1][0] == WAIT_S
-    timers[-1][1]()
+    timers[-1][1]()  # a hitch: this one was waited for long enough, and the next is asked again
     assert drawn == [1, 2, 3]
-    echo.when_drawn(lambda: drawn.append(4))  # it does not answer: no dialog waits for it again
-    assert drawn == [1, 2, 3, 4] and len(written) == 3
+    for number in range(4, 4 + TRIES):
+        echo.when_drawn(lambda number=number: drawn.append(number))  # type: ignore[misc]
+        assert drawn[-1] == number - 1
+        echo.answered()  # late: it is the hitch's, and nobody's any more
+        assert drawn[-1] == number - 1
+        echo.answered()
+        assert drawn[-1] == number
+        echo.when_drawn(lambda: None)
+        timers[-1][1]()
+
+
+def test_a_terminal_that_never_answers_is_asked_a_few_times_and_again_once_it_does() -> None:
+    written: list[str] = []
+    timers: list[tuple[float, Callable[[], None]]] = []
+    drawn: list[int] = []
+    echo = Echo(written.append, lambda after, call: timers.append((after, call)))
+    for number in range(TRIES):
+        echo.when_drawn(lambda: drawn.append(0))
+        assert len(drawn) == number
+        next(call for after, call in reversed(timers) if after == WAIT_S)()
+    echo.when_drawn(lambda: drawn.append(9))
+    assert drawn[-1] == 9 and len(written) == TRIES
+    echo.answered()
+    echo.when_drawn(lambda: drawn.append(10))
+    assert drawn[-1] == 9 and len(written) == TRIES + 1
+    # Answers that never came are forgotten, so that the next one is the newest question's.
+    for call in [call for after, call in timers if after == LATE_S]:
+        call()
+    echo.answered()
+    assert drawn[-1] == 10

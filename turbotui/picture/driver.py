@@ -16,6 +16,7 @@ from textual._xterm_parser import XTermParser
 from textual.drivers.linux_driver import LinuxDriver
 from textual.message import Message
 
+from turbotui.pastes import Pastes
 from turbotui.picture.asking import Replies, may_ask
 
 if TYPE_CHECKING:
@@ -47,7 +48,9 @@ class AskingDriver(LinuxDriver):
     def run_input_thread(self) -> None:
         """Until the driver ends: keys and all else to the app, answers to `replies`."""
         parser = XTermParser(self._debug)
-        decode = getincrementaldecoder("utf-8")().decode
+        pastes = Pastes()
+        # A byte that is no UTF-8 (another locale, a line that tears) costs itself, not the console.
+        decode = getincrementaldecoder("utf-8")(errors="replace").decode
 
         def tell(messages: Iterable[Message]) -> None:
             for message in messages:
@@ -65,7 +68,9 @@ class AskingDriver(LinuxDriver):
                         if not data:  # its other end is gone: the app looks after that
                             self.exit_event.wait(TICK_S)
                         text = decode(data, final=ending)
-                    if text := self.replies.keys_of(text):
+                    else:
+                        pastes.waited()
+                    if text := pastes.keys_of(self.replies.keys_of(text)):
                         tell(parser.feed(text))
                     tell(parser.tick())
             finally:
