@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from textual.binding import BindingType
+    from textual.command import Provider
     from textual.screen import Screen
 
     from engine.recording.reader import Recording
@@ -96,9 +97,11 @@ class TurboApp(TerminalApp):
     ENABLE_COMMAND_PALETTE = True
     # Ours go through `act`, with the reason when they cannot.
     COMMAND_PALETTE_BINDING = "ctrl+backslash"
+    COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {lambda: _palette()}
     CSS_PATH = None
     CSS = """
     CommandPalette > Vertical { background: $panel; }
+    Input:nocolor > .input--selection, TextArea:nocolor > .text-area--selection { text-style: reverse; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         # With priority, since bindings of the app do not reach beyond a dialog otherwise.
@@ -140,6 +143,8 @@ class TurboApp(TerminalApp):
         self._own_keymap = keymap(keys or {})
         self.problems = (*problems, *self._own_keymap.problems)
         """What of the settings was left out and why, a sentence each."""
+        self._colourless = "NO_COLOR" in os.environ
+        """As Textual takes it."""
         self._symbols_wanted = symbols
         self.symbols = guess(symbols, os.environ)
         self.themes = ThemeFolder(theme_folders(config_dir))
@@ -183,7 +188,7 @@ class TurboApp(TerminalApp):
         """Set and cleared by whoever has them made, from any thread."""
         self.leaving_line = ""
         self._drafts: Drafts | None = None
-        self.register_theme(textual_theme(self.paint.palette))
+        self.register_theme(textual_theme(self.paint.palette, colourless=self._colourless))
         self.theme = self.paint.palette.name
 
     @property
@@ -432,8 +437,9 @@ class TurboApp(TerminalApp):
     # ------------------------------------------------------------------ looks
 
     def _paint_with(self, palette: Palette) -> None:
-        self.paint = Paint(palette, whole_cells=self.symbols.ascii)
-        self.grey_paint = Paint(greyed(palette), whole_cells=self.symbols.ascii)
+        whole_cells, colourless = self.symbols.ascii, self._colourless
+        self.paint = Paint(palette, whole_cells=whole_cells, colourless=colourless)
+        self.grey_paint = Paint(greyed(palette), whole_cells=whole_cells, colourless=colourless)
 
     def action_command_palette(self) -> None:
         """Textual's, that asks in the person's language."""
@@ -449,7 +455,7 @@ class TurboApp(TerminalApp):
             return
         self._theme_wanted = name
         self._paint_with(palette)
-        self.register_theme(textual_theme(palette))
+        self.register_theme(textual_theme(palette, colourless=self._colourless))
         if self.theme == palette.name:
             self._watch_theme(palette.name)  # the same name, other colours
         else:
@@ -479,6 +485,12 @@ class TurboApp(TerminalApp):
         """Change the language at once."""
         use_language(language)
         self.dashboard.redraw_all()
+
+
+def _palette() -> type[Provider]:
+    from turbotui.palette import PlainCommands
+
+    return PlainCommands
 
 
 def _preload() -> None:

@@ -36,9 +36,13 @@ UNICODE = Symbols()
 class LeanUpdate(CompositorUpdate):
     """One of the compositor's updates, written in fewer bytes."""
 
-    def __init__(self, update: ChopsUpdate | LayoutUpdate, symbols: Symbols = UNICODE) -> None:
+    def __init__(
+        self, update: ChopsUpdate | LayoutUpdate, symbols: Symbols = UNICODE, *, colours: bool = True
+    ) -> None:
+        """Without `colours` all is in the terminal's own, and what else tells styles apart is left."""
         self._update = update
         self._symbols = symbols
+        self._colours = colours
 
     def render_segments(self, console: Console) -> str:
         system = console._color_system or ColorSystem.TRUECOLOR
@@ -56,6 +60,8 @@ class LeanUpdate(CompositorUpdate):
                 if not plain:
                     cells = cell_len(text)
                     text, column = symbols.written(text, column), column + cells
+                if style is not None and not self._colours:
+                    style = style.without_color
                 if style is not None and style._link:
                     # A link is opened and closed by the style itself, which also resets.
                     written += (RESET, style.render(text, color_system=system))

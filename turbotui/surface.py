@@ -105,7 +105,8 @@ class Surface(App[None]):
                 self.set_timer(CATCH_UP_S, self._catch_up)
             self.post_display_hook()
         else:
-            super()._display(screen, cast("Any", LeanUpdate(renderable, self.symbols)))
+            update = LeanUpdate(renderable, self.symbols, colours=not self.no_color)
+            super()._display(screen, cast("Any", update))
 
     def _catch_up(self) -> None:
         """Draw the whole again once the terminal reads on."""

@@ -59,20 +59,22 @@ class Palette:
 class Paint:
     """The styles of one palette; each holds both colours, so a cell never depends on its surroundings."""
 
-    def __init__(self, palette: Palette, *, whole_cells: bool = False) -> None:
+    def __init__(self, palette: Palette, *, whole_cells: bool = False, colourless: bool = False) -> None:
         colour = {name: _rich(value) for name, value in palette.colours.items()}
         self.palette = palette
         self.whole_cells = whole_cells
         """Nothing ends within a cell, where there is no symbol for it."""
+        self.colourless = colourless
+        """No colour reaches the terminal: bold, dim, reverse and the patterns tell things apart."""
         self.background = colour["background"]
         base = Style(color=colour["text"], bgcolor=self.background)
         # Where a theme leaves both to the terminal, dim is all that tells muted text from text.
-        same = palette.colours["muted"] == palette.colours["text"]
+        same = colourless or palette.colours["muted"] == palette.colours["text"]
         self.text = base
         self.bold = base + Style(bold=True)
         self.muted = Style(color=colour["muted"], bgcolor=self.background, dim=same or None)
-        self.faint = Style(color=colour["faint"], bgcolor=self.background)
-        self.focus = Style(color=colour["focus"], bgcolor=self.background)
+        self.faint = Style(color=colour["faint"], bgcolor=self.background, dim=colourless or None)
+        self.focus = Style(color=colour["focus"], bgcolor=self.background, bold=colourless or None)
         self.focus_title = self.focus + Style(bold=True)
         self.key = Style(color=colour["key"], bgcolor=self.background, bold=True)
         self.wait = Style(color=colour["wait"], bgcolor=self.background)
@@ -82,7 +84,7 @@ class Paint:
         self.ours = Style(color=_rich(palette.parts["weights"]), bgcolor=self.background, bold=True)
         self.bar = Style(color=_rich(palette.parts["weights"]), bgcolor=self.background)
         self.chosen_tab = Style(color=colour["background"], bgcolor=colour["focus"], bold=True)
-        if palette.ansi:
+        if palette.ansi or colourless:
             self.chosen_tab = base + Style(reverse=True, bold=True)
         self.selected = colour["selected"]
         self.fill = {part: _rich(value) for part, value in palette.parts.items()}
@@ -103,7 +105,7 @@ class Paint:
 
     def upon_selection(self, style: Style) -> Style:
         """`style` as it looks in the selected row."""
-        return _upon(style, self.selected)
+        return _reversed(style) if self.colourless else _upon(style, self.selected)
 
     def upon_cursor(self, style: Style) -> Style:
         """`style` as it looks in the column that the cursor is on."""
@@ -117,6 +119,11 @@ class Paint:
 @lru_cache(512)
 def _upon(style: Style, background: str) -> Style:
     return style + Style(bgcolor=background)
+
+
+@lru_cache(512)
+def _reversed(style: Style) -> Style:
+    return style + Style(reverse=True)
 
 
 @lru_cache(512)
@@ -244,8 +251,11 @@ def theme_files(folders: tuple[Path, ...]) -> dict[str, Path]:
     return found
 
 
-def textual_theme(palette: Palette) -> Theme:
-    """The palette for Textual's own widgets: inputs, the palette of commands, dialogs."""
+def textual_theme(palette: Palette, *, colourless: bool = False) -> Theme:
+    """The palette for Textual's own widgets: inputs, the palette of commands, dialogs.
+
+    `colourless` where no colour reaches the terminal.
+    """
     from textual.theme import Theme
 
     colours, parts = palette.colours, palette.parts
@@ -272,6 +282,8 @@ def textual_theme(palette: Palette) -> Theme:
             "screen-selection-background": colours["selected"],
             "screen-selection-foreground": "ansi_black",
         }
+    if colourless:
+        variables |= {"input-cursor-text-style": "reverse", "block-cursor-text-style": "reverse"}
     return Theme(
         name=palette.name,
         primary=colours["focus"],

@@ -76,6 +76,23 @@ def test_a_storm_of_sizes_ends_with_the_right_picture() -> None:
         assert still(console.screen.text()) == of_size(100, 30)
 
 
+def test_without_colours_it_grows_and_sends_none() -> None:
+    with Shown([*SCRIPTED, "busy"], columns=80, rows=24, environ={"NO_COLOR": "1"}) as console:
+        console.until("denoise")
+        for size in ((100, 30), (200, 50), (80, 24)):
+            console.resize(*size)
+            console.pump(0.7)
+            console.until("denoise")
+        console.press(b":")
+        console.until("Add a job")
+        console.press(b"\x1b")
+        console.until_gone("Add a job")
+        console.press(b"a")
+        console.until("^g editor")
+        colours = re.findall(rb"\x1b\[(?:\d+;)*(?:[34]8;|[349][0-7]|10[0-7])[\d;]*m", console.output)
+        assert not colours, set(colours)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (500, 200), (30, 4)])
 def test_no_size_is_its_end(size: tuple[int, int]) -> None:
     with Shown([*SCRIPTED, "busy"], columns=size[0], rows=size[1]) as console:

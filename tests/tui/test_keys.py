@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from textual.binding import Binding
+from textual.command import CommandPalette
 
 import turbotui.screens
 from turbotui.actions import BY_ID
@@ -22,6 +24,7 @@ from turbotui.screens.many import ManyScreen
 from turbotui.screens.new_job import NewJobScreen
 from turbotui.screens.window import WindowScreen
 from turbotui.text import texts_of
+from turbotui.theme import theme_folders
 
 from .conftest import NOW, SMALL, WIDE, Clock, live, panel_text, screen_text, scripted, until
 
@@ -235,3 +238,25 @@ async def test_warm_files_tell_their_keys(console: Build) -> None:
         await pilot.press("4", "W", "question_mark")
         await until(pilot, lambda: isinstance(app.screen, ScreenKeysScreen))
         assert "letters narrow the list" in screen_text(app)
+
+
+async def test_the_palette_shows_names_as_they_are(console: Build, tmp_path: Path) -> None:
+    (tmp_path / "themes").mkdir()
+    dark = (theme_folders()[0] / "dark.toml").read_text("utf-8")
+    for name in ("[@click=app.leave]c", "esc\x1baped"):
+        (tmp_path / "themes" / f"{name}.toml").write_text(dark, "utf-8")
+    problems = ("console.[/red]x is unknown, [future] too",)
+    app = console([scenes.busy(NOW)], problems=problems, config_dir=tmp_path)
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        for typed, wanted in (
+            ("settings", "console.[/red]x is unknown, [future] too"),
+            ("theme: [@c", "Theme: [@click=app.leave]c"),
+            ("theme: esc", "Theme: esc␛aped"),
+        ):
+            await pilot.press("colon")
+            await until(pilot, lambda: isinstance(app.screen, CommandPalette))
+            await pilot.press(*typed)
+            await until(pilot, lambda wanted=wanted: wanted in screen_text(app), wanted)  # type: ignore[misc]
+            await pilot.press("escape", "escape")
+            await until(pilot, lambda: app.screen is app.dashboard)

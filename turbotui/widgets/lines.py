@@ -291,7 +291,7 @@ class LinePanel(Widget):
         if y < len(self._strips):
             selection = self.text_selection
             return self._strips[y] if selection is None else self._selected(y, selection)
-        return Strip.blank(self.size.width, self.view.paint.text if self.view else None)
+        return Strip.blank(self.size.width, self.view.paint.text if self.view else Style.null())
 
     def _selected(self, y: int, selection: Selection) -> Strip:
         """A row with what the mouse has selected of it turned round."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from rich.segment import Segment
+from rich.style import Style
 from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
@@ -133,7 +134,7 @@ class PictureView(Widget):
         self._pixels.repainted(self)
         if y < len(self._strips):
             return self._strips[y]
-        return Strip.blank(self.size.width, self._paint.text if self._paint else None)
+        return Strip.blank(self.size.width, self._paint.text if self._paint else Style.null())
 
     def on_resize(self, event: Resize) -> None:
         self._draw()
