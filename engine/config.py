@@ -105,6 +105,8 @@ class ConsoleConfig:
     language: str = "auto"
     """`en`, `zh_CN`, or `auto` from LC_MESSAGES."""
     mouse: bool = True
+    read_only: bool = False
+    """Whether the console only looks: it asks an engine to do nothing, and starts none."""
     log: str | None = None
     """Another program's log that is shown in place of the engine's."""
     symbols: Literal["auto", "unicode", "ascii"] = "auto"

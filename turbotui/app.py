@@ -22,6 +22,7 @@ from textual.command import CommandPalette
 
 from engine.errors import InvalidRequest, NotFound
 from turbotui.actions import ACTIONS, Action
+from turbotui.client.looking import only_looking
 from turbotui.format import clock
 from turbotui.keymap import keymap
 from turbotui.link import Link
@@ -85,6 +86,7 @@ class TurboApp(TerminalApp):
         seen_path: Where it is kept what this person has seen, in the same way.
         recordings: The folder or file of the flight recorder that a report is told from.
         logs_path: Where it is kept which other programs' logs were followed; `log` is one to begin with.
+        read_only: Do nothing to the engine, whatever is asked; say so instead.
         making_demo: The demo models are about to be made by `start_engine`.
         symbols: Which symbols to draw with; `auto` asks the terminal.
         notify: How the terminal is told of a job's end, and `notify_when` the person may not look.
@@ -322,7 +324,7 @@ class TurboApp(TerminalApp):
 
     @property
     def engine_client(self) -> Client | None:
-        return self.link.client
+        return only_looking(self.link.client) if self.read_only else self.link.client
 
     def calls_changed(self) -> None:
         self.dashboard.tick()

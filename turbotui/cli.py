@@ -37,7 +37,14 @@ from turbotui.subcommands import (
     web,
 )
 from turbotui.subcommands.output import print_json, report
-from turbotui.subcommands.session import JsonGroup, demo_option, find_meant, host_option, json_option
+from turbotui.subcommands.session import (
+    JsonGroup,
+    demo_option,
+    find_meant,
+    host_option,
+    json_option,
+    read_only_option,
+)
 from turbotui.subcommands.speaking import complaint, find_language, in_every_language
 
 EPILOG = """\b
@@ -72,6 +79,7 @@ def _group(name: str, help: str, *commands: click.Command) -> click.Group:
 @click.option("--remote-command", metavar="COMMAND", help="What runs turbotui on the machine of --host.")
 @click.option("--log", metavar="FILE", help="Show another program's log in the console, as a WebUI's.")
 @click.option("--no-mouse", is_flag=True, help="Leave the mouse to the terminal, whatever the settings say.")
+@read_only_option
 @click.option("--ascii", is_flag=True, help="The console draws with ASCII alone.")
 @click.pass_context
 def app(
@@ -81,6 +89,7 @@ def app(
     remote_command: str | None,
     log: str | None,
     no_mouse: bool,
+    read_only: bool,
     ascii: bool,
 ) -> None:
     """Operate TurboDiffusion video models with deterministic VRAM. Alone it opens the console."""
@@ -90,8 +99,12 @@ def app(
         from turbotui.console import open_console
 
         target = find_meant()
-        if code := open_console(demo=demo, target=target, log=log, mouse=not no_mouse, ascii=ascii):
+        if code := open_console(
+            demo=demo, target=target, log=log, mouse=not no_mouse, ascii=ascii, read_only=read_only
+        ):
             raise click.exceptions.Exit(code)
+    elif read_only and context.invoked_subcommand != "view":
+        raise click.UsageError("--read-only is the console's; leave it out before a command")
     elif log is not None or no_mouse:
         raise click.UsageError("--log and --no-mouse are the console's; leave them out before a command")
 

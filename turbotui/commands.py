@@ -15,6 +15,7 @@ from engine.wire import (
     UnloadRequest,
     WarmRequest,
 )
+from turbotui.actions import BY_ID
 from turbotui.danger import Danger
 from turbotui.looks import Looks
 from turbotui.text import t
@@ -277,6 +278,10 @@ class Commands(Danger, Looks):
     def open(self) -> None:
         panel = self.app.dashboard.query_one(ModelsPanel)
         if self._at("models") and panel.chosen_model is not None:
-            self.switch(panel.chosen_model)
+            reason = self.app.why_not(BY_ID["switch"], self.app.link.state.look(self.app.monotonic()))
+            if reason is None:
+                self.switch(panel.chosen_model)
+            else:
+                self.app.say(reason, "wait")
         else:
             super().open()

@@ -41,12 +41,13 @@ def open_console(
     log: str | None = None,
     mouse: bool = True,
     ascii: bool = False,
+    read_only: bool = False,
 ) -> int:
     """The console of this environment, or one sentence why it cannot open; the exit code.
 
     Over the engine of `target`, or with `look_for_host` of the machine that the settings name. `log` is
     another program's to show in place of the engine's; without `mouse` there is none, whatever the
-    settings say; `ascii` draws with ASCII alone.
+    settings say; `ascii` draws with ASCII alone; `read_only` does nothing to the engine and starts none.
     """
     try:
         browser = os.environ.get("TEXTUAL_DRIVER") == WEB_DRIVER
@@ -65,6 +66,10 @@ def open_console(
         settings = load_console(paths.config_file, speak=True)
         if ascii:
             settings = replace(settings, config=replace(settings.config, symbols="ascii"))
+        if read_only:
+            settings = replace(settings, config=replace(settings.config, read_only=True))
+        if demo and settings.config.read_only:
+            raise InvalidRequest("a console that only looks makes no demo models; leave out one of the two")
         if look_for_host and (settings.config.host or "TURBOTUI_HOST" in os.environ):
             from turbotui.remote.target import find_target
 
@@ -155,10 +160,11 @@ def run_console(
 
     app = TurboApp(
         connect,
-        start_engine=start,
+        start_engine=None if config.read_only else start,
         ended=ended,
         look_alone=True,
         restart_engine=restart,
+        read_only=config.read_only,
         theme=config.theme,
         language=config.language,
         keys=config.keys,

@@ -16,11 +16,14 @@ from typing import Any, get_type_hints
 
 import msgspec
 
-from engine.config import ENV_PREFIX, ConsoleConfig
+from engine.config import ENV_PREFIX, ConsoleConfig, load_config
+from engine.errors import InvalidRequest
 from turbotui.sanitize import clean
-from turbotui.text import choose_language, t, use_language
+from turbotui.text import LANGUAGES, choose_language, t, use_language
+from turbotui.text.spoken import spoken
 
 VARIABLES = f"{ENV_PREFIX}CONSOLE_"
+KNOWN_LANGUAGES = ("auto", "en", "en_US", "en_GB", "zh", *LANGUAGES)
 SECTIONS = ("engine", "console", "notify")
 
 
@@ -53,6 +56,12 @@ def load_console(
         use_language(choose_language(str(env.get(f"{VARIABLES}LANGUAGE", wanted))))
     strangers = [name for name in tables if name not in SECTIONS]
     problems += [t("settings.section", name=clean(name, limit=60)) for name in strangers]
+    if tables:
+        # An engine that runs has read its part before it was changed: it would not start again.
+        try:
+            load_config(path, dict(env), section="engine")
+        except InvalidRequest as error:
+            problems.append(t("settings.engine", why=clean(spoken(str(error)), limit=300)))
     if not isinstance(table, dict):
         problems.append(t("settings.wrong", name="console", why=t("settings.no_table")))
         table = {}
@@ -85,5 +94,9 @@ def _take(
         dataclasses.replace(ConsoleConfig(), **{key: converted})  # what the section itself refuses
     except (msgspec.ValidationError, ValueError) as error:
         problems.append(t("settings.wrong", name=shown, why=clean(str(error), limit=200)))
+        return
+    if key == "language" and converted.replace("-", "_").partition(".")[0] not in KNOWN_LANGUAGES:
+        why = t("settings.language", name=clean(converted, limit=40))
+        problems.append(t("settings.wrong", name=shown, why=why))
         return
     given[key] = converted

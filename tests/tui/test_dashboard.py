@@ -184,6 +184,13 @@ async def test_read_only_does_nothing_and_says_so(console: Build) -> None:
         for key in ("x", "f", "u", "m", "a", "r", "D", "E"):
             await pilot.press(key)
             assert "read-only: this console only looks" in screen_text(app)
+        # Enter on a model would open the switch, and whatever a screen asks for itself is refused as well.
+        await pilot.press("3", "enter")
+        assert app.screen is app.dashboard
+        refused: list[str] = []
+        app.ask("free", lambda engine: engine.free(), failed=refused.append)
+        await until(pilot, lambda: bool(refused), "a refusal")
+        assert refused == ["read-only: this console only looks"]
         assert {call[0] for call in client.asked} <= LOOKING
 
 

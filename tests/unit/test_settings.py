@@ -21,7 +21,7 @@ def load(tmp_path: Path, text: str, **env: str) -> tuple[ConsoleConfig, tuple[st
 
 
 def test_what_is_right_holds_without_a_word(tmp_path: Path) -> None:
-    text = '[engine]\nshine = 1\n[console]\nmouse = false\nlog = "~/w.log"\n[console.keys]\nfree = "F5"\n'
+    text = '[engine]\nmax_queue = 9\n[console]\nmouse = false\nlog = "~/w.log"\n[console.keys]\nfree = "F5"\n'
     config, problems = load(tmp_path, text, TURBOTUI_CONSOLE_THEME="light", TURBOTUI_ENGINE_DEVICE="cpu")
     assert (config.mouse, config.log, config.keys, config.theme) == (
         False,
@@ -40,6 +40,9 @@ def test_what_is_right_holds_without_a_word(tmp_path: Path) -> None:
         ("[console]\nmouse = false\n[hologram]\ndepth = 3\n", ["[hologram]"]),
         ('[console]\nmouse = false\nnotify = "smoke"\ntheme = 5\n', ["console.notify", "console.theme"]),
         ('[console]\nmouse = false\nkeys = "x"\n', ["console.keys"]),
+        ('[console]\nmouse = false\nlanguage = "klingon"\n', ["klingon"]),
+        ("[engine]\nshine = 1\n[console]\nmouse = false\n", ["engine.shine"]),
+        ('[notify]\non = ["never"]\n[console]\nmouse = false\n', ["notify"]),
     ],
 )
 def test_each_mistake_is_named_and_the_rest_holds(tmp_path: Path, text: str, named: list[str]) -> None:

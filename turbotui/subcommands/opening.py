@@ -13,7 +13,13 @@ from engine.paths import find_paths
 from turbotui.client.launch import find_engine
 from turbotui.opening import OPENER, copy_command, has_display, output_of, start_opener, video_of
 from turbotui.subcommands.output import note, say, say_path
-from turbotui.subcommands.session import demo_option, find_meant, json_option, open_session
+from turbotui.subcommands.session import (
+    demo_option,
+    find_meant,
+    json_option,
+    open_session,
+    read_only_option,
+)
 from turbotui.text.spoken import spoken, tr
 
 
@@ -49,14 +55,19 @@ def open_(job_id: int | None, only_print: bool, json: bool) -> None:
 
 @click.command()
 @demo_option
+@read_only_option
 @click.pass_context
-def view(context: click.Context, demo: bool) -> None:
+def view(context: click.Context, demo: bool, read_only: bool) -> None:
     """Attach the console to the engine that runs, and say which one that is."""
+    before = context.find_root().params
+    read_only = read_only or bool(before.get("read_only"))
     paths = find_paths()
     target = find_meant()
     holder = find_engine(paths) if target is None else None
     if target is not None:
         note(tr("attaches to the engine of {host}", host=target.host))
+    elif holder is None and read_only:
+        note(tr("no engine runs; the console only looks and waits for one"))
     elif holder is None:
         note(tr("no engine runs; the console starts one"))
     else:
@@ -70,8 +81,7 @@ def view(context: click.Context, demo: bool) -> None:
         )
     from turbotui.console import open_console
 
-    root = bool(context.find_root().params.get("demo"))
-    if code := open_console(demo=demo or root, target=target):
+    if code := open_console(demo=demo or bool(before.get("demo")), target=target, read_only=read_only):
         raise click.exceptions.Exit(code)
 
 

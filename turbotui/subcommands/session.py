@@ -39,6 +39,9 @@ demo_option = click.option(
     callback=_also_before,
     help="Use the demo models, making them first if need be.",
 )
+read_only_option = click.option(
+    "--read-only", is_flag=True, help="Only look: the console does nothing to the engine, and starts none."
+)
 INTERRUPTED_EXIT = 130
 """Of a command that Ctrl-C ended, as shells have it."""
 job_id_argument = click.argument("job_id", metavar="ID", type=click.IntRange(min=1))

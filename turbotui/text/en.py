@@ -328,6 +328,8 @@ TEXTS: dict[str, str] = {
     "settings.section": "[{name}] in the settings is known to no part of this version: left out",
     "settings.unknown": "console.{name} in the settings is not known to this version: left out",
     "settings.wrong": "console.{name} in the settings is wrong, so its default holds: {why}",
+    "settings.language": "there is no language {name}; there are auto, en and zh_CN",
+    "settings.engine": "with these settings no engine starts: {why}",
     "settings.no_table": "it must be a table",
     "copy.cut": "only its first 74,994 bytes of {size} are copied: terminals take no more",
     "mouse.on": "the mouse is the console's; {sign} gives it back to the terminal",

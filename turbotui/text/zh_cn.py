@@ -317,6 +317,8 @@ TEXTS: dict[str, str] = {
     "settings.section": "此版本不认识设置中的 [{name}]：已忽略",
     "settings.unknown": "此版本不认识设置 console.{name}：已忽略",
     "settings.wrong": "设置 console.{name} 有误，使用默认值：{why}",
+    "settings.language": "没有语言 {name}；可用 auto、en 和 zh_CN",
+    "settings.engine": "按这些设置引擎无法启动：{why}",
     "settings.no_table": "应为一个表",
     "copy.cut": "{size} 只复制了前 74,994 字节：终端最多接受这么多",
     "mouse.on": "鼠标归控制台；{sign} 还给终端",

@@ -152,6 +152,7 @@ FORMS: dict[str, str] = {
     "the cleanup goes on; `turbotui cancel-switch` gives up its reload": "清理会继续；`turbotui cancel-switch` 放弃装回",
     "no models; `turbotui models --demo` makes three small ones to try": "没有模型；`turbotui models --demo` 生成三个小模型供试用",
     "job {id}{told}": "任务 {id}{told}",
+    "no engine runs; the console only looks and waits for one": "没有引擎在运行；控制台只看不动，会一直等待",
     "no engine runs; the console starts one": "没有引擎在运行；控制台会启动一个",
     "attaches to engine {build}, pid {pid}, socket {socket}": "连接到引擎 {build}，pid {pid}，套接字 {socket}",
     "{videos} and {parts}": "{videos}和 {parts}",

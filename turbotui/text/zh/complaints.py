@@ -133,6 +133,8 @@ FORMS: dict[str, str] = {
     "{value} is not one of {choices}.": "{value} 不是 {choices} 之一。",
     "there is no language {name}; there are en and zh": "没有语言 {name}；有 en 和 zh",
     "{name} is no age; write it as 30d, 12h, 90m or 2w": "{name} 不是时长；请写成 30d、12h、90m 或 2w",
+    "--read-only is the console's; leave it out before a command": "--read-only 属于控制台；带命令时请去掉",
+    "a console that only looks makes no demo models; leave out one of the two": "只看不动的控制台不会生成演示模型；两者请去掉一个",
     "--log and --no-mouse are the console's; leave them out before a command": "--log 和 --no-mouse 属于控制台；带命令时请去掉",
     "the console needs a terminal that can move its cursor, and TERM says dumb; set TERM to what yours is, or use `turbotui status --watch`": "控制台需要能移动光标的终端，而 TERM 是 `dumb`；请把 TERM 设为实际的终端，或使用 `turbotui status --watch`",
     "is no file": "不是文件",

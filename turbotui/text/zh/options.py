@@ -74,6 +74,7 @@ FORMS: dict[str, str] = {
     "What runs turbotui on the machine of --host.": "在 --host 的机器上用什么运行 turbotui。",
     "Show another program's log in the console, as a WebUI's.": "在控制台中显示另一个程序的日志，如 WebUI 的。",
     "Leave the mouse to the terminal, whatever the settings say.": "把鼠标留给终端，不论设置如何。",
+    "Only look: the console does nothing to the engine, and starts none.": "只看不动：控制台不对引擎做任何操作，也不启动引擎。",
     "The console draws with ASCII alone.": "控制台只用 ASCII 绘制。",
     "Of the engine on another machine, over your ssh; '' is this one. Also TURBOTUI_HOST.": "经你的 ssh 使用另一台机器上的引擎；'' 是本机。也可用 TURBOTUI_HOST。",
     "So many jobs, with seeds in a row.": "这么多个任务，种子依次相连。",
