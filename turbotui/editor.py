@@ -17,8 +17,10 @@ from turbotui.text import t
 from turbotui.text.spoken import spoken
 
 VARIABLES = ("VISUAL", "EDITOR")
-USUAL = ("sensible-editor", "editor", "nano", "vim", "vi")
+USUAL = ("nano", "vim", "vi", "emacs")
 """Where neither variable is set, the first of these that is there."""
+CHOOSES = "sensible-editor"
+"""Debian's: the editor that the person has chosen, else it asks which one and keeps the answer."""
 MOST_BYTES = 1_000_000
 
 
@@ -50,10 +52,18 @@ def find_editor(environ: Mapping[str, str]) -> list[str]:
         if command and shutil.which(command[0], path=path):
             return command
         raise InvalidRequest(t("editor.not_there", name=name, text=text))
-    found = next((name for name in USUAL if shutil.which(name, path=path)), None)
+    names = (CHOOSES, *USUAL) if _has_chosen(environ) else USUAL
+    found = next((name for name in names if shutil.which(name, path=path)), None)
     if found is None:
         raise InvalidRequest(t("editor.none"))
     return [found]
+
+
+def _has_chosen(environ: Mapping[str, str]) -> bool:
+    home = environ.get("HOME")
+    return bool(environ.get("SELECTED_EDITOR")) or (
+        home is not None and Path(home, ".selected_editor").is_file()
+    )
 
 
 def edit(text: str, command: list[str]) -> Edited:

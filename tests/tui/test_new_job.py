@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import unicodedata
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -503,3 +504,25 @@ async def test_an_answer_that_comes_after_escape_does_no_harm(console: Build) ->
         await pilot.pause(0.1)
         goes_on.set()
         await until(pilot, lambda: "✓ job 99 queued" in screen_text(app))
+
+
+async def test_what_hides_in_a_field_is_shown_and_sent_as_it_is(console: Build) -> None:
+    hidden = "a\u200bcat \U0001f468\u200d\U0001f469 e\u0301" + "\u2060" * 90
+    app = console([scenes.busy(NOW)])
+    async with app.run_test(size=SMALL) as pilot:
+        await live(pilot)
+        await pilot.press("a")
+        await until(pilot, lambda: isinstance(app.screen, new_job.NewJobScreen))
+        app.post_message(Paste(hidden))
+        await until(pilot, lambda: "cat" in screen_text(app))
+        assert isinstance(app.screen, new_job.NewJobScreen)
+        assert app.screen.current_draft().prompt == hidden
+        rows = screen_text(app).splitlines()
+        row = next(row for row in rows if "cat" in row)
+        assert "a\ufffdcat \U0001f468\ufffd\U0001f469 e\u0301\ufffd" in row
+        shown = [cell for cell in row if not unicodedata.combining(cell)]
+        assert sum(2 if unicodedata.east_asian_width(cell) == "W" else 1 for cell in shown) == 80
+        image = app.screen.query_one("#image", Input)
+        image.value = "/a\u202egnp.b"
+        await pilot.pause()
+        assert "/a\ufffdgnp.b" in image.render_line(0).text and image.value == "/a\u202egnp.b"

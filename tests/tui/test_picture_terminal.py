@@ -10,6 +10,7 @@ import signal
 import struct
 import sys
 import termios
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,10 +19,18 @@ from pathlib import Path
 import pyte
 import pytest
 from PIL import Image
+from rich.style import Style
+from textual.geometry import Region
 
+from turbotui.app import TurboApp
+from turbotui.client import scenes
 from turbotui.picture.asking import QUESTION
 from turbotui.picture.graphics import PLACEHOLDER
+from turbotui.picture.raster import Picture
+from turbotui.widgets.log import LogPanel
+from turbotui.widgets.pixels import Pixels
 
+from .conftest import NOW, WIDE, live, scripted, until
 from .test_terminal import Terminal
 
 ROOT = Path(__file__).parents[2]
@@ -109,6 +118,34 @@ def test_sixels_are_put_over_blank_cells(folder: Path) -> None:
         terminal.read_until(QUESTION.encode())
         os.write(terminal.fd, FOOT)
         terminal.read_until(b'\x1bP0;1q"1;1;')
+
+
+async def test_sixels_are_made_beside_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    made_in: list[str] = []
+
+    def slow(picture: Picture, width: int, height: int) -> str:
+        made_in.append(threading.current_thread().name)
+        return "sixels"
+
+    monkeypatch.setattr("turbotui.widgets.pixels.sixel_picture", slow)
+    monkeypatch.setattr("turbotui.widgets.pixels._cell_pixels", lambda _widget: (10, 20))
+    sent: list[str] = []
+    monkeypatch.setattr("turbotui.widgets.pixels._send", lambda _widget, text: sent.append(text))
+    app = TurboApp(lambda: scripted(scenes.busy(NOW)), where="here")
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        widget = app.dashboard.query_one(LogPanel)
+        pixels, picture = Pixels(), Picture(width=2, height=1, rgb=bytes(6))
+        rows = pixels.draw(widget, "sixel", picture, Region(1, 2, 78, 25), Style(bgcolor="#000000"))
+        assert rows is not None and len(rows) == 25 and not sent
+        await until(pilot, lambda: bool(sent), "sixels")
+        assert made_in[0].startswith("call-")
+        # One that is not wanted any more by the time that it is made is never shown.
+        pixels.draw(widget, "sixel", picture, Region(1, 2, 8, 2), Style(bgcolor="#000000"))
+        pixels.forget(widget)
+        await until(pilot, lambda: len(made_in) == 2)
+        await pilot.pause(0.2)
+        assert len(sent) == 1
 
 
 def test_in_tmux_nothing_is_asked_and_half_blocks_are_drawn(folder: Path) -> None:

@@ -14,11 +14,11 @@ from turbotui.bench.terminal import Terminal, usage
 from turbotui.bench.traffic import HZ, JOB_S, Pace, traffic
 
 
-def wandering(growth: float, *, seed: int) -> list[tuple[float, float]]:
+def wandering(growth: float, *, seed: int, noisier: float = 1.0) -> list[tuple[float, float]]:
     """An hour of readings that lean on each other, around a line."""
     noise, off, found = random.Random(seed), 0.0, []
     for number in range(720):
-        off = 0.95 * off + noise.gauss(0, 0.1)
+        off = 0.95 * off + noise.gauss(0, 0.1 * noisier)
         found.append((number / 720, 45 + growth * number / 720 + off))
     return found
 
@@ -36,6 +36,12 @@ def test_growth_is_told_from_flat() -> None:
     grows = next(soak_rows(wandering(6.0, seed=1)))
     assert flat.reached and not grows.reached
     assert next(soak_rows([])).reached is False
+
+
+@pytest.mark.parametrize("growth", [0.0, 6.0])
+def test_noise_makes_nothing_pass(growth: float) -> None:
+    noisy = next(soak_rows(wandering(growth, seed=1, noisier=12.0)))
+    assert noisy.value is None and noisy.reached is False and "not known" in noisy.note
 
 
 def test_traffic_is_an_hour_of_everything_that_a_console_keeps() -> None:

@@ -92,3 +92,17 @@ def test_where_there_is_no_editor_it_is_said_what_to_do(
     with pytest.raises(InvalidRequest) as refusal:
         find_editor({"PATH": str(tmp_path), **env})
     assert said in str(refusal.value)
+
+
+def test_nobody_is_asked_which_editor_it_shall_be(tmp_path: Path) -> None:
+    programs, home = tmp_path / "programs", tmp_path / "home"
+    programs.mkdir()
+    home.mkdir()
+    for name in ("sensible-editor", "editor", "vi", "emacs"):
+        (programs / name).write_text("#!/bin/sh\n")
+        (programs / name).chmod(0o755)
+    env = {"PATH": str(programs), "HOME": str(home)}
+    assert find_editor(env) == ["vi"]
+    assert find_editor({**env, "SELECTED_EDITOR": "/bin/ed"}) == ["sensible-editor"]
+    (home / ".selected_editor").write_text('SELECTED_EDITOR="/bin/ed"\n')
+    assert find_editor(env) == ["sensible-editor"]

@@ -19,6 +19,7 @@ from turbotui.picture.graphics import (
     kitty_cells,
     kitty_picture,
     sixel_picture,
+    sixel_room,
 )
 from turbotui.picture.raster import Picture
 
@@ -170,3 +171,16 @@ def test_sixels_paint_every_pixel_once_in_its_colour() -> None:
 
 def test_too_many_pixels_for_sixels_are_none() -> None:
     assert sixel_picture(noise(10, 10), MOST_SIXEL_PIXELS, 2) == ""
+
+
+@pytest.mark.parametrize(
+    ("columns", "rows", "cell"), [(78, 25, (10, 20)), (200, 2, (20, 40)), (8, 4, (10, 20))]
+)
+def test_a_large_picture_keeps_its_shape_in_fewer_pixels(
+    columns: int, rows: int, cell: tuple[int, int]
+) -> None:
+    fewer = sixel_room(columns, rows, cell)
+    assert fewer[0] * cell[0] * fewer[1] * cell[1] <= MOST_SIXEL_PIXELS
+    assert 0 < fewer[0] <= columns and 0 < fewer[1] <= rows
+    assert (fewer == (columns, rows)) is (columns == 8)
+    assert sixel_picture(noise(20, 10), fewer[0] * cell[0], fewer[1] * cell[1])

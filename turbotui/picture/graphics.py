@@ -30,7 +30,8 @@ PIXELS = (4, 8)
 """Of a cell in what kitty is sent: finer than half-blocks by four, and small over SSH."""
 CHUNK = 4096
 SIXEL_COLOURS = 64
-MOST_SIXEL_PIXELS = 400_000
+MOST_SIXEL_PIXELS = 200_000
+"""About 400 kB of a picture that is all noise, and a quarter of a second to make them."""
 
 
 def kitty_picture(picture: Picture, number: int, columns: int, rows: int) -> str:
@@ -58,6 +59,12 @@ def kitty_cells(number: int, columns: int, y: int, background: Style) -> list[Se
     style = background + Style(color=f"#{number:06x}")
     # Those after the first count on from it.
     return [Segment(PLACEHOLDER + chr(MARKS[y]) + chr(MARKS[0]) + PLACEHOLDER * (columns - 1), style)]
+
+
+def sixel_room(columns: int, rows: int, cell: tuple[int, int]) -> tuple[int, int]:
+    """The most columns and rows of the same shape, at most those given, in which sixels are not too many."""
+    share = (MOST_SIXEL_PIXELS / (columns * cell[0] * rows * cell[1])) ** 0.5
+    return (columns, rows) if share >= 1 else (max(1, int(columns * share)), max(1, int(rows * share)))
 
 
 def sixel_picture(picture: Picture, width: int, height: int) -> str:

@@ -11,13 +11,14 @@ from textual.message import Message
 from textual.widgets import Input
 
 from turbotui.format import clip
-from turbotui.widgets.lines import LinePanel, Row, View, width_of
+from turbotui.widgets.lines import LinePanel, Row, View, visible, width_of
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
     from textual.binding import BindingType
     from textual.events import Click
     from textual.events import Key as KeyEvent
+    from textual.strip import Strip
 
 LABEL_CELLS = 13
 
@@ -130,6 +131,9 @@ class FieldInput(Input):
         )
         self.cursor_blink = False
         self._keys = keys or {}
+
+    def render_line(self, y: int) -> Strip:
+        return visible(super().render_line(y))
 
     async def _on_key(self, event: KeyEvent) -> None:
         if (act := self._keys.get(event.character or "")) is not None:

@@ -79,6 +79,17 @@ def safe(text: str) -> str:
     return text if text.isascii() and text.isprintable() else _clean(text)
 
 
+def visible(strip: Strip) -> Strip:
+    """What is typed, as it may be given to a terminal, in the same cells: what hides in it is shown.
+
+    What a field holds stays as it is. What is shown takes a cell, so that the row's end may be cut off.
+    """
+    if all(segment.text.isascii() for segment in strip):
+        return strip
+    segments = [Segment(safe(text), style, control) for text, style, control in strip]
+    return Strip(segments).adjust_cell_length(strip.cell_length)
+
+
 def width_of(text: str) -> int:
     return len(text) if text.isascii() else cell_len(text)
 

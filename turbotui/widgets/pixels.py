@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import itertools
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from rich.segment import Segment
 from rich.style import Style
 
-from turbotui.picture.graphics import MARKS, kitty_cells, kitty_forget, kitty_picture, sixel_picture
+from turbotui.picture.graphics import (
+    MARKS,
+    kitty_cells,
+    kitty_forget,
+    kitty_picture,
+    sixel_picture,
+    sixel_room,
+)
 
 if TYPE_CHECKING:
     from textual.app import App
@@ -17,6 +24,7 @@ if TYPE_CHECKING:
     from textual.timer import Timer
     from textual.widget import Widget
 
+    from turbotui.asking import AskingApp
     from turbotui.picture.asking import Graphics
     from turbotui.picture.raster import Picture
 
@@ -44,6 +52,8 @@ class Pixels:
         self._number: int | None = None
         """Of the picture that kitty holds."""
         self._sixels = ""
+        self._asked: object = None
+        """Stands for the sixels that are being made."""
         self._left = 0
         self._top = 0
         self._timer: Timer | None = None
@@ -64,11 +74,29 @@ class Pixels:
             return [kitty_cells(number, place.width, y, background) for y in range(place.height)]
         cell = _cell_pixels(widget) if graphics == "sixel" else None
         if cell is not None:
-            self._sixels = sixel_picture(picture, place.width * cell[0], place.height * cell[1])
-        if self._sixels:
-            self.repainted(widget)
+            self._encode(widget, picture, place, cell)
             return [[Segment(" " * place.width, background)] for _ in range(place.height)]
         return None
+
+    def _encode(self, widget: Widget, picture: Picture, place: Region, cell: tuple[int, int]) -> None:
+        """Make the sixels beside the loop; until then their place is blank."""
+        columns, rows = sixel_room(place.width, place.height, cell)
+        self._left += (place.width - columns) // 2
+        self._top += (place.height - rows) // 2
+        asked = self._asked = object()
+
+        def made(sixels: str) -> None:
+            if self._asked is asked:
+                self._sixels = sixels
+                self.repainted(widget)
+
+        cast("AskingApp", widget.app).run_apart(
+            "picture",
+            lambda: sixel_picture(picture, columns * cell[0], rows * cell[1]),
+            then=made,
+            failed=lambda _why: None,
+            quiet=True,
+        )
 
     def repainted(self, widget: Widget) -> None:
         """Cells were painted again, maybe over the picture."""
@@ -87,7 +115,7 @@ class Pixels:
         """The picture is not to be seen any more."""
         if self._number is not None:
             _send(widget, kitty_forget(self._number))
-        self._number, self._sixels = None, ""
+        self._number, self._sixels, self._asked = None, "", None
 
 
 def _send(widget: Widget, text: str) -> None:

@@ -10,11 +10,13 @@ from textual.message import Message
 from textual.widgets import TextArea
 
 from turbotui.draft import typeable
+from turbotui.widgets.lines import visible
 
 if TYPE_CHECKING:
     from textual.binding import BindingType
     from textual.events import Key as KeyEvent
     from textual.events import Paste
+    from textual.strip import Strip
 
 MOST = 20_000
 """Characters that are taken at once; engines take 8,000 unless they are set otherwise."""
@@ -55,6 +57,9 @@ class PromptArea(TextArea):
         super().__init__(id=id, soft_wrap=True, show_line_numbers=False, compact=True)
         self.cursor_blink = False
         self._key_times: deque[float] = deque(maxlen=BURST_KEYS)
+
+    def render_line(self, y: int) -> Strip:
+        return visible(super().render_line(y))
 
     async def _on_key(self, event: KeyEvent) -> None:
         self._key_times.append(event.time)
