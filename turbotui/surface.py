@@ -17,6 +17,9 @@ from turbotui.output import UNICODE, LeanUpdate, is_behind
 from turbotui.symbols import ANSWER_S, ASK, Choice, Symbols, measured
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from textual.filter import LineFilter
     from textual.screen import Screen
 
 CATCH_UP_S = 0.1
@@ -95,6 +98,10 @@ class Surface(App[None]):
     def slow(self) -> bool:
         """Whether the terminal did not keep up lately."""
         return time.monotonic() - self._slow_at < SLOW_S
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        """None without colours: Textual's make greys of them, and of dim as well, which is to be left."""
+        return () if self.no_color else super().get_line_filters()
 
     def _display(self, screen: Screen[Any], renderable: Any) -> None:
         if self._batch_count or not isinstance(renderable, ChopsUpdate | LayoutUpdate):

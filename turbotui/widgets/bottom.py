@@ -166,7 +166,8 @@ class ReceiptLine(LinePanel):
             return [row.add(prefix + self.notice.text, style)]
         if view.look == "lost":
             jobs = len(view.state.waiting) + (view.state.running is not None)
-            row.add(t("receipt.lost"), paint.bold)
+            if not view.read_only:
+                row.add(t("receipt.lost"), paint.bold)
             if jobs:
                 row.add("  " + t("receipt.safe", count=jobs), paint.text)
             return [row.add(f"  {spoken(view.state.lost_reason)}", paint.muted)]
