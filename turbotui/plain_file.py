@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from engine.errors import InvalidRequest
 
 
-def open_plain(path: Path) -> tuple[BinaryIO, int]:
+def open_plain(path: Path) -> tuple[BufferedReader, int]:
     """The regular file at `path`, to be read, and its size in bytes.
 
     Raises:

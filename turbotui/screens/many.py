@@ -233,7 +233,7 @@ class ManyScreen(ModalScreen[bool]):
         ("↵", "screen.many_queue"),
         ("tab", "screen.complete"),
         ("ctrl+t", "screen.many_again"),
-        ("↑ ↓ pgup pgdn", "screen.many_scroll"),
+        ("↑ ↓", "screen.many_scroll"),
     )
 
     def __init__(self, base: JobSpec, *, samples: int) -> None:
