@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 from urllib.parse import quote
 
 from engine.errors import EngineUnavailable, InvalidRequest, NotNow, StorageUnusable
@@ -182,7 +181,7 @@ def _is_image(head: bytes) -> bool:
 class _Told(io.RawIOBase):
     """A file whose reader is followed."""
 
-    def __init__(self, file: BinaryIO, size: int, progress: Progress) -> None:
+    def __init__(self, file: io.BufferedReader, size: int, progress: Progress) -> None:
         super().__init__()
         self._file = file
         self._size = size

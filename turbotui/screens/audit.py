@@ -11,7 +11,7 @@ from turbotui.format import UNKNOWN, bytes_text, seconds
 from turbotui.screens.reader import ReaderScreen
 from turbotui.screens.window import WindowScreen
 from turbotui.text import known, t
-from turbotui.text.spoken import spoken
+from turbotui.text.spoken import spoken, word
 from turbotui.widgets.lines import Row, View, wrapped
 from turbotui.widgets.log import when
 from turbotui.widgets.panels import Key, ListPanel
@@ -57,7 +57,7 @@ def entry_text(line: AuditLine, wall: float) -> str:
         (t("audit.what"), f"{known(f'audit.action_{line.action}', line.action)}  ({line.action})"),
         (t("audit.target"), spoken(line.target)),
         (t("audit.state"), t(f"audit.state_{line.state}")),
-        (t("audit.result"), spoken(line.result) or UNKNOWN),
+        (t("audit.result"), word(line.result) or UNKNOWN),
         (t("audit.bytes"), bytes_text(line.bytes)),
         (t("audit.took"), seconds(line.elapsed_s)),
     ]
@@ -163,7 +163,7 @@ class AuditPanel(ListPanel):
         rows += [Row(width) for _ in range(room - len(rows))]
         rows.append(Row(width).add("─" * width, view.paint.faint))
         took = "" if line.elapsed_s is None else f"  {seconds(line.elapsed_s)}"
-        ended = spoken(line.result) or t("audit.state_asked")
+        ended = word(line.result) or t("audit.state_asked")
         told = f"{who_of(line, whole=True)}{took}\n{spoken(line.target)}: {ended}"
         return rows + [
             Row(width).add(one, _style(view.paint, line)) for one in wrapped(told, width)[:DETAIL_ROWS]

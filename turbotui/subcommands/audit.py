@@ -52,5 +52,5 @@ def _row(line: AuditLine) -> list[str]:
         size,
         seconds(line.elapsed_s),
         asked,
-        f"{spoken(line.target)}: {spoken(line.result)}",
+        f"{spoken(line.target)}: {word(line.result)}",
     ]
