@@ -477,7 +477,7 @@ class TurboApp(TerminalApp):
             problems = [self._theme_problem, *(text for text in problems if text != self._theme_problem)]
             self._theme_problem = None
         if problems:
-            self.say(spoken("; ".join(problems)), "error")
+            self.say("; ".join(map(spoken, problems)), "error")
 
     def symbols_changed(self) -> None:
         self._paint_with(self.paint.palette)

@@ -233,7 +233,7 @@ def _reduce_wire(state: ConsoleState, event: Event, wall: float, monotonic: floa
             return replace(state, preview=event)
         case wire.JobChanged(job=job):
             old = state.job(job.id)
-            jobs = _in_order([kept for kept in state.jobs if kept.id != job.id] + [job])
+            jobs = in_order([kept for kept in state.jobs if kept.id != job.id] + [job])
             return replace(state, jobs=jobs, marks=_marked(state.marks, job_marks(old, job)))
         case wire.Logged(line=line):
             if state.log and line.seq <= state.log[-1].seq:
@@ -247,7 +247,7 @@ def _reduce_wire(state: ConsoleState, event: Event, wall: float, monotonic: floa
         case wire.JobsReordered(job_ids=job_ids):
             places = {job_id: place for place, job_id in enumerate(job_ids, 1)}
             moved = [replace(job, position=places.get(job.id, job.position)) for job in state.jobs]
-            return replace(state, jobs=_in_order(moved))
+            return replace(state, jobs=in_order(moved))
         case wire.ActionProgressed():
             # What a cleanup loads again belongs to it; anything else is another action.
             own = (state.steps[0].action, "load") if state.steps else ()
@@ -276,7 +276,7 @@ def _reduce_wire(state: ConsoleState, event: Event, wall: float, monotonic: floa
                 models=status.models,
                 background=status.background,
                 pressure=status.pressure,
-                jobs=_in_order(list(jobs)),
+                jobs=in_order(list(jobs)),
                 log=log[-LOG_LINES:],
                 receipt=receipt,
                 steps=(),
@@ -313,7 +313,9 @@ def _is_finished(job: Job) -> bool:
     return job.status in ("done", "failed", "cancelled", "interrupted")
 
 
-def _in_order(jobs: list[Job]) -> tuple[Job, ...]:
+def in_order(jobs: list[Job]) -> tuple[Job, ...]:
+    """As the queue shows them: those that ended, the newest of them, then what runs, then what waits."""
+
     def rank(job: Job) -> tuple[int, float, int]:
         if _is_finished(job):
             return (0, job.finished_at or 0.0, job.id)

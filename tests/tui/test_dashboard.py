@@ -811,3 +811,14 @@ async def test_models_are_found_by_name_first_then_by_kind_and_type(console: Bui
         assert names and sorted(names, key=lambda name: "i2v" not in name) == names
         await pilot.press("ctrl+u", *"int8", "enter")
         assert panel._current == [] or all("int8" in choice.found_by for choice in panel._current)
+
+
+@pytest.mark.parametrize("size", [SMALL, WIDE], ids=["80x24", "120x36"])
+async def test_a_filter_that_nothing_matches_says_so(console: Build, size: tuple[int, int]) -> None:
+    app = console([scenes.busy(NOW)])
+    async with app.run_test(size=size) as pilot:
+        await live(pilot)
+        for keys in (["slash", *"zzzz"], ["enter"], ["n"], ["A"], ["g"], ["F"], ["slash", "y", "enter"]):
+            await pilot.press(*keys)
+            await pilot.pause()
+            assert "no line contains zzzz" in panel_text(app, "log"), keys

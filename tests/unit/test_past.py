@@ -157,6 +157,45 @@ def test_a_moment_is_as_it_was_seen_with_the_lines_up_to_it() -> None:
     assert seen.at(T - 1, state) is None
 
 
+def test_at_a_jobs_own_mark_it_has_ended_though_that_was_told_later() -> None:
+    """Its progress of a second later does not count, nor another job that began after the mark."""
+    seen, state = Seen(), console()
+    ended = replace(JOB, status="done", finished_at=T + 50.9)
+    later = replace(JOB, id=5, started_at=T + 51.2)
+    for second, event in (
+        (50, JobChanged(job=JOB)),
+        (51, JobChanged(job=ended)),
+        (52, JobChanged(job=later)),
+    ):
+        state = reduce(state, event, wall=T + second)
+        seen.keep(state, T + second + 0.1)
+    at_mark = seen.at(T + 50.9, state)
+    assert at_mark is not None and at_mark.job(4) == ended and at_mark.job(5) is None
+    assert at_mark.running is None or at_mark.running.id != 4
+    before = seen.at(T + 50.5, state)
+    assert before is not None and before.job(4) == JOB
+
+
+def test_at_a_jobs_own_mark_a_recording_has_its_end_too(tmp_path: Path) -> None:
+    ended = replace(JOB, status="done", finished_at=T + 119.9)
+    entries = [
+        Entry(T, SEEN),
+        Entry(T, replace(EVERYTHING, jobs=())),
+        Entry(T + 40, JobChanged(job=JOB)),
+        # Recorded in the next chapter.
+        Entry(T + 120.3, JobChanged(job=ended)),
+        Entry(T + 120.4, JobChanged(job=replace(JOB, id=5, started_at=T + 120.4))),
+    ]
+    rows = spans([device(T + second, live=GIB) for second in range(300)], 1)
+    recording = Recording(keep(tmp_path / "night.ttrec", entries, (SECONDS, rows)))
+    archive = Archive(find=lambda: recording, ask=None, now=lambda: T + 1200, on_ready=lambda: None)
+    state = told_of(archive, T + 119.9).state
+    assert state is not None and state.job(4) == ended and state.job(5) is None
+    before = told_of(archive, T + 119.5).state
+    assert before is not None and before.job(4) == JOB
+    archive.close()
+
+
 def test_what_was_between_two_streams_is_not_known() -> None:
     seen, state = Seen(), console()
     seen.keep(state, T, anew=True)

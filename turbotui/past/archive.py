@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from engine.errors import EngineError, NotFound
 from turbotui.history import Column, column_of
-from turbotui.past.marks import MARKED, SILENT, Silence, marks_of, silences_of
+from turbotui.past.marks import MARKED, SAME_S, SILENT, Silence, happened_by, marks_of, silences_of
 
 if TYPE_CHECKING:
     from engine.recording.entries import Entry
@@ -279,7 +279,7 @@ class Archive:
         chapter = self._chapter(recording, moment)
         standing = chapter.base.fork()
         for entry in chapter.entries:
-            if entry.at <= moment:
+            if entry.at <= moment or _happened_by(entry, standing, moment):
                 standing.take(entry)
         silence = next(
             (
@@ -305,7 +305,7 @@ class Archive:
             since, until = float(number * CHAPTER_S), min(self._now(), (number + 1.0) * CHAPTER_S)
             chapter = _Chapter(
                 base=stand_at(recording, since) if chapter is None else chapter.base,
-                entries=[one for one in recording.entries(since, until) if one.at > since],
+                entries=[one for one in recording.entries(since, until + SAME_S) if one.at > since],
                 rows=recording.rows(since=since - LOOK_BACK_S, until=until, finest=SECONDS),
                 read_at=time.monotonic(),
                 whole=until < self._now() - FRESH_S,
@@ -315,6 +315,16 @@ class Archive:
         while len(self._chapters) > CHAPTERS:
             self._chapters.popitem(last=False)
         return chapter
+
+
+def _happened_by(entry: Entry, standing: Standing, moment: float) -> bool:
+    """Whether what was recorded after `moment` had happened by then: at a job's own mark it has ended."""
+    from engine.wire import JobChanged
+
+    if entry.at > moment + SAME_S or not isinstance(entry.what, JobChanged):
+        return False
+    job = entry.what.job
+    return happened_by(standing.jobs.get(job.id), job, moment)
 
 
 def _is_old(answer: Page | Told) -> bool:

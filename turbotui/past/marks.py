@@ -94,6 +94,12 @@ def marks_of(entries: Iterable[Entry], device_id: str | None = None) -> list[Mar
     return found
 
 
+def happened_by(old: Job | None, job: Job, moment: float) -> bool:
+    """Whether a job had become what it is by `moment`: what is told of it comes after it happened."""
+    found = job_marks(old, job)
+    return bool(found) and all(mark.at <= moment for mark in found)
+
+
 def both(recorded: Sequence[Mark], seen: Iterable[Mark]) -> list[Mark]:
     """What was recorded and what was seen, each event once, in order of time."""
     known_at: dict[tuple[str, str, str], list[float]] = {}

@@ -10,8 +10,11 @@ from dataclasses import dataclass, replace
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from turbotui.past.marks import SAME_S, happened_by
+from turbotui.state import in_order
+
 if TYPE_CHECKING:
-    from engine.wire import Balance, DeviceStatus
+    from engine.wire import Balance, DeviceStatus, Job
     from turbotui.state import ConsoleState
 
 FINE_S = 600
@@ -81,12 +84,14 @@ class Seen:
             place = bisect_right(self._kept, int(moment), key=lambda kept: int(kept.at))
             found = self._kept[place - 1] if place else None
             following = self._kept[place] if place < len(self._kept) else None
+            later = [one.state for one in self._kept[place : place + 3] if one.at <= moment + SAME_S]
         if found is None or found.state.link != "connected" or found.state.engine is None:
             return None
         if following is not None and following.anew and moment - found.at > HOLE_S:
             return None
         upto = max(moment, found.at)
-        return replace(found.state, log=tuple(line for line in newest.log if line.at <= upto))
+        jobs = _jobs_by(moment, found.state.jobs, later)
+        return replace(found.state, jobs=jobs, log=tuple(line for line in newest.log if line.at <= upto))
 
     def _thin(self, now: float) -> None:
         kept: list[_Kept] = []
@@ -99,6 +104,17 @@ class Seen:
                 kept.pop()
             kept.append(one)
         self._kept = kept
+
+
+def _jobs_by(moment: float, jobs: tuple[Job, ...], later: list[ConsoleState]) -> tuple[Job, ...]:
+    """`jobs` with what had become of them by `moment` and was told a little later."""
+    known = {job.id: job for job in jobs}
+    told = False
+    for state in later:
+        for job in state.jobs:
+            if job is not known.get(job.id) and happened_by(known.get(job.id), job, moment):
+                known[job.id], told = job, True
+    return in_order(list(known.values())) if told else jobs
 
 
 def _slim(state: ConsoleState, before: ConsoleState | None) -> ConsoleState:
