@@ -115,6 +115,10 @@ async def test_what_is_no_image_says_so_and_is_not_taken(console: Build, folder:
     app = console(scripted(scenes.busy(NOW)))
     async with app.run_test(size=WIDE) as pilot:
         screen = await open_picker(pilot, str(folder))
+        await pilot.press("question_mark")
+        await until(pilot, lambda: "out of a folder, or into it" in screen_text(app))
+        await pilot.press("escape")
+        await until(pilot, lambda: app.screen is screen)
         await pilot.press(*"broken")
         await until(pilot, lambda: "is no image" in screen_text(app))
         await pilot.press("enter")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from turbotui.format import bytes_text, clip_middle
 from turbotui.picture.folder import Entry, Listing, list_folder
@@ -196,6 +196,13 @@ class ImagePickerScreen(WindowScreen[Path | None]):
     """
 
     panel: FilesPanel
+    key_help: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("↑ ↓ tab", "screen.choose"),
+        ("a b c", "screen.narrow"),
+        ("ctrl+u", "screen.empty"),
+        ("← →", "screen.folders"),
+        ("↵", "screen.take"),
+    )
 
     def __init__(self, folder: Path, *, remote: str | None = None) -> None:
         super().__init__(FilesPanel(remote=remote))
@@ -355,6 +362,9 @@ class ImagePickerScreen(WindowScreen[Path | None]):
             return
         event.stop()
         event.prevent_default()
+        if event.character in ("?", "？") and not panel.wanted:
+            self.action_help()
+            return
         if event.key == "enter":
             # Letters typed ahead narrow the list; choosing from it takes having seen it.
             if self.painted and panel.listing is not None:

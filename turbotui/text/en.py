@@ -373,6 +373,7 @@ TEXTS: dict[str, str] = {
     "screen.choose": "walk",
     "screen.narrow": "letters narrow the list",
     "screen.empty": "empty what was typed",
+    "screen.folders": "out of a folder, or into it",
     "screen.take": "take the chosen one",
     "screen.complete": "complete the path",
     "screen.answer": "go to another answer",

@@ -362,6 +362,7 @@ TEXTS: dict[str, str] = {
     "screen.choose": "移动",
     "screen.narrow": "输入字母筛选",
     "screen.empty": "清空输入",
+    "screen.folders": "离开或进入目录",
     "screen.take": "选定",
     "screen.complete": "补全路径",
     "screen.answer": "换一个回答",
