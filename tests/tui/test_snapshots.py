@@ -11,12 +11,20 @@ import pytest
 from engine.wire import Event, FindingsChanged, MemorySampled, Snapshot
 from turbotui.app import TurboApp
 from turbotui.client import scene_plans, scenes
+from turbotui.text import t
+from turbotui.text.spoken import word
 
 from .conftest import NOW, SMALL, WIDE, Clock, live, screen_text, scripted, until
 
 SECONDS = 70
 NEWER = (("l",), ("R",), ("X",), ("exclamation_mark",), ("5", "j", "enter"))
-ANSWERED = {"R": "Reset GPU 2?", "X": "Full cleanup?", "exclamation_mark": "now: holders"}
+ANSWERED: dict[str, Callable[[], str]] = {
+    "a": lambda: t("new.fits"),
+    "m": lambda: t("switch.same"),
+    "R": lambda: t("reset.title", index=2),
+    "X": lambda: t("full.title"),
+    "exclamation_mark": lambda: word("holders"),
+}
 """What is on the screen once the engine has answered, by key."""
 NEWER_NAMES = ("findings", "reset", "full-cleanup", "sheet", "process")
 
@@ -79,12 +87,8 @@ def look(
             for key in keys:
                 await pilot.press(key)
                 await pilot.pause()
-            if keys == ("a",):
-                await until(pilot, lambda: "fits now" in screen_text(app))
-            if keys == ("m",):
-                await until(pilot, lambda: "the same weights" in screen_text(app))
             if (answered := ANSWERED.get("".join(keys))) is not None:
-                await until(pilot, lambda: answered in screen_text(app))
+                await until(pilot, lambda: answered() in screen_text(app))
             app.dashboard.tick()
             await pilot.pause()
 
