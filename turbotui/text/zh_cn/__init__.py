@@ -1,0 +1,14 @@
+"""Owns the Chinese sentences of the console, by noun."""
+
+from __future__ import annotations
+
+from turbotui.text.zh_cn import acting, guide, jobs, keys, pages, panels
+
+TEXTS: dict[str, str] = {
+    **keys.TEXTS,
+    **panels.TEXTS,
+    **jobs.TEXTS,
+    **acting.TEXTS,
+    **pages.TEXTS,
+    **guide.GUIDE,
+}
