@@ -82,6 +82,18 @@ async def live(pilot: Any) -> None:
     await pilot.pause()
 
 
+async def settled(pilot: Any, for_s: float = 0.5) -> None:
+    """Wait until nothing has moved for so long: answers that come late make a dialog higher."""
+    deadline = time.monotonic() + 5.0
+    shown, since = screen_text(pilot.app), time.monotonic()
+    while time.monotonic() - since < for_s:
+        assert time.monotonic() < deadline, "it never comes to rest"
+        await pilot.pause(0.05)
+        now = screen_text(pilot.app)
+        if now != shown:
+            shown, since = now, time.monotonic()
+
+
 def screen_text(app: TurboApp) -> str:
     """What is on the screen, row by row."""
     return "\n".join(strip.text for strip in app.screen._compositor.render_strips())

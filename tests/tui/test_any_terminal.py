@@ -88,7 +88,7 @@ def test_without_colours_it_grows_and_sends_none() -> None:
         console.press(b"\x1b")
         console.until_gone("Add a job")
         console.press(b"a")
-        console.until("^g editor")
+        console.until("F1 keys")
         colours = re.findall(rb"\x1b\[(?:\d+;)*(?:[34]8;|[349][0-7]|10[0-7])[\d;]*m", console.output)
         assert not colours, set(colours)
         assert all(code in console.output for code in (b"\x1b[1m", b"\x1b[2m", b"7m"))

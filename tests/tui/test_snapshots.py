@@ -14,7 +14,7 @@ from turbotui.client import scene_plans, scenes
 from turbotui.text import t
 from turbotui.text.spoken import word
 
-from .conftest import NOW, SMALL, WIDE, Clock, live, screen_text, scripted, until
+from .conftest import NOW, SMALL, WIDE, Clock, live, screen_text, scripted, settled, until
 
 SECONDS = 70
 NEWER = (("l",), ("R",), ("X",), ("exclamation_mark",), ("5", "j", "enter"))
@@ -89,6 +89,7 @@ def look(
                 await pilot.pause()
             if (answered := ANSWERED.get("".join(keys))) is not None:
                 await until(pilot, lambda: answered() in screen_text(app))
+                await settled(pilot, 0.2)
             app.dashboard.tick()
             await pilot.pause()
 

@@ -18,7 +18,7 @@ from turbotui.prompt_history import PromptHistory
 from turbotui.screens.earlier import EarlierScreen
 from turbotui.screens.many import ManyScreen
 
-from .conftest import NOW, SMALL, WIDE, Clock, live, screen_text, scripted, until
+from .conftest import NOW, SMALL, WIDE, Clock, live, screen_text, scripted, settled, until
 
 HUGE = (200, 50)
 DRAFT = Draft(
@@ -83,6 +83,7 @@ def look(
                     await key(pilot)
                 await pilot.pause()
             await until(pilot, lambda: seen in screen_text(app), seen)
+            await settled(pilot)
 
         assert snap_compare(app, terminal_size=size, run_before=before)
 

@@ -21,7 +21,7 @@ from turbotui.picture.raster import Picture
 from turbotui.screens.image_picker import ImagePickerScreen
 
 from . import job_scenes
-from .conftest import NOW, SMALL, WIDE, Clock, live, screen_text, scripted, until
+from .conftest import NOW, SMALL, WIDE, Clock, live, screen_text, scripted, settled, until
 
 LARGE = (200, 50)
 SIZES = pytest.mark.parametrize("size", [SMALL, WIDE, LARGE], ids=["80x24", "120x36", "200x50"])
@@ -102,7 +102,7 @@ def look(
             if isinstance(app.screen, ImagePickerScreen):
                 await until(pilot, lambda: app.screen.panel.image is not None)  # type: ignore[attr-defined]
             drawn()
-            await pilot.pause(0.1)
+            await settled(pilot)
 
         assert snap_compare(app, terminal_size=size, run_before=before)
 
