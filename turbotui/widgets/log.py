@@ -223,6 +223,10 @@ class LogPanel(ListPanel):
             self.chosen = before[-1] if before else found[-1]
         self.redraw()
 
+    def body(self, view: View, width: int, height: int) -> list[Row]:
+        self._room = max(1, height)  # of now, not of before a resize: what is in sight decides on dates
+        return super().body(view, width, height)
+
     def keys(self, view: View) -> list[Key]:
         lines = self.lines(view)
         # As the newest rows are in sight mostly, an old line far above must not widen them.
