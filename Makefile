@@ -14,12 +14,17 @@ test:
 	@echo "turbotui: the tests of the console and of the engine run side by side, for some minutes"
 	@$(MAKE) --no-print-directory -j2 --output-sync=target test-console test-engine
 
-# Both wait more than they compute.
+# Both wait more than they compute. What fails runs once more: a machine that is busy with the other suite may
+# have been late for a test that looks at real terminals, processes and clocks; what is broken fails again.
+PYTEST = .venv/bin/python -m pytest -m "not long and not gpu"
+
 test-console:
-	.venv/bin/python -m pytest tests/tui -m "not long and not gpu"
+	$(PYTEST) tests/tui -o cache_dir=.pytest_cache/console || \
+		$(PYTEST) tests/tui -o cache_dir=.pytest_cache/console --last-failed
 
 test-engine:
-	.venv/bin/python -m pytest tests --ignore=tests/tui -m "not long and not gpu"
+	$(PYTEST) tests --ignore=tests/tui -o cache_dir=.pytest_cache/engine || \
+		$(PYTEST) tests --ignore=tests/tui -o cache_dir=.pytest_cache/engine --last-failed
 
 test-long:
 	@.ci/setup test
