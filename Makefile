@@ -19,12 +19,12 @@ test:
 PYTEST = .venv/bin/python -m pytest -m "not long and not gpu"
 
 test-console:
-	$(PYTEST) tests/tui -o cache_dir=.pytest_cache/console || \
-		$(PYTEST) tests/tui -o cache_dir=.pytest_cache/console --last-failed
+	$(PYTEST) tests/tui -o cache_dir=.pytest_cache/console || { [ $$? -eq 1 ] && \
+		$(PYTEST) tests/tui -o cache_dir=.pytest_cache/console --last-failed; }
 
 test-engine:
-	$(PYTEST) tests --ignore=tests/tui -o cache_dir=.pytest_cache/engine || \
-		$(PYTEST) tests --ignore=tests/tui -o cache_dir=.pytest_cache/engine --last-failed
+	$(PYTEST) tests --ignore=tests/tui -o cache_dir=.pytest_cache/engine || { [ $$? -eq 1 ] && \
+		$(PYTEST) tests --ignore=tests/tui -o cache_dir=.pytest_cache/engine --last-failed; }
 
 test-long:
 	@.ci/setup test

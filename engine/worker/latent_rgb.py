@@ -77,7 +77,7 @@ class LatentColours:
 
 
 class DecodeSums:
-    """What one decode teaches; it sees a few places of each frame, and takes 1 ms for all of them."""
+    """What one decode teaches; it sees a few places of each frame: 4 to 14 ms for all 21 on one core."""
 
     def __init__(self, latents_BCTHW: Tensor) -> None:
         _, _, frames, height, width = latents_BCTHW.shape

@@ -37,8 +37,6 @@ class Blocks:
 
 
 SLA_BLOCKS = Blocks(query=128, key=64)
-SAGE_HOPPER_BLOCKS = Blocks(query=64, key=128)
-"""Of SageSLA on GPUs of compute capability 9.0; others use `SLA_BLOCKS`."""
 
 
 def choose_blocks(q_BLHd: Tensor, k_BLHd: Tensor, topk: float, blocks: Blocks) -> Tensor:
