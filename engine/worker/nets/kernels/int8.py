@@ -9,10 +9,14 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 BLOCK = 128
 GROUP = 8
 """Rows of tiles that are walked together, so that their weights are still in the cache."""
+WARPS = 4
+STAGES = 3
+"""Few, so that two programs share a multiprocessor: one multiplies while the other scales its tile."""
 
 
 def quantise(x_LK: Tensor) -> tuple[Tensor, Tensor]:
@@ -33,10 +37,10 @@ def linear(x_LK: Tensor, weight_NK: Tensor, scale: Tensor, bias_N: Tensor | None
     values, x_scale = quantise(x_LK)
     out = torch.empty((length, outputs), dtype=x_LK.dtype, device=x_LK.device)
     grid = (triton.cdiv(length, BLOCK) * triton.cdiv(outputs, BLOCK),)
+    tiles = (TensorDescriptor.from_tensor(x, [BLOCK, BLOCK]) for x in (values, weight_NK, out))
     _matmul[grid](
-        values, weight_NK, x_scale, scale, out if bias_N is None else bias_N, out,
-        length, outputs, x_LK.shape[1], HAS_BIAS=bias_N is not None, BLOCK=BLOCK, GROUP=GROUP,
-        num_warps=8, num_stages=4,
+        *tiles, x_scale, scale, x_scale if bias_N is None else bias_N, length, outputs, x_LK.shape[1],
+        HAS_BIAS=bias_N is not None, BLOCK=BLOCK, GROUP=GROUP, num_warps=WARPS, num_stages=STAGES,
     )  # fmt: skip
     return out
 
@@ -59,7 +63,7 @@ def _quantise(x_ptr, values_ptr, scale_ptr, length, width, BLOCK: tl.constexpr):
 
 @triton.jit
 def _matmul(
-    a_ptr, b_ptr, a_scale_ptr, b_scale_ptr, bias_ptr, out_ptr, M, N, K,
+    values, weights, out_tiles, x_scale_ptr, scale_ptr, bias_ptr, M, N, K,
     HAS_BIAS: tl.constexpr, BLOCK: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
     rows_of_tiles, columns_of_tiles = tl.cdiv(M, BLOCK), tl.cdiv(N, BLOCK)
@@ -70,23 +74,16 @@ def _matmul(
     row = first + (number % (GROUP * columns_of_tiles)) % height
     column = (number % (GROUP * columns_of_tiles)) // height
 
-    m = row * BLOCK + tl.arange(0, BLOCK)
-    n = column * BLOCK + tl.arange(0, BLOCK)
-    k = tl.arange(0, BLOCK)
-    a_at = a_ptr + m[:, None].to(tl.int64) * K + k[None, :]
-    b_at = b_ptr + n[None, :].to(tl.int64) * K + k[:, None]
     tiles = K // BLOCK
     total = tl.zeros((BLOCK, BLOCK), dtype=tl.float32)
-    for tile in range(0, tiles):
-        a = tl.load(a_at, mask=m[:, None] < M, other=0)
-        b = tl.load(b_at)
-        scale = tl.load(a_scale_ptr + row * tiles + tile) * tl.load(b_scale_ptr + column * tiles + tile)
-        total += tl.dot(a, b, out_dtype=tl.int32).to(tl.float32) * scale
-        a_at += BLOCK
-        b_at += BLOCK
-    out = total.to(out_ptr.dtype.element_ty)
+    for tile in tl.range(0, tiles):
+        a = values.load([row * BLOCK, tile * BLOCK])
+        b = weights.load([column * BLOCK, tile * BLOCK])
+        scale = tl.load(x_scale_ptr + row * tiles + tile) * tl.load(scale_ptr + column * tiles + tile)
+        total += tl.dot(a, b.T, out_dtype=tl.int32).to(tl.float32) * scale
+    out = total.to(out_tiles.dtype)
     if HAS_BIAS:
         # After the sum was rounded, as a second rounding.
-        bias = tl.load(bias_ptr + n)[None, :].to(out.dtype)
+        bias = tl.load(bias_ptr + column * BLOCK + tl.arange(0, BLOCK))[None, :].to(out.dtype)
         out = (out.to(tl.float32) + bias.to(tl.float32)).to(out.dtype)
-    tl.store(out_ptr + m[:, None].to(tl.int64) * N + n[None, :], out, mask=m[:, None] < M)
+    out_tiles.store([row * BLOCK, column * BLOCK], out)

@@ -10,10 +10,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from engine.worker.nets.kernels.tiles import tokens_by_head
+
 KEYS = 64
 """Tokens that a program takes at a time."""
 SPLITS = 16
 """Programs that share a head's keys."""
+ROWS = 128
+"""Queries of a program, where they have two bytes."""
+ROW_WARPS = 8
 
 
 def key_state(k_BLHd: Tensor, v_BLHd: Tensor) -> tuple[Tensor, Tensor]:
@@ -27,8 +32,8 @@ def key_state(k_BLHd: Tensor, v_BLHd: Tensor) -> tuple[Tensor, Tensor]:
     state = torch.empty((*of_all, head_dim), dtype=torch.float32, device=k_BLHd.device)
     total = torch.empty(of_all, dtype=torch.float32, device=k_BLHd.device)
     _key_state[(SPLITS, batch * heads)](
-        k_BLHd, v_BLHd, state, total, *k_BLHd.stride()[:3], *v_BLHd.stride()[:3],
-        length, heads, per_split, KEYS=KEYS, DIM=head_dim, num_warps=4, num_stages=2,
+        *(tokens_by_head(x, KEYS) for x in (k_BLHd, v_BLHd)), state, total, length, heads, per_split,
+        KEYS=KEYS, DIM=head_dim, num_warps=4, num_stages=2,
     )  # fmt: skip
     return state.sum(0).to(v_BLHd.dtype), total.sum(0).to(v_BLHd.dtype)
 
@@ -36,13 +41,12 @@ def key_state(k_BLHd: Tensor, v_BLHd: Tensor) -> tuple[Tensor, Tensor]:
 def add_linear(
     near_BLHd: Tensor, q_BLHd: Tensor, state: Tensor, total: Tensor, weight: Tensor, bias: Tensor, eps: float
 ) -> None:
-    """Into `near_BLHd`, contiguous: the linear attention of these queries through `proj_l` [d, d]."""
+    """Into `near_BLHd`: the linear attention of these queries through `proj_l` [d, d]."""
     batch, length, heads, head_dim = q_BLHd.shape
-    rows = 128 if near_BLHd.element_size() == 2 else 32
+    rows = ROWS if near_BLHd.element_size() == 2 else 32
     _add_linear[(triton.cdiv(length, rows), batch * heads)](
-        near_BLHd, q_BLHd, state, total, weight, bias, *near_BLHd.stride()[:3], *q_BLHd.stride()[:3],
-        length, heads, eps, ROWS=rows, DIM=head_dim, num_warps=8 if rows == 128 else 4, num_stages=1,
-        enable_fp_fusion=False,
+        *(tokens_by_head(x, rows) for x in (near_BLHd, q_BLHd)), state, total, weight, bias,
+        length, heads, eps, ROWS=rows, DIM=head_dim, num_warps=ROW_WARPS, num_stages=1, enable_fp_fusion=False,
     )  # fmt: skip
 
 
@@ -56,22 +60,17 @@ def _features(x, inside):
 
 @triton.jit
 def _key_state(
-    k_ptr, v_ptr, state_ptr, total_ptr, k_b, k_l, k_h, v_b, v_l, v_h,
-    length, heads, per_split, KEYS: tl.constexpr, DIM: tl.constexpr,
-):  # fmt: skip
+    keys, values, state_ptr, total_ptr, length, heads, per_split, KEYS: tl.constexpr, DIM: tl.constexpr
+):
     split, which = tl.program_id(0), tl.program_id(1)
-    sample, head = (which // heads).to(tl.int64), (which % heads).to(tl.int64)
+    sample, column = which // heads, (which % heads) * DIM
     d = tl.arange(0, DIM)
-    k_at = k_ptr + sample * k_b + head * k_h + d[None, :]
-    v_at = v_ptr + sample * v_b + head * v_h + d[None, :]
     state = tl.zeros((DIM, DIM), dtype=tl.float32)
     total = tl.zeros((DIM,), dtype=tl.float32)
-    for begin in range(split * per_split, tl.minimum(length, (split + 1) * per_split), KEYS):
-        rows = begin + tl.arange(0, KEYS)
-        inside = rows[:, None] < length
-        far = rows[:, None].to(tl.int64)
-        k = _features(tl.load(k_at + far * k_l, mask=inside, other=0.0), inside)
-        v = tl.load(v_at + far * v_l, mask=inside, other=0.0)
+    for begin in tl.range(split * per_split, tl.minimum(length, (split + 1) * per_split), KEYS):
+        inside = (begin + tl.arange(0, KEYS) < length)[:, None]
+        k = _features(keys.load([sample, begin, column]).reshape(KEYS, DIM), inside)
+        v = values.load([sample, begin, column]).reshape(KEYS, DIM)
         state += tl.dot(tl.trans(k), v, input_precision="ieee")
         total += tl.sum(k.to(tl.float32), axis=0)
     place = split * tl.num_programs(1) + which
@@ -81,17 +80,14 @@ def _key_state(
 
 @triton.jit
 def _add_linear(
-    near_ptr, q_ptr, state_ptr, total_ptr, weight_ptr, bias_ptr, n_b, n_l, n_h, q_b, q_l, q_h,
-    length, heads, eps, ROWS: tl.constexpr, DIM: tl.constexpr,
+    near_tiles, queries, state_ptr, total_ptr, weight_ptr, bias_ptr, length, heads, eps,
+    ROWS: tl.constexpr, DIM: tl.constexpr,
 ):  # fmt: skip
     block, which = tl.program_id(0), tl.program_id(1)
-    sample, head = (which // heads).to(tl.int64), (which % heads).to(tl.int64)
+    sample, column = which // heads, (which % heads) * DIM
     d = tl.arange(0, DIM)
-    rows = block * ROWS + tl.arange(0, ROWS)
-    inside = rows[:, None] < length
-    far = rows[:, None].to(tl.int64)
-    q_at = q_ptr + sample * q_b + head * q_h + far * q_l + d[None, :]
-    q = _features(tl.load(q_at, mask=inside, other=0.0), inside)
+    q = queries.load([sample, block * ROWS, column]).reshape(ROWS, DIM)
+    q = _features(q, (block * ROWS + tl.arange(0, ROWS) < length)[:, None])
     state = tl.load(state_ptr + which.to(tl.int64) * DIM * DIM + d[:, None] * DIM + d[None, :])
     total = tl.load(total_ptr + which * DIM + d)
     top = tl.dot(q, state, input_precision="ieee").to(q.dtype)
@@ -101,6 +97,6 @@ def _add_linear(
     weight = tl.load(weight_ptr + d[None, :] * DIM + d[:, None])
     bias = tl.load(bias_ptr + d).to(tl.float32)
     projected = (tl.dot(linear, weight, input_precision="ieee") + bias[None, :]).to(q.dtype)
-    near_at = near_ptr + sample * n_b + head * n_h + far * n_l + d[None, :]
-    near = tl.load(near_at, mask=inside, other=0.0)
-    tl.store(near_at, (near.to(tl.float32) + projected.to(tl.float32)).to(near.dtype), mask=inside)
+    near = near_tiles.load([sample, block * ROWS, column]).reshape(ROWS, DIM)
+    summed = (near.to(tl.float32) + projected.to(tl.float32)).to(near.dtype)
+    near_tiles.store([sample, block * ROWS, column], summed.reshape(1, ROWS, DIM))
