@@ -23,6 +23,7 @@ from turbotui.asking import AskingApp
 from turbotui.clipboard import clipboard_sequence, fitting
 from turbotui.echo import Echo
 from turbotui.format import bytes_text
+from turbotui.garbage import SETTLED_S, leave_what_stays
 from turbotui.surface import Surface
 from turbotui.text import t
 
@@ -68,6 +69,7 @@ class TerminalApp(AskingApp, Surface):
             for number in (signal.SIGHUP, signal.SIGTERM):
                 signal.signal(number, self._on_signal)
             self.set_interval(TERMINAL_CHECK_S, self._check_terminal)
+            self.set_timer(SETTLED_S, leave_what_stays)
             self.ask_for_cells()
 
     def _resumed(self, _app: App[None]) -> None:

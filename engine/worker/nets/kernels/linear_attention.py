@@ -46,7 +46,8 @@ def add_linear(
     rows = ROWS if near_BLHd.element_size() == 2 else 32
     _add_linear[(triton.cdiv(length, rows), batch * heads)](
         *(tokens_by_head(x, rows) for x in (near_BLHd, q_BLHd)), state, total, weight, bias,
-        length, heads, eps, ROWS=rows, DIM=head_dim, num_warps=ROW_WARPS, num_stages=1, enable_fp_fusion=False,
+        length, heads, eps, ROWS=rows, DIM=head_dim, num_warps=ROW_WARPS, num_stages=1,
+        enable_fp_fusion=False,
     )  # fmt: skip
 
 
