@@ -32,6 +32,7 @@ def test_gate(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_quantiser(dtype: torch.dtype) -> None:
     cases.check_quantiser("cuda", dtype, 1000, 1536)
+    cases.check_gelu_quantiser("cuda", dtype, 1000, 1536)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)

@@ -62,11 +62,22 @@ def check_quantiser(device: str, dtype: torch.dtype, length: int, width: int) ->
     assert torch.equal(scale.cpu(), expected.scale) and torch.equal(values.cpu(), expected.values)
 
 
+def check_gelu_quantiser(device: str, dtype: torch.dtype, length: int, width: int) -> None:
+    x = 2 * numbers(device, dtype, length, width)
+    values, scale = int8_kernels.gelu_quantise(x)
+    expected = int8.quantise(torch.nn.functional.gelu(x.cpu().float(), approximate="tanh").to(dtype))
+    assert torch.allclose(scale.cpu(), expected.scale, rtol=1e-2)
+    apart = (values.cpu().int() - expected.values.int()).abs()
+    assert apart.max() <= 1 and (apart != 0).float().mean() < 0.01
+
+
 def check_linear(device: str, dtype: torch.dtype, length: int, inputs: int, outputs: int) -> None:
     x = numbers(device, dtype, length, inputs)
     weight = int8.quantise(numbers("cpu", torch.float32, outputs, inputs, seed=1))
     bias = numbers(device, dtype, outputs, seed=2)
-    found = int8_kernels.linear(x, weight.values.to(device), weight.scale.to(device), bias)
+    found = int8_kernels.linear(
+        *int8_kernels.quantise(x), weight.values.to(device), weight.scale.to(device), bias, dtype
+    )
     # Sums of many tiles in fp32, whose last digits become other ones when they are rounded.
     near(found, int8.linear(x.cpu(), weight, bias.cpu()), dtype, most_changed=0.5)
 

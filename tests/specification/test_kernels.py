@@ -39,6 +39,7 @@ def test_gate(cases: ModuleType, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", HALF, ids=str)
 def test_quantiser(cases: ModuleType, dtype: torch.dtype) -> None:
     cases.check_quantiser("cpu", dtype, 130, 200)
+    cases.check_gelu_quantiser("cpu", dtype, 130, 200)
 
 
 def test_linear(cases: ModuleType) -> None:

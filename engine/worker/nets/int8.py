@@ -8,6 +8,8 @@ Source: TurboDiffusion turbodiffusion/ops, Int8Linear and its quantiser.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -17,6 +19,19 @@ from engine.worker.nets import kernels
 
 LEVELS = 128.0
 LEAST_MAGNITUDE = 1e-8
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Quantised:
+    """Activations as int8 blocks: what several layers that take the same can share."""
+
+    values: Tensor
+    """int8 [L, K]."""
+    scale: Tensor
+    """fp32 [ceil(L / 128), ceil(K / 128)]."""
+    shape: torch.Size
+    """Of what they were: [..., K]."""
+    dtype: torch.dtype
 
 
 class Int8BlockLinear(nn.Module):
@@ -43,22 +58,22 @@ class Int8BlockLinear(nn.Module):
             "bias", torch.zeros(out_features, dtype=torch.bfloat16, device=device) if bias else None
         )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor | Quantised) -> Tensor:
         """`x` [..., in] to [..., out] in the dtype of `x`.
 
         Activations are quantised in the blocks in which they lie: give whole multiples of 128 tokens, but
         for the last, where a sequence is computed in parts.
         """
-        bias = None if self.bias is None else self.bias.to(x.dtype)
-        flat = x.reshape(-1, self.in_features)
+        given = x if isinstance(x, Quantised) else quantised(x)
+        bias = None if self.bias is None else self.bias.to(given.dtype)
         block = INT8_BLOCK_SIZE
-        if kernels.usable(x.device) and self.in_features % block == self.out_features % block == 0:
+        if kernels.usable(self.weight.device) and self.in_features % block == self.out_features % block == 0:
             out: Tensor = kernels.int8_kernels().linear(
-                flat.contiguous(), self.weight, self.weight_scale, bias
+                given.values, given.scale, self.weight, self.weight_scale, bias, given.dtype
             )
         else:
-            out = block_linear(flat, self.weight, self.weight_scale, bias)
-        return out.view(*x.shape[:-1], self.out_features)
+            out = block_linear(given, self.weight, self.weight_scale, bias)
+        return out.view(*given.shape[:-1], self.out_features)
 
     def extra_repr(self) -> str:
         return (
@@ -66,19 +81,41 @@ class Int8BlockLinear(nn.Module):
         )
 
 
-def block_linear(x_LK: Tensor, weight_NK: Tensor, scale: Tensor, bias_N: Tensor | None) -> Tensor:
+def quantised(x: Tensor) -> Quantised:
+    """`x` [..., K] in int8 blocks; its tokens are all but the last axis."""
+    flat = x.reshape(-1, x.shape[-1])
+    if kernels.usable(x.device):
+        values, scale = kernels.int8_kernels().quantise(flat.contiguous())
+    else:
+        values, scale = quantise(flat)
+    return Quantised(values=values, scale=scale, shape=x.shape, dtype=x.dtype)
+
+
+def shared_input(x: Tensor, layer: nn.Module) -> Tensor | Quantised:
+    """What `layer` and others of its kind take of `x`: quantised once for all of them, or as it is."""
+    return quantised(x) if isinstance(layer, Int8BlockLinear) else x
+
+
+def gelu_input(x: Tensor, layer: nn.Module) -> Tensor | Quantised:
+    """What `layer` takes of gelu(x), in the approximation by tanh; of an int8 layer in one pass."""
+    if isinstance(layer, Int8BlockLinear) and kernels.usable(x.device):
+        values, scale = kernels.int8_kernels().gelu_quantise(x.reshape(-1, x.shape[-1]).contiguous())
+        return Quantised(values=values, scale=scale, shape=x.shape, dtype=x.dtype)
+    return shared_input(functional.gelu(x, approximate="tanh"), layer)
+
+
+def block_linear(x: Quantised, weight_NK: Tensor, scale: Tensor, bias_N: Tensor | None) -> Tensor:
     """The PyTorch path of the layer, [L, N]: exact integer products, a tile of 128 inputs at a time."""
-    block = INT8_BLOCK_SIZE
-    values, x_scale = quantise(x_LK)
-    total = torch.zeros((len(x_LK), len(weight_NK)), dtype=torch.float32, device=x_LK.device)
-    for tile in range(x_scale.shape[1]):
+    block, length = INT8_BLOCK_SIZE, len(x.values)
+    total = torch.zeros((length, len(weight_NK)), dtype=torch.float32, device=weight_NK.device)
+    for tile in range(x.scale.shape[1]):
         part = slice(tile * block, (tile + 1) * block)
         # Products below 2^14 and 128 of them: fp32 holds every such sum.
-        whole = values[:, part].float() @ weight_NK[:, part].float().T
-        rows = x_scale[:, tile].repeat_interleave(block)[: len(x_LK), None]
+        whole = x.values[:, part].float() @ weight_NK[:, part].float().T
+        rows = x.scale[:, tile].repeat_interleave(block)[:length, None]
         columns = scale[:, tile].repeat_interleave(block)[None, : len(weight_NK)]
         total += whole * (rows * columns)
-    out = total.to(x_LK.dtype)
+    out = total.to(x.dtype)
     # After the sum was rounded, as a second rounding.
     return out if bias_N is None else out + bias_N
 

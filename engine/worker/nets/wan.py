@@ -29,6 +29,7 @@ from engine.worker.nets.elementwise import (
     rms_norm,
     rotated_rms_norm,
 )
+from engine.worker.nets.int8 import gelu_input, shared_input
 from engine.worker.nets.sparse_linear import parts_of
 
 ROPE_THETA = 10_000.0
@@ -68,7 +69,7 @@ class WanBlock(WanTransformerBlock):  # type: ignore[misc]  # diffusers has no t
         shift, scale, gate = modulation
         q, k, v = (torch.empty_like(x_LD) for _ in range(3))
         for part in parts_of(len(x_LD)):
-            y = modulated_norm(x_LD[part], shift, scale, self.norm1.eps)
+            y = shared_input(modulated_norm(x_LD[part], shift, scale, self.norm1.eps), attn.to_q)
             cos, sin = (table[part] for table in rope)
             rotated_rms_norm(attn.to_q(y), attn.norm_q.weight, attn.norm_q.eps, cos, sin, q[part])
             rotated_rms_norm(attn.to_k(y), attn.norm_k.weight, attn.norm_k.eps, cos, sin, k[part])
@@ -84,8 +85,9 @@ class WanBlock(WanTransformerBlock):  # type: ignore[misc]  # diffusers has no t
     def _attend_to_text(self, x_LD: Tensor, text_SD: Tensor) -> None:
         attn: Any = self.attn2
         heads: int = attn.heads
-        k = rms_norm(attn.to_k(text_SD), attn.norm_k.weight, attn.norm_k.eps)
-        v = attn.to_v(text_SD)
+        text = shared_input(text_SD, attn.to_k)
+        k = rms_norm(attn.to_k(text), attn.norm_k.weight, attn.norm_k.eps)
+        v = attn.to_v(text)
         for part in parts_of(len(x_LD)):
             y = affine_norm(x_LD[part], self.norm2.weight, self.norm2.bias, self.norm2.eps)
             q = rms_norm(attn.to_q(y), attn.norm_q.weight, attn.norm_q.eps)
@@ -94,9 +96,11 @@ class WanBlock(WanTransformerBlock):  # type: ignore[misc]  # diffusers has no t
 
     def _feed_forward(self, x_LD: Tensor, modulation: Sequence[Tensor]) -> None:
         shift, scale, gate = modulation
+        layers: Any = self.ffn.net
+        up, down = layers[0].proj, layers[2]
         for part in parts_of(len(x_LD)):
             y = modulated_norm(x_LD[part], shift, scale, self.norm3.eps)
-            add_gated(x_LD[part], self.ffn(y), gate)
+            add_gated(x_LD[part], down(gelu_input(up(y), down)), gate)
 
 
 class WanNet(WanTransformer3DModel):  # type: ignore[misc]  # diffusers has no types

@@ -21,38 +21,59 @@ STAGES = 3
 
 def quantise(x_LK: Tensor) -> tuple[Tensor, Tensor]:
     """int8 [L, K] and fp32 scales [ceil(L/128), ceil(K/128)] of a contiguous matrix."""
+    return _quantised(x_LK, gelu=False)
+
+
+def gelu_quantise(x_LK: Tensor) -> tuple[Tensor, Tensor]:
+    """The same of gelu(x), approximated by tanh and rounded to the dtype of x in between."""
+    return _quantised(x_LK, gelu=True)
+
+
+def _quantised(x_LK: Tensor, *, gelu: bool) -> tuple[Tensor, Tensor]:
     length, width = x_LK.shape
     rows, columns = triton.cdiv(length, BLOCK), triton.cdiv(width, BLOCK)
     values = torch.empty((length, width), dtype=torch.int8, device=x_LK.device)
     scale = torch.empty((rows, columns), dtype=torch.float32, device=x_LK.device)
     _quantise[(rows, columns)](
-        x_LK, values, scale, length, width, BLOCK=BLOCK, num_warps=8, enable_fp_fusion=False
+        x_LK, values, scale, length, width, GELU=gelu, BLOCK=BLOCK, num_warps=8, enable_fp_fusion=False
     )
     return values, scale
 
 
-def linear(x_LK: Tensor, weight_NK: Tensor, scale: Tensor, bias_N: Tensor | None) -> Tensor:
-    """[L, N] in the dtype of x (bf16 or fp16): int8 `weight_NK` with K and N whole blocks of 128."""
-    length, outputs = x_LK.shape[0], weight_NK.shape[0]
-    values, x_scale = quantise(x_LK)
-    out = torch.empty((length, outputs), dtype=x_LK.dtype, device=x_LK.device)
+def linear(
+    values_LK: Tensor,
+    x_scale: Tensor,
+    weight_NK: Tensor,
+    scale: Tensor,
+    bias_N: Tensor | None,
+    dtype: torch.dtype,
+) -> Tensor:
+    """[L, N] in `dtype` (bf16 or fp16): int8 values and weights with K and N whole blocks of 128."""
+    length, inputs = values_LK.shape
+    outputs = len(weight_NK)
+    out = torch.empty((length, outputs), dtype=dtype, device=values_LK.device)
     grid = (triton.cdiv(length, BLOCK) * triton.cdiv(outputs, BLOCK),)
-    tiles = (TensorDescriptor.from_tensor(x, [BLOCK, BLOCK]) for x in (values, weight_NK, out))
+    tiles = (TensorDescriptor.from_tensor(x, [BLOCK, BLOCK]) for x in (values_LK, weight_NK, out))
     _matmul[grid](
-        *tiles, x_scale, scale, x_scale if bias_N is None else bias_N, length, outputs, x_LK.shape[1],
+        *tiles, x_scale, scale, x_scale if bias_N is None else bias_N, length, outputs, inputs,
         HAS_BIAS=bias_N is not None, BLOCK=BLOCK, GROUP=GROUP, num_warps=WARPS, num_stages=STAGES,
     )  # fmt: skip
     return out
 
 
 @triton.jit
-def _quantise(x_ptr, values_ptr, scale_ptr, length, width, BLOCK: tl.constexpr):
+def _quantise(x_ptr, values_ptr, scale_ptr, length, width, GELU: tl.constexpr, BLOCK: tl.constexpr):
     row, column = tl.program_id(0), tl.program_id(1)
     rows = row * BLOCK + tl.arange(0, BLOCK)
     columns = column * BLOCK + tl.arange(0, BLOCK)
     inside = (rows[:, None] < length) & (columns[None, :] < width)
     at = rows[:, None].to(tl.int64) * width + columns[None, :]
-    x = tl.load(x_ptr + at, mask=inside, other=0.0).to(tl.float32)
+    stored = tl.load(x_ptr + at, mask=inside, other=0.0)
+    x = stored.to(tl.float32)
+    if GELU:
+        # (1 + tanh(y)) / 2 = sigmoid(2 y), which loses no digits where it is small.
+        x = x * tl.sigmoid(1.5957691216057308 * (x + 0.044715 * x * x * x))
+        x = x.to(stored.dtype).to(tl.float32)
     largest = tl.maximum(tl.max(tl.max(tl.abs(x), axis=1), axis=0), 1e-8)
     # Adding and taking away 1.5 * 2^23 rounds to the nearest whole number, half to even.
     whole = (x * tl.div_rn(128.0, largest) + 12582912.0) - 12582912.0
