@@ -1,0 +1,160 @@
+"""What holds memory that should have gone: verdicts with their evidence, owners, sites and remedies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from engine.wire.base import Wire
+
+VerdictKind: TypeAlias = Literal[
+    "cache",  # the allocator's, releasable at once
+    "fragmented",  # cache that shares a segment with something live
+    "awaiting_free",  # freed, but another stream may still use it
+    "component",  # resident weights that nothing uses
+    "tensor",  # a live tensor that Python holds
+    "unowned_tensor",  # a live block that no Python object holds
+    "library",  # a workspace that a library keeps
+    "context",  # the driver's context and loaded code
+    "process",  # another process on the card
+    "orphan",  # a worker without its engine
+    "unseen",  # counted by the driver, attributable to nobody we can see
+    "ghost",  # the same where nobody can hide from us
+    "pinned",  # host memory that the driver holds in place
+    "host_heap",  # host memory that grows with jobs or switches
+]
+
+RemedyAction: TypeAlias = Literal[
+    "free",  # empty the device's cache
+    "collect",  # look for cycles, then empty the cache
+    "unload",  # a component, named by `target`
+    "free_pinned",  # empty the host allocator's cache
+    "trim",  # give the host's heap back to the kernel
+    "cleanup",  # end the worker and start a fresh one
+    "kill",  # the process, by pid and start time
+]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Site(Wire):
+    """Where something was allocated: the innermost frame that is no library's."""
+
+    file: str
+    line: int
+    function: str
+    bytes: int = 0
+    blocks: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Holder(Wire):
+    """How a live tensor is reached, from a root that lasts to the tensor."""
+
+    path: tuple[str, ...]
+    """`module plants`, `KEPT`, `[3]`; or `hook of WanBlock`, `closure cell x of f`, ..."""
+    kind: Literal[
+        "global", "attribute", "closure", "hook", "traceback", "generator", "cycle", "cache", "none"
+    ]
+    file: str | None = None
+    line: int | None = None
+    """Where the holder is written: a function's first line, a module's assignment where that is found."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Remedy(Wire):
+    """The cheapest action that gives it back."""
+
+    action: RemedyAction
+    text: str
+    """One sentence."""
+    command: str | None = None
+    target: str | None = None
+    """A component `model/name`; or None."""
+    pid: int | None = None
+    start_time: float | None = None
+    predicted_bytes: int | None = None
+    """What it will return; None where that cannot be known before."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict(Wire):
+    """One answer to: is it a leak or a cache, who holds it, and what gives it back?"""
+
+    kind: VerdictKind
+    leak: bool
+    """It grows, or stays though nothing needs it; else it is a cache or in use."""
+    title: str
+    evidence: tuple[str, ...]
+    bytes: int | None
+    device_id: str | None = None
+    component: str | None = None
+    stage: str | None = None
+    """In which it grows."""
+    site: Site | None = None
+    site_reason: str | None = None
+    """Why there is none: it was allocated while nothing was traced, or by no Python code."""
+    holder: Holder | None = None
+    remedy: Remedy | None = None
+    admin_line: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trend(Wire):
+    """How a floor moves over jobs, or over switches, with its uncertainty."""
+
+    what: Literal["device", "host", "pinned"]
+    over: Literal["jobs", "switches"]
+    count: int
+    bytes_each: float | None
+    """The slope: median of all pairs' slopes. None with too few."""
+    low: float | None = None
+    high: float | None = None
+    """Of 95 %."""
+    grows: bool = False
+    """The whole interval is above what noise makes."""
+    component: str | None = None
+    stage: str | None = None
+    floors: tuple[int, ...] = ()
+    """The newest last."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tracing(Wire):
+    """The trace mode of the worker."""
+
+    on: bool
+    since: float | None = None
+    entries: int = 0
+    limit: int = 0
+    cost_share: float | None = None
+    """Of a denoise step, as measured; None before one ran both ways."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Segment(Wire):
+    """One stretch that the allocator took from the driver."""
+
+    bytes: int
+    stream: str = ""
+    pool: Literal["small", "large", "expandable"] = "large"
+    blocks: tuple[tuple[Literal["live", "awaiting", "free"], int], ...] = ()
+    """State and bytes of each block in order."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LeakReport(Wire):
+    """One look, whole."""
+
+    at: float
+    elapsed_s: float
+    verdicts: tuple[Verdict, ...]
+    """Leaks first, the largest first."""
+    trends: tuple[Trend, ...]
+    tracing: Tracing
+    sites: tuple[Site, ...] = ()
+    """What is live and was traced, by where it was allocated; the largest first."""
+    segments: tuple[Segment, ...] = ()
+    objects: int = 0
+    """Python objects that were looked at."""
+    unknown: tuple[str, ...] = ()
+    """What could not be looked at, each with its reason."""
