@@ -144,12 +144,14 @@ def _dit_bytes(dit: DitConfig, tokens: int, dtype_bytes: int, margins: DeviceMar
     """Live bytes of one forward pass at its peak: in attention, in the feed-forward or at the output."""
     unit, part = tokens * dit.width * dtype_bytes, min(tokens, PART_TOKENS)
     beside = part * dit.width * (3 * dtype_bytes + margins.wide_bytes)
-    inner = part * dit.ffn_dim * (2 * dtype_bytes + (margins.int8_bytes if dit.int8 else 0))
+    inner = part * dit.ffn_dim * (dtype_bytes + (margins.int8_bytes if dit.int8 else 0))
     head = part * dit.width * max(HEAD_BYTES, margins.wide_bytes)
+    # While q, k and v are made, part by part, the attention's output is not there yet.
+    attention = (ATTENTION_UNITS - 1) * unit + max(unit + part * dit.width * dtype_bytes, beside)
     # Text keys and values, fp32 rotary tables, modulation: small but for short videos.
     text = TEXT_TOKENS * (dit.text_dim + 4 * dit.width) * dtype_bytes
     rotary = tokens * dit.attention_head_dim * 4 * 2
-    return max(ATTENTION_UNITS * unit + beside, unit + beside + inner, unit + head) + text + rotary
+    return max(attention, unit + beside + inner, unit + head) + text + rotary
 
 
 def _text_bytes(text: TextConfig, dtype_bytes: int) -> int:

@@ -26,7 +26,7 @@ LATENT_CHANNELS = 16
 SIZE_STEP = SPATIAL_STRIDE * PATCH
 """Width and height are multiples of this."""
 TEXT_TOKENS = 512
-PART_TOKENS = 8192
+PART_TOKENS = 16384
 """Tokens of a video for which the DiT computes at once what each needs alone; whole blocks of any kernel."""
 
 MIN_STEPS, MAX_STEPS = 1, 4

@@ -97,11 +97,14 @@ def shared_input(x: Tensor, layer: nn.Module) -> Tensor | Quantised:
 
 
 def gelu_input(x: Tensor, layer: nn.Module) -> Tensor | Quantised:
-    """What `layer` takes of gelu(x), in the approximation by tanh; of an int8 layer in one pass."""
+    """What `layer` takes of gelu(x), in the approximation by tanh; of an int8 layer in one pass.
+
+    `x` is given up: it may become the result.
+    """
     if isinstance(layer, Int8BlockLinear) and kernels.usable(x.device):
         values, scale = kernels.int8_kernels().gelu_quantise(x.reshape(-1, x.shape[-1]).contiguous())
         return Quantised(values=values, scale=scale, shape=x.shape, dtype=x.dtype)
-    return shared_input(functional.gelu(x, approximate="tanh"), layer)
+    return shared_input(torch.ops.aten.gelu_(x, approximate="tanh"), layer)
 
 
 def block_linear(x: Quantised, weight_NK: Tensor, scale: Tensor, bias_N: Tensor | None) -> Tensor:

@@ -14,11 +14,11 @@ from engine.worker.nets.kernels.tiles import tokens_by_head
 
 KEYS = 64
 """Tokens that a program takes at a time."""
-SPLITS = 16
+SPLITS = 32
 """Programs that share a head's keys."""
 ROWS = 128
 """Queries of a program, where they have two bytes."""
-ROW_WARPS = 8
+ROW_WARPS = 4
 
 
 def key_state(k_BLHd: Tensor, v_BLHd: Tensor) -> tuple[Tensor, Tensor]:
