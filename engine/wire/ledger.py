@@ -39,8 +39,10 @@ class LedgerLine(Wire):
     """Of a job and its stages what makes two of them alike: `832x480x81x4`."""
     ok: bool = True
     elapsed_s: float
-    weights_bytes: int | None = None
-    """Of resident components at its end."""
+    weights: Held = Held()
+    """Of resident components."""
+    kept_bytes: int = 0
+    """Of a stage: live tensors that its job still needs after it, such as embeddings and latents."""
     allocated: Held = Held()
     """Live tensors by the device's allocator; on cpu the arenas and what is counted beside them."""
     reserved: Held = Held()
@@ -54,7 +56,21 @@ class LedgerLine(Wire):
 
     @property
     def floor_bytes(self) -> int | None:
-        """Live tensors at its end that are no weights: what a job should leave as it found it."""
-        if self.allocated.after is None or self.weights_bytes is None:
+        """Live tensors at its end that nothing needs: what a job should leave as it found it."""
+        if self.allocated.after is None or self.weights.after is None:
             return None
-        return self.allocated.after - self.weights_bytes
+        return self.allocated.after - self.weights.after - self.kept_bytes
+
+    @property
+    def floor_before_bytes(self) -> int | None:
+        """The same at its begin, of an action or of a job's first stage."""
+        if self.allocated.before is None or self.weights.before is None:
+            return None
+        return self.allocated.before - self.weights.before
+
+    @property
+    def outside_bytes(self) -> int | None:
+        """What the worker holds of the device beyond its allocator: context, code, workspaces."""
+        if self.device.after is None or self.reserved.after is None:
+            return None
+        return self.device.after - self.reserved.after

@@ -1,0 +1,52 @@
+"""The slope of a series with outliers and steps in it, and how far it can be trusted.
+
+Source: P. K. Sen, Estimates of the regression coefficient based on Kendall's tau (1968).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+NORMAL_95 = 1.959964
+"""Half width of the middle 95 % of the normal distribution, in standard deviations."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Slope:
+    """Of a series by its index; the interval holds the true one 95 times in a hundred."""
+
+    value: float
+    low: float
+    high: float
+
+
+def slope_of(values: Sequence[float]) -> Slope:
+    """The median of the slopes of all pairs; one step, or a third of outliers, does not move it.
+
+    Takes time in the square of their number: 10 ms for 200.
+
+    Raises:
+        ValueError: fewer than three values.
+    """
+    count = len(values)
+    if count < 3:
+        raise ValueError(f"a slope with its uncertainty takes three values, not {count}")
+    slopes = sorted(
+        (values[late] - values[early]) / (late - early)
+        for early in range(count)
+        for late in range(early + 1, count)
+    )
+    pairs = len(slopes)
+    # Of Kendall's statistic, where equal values say nothing.
+    variance = count * (count - 1) * (2 * count + 5) - sum(
+        ties * (ties - 1) * (2 * ties + 5) for ties in Counter(values).values()
+    )
+    reach = NORMAL_95 * math.sqrt(max(0, variance) / 18)
+    first = max(0, math.floor((pairs - reach) / 2))
+    last = min(pairs - 1, math.ceil((pairs + reach) / 2))
+    middle = pairs // 2
+    value = slopes[middle] if pairs % 2 else (slopes[middle - 1] + slopes[middle]) / 2
+    return Slope(value=value, low=slopes[first], high=slopes[last])

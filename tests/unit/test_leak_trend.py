@@ -1,0 +1,114 @@
+"""The slope of floors: a leak is found among noise, and noise is no leak."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from engine.leaks.slope import slope_of
+from engine.leaks.trend import FIRST, LEAST_COUNT, trends
+from engine.units import KIB, MIB
+from engine.wire import Held, LedgerLine, Trend
+
+WEIGHTS = 3 * 10**9
+
+
+def night(
+    count: int,
+    *,
+    leak: int = 0,
+    stage: str = "denoise",
+    host_leak: int = 0,
+    noise: int = 0,
+    step_at: int | None = None,
+    shapes: int = 1,
+    worker: str = "1 10.0",
+) -> list[LedgerLine]:
+    """Jobs of three stages; `leak` bytes stay in `stage` of each, a tenth of host memory is noise."""
+    rng = random.Random(5)
+    lines: list[LedgerLine] = []
+    lost, host = 0, 10**9
+    kept = {"text": 4 * MIB, "denoise": 40 * MIB, "decode": 0}
+    for job in range(1, count + 1):
+        start = lost
+        if step_at == job:
+            lost += 64 * MIB
+        for name, need in kept.items():
+            before = lost
+            if name == stage:
+                lost += leak
+                host += host_leak
+            lines.append(
+                LedgerLine(
+                    id=len(lines), at=0, kind="stage", target=name, device_id="gpu", worker=worker,
+                    job_id=job, elapsed_s=1, weights=Held(before=WEIGHTS, after=WEIGHTS), kept_bytes=need,
+                    allocated=Held(before=WEIGHTS + before, after=WEIGHTS + need + lost),
+                    rss=Held(before=host, after=host + rng.randrange(noise + 1)),
+                )
+            )  # fmt: skip
+        lines.append(
+            LedgerLine(
+                id=len(lines), at=0, kind="job", target=f"job {job}", device_id="gpu", worker=worker,
+                job_id=job, model="m", shape=f"{job % shapes}", elapsed_s=3,
+                weights=Held(before=WEIGHTS, after=WEIGHTS),
+                allocated=Held(before=WEIGHTS + start, after=WEIGHTS + lost),
+                rss=Held(after=host + rng.randrange(noise + 1)),
+            )
+        )  # fmt: skip
+    return lines
+
+
+def of(what: str, found: tuple[Trend, ...]) -> Trend:
+    return next(trend for trend in found if trend.what == what and trend.over == "jobs")
+
+
+def test_slope_is_the_median_of_pairs() -> None:
+    slope = slope_of([1, 3, 5, 7, 900])
+    assert slope.value == 2
+    assert slope.low <= 2 <= slope.high
+    assert slope_of([4, 4, 4, 4]).low == slope_of([4, 4, 4, 4]).high == 0
+
+
+def test_interval_holds_the_true_slope_19_times_in_20() -> None:
+    held = 0
+    for seed in range(200):
+        rng = random.Random(seed)
+        slope = slope_of([0.3 * at + rng.gauss(0, 5) for at in range(30)])
+        held += slope.low <= 0.3 <= slope.high
+    assert 180 <= held <= 199
+
+
+@pytest.mark.parametrize("stage", ["text", "denoise", "decode"])
+def test_leak_on_the_device_is_told_with_its_stage(stage: str) -> None:
+    trend = of("device", trends(night(12, leak=KIB, stage=stage)))
+    assert trend.grows
+    assert trend.bytes_each == KIB
+    assert trend.stage == stage
+
+
+def test_leak_on_the_host_is_told_though_memory_moves() -> None:
+    trend = of("host", trends(night(40, host_leak=MIB, noise=3 * MIB, stage="text")))
+    assert trend.grows
+    assert trend.low is not None and trend.high is not None
+    assert trend.low <= MIB <= trend.high
+    assert (trend.stage, trend.component) == ("text", "text")
+
+
+def test_clean_jobs_grow_nothing() -> None:
+    found = trends(night(200, noise=8 * MIB, shapes=3))
+    assert not [trend for trend in found if trend.grows]
+
+
+def test_one_step_is_no_slope() -> None:
+    assert not of("device", trends(night(30, step_at=15))).grows
+
+
+def test_first_jobs_of_a_shape_are_left_out() -> None:
+    assert of("device", trends(night(FIRST + LEAST_COUNT - 1))).bytes_each is None
+    assert of("device", trends(night(FIRST + LEAST_COUNT))).bytes_each == 0
+
+
+def test_a_fresh_worker_begins_anew() -> None:
+    lines = night(20, leak=MIB) + night(8, worker="2 20.0")
+    assert not of("device", trends(lines)).grows
