@@ -40,8 +40,12 @@ from engine.wire.files import StoredImage, VideoFile
 from engine.wire.findings import CheckReport, Finding, InstallationLine, Severity
 from engine.wire.full_cleanup import CleanupCandidate, FullCleanupPlan, FullCleanupRequest
 from engine.wire.jobs import (
+    ATTENTIONS,
     RESIDENCIES,
     TERMINAL_STATES,
+    Attention,
+    AttentionKind,
+    AttentionRun,
     Job,
     JobForecast,
     JobMove,
@@ -118,6 +122,7 @@ from engine.wire.status import (
 )
 
 __all__ = [
+    "ATTENTIONS",
     "BATCH_LIMIT",
     "EVENT_NAMES",
     "EVENT_TYPES",
@@ -127,6 +132,9 @@ __all__ = [
     "TERMINAL_STATES",
     "WIRE_VERSION",
     "ActionProgressed",
+    "Attention",
+    "AttentionKind",
+    "AttentionRun",
     "AuditLine",
     "AuditPage",
     "AuditState",

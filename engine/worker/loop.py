@@ -24,6 +24,7 @@ from engine.errors import DeviceFault, EngineError
 from engine.telemetry.host import read_rss
 from engine.worker.action_server import ActionServer
 from engine.worker.allocator import apply_allocator, read_allocator
+from engine.worker.attending import Attention
 from engine.worker.backend import Backend, open_backend
 from engine.worker.channel import (
     CancelAction,
@@ -129,6 +130,7 @@ class Worker:
         )
         beside = Path(settings.embeddings).with_name("latent-colours") if settings.embeddings else None
         self._colours = LatentColours(beside)
+        self._attention = Attention(backend, log=lambda text: self._tell("attention", text))
 
     def listen(self) -> None:
         """Take messages from now on, and look at the files of what will be loaded first."""
@@ -175,6 +177,9 @@ class Worker:
                 text = f"{wanted.model.name}/{wanted.component} did not come back: {error}"
                 self._channel.send(WorkerLog(level="warning", event="load", text=text, memory=True))
         self._lap("first loads begun")
+
+    def _tell(self, event: str, text: str, job_id: int | None = None) -> None:
+        self._channel.send(WorkerLog(level="info", event=event, text=text, job_id=job_id))
 
     def _lap(self, name: str) -> None:
         self._laps.append(f"{name} {time.monotonic() - self._began:.3f}")
@@ -302,7 +307,8 @@ class Worker:
             preview=self._settings.preview,
             colours=self._colours,
         )
-        shape = (message.model.name, message.width, message.height, message.spec.frames, message.spec.steps)
+        spec = message.spec
+        shape = (message.model.name, message.width, message.height, spec.frames, spec.steps, spec.attention)
         try:
             manifest, path = run_job(
                 message,
@@ -311,11 +317,13 @@ class Worker:
                 report=self._channel.send,
                 cancelled=lambda: self._between_steps(job_id),
                 embeddings=self._embeddings,
-                warn=lambda text: self._channel.send(
-                    WorkerLog(level="warning", event="cache", text=text, job_id=job_id)
+                warn=lambda event, text: self._channel.send(
+                    WorkerLog(level="warning", event=event, text=text, job_id=job_id)
                 ),
                 shares=watch.begin(self._shares.get(shape)),
                 watch=watch,
+                attention=self._attention,
+                nan_guard=self._settings.nan_guard,
             )
         except EngineError as error:
             for note in getattr(error, "__notes__", ()):  # the original's traceback, as text

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from engine.planning.attention import DEFAULT_TOPK as DEFAULT_TOPK
 from engine.planning.shapes import PART_TOKENS
 
-DEFAULT_TOPK = 0.1
 LINEAR_EPS = 1e-5
 
 
