@@ -14,10 +14,11 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine.planning.shapes import PART_TOKENS
+from engine.worker.nets import kernels
 
 DEFAULT_TOPK = 0.1
 LINEAR_EPS = 1e-5
@@ -117,6 +118,19 @@ class LinearAttention:
         q = _features(q_BLHd)
         out = (q @ self._state_BHdd) / (LINEAR_EPS + (q * self._total_BHd).sum(-1, keepdim=True))
         return out.transpose(1, 2)
+
+
+def add_linear(near_BLHd: Tensor, q_BLHd: Tensor, k_BLHd: Tensor, v_BLHd: Tensor, proj_l: nn.Linear) -> None:
+    """Into `near_BLHd`, contiguous: linear attention over all keys through `proj_l`."""
+    if kernels.usable(q_BLHd.device):
+        linear = kernels.linear_attention_kernels()
+        weight, bias = (x.to(near_BLHd.dtype).contiguous() for x in (proj_l.weight, proj_l.bias))
+        state = linear.key_state(k_BLHd, v_BLHd)
+        linear.add_linear(near_BLHd, q_BLHd, *state, weight, bias, LINEAR_EPS)
+        return
+    far = LinearAttention(k_BLHd, v_BLHd)
+    for part in far.parts:
+        near_BLHd[:, part] += proj_l(far(q_BLHd[:, part]))
 
 
 def parts_of(length: int) -> list[slice]:
