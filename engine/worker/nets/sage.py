@@ -19,11 +19,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from engine.worker.nets import kernels
 from engine.worker.nets.sparse_linear import (
     DEFAULT_TOPK,
     SLA_BLOCKS,
     Blocks,
     add_linear,
+    best_blocks,
     choose_blocks,
 )
 
@@ -61,17 +63,32 @@ class SageSparseLinearAttention:
         """Without `proj_l`, as models have it that were not trained for this, the sparse part alone."""
         device = q_BLHd.device
         blocks = self.blocks or sage_blocks(device)
-        chosen_BHMn = choose_blocks(q_BLHd, k_BLHd, self.topk, blocks).sort(-1).values
-        near = sage_attention(q_BLHd, k_BLHd, v_BLHd, chosen_BHMn, blocks, fp8=has_fp8(device))
+        if kernels.usable(device):
+            near = self._by_kernels(q_BLHd, k_BLHd, v_BLHd, blocks)
+        else:
+            chosen_BHMn = choose_blocks(q_BLHd, k_BLHd, self.topk, blocks).sort(-1).values
+            near = sage_attention(q_BLHd, k_BLHd, v_BLHd, chosen_BHMn, blocks, fp8=has_fp8(device))
         if proj_l is not None:
             add_linear(near, q_BLHd, k_BLHd, v_BLHd, proj_l)
+        return near
+
+    def _by_kernels(self, q_BLHd: Tensor, k_BLHd: Tensor, v_BLHd: Tensor, blocks: Blocks) -> Tensor:
+        by_blocks, sage = kernels.block_kernels(), kernels.sage_kernels()
+        q = sage.quantised(q_BLHd, blocks.query)
+        k = sage.quantised(k_BLHd, blocks.key, by_blocks.centre(k_BLHd))
+        chosen_BHMn = best_blocks(q.means, k.means, blocks.chosen(k_BLHd.shape[1], self.topk))
+        near: Tensor = sage.attention(
+            q_BLHd, q, k, sage.packed_values(v_BLHd, blocks.key, fp8=has_fp8(q_BLHd.device)),
+            chosen_BHMn.int().sort(-1).values, k_BLHd.shape[1],
+        )  # fmt: skip
         return near
 
 
 def quantised_blocks(x_BLHd: Tensor, rows: int, centre: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Of x less `centre`: int8 [B, H, blocks, rows, d], 0 beyond the end, and fp32 scales [B, H, blocks]."""
     x = x_BLHd if centre is None else x_BLHd - centre
-    x = F.pad(x.transpose(1, 2).float(), (0, 0, 0, -x.shape[1] % rows)).unflatten(2, (-1, rows))
+    x = F.pad(x.transpose(1, 2).float(), (0, 0, 0, -x.shape[1] % rows))
+    x = x.view(*x.shape[:2], -1, rows, x.shape[-1])
     scale = x.abs().amax((-1, -2)) / INT8_MOST + SCALE_LEAST
     x = x / scale[..., None, None]
     return torch.trunc(x + torch.copysign(torch.full_like(x, 0.5), x)).to(torch.int8), scale
@@ -98,7 +115,7 @@ def sage_attention(
     k8, k_scale = quantised_blocks(k_BLHd, blocks.key, k_BLHd.mean(dim=1, keepdim=True))
     values, v_scale = quantised_values(v_BLHd) if fp8 else (v_BLHd.to(torch.float16), None)
     v_blocks = F.pad(values.float().transpose(1, 2), (0, 0, 0, -keys % blocks.key))
-    v_blocks = v_blocks.unflatten(2, (-1, blocks.key))
+    v_blocks = v_blocks.view(batch, heads, -1, blocks.key, head_dim)
     inside = torch.arange(blocks.key, device=q_BLHd.device)
     out = torch.empty_like(q_BLHd, memory_format=torch.contiguous_format)
     for number in range(chosen_BHMn.shape[2]):

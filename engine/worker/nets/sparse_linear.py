@@ -45,10 +45,23 @@ def choose_blocks(q_BLHd: Tensor, k_BLHd: Tensor, topk: float, blocks: Blocks) -
 
     By products of block means, of keys less their mean over the sequence; all in the inputs' dtype.
     """
-    centre = k_BLHd.mean(dim=1, keepdim=True)
-    q_BHMd, k_BHNd = block_means(q_BLHd, blocks.query), block_means(k_BLHd, blocks.key, centre)
+    if kernels.usable(q_BLHd.device):
+        by_blocks = kernels.block_kernels()
+        centre = by_blocks.centre(k_BLHd)
+        q_BHMd, k_BHNd = (
+            by_blocks.block_means(q_BLHd, blocks.query),
+            by_blocks.block_means(k_BLHd, blocks.key, centre),
+        )
+    else:
+        centre = k_BLHd.mean(dim=1, keepdim=True)
+        q_BHMd, k_BHNd = block_means(q_BLHd, blocks.query), block_means(k_BLHd, blocks.key, centre)
+    return best_blocks(q_BHMd, k_BHNd, blocks.chosen(k_BLHd.shape[1], topk))
+
+
+def best_blocks(q_BHMd: Tensor, k_BHNd: Tensor, count: int) -> Tensor:
+    """Of each query block the `count` key blocks whose means meet its own best, int64 [B, H, M, count]."""
     score = q_BHMd @ k_BHNd.transpose(-1, -2)
-    return score.topk(blocks.chosen(k_BLHd.shape[1], topk), dim=-1, sorted=False).indices
+    return score.topk(count, dim=-1, sorted=False).indices
 
 
 def block_means(x_BLHd: Tensor, rows: int, centre: Tensor | None = None) -> Tensor:
