@@ -25,6 +25,7 @@ from engine.wire import AttentionRun, JobSpec
 from engine.worker.backend import Backend
 from engine.worker.nets import kernels
 from engine.worker.nets.attention import SelfAttention, SparseLinearAttention, dense_attention
+from engine.worker.nets.sage import SageSparseLinearAttention, has_fp8
 from engine.worker.nets.wan import WanNet
 
 SAMPLE_TOKENS = 8192
@@ -41,9 +42,6 @@ DEVICES = ("cuda",)
 """Where the libraries run."""
 LIBRARIES = ("flash_attn_interface", "flash_attn")
 """Both have `flash_attn_func` of q, k, v [B, L, H, d]; the first is for Hopper."""
-
-SAGE = "engine.worker.nets.sage"
-"""Imported where it is asked for: its kernels take a while."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,12 +73,9 @@ class Attention:
         notes: list[str] = []
         sparse: SelfAttention = SparseLinearAttention(topk=topk)
         if kind == "sagesla":
-            found = _sage(topk, self._backend.device)
-            if isinstance(found, str):
-                kind = "sla"
-                notes.append(f"sagesla runs as sla: {found}")
-            else:
-                sparse = found
+            sparse = SageSparseLinearAttention(topk=topk)
+            if not has_fp8(self._backend.device):
+                notes.append("this GPU has no fp8: sagesla multiplies weights and values in fp16")
         fast = kernels.usable(self._backend.device)
         if not fast and self._backend.kind == "cuda":
             notes.append(f"{kind} runs in PyTorch, which is slower: {_why_no_kernels(self._backend.device)}")
@@ -194,18 +189,6 @@ def _version(module: str) -> str:
         return importlib.metadata.version(names[0])
     except importlib.metadata.PackageNotFoundError:
         return ""
-
-
-def _sage(topk: float, device: torch.device) -> SelfAttention | str:
-    """SageSLA, or why there is none."""
-    try:
-        module = importlib.import_module(SAGE)
-    except ModuleNotFoundError as error:
-        if error.name != SAGE:
-            raise
-        return "this build has no 8-bit attention"
-    found: SelfAttention = module.SageSparseLinearAttention(topk=topk)
-    return found
 
 
 def _why_no_kernels(device: torch.device) -> str:

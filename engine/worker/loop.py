@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from engine.embeddings import EmbeddingStore
 from engine.errors import DeviceFault, EngineError
@@ -53,6 +53,7 @@ from engine.worker.channel import (
     WorkerSettings,
 )
 from engine.worker.embedding_cache import EmbeddingCache
+from engine.worker.kernel_warming import KernelWarmer, use_cache
 from engine.worker.latent_rgb import LatentColours
 from engine.worker.mapped import PIECE_BYTES
 from engine.worker.pipeline import run_job
@@ -77,6 +78,8 @@ def run_worker(connection: Connection[Any, Any], device_id: str, settings: Worke
     try:
         if device_id != "cpu":
             apply_allocator(settings.allocator)
+            if settings.embeddings:
+                use_cache(Path(settings.embeddings).with_name("triton"))
         backend = open_backend("cpu" if device_id == "cpu" else "cuda")
         worker = Worker(channel, backend, settings)
         worker.listen()
@@ -130,6 +133,9 @@ class Worker:
         )
         beside = Path(settings.embeddings).with_name("latent-colours") if settings.embeddings else None
         self._colours = LatentColours(beside)
+        self._kernels = KernelWarmer(
+            self._store, backend, log=lambda text: self._tell("kernels", text, level="debug")
+        )
         self._attention = Attention(backend, log=lambda text: self._tell("attention", text))
 
     def listen(self) -> None:
@@ -151,6 +157,7 @@ class Worker:
         self._lap("context")
         threading.Thread(target=self._prepare_copies, name="buffers", daemon=True).start()
         self._connected.set()
+        self._kernels.connected()
         self._channel.send(Connected())
         self._backend.warm_up()
         self._lap("libraries")
@@ -178,8 +185,8 @@ class Worker:
                 self._channel.send(WorkerLog(level="warning", event="load", text=text, memory=True))
         self._lap("first loads begun")
 
-    def _tell(self, event: str, text: str, job_id: int | None = None) -> None:
-        self._channel.send(WorkerLog(level="info", event=event, text=text, job_id=job_id))
+    def _tell(self, event: str, text: str, level: Literal["info", "debug"] = "info") -> None:
+        self._channel.send(WorkerLog(level=level, event=event, text=text))
 
     def _lap(self, name: str) -> None:
         self._laps.append(f"{name} {time.monotonic() - self._began:.3f}")
@@ -272,12 +279,18 @@ class Worker:
                     case Proceed() as proceed:
                         self._actions.proceed(proceed)
                     case Preload() as preload:
+                        for wanted in preload.wanted[:1]:
+                            self._kernels.want(wanted.model)
                         threading.Thread(target=self._preload, args=(preload,), daemon=True).start()
                     case RunJob() as work:
                         # The pipe keeps order: a cancel from before this start meant an earlier one.
                         self._cancelled.discard(work.job_id)
+                        self._kernels.want(work.model)
                         self._work.put(work)
-                    case SwitchTo() | Restore() | Stop() as work:
+                    case SwitchTo() as work:
+                        self._kernels.want(work.model)
+                        self._work.put(work)
+                    case Restore() | Stop() as work:
                         self._work.put(work)
         except (EOFError, OSError):
             os._exit(0)  # the daemon is gone: the kernel gives everything back, now

@@ -21,6 +21,7 @@ from engine.worker.backend import Backend
 from engine.worker.channel import ModelFiles, RunJob
 from engine.worker.cpu import CpuBackend
 from engine.worker.nets.attention import SparseLinearAttention, dense_attention
+from engine.worker.nets.sage import SageSparseLinearAttention
 from engine.worker.nets.wan import WanNet
 from engine.worker.pipeline import run_job
 from engine.worker.store import ComponentStore
@@ -69,14 +70,15 @@ def test_auto_is_what_the_net_was_trained_for(backend: CpuBackend) -> None:
     assert choose(backend, attention="dense").run.topk is None
 
 
-def test_eight_bit_attention_of_another_build_runs_as_sla_and_says_so(
+def test_eight_bit_attention_runs_and_says_where_there_is_no_fp8(
     backend: CpuBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attending, "SAGE", "engine.worker.nets.there_is_none")
     chosen = choose(backend, attention="sagesla", sla_topk=0.2)
-    assert chosen.call == SparseLinearAttention(topk=0.2)
-    assert chosen.run.kind == "sla"
-    assert chosen.run.note == "sagesla runs as sla: this build has no 8-bit attention"
+    assert chosen.call == SageSparseLinearAttention(topk=0.2)
+    assert (chosen.run.kind, chosen.run.note) == ("sagesla", None)
+    monkeypatch.setattr(attending, "has_fp8", lambda device: False)
+    note = choose(backend, attention="sagesla").run.note
+    assert note == "this GPU has no fp8: sagesla multiplies weights and values in fp16"
 
 
 def test_a_gpu_too_old_for_the_kernels_runs_pytorch_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +99,7 @@ def test_a_library_is_used_where_it_is_right_and_measured_to_be_faster(
 ) -> None:
     """With a stand-in that knows the answer of the sample, or computes it twice."""
     monkeypatch.setattr(attending, "DEVICES", ("cpu",))
-    monkeypatch.setattr(attending, "SAMPLE_TOKENS", 1024)
+    monkeypatch.setattr(attending, "SAMPLE_TOKENS", 384)
     known: dict[int, torch.Tensor] = {}
     calls: list[int] = []
 
@@ -153,6 +155,9 @@ def test_a_job_says_how_it_attended_and_the_net_stays_loaded_for_the_next_kind(
         )[0]
 
     first, dense, again = run(), run(attention="dense"), run(attention="sla", sla_topk=0.1)
+    eight = run(attention="sagesla")
+    assert eight.attention and eight.attention.kind == "sagesla"
+    assert eight.frames_sha256 not in (first.frames_sha256, dense.frames_sha256)
     assert [manifest.attention and manifest.attention.kind for manifest in (first, dense, again)] == [
         "sla", "dense", "sla",
     ]  # fmt: skip

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 FORMS: dict[str, str] = {
+    "kernels of {name} ready after {took} s": "{name} 的内核已就绪，用时 {took} 秒",
+    "kernels of {name} not ready ahead: {name2}: {error}": "{name} 的内核未能提前就绪：{name2}：{error}",
     "{name} failed ({name2}: {error})": "{name} 失败（{name2}：{error}）",
     "{took} ms, {differs} off: not used": "{took} ms，偏差 {differs}：不使用",
-    "sagesla runs as sla: {found}": "sagesla 按 sla 运行：{found}",
-    "this build has no 8-bit attention": "此版本没有 8 位注意力",
+    "this GPU has no fp8: sagesla multiplies weights and values in fp16": "此 GPU 没有 fp8：sagesla 用 fp16 乘权重和值",
     "{kind} runs in PyTorch, which is slower: {why_no_kernels}": "{kind} 用 PyTorch 运行，较慢：{why_no_kernels}",
     "Triton is not installed": "未安装 Triton",
     "this GPU has compute capability {major}.{minor} and the kernels need 8.0": "此 GPU 的计算能力为 {major}.{minor}，内核需要 8.0",
