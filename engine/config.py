@@ -53,6 +53,10 @@ class EngineConfig:
     vae_precision: VaePrecision = "auto"
     preview: bool = True
     """Whether a job shows its latents after each step; the frames are the same either way."""
+    nan_guard: bool = True
+    """Whether a job ends before its decode where its latents are not finite: one sum after each step. Without
+    it such latents reach the decoder, which refuses frames that are not finite and does not know whose fault
+    they are."""
     max_prompt_chars: int = 8000
     max_queue: int = 1000
     log_bytes: int = 16 * 2**20

@@ -17,11 +17,15 @@ if TYPE_CHECKING:
 
 DECIMAL = re.compile(r"[0-9]{0,19}")
 """What frames and seed may be: the digits that the fields take."""
+SHARE = re.compile(r"[01](\.[0-9]{0,6})?|\.[0-9]{1,6}")
+"""What a top-k may be, as far as digits tell."""
 MAX_SAMPLES = 100
 _NEW_LINE = re.compile(r"\r\n|[\r\v\f\x85\u2028\u2029]")
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _SIGMA_MAX = {"t2v": 80.0, "i2v": 200.0}
 """What an engine takes where nobody says; a job that says the same says nothing."""
+_SLA_TOPK = 0.1
+"""The same of a top-k."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +46,10 @@ class Draft:
     ode: bool = False
     residency: str = ""
     """One of `engine.wire.RESIDENCIES`; empty leaves it to the engine."""
+    attention: str = ""
+    """One of `engine.wire.ATTENTIONS`; empty is `auto`."""
+    sla_topk: str = ""
+    """Empty takes the engine's."""
     sigma_max: str = ""
     """Carried over from a job, as are the next two; the screen has no fields for them."""
     output_dir: str = ""
@@ -57,7 +65,7 @@ class Draft:
         Raises:
             InvalidRequest: frames or seed is no number, or the image's path cannot be made whole.
         """
-        from engine.wire import RESIDENCIES, JobSpec
+        from engine.wire import ATTENTIONS, RESIDENCIES, JobSpec
 
         name, _space, ratio = self.resolution.partition(" ")
         return JobSpec(
@@ -74,6 +82,8 @@ class Draft:
             output_dir=self.output_dir or None,
             priority=self.priority,
             residency=next((known for known in RESIDENCIES if known == self.residency), None),
+            attention=next((known for known in ATTENTIONS if known == self.attention), "auto"),
+            sla_topk=float(self.sla_topk) if SHARE.fullmatch(self.sla_topk) else None,
         )
 
     def specs(self, *, image_to_video: bool) -> tuple[JobSpec, ...]:
@@ -105,6 +115,9 @@ def draft_of(job: Job, *, kind: str, output_dir: str | None) -> Draft:
     `output_dir` is where the engine puts videos whose requests name no folder.
     """
     spec = job.spec
+    # Without a doubt it is what the model attends by, and so will another be asked for its own.
+    own = spec.attention == "auto" or (job.doubt is None and spec.attention != "sagesla")
+    topk = None if own and spec.sla_topk == _SLA_TOPK else spec.sla_topk
     other_sigma = spec.sigma_max is not None and spec.sigma_max != _SIGMA_MAX.get(kind)
     return Draft(
         prompt=typeable(spec.prompt),
@@ -116,6 +129,8 @@ def draft_of(job: Job, *, kind: str, output_dir: str | None) -> Draft:
         image=spec.image or "",
         ode=spec.ode,
         residency=spec.residency or "",
+        attention="" if own else spec.attention,
+        sla_topk="" if topk is None else f"{topk:g}",
         sigma_max=f"{spec.sigma_max:g}" if other_sigma else "",
         output_dir="" if spec.output_dir in (None, output_dir) else spec.output_dir or "",
         priority=spec.priority,
@@ -170,6 +185,8 @@ def draft_from(table: dict[str, Any]) -> Draft:
     for name in ("frames", "seed", "samples"):
         if not DECIMAL.fullmatch(usable.get(name, "")):
             del usable[name]
+    if usable.get("sla_topk") and not SHARE.fullmatch(usable["sla_topk"]):
+        del usable["sla_topk"]
     try:
         float(usable.get("sigma_max") or "0")
     except ValueError:

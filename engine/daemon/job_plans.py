@@ -14,6 +14,7 @@ from engine.errors import DoesNotFit
 from engine.models.catalog import Catalog
 from engine.models.model import Model
 from engine.planning.admission import Admitted, check_request
+from engine.planning.attention import doubt_about
 from engine.planning.footprint import Footprint, estimate_footprint
 from engine.planning.image_file import check_image
 from engine.units import size_text
@@ -66,7 +67,13 @@ class JobPlans:
         model = self._catalog.get(spec.model)
         admitted = check_request(spec, model, self._config, self._output_dir, look=look)
         footprint = estimate_footprint(
-            model, admitted.width, admitted.height, admitted.frames, device_kind=self._memory.device_kind
+            model,
+            admitted.width,
+            admitted.height,
+            admitted.frames,
+            device_kind=self._memory.device_kind,
+            attention=admitted.attention,
+            topk=admitted.sla_topk,
         )
         return JobPlan(model=model, admitted=admitted, footprint=footprint)
 
@@ -92,7 +99,16 @@ class JobPlans:
             reason=None if fits_now or budget is None else waits_for(footprint.peak_bytes, budget),
             expected_s=None if expected is None else expected.seconds,
             expected_exact=expected is not None and expected.exact,
+            attention=admitted.attention,
+            doubt=doubt_about(admitted.attention, plan.model),
         )
+
+    def doubt(self, spec: JobSpec) -> str | None:
+        """What is not as its model was trained, of a request that was admitted; looks at no disk."""
+        if spec.attention == "auto" or not self._catalog.scanned:
+            return None
+        model = next((model for model in self._catalog.models() if model.name == spec.model), None)
+        return None if model is None or model.problem else doubt_about(spec.attention, model)
 
 
 def waits_for(peak_bytes: int, budget: Budget) -> str | None:

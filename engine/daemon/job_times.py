@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from engine.models.model import Model
 from engine.planning.admission import Admitted
 from engine.planning.shapes import dit_tokens
-from engine.wire import Event, Job, JobChanged
+from engine.wire import AttentionKind, Event, Job, JobChanged
 
 KEPT = 64
 """Done jobs of each model that are remembered."""
@@ -36,6 +36,8 @@ class _Shape:
     aspect_ratio: str
     frames: int
     steps: int
+    attention: AttentionKind
+    topk: float | None
 
 
 class JobTimes:
@@ -65,6 +67,9 @@ class JobTimes:
                 aspect_ratio=spec.aspect_ratio,
                 frames=spec.frames,
                 steps=spec.steps,
+                # Jobs of builds that knew one kind only say nothing.
+                attention="dense" if spec.attention == "auto" else spec.attention,
+                topk=spec.sla_topk,
             )
             self._done[spec.model].append((shape, elapsed_s))
 
@@ -74,6 +79,8 @@ class JobTimes:
         work = dit_tokens(admitted.width, admitted.height, admitted.frames) * admitted.steps
         by_work: dict[int, list[float]] = defaultdict(list)
         for shape, elapsed_s in done:
+            if (shape.attention, shape.topk) != (admitted.attention, admitted.sla_topk):
+                continue  # which of them is faster, and by how much, depends on the device and the size
             if (known := _work(model, shape)) is not None:
                 by_work[known].append(elapsed_s)
         if not by_work:

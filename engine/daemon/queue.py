@@ -142,6 +142,7 @@ class QueueRunner:
 
     def view(self, job: Job) -> Job:
         """`job` with its progress, while it runs."""
+        job = replace(job, doubt=self._plans.doubt(job.spec))
         if self._running is not None and job.id == self._running.id and job.status == "running":
             return replace(job, progress=self._progress)
         closed = self._supervisor.closed

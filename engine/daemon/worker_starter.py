@@ -70,6 +70,7 @@ class WorkerStarter:
                 embeddings=str(self._embeddings),
                 embeddings_bytes=self._config.embedding_cache_bytes,
                 preview=self._config.preview,
+                nan_guard=self._config.nan_guard,
                 opened=opened,
             ),
             needs_fresh_import=self._allocator.needs_fresh_import,

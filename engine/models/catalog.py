@@ -19,8 +19,6 @@ from engine.models.demo_files import DEMO_FOLDER, DEMO_MODELS, are_demo_models_c
 from engine.models.model import Model, printable, read_model
 from engine.wire import ComponentState, ComponentStatus, ModelStatus, VaePrecision
 
-ATTENTION = "sdpa"
-"""Of every model: diffusers' processors call torch's scaled dot product over all tokens."""
 SCAN_LIMIT = 4096
 """Entries of one folder that a scan looks at."""
 
@@ -192,7 +190,7 @@ def model_status(
         default_steps=card.default_steps,
         max_frames=card.max_frames,
         last_used_at=last_used_at,
-        attention=ATTENTION,
+        attention=model.attention,
     )
 
 

@@ -18,6 +18,8 @@ FP32 = "F32"
 INT8 = "I8"
 INT8_BLOCK_SIZE = 128
 """Rows and columns of an int8 weight that share one scale."""
+PROJ_L = "blocks.{}.attn1.proj_l.weight"
+"""A block's map of sparse-linear attention's linear part, [d, d], where the model was trained for it."""
 SCALE = ".weight_scale"
 """Ending of the name of an int8 weight's scales, which are fp32 in every model."""
 FP32_PARTS = frozenset({"rope", "time_embedder", "scale_shift_table", "norm1", "norm2", "norm3"})
@@ -58,6 +60,11 @@ def main_dtype(index: ComponentIndex) -> str:
         if DTYPES[entry.dtype].floating:
             share[entry.dtype] = share.get(entry.dtype, 0) + entry.bytes
     return max(share, key=lambda dtype: share[dtype], default=FP32)
+
+
+def has_proj_l(index: ComponentIndex) -> bool:
+    """Whether a DiT of these tensors was trained for sparse-linear attention."""
+    return PROJ_L.format(0) in index.tensors
 
 
 def stays_fp32(tensor: str) -> bool:

@@ -19,6 +19,7 @@ from pathlib import Path
 from engine.config import EngineConfig
 from engine.errors import InvalidRequest, ModelUnusable, StorageUnusable
 from engine.models.model import Model
+from engine.planning.attention import choose_attention
 from engine.planning.image_file import check_image
 from engine.planning.shapes import (
     DEFAULT_SIGMA_MAX,
@@ -30,7 +31,7 @@ from engine.planning.shapes import (
     nearest_frames,
 )
 from engine.units import size_text
-from engine.wire import JobSpec, ModelKind, Resolution
+from engine.wire import AttentionKind, JobSpec, ModelKind, Resolution
 
 MAX_SEED = 2**63 - 1
 MAX_PRIORITY = 1000
@@ -54,6 +55,9 @@ class Admitted:
     frames: int
     steps: int
     sigma_max: float
+    attention: AttentionKind
+    sla_topk: float | None
+    """None of `dense`."""
     output_dir: Path
 
 
@@ -92,6 +96,7 @@ def check_request(
         raise InvalidRequest(
             f"ode is for image-to-video models and {model.name} is text-to-video; leave it out"
         )
+    attention, topk = choose_attention(spec, model)
     image = _check_image(spec, model, look)
     output_dir = _check_output_dir(spec.output_dir, Path(default_output_dir))
     return Admitted(
@@ -105,6 +110,8 @@ def check_request(
             steps=steps,
             sigma_max=sigma_max,
             output_dir=str(output_dir),
+            attention=attention,
+            sla_topk=topk,
         ),
         kind=model.kind,
         width=resolution.width,
@@ -112,6 +119,8 @@ def check_request(
         frames=frames,
         steps=steps,
         sigma_max=sigma_max,
+        attention=attention,
+        sla_topk=topk,
         output_dir=output_dir,
     )
 

@@ -40,8 +40,12 @@ from engine.wire.files import StoredImage, VideoFile
 from engine.wire.findings import CheckReport, Finding, InstallationLine, Severity
 from engine.wire.full_cleanup import CleanupCandidate, FullCleanupPlan, FullCleanupRequest
 from engine.wire.jobs import (
+    ATTENTIONS,
     RESIDENCIES,
     TERMINAL_STATES,
+    Attention,
+    AttentionKind,
+    AttentionRun,
     Job,
     JobForecast,
     JobMove,
@@ -131,6 +135,7 @@ from engine.wire.status import (
 )
 
 __all__ = [
+    "ATTENTIONS",
     "BATCH_LIMIT",
     "EVENT_NAMES",
     "EVENT_TYPES",
@@ -140,6 +145,9 @@ __all__ = [
     "TERMINAL_STATES",
     "WIRE_VERSION",
     "ActionProgressed",
+    "Attention",
+    "AttentionKind",
+    "AttentionRun",
     "AuditLine",
     "AuditPage",
     "AuditState",

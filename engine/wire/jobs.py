@@ -15,6 +15,16 @@ RESIDENCIES: tuple[Residency, ...] = ("auto", "dit_only", "keep_text", "keep_exp
 nothing; the text encoder, or both experts, as long as that is possible at all."""
 
 
+AttentionKind: TypeAlias = Literal["dense", "sla", "sagesla"]
+"""How a DiT's self-attention is computed: over all keys; over those that matter and linearly over all
+(sparse-linear attention); that with 8-bit products."""
+
+Attention: TypeAlias = Literal["auto", "dense", "sla", "sagesla"]
+
+ATTENTIONS: tuple[Attention, ...] = ("auto", "dense", "sla", "sagesla")
+"""What a job may ask for; `auto` is the kind that the model was trained for."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobSpec(Wire):
     """What a person asks for. Checked whole when it is submitted."""
@@ -41,6 +51,10 @@ class JobSpec(Wire):
     """Higher runs first; equal ones in the order of the queue."""
     residency: Residency | None = None
     """None takes the engine's setting."""
+    attention: Attention = "auto"
+    sla_topk: float | None = None
+    """Share of the key blocks that each query block attends to with `sla` and `sagesla`, above 0 and at
+    most 1; None takes 0.1. More is finer and slower: 0.15 is what the reference advises for quality."""
 
 
 JobState: TypeAlias = Literal[
@@ -101,6 +115,8 @@ class Job(Wire):
     manifest: str | None = None
     expected_peak_bytes: int | None = None
     duplicate_of: int | None = None
+    doubt: str | None = None
+    """One sentence: what will run and is still not what the model was made for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,6 +147,10 @@ class JobForecast(Wire):
     """From its start to its video, by jobs of this model that are done; None before any was."""
     expected_exact: bool = False
     """Whether those jobs had this very size, length and number of steps; else theirs was scaled by work."""
+    attention: AttentionKind | None = None
+    """What `auto` comes to, or what was asked for. None of an engine that does not say."""
+    doubt: str | None = None
+    """As `Job.doubt`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,6 +162,20 @@ class StageRecord(Wire):
     before_bytes: int
     peak_bytes: int
     after_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AttentionRun(Wire):
+    """How a job's self-attention was computed."""
+
+    kind: AttentionKind
+    """What ran, which may be another than what was asked for."""
+    topk: float | None = None
+    """None of `dense`."""
+    by: str
+    """What computed it: `torch`, `triton`, or a library's name."""
+    note: str | None = None
+    """Why it was not computed as asked for, or not by the fastest means."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -175,3 +209,5 @@ class Manifest(Wire):
     """When the device began the first block of the first denoising step, wall clock."""
     step_s: tuple[float, ...] = ()
     """Seconds of each denoising step."""
+    attention: AttentionRun | None = None
+    """None in a manifest of an engine that did not say."""

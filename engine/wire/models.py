@@ -69,4 +69,5 @@ class ModelStatus(Wire):
     max_frames: int
     last_used_at: float | None = None
     attention: str | None = None
-    """How its DiT attends: `sdpa`, torch's own over all tokens. None of an engine that does not say."""
+    """How its DiT was trained to attend: `dense`, or `sla` where it has the weights of the linear part.
+    None of an engine that does not say."""

@@ -63,6 +63,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     embeddings_bytes: int = 0
     preview: bool = True
     """Whether jobs show their latents after each step."""
+    nan_guard: bool = True
+    """Whether a job ends where its latents are not finite."""
     opened: tuple[Wanted, ...] = ()
     """Whose files are looked at while the libraries warm up: a `Preload` of them will come."""
 

@@ -17,13 +17,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from engine.embeddings import EmbeddingStore
 from engine.errors import DeviceFault, EngineError
 from engine.telemetry.host import read_rss
 from engine.worker.action_server import ActionServer
 from engine.worker.allocator import apply_allocator, read_allocator
+from engine.worker.attending import Attention
 from engine.worker.backend import Backend, open_backend
 from engine.worker.channel import (
     CancelAction,
@@ -52,6 +53,7 @@ from engine.worker.channel import (
     WorkerSettings,
 )
 from engine.worker.embedding_cache import EmbeddingCache
+from engine.worker.kernel_warming import KernelWarmer, use_cache
 from engine.worker.latent_rgb import LatentColours
 from engine.worker.mapped import PIECE_BYTES
 from engine.worker.pipeline import run_job
@@ -76,6 +78,8 @@ def run_worker(connection: Connection[Any, Any], device_id: str, settings: Worke
     try:
         if device_id != "cpu":
             apply_allocator(settings.allocator)
+            if settings.embeddings:
+                use_cache(Path(settings.embeddings).with_name("triton"))
         backend = open_backend("cpu" if device_id == "cpu" else "cuda")
         worker = Worker(channel, backend, settings)
         worker.listen()
@@ -129,6 +133,10 @@ class Worker:
         )
         beside = Path(settings.embeddings).with_name("latent-colours") if settings.embeddings else None
         self._colours = LatentColours(beside)
+        self._kernels = KernelWarmer(
+            self._store, backend, log=lambda text: self._tell("kernels", text, level="debug")
+        )
+        self._attention = Attention(backend, log=lambda text: self._tell("attention", text))
 
     def listen(self) -> None:
         """Take messages from now on, and look at the files of what will be loaded first."""
@@ -149,6 +157,7 @@ class Worker:
         self._lap("context")
         threading.Thread(target=self._prepare_copies, name="buffers", daemon=True).start()
         self._connected.set()
+        self._kernels.connected()
         self._channel.send(Connected())
         self._backend.warm_up()
         self._lap("libraries")
@@ -175,6 +184,9 @@ class Worker:
                 text = f"{wanted.model.name}/{wanted.component} did not come back: {error}"
                 self._channel.send(WorkerLog(level="warning", event="load", text=text, memory=True))
         self._lap("first loads begun")
+
+    def _tell(self, event: str, text: str, level: Literal["info", "debug"] = "info") -> None:
+        self._channel.send(WorkerLog(level=level, event=event, text=text))
 
     def _lap(self, name: str) -> None:
         self._laps.append(f"{name} {time.monotonic() - self._began:.3f}")
@@ -267,12 +279,18 @@ class Worker:
                     case Proceed() as proceed:
                         self._actions.proceed(proceed)
                     case Preload() as preload:
+                        for wanted in preload.wanted[:1]:
+                            self._kernels.want(wanted.model)
                         threading.Thread(target=self._preload, args=(preload,), daemon=True).start()
                     case RunJob() as work:
                         # The pipe keeps order: a cancel from before this start meant an earlier one.
                         self._cancelled.discard(work.job_id)
+                        self._kernels.want(work.model)
                         self._work.put(work)
-                    case SwitchTo() | Restore() | Stop() as work:
+                    case SwitchTo() as work:
+                        self._kernels.want(work.model)
+                        self._work.put(work)
+                    case Restore() | Stop() as work:
                         self._work.put(work)
         except (EOFError, OSError):
             os._exit(0)  # the daemon is gone: the kernel gives everything back, now
@@ -302,7 +320,8 @@ class Worker:
             preview=self._settings.preview,
             colours=self._colours,
         )
-        shape = (message.model.name, message.width, message.height, message.spec.frames, message.spec.steps)
+        spec = message.spec
+        shape = (message.model.name, message.width, message.height, spec.frames, spec.steps, spec.attention)
         try:
             manifest, path = run_job(
                 message,
@@ -311,11 +330,13 @@ class Worker:
                 report=self._channel.send,
                 cancelled=lambda: self._between_steps(job_id),
                 embeddings=self._embeddings,
-                warn=lambda text: self._channel.send(
-                    WorkerLog(level="warning", event="cache", text=text, job_id=job_id)
+                warn=lambda event, text: self._channel.send(
+                    WorkerLog(level="warning", event=event, text=text, job_id=job_id)
                 ),
                 shares=watch.begin(self._shares.get(shape)),
                 watch=watch,
+                attention=self._attention,
+                nan_guard=self._settings.nan_guard,
             )
         except EngineError as error:
             for note in getattr(error, "__notes__", ()):  # the original's traceback, as text

@@ -9,10 +9,10 @@ file stays, and nothing that lives on after the job holds one of its tensors.
 from __future__ import annotations
 
 import gc
-import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from engine.planning.shapes import (
     rcm_timesteps,
 )
 from engine.wire import Manifest, ModelKind, Residency, Stage
+from engine.worker.attending import Attending, Attention
 from engine.worker.autoencoder import decode_frames
 from engine.worker.backend import Backend
 from engine.worker.channel import JobProgressed, RunJob
@@ -41,8 +42,10 @@ from engine.worker.denoise import DenoiseState, denoise, net_timestep, start
 from engine.worker.embedding_cache import NO_EMBEDDINGS, Embeddings
 from engine.worker.experts import NetByStep
 from engine.worker.faults import as_engine_error, forget
+from engine.worker.finite_guard import FiniteGuard
 from engine.worker.progress import TYPICAL, ProgressMeter, Shares, stages_of
 from engine.worker.stage_ledger import StageLedger
+from engine.worker.step_clock import StepClock
 from engine.worker.store import ComponentStore
 from engine.worker.text import encode_prompt
 from engine.worker.versions import versions
@@ -58,16 +61,19 @@ def run_job(
     report: Callable[[JobProgressed], None],
     cancelled: Callable[[], bool],
     embeddings: Embeddings = NO_EMBEDDINGS,
-    warn: Callable[[str], None] = lambda text: None,
+    warn: Callable[[str, str], None] = lambda event, text: None,
     clock: Callable[[], float] = time.monotonic,
     shares: Shares | None = None,
     watch: JobWatch | None = None,
+    attention: Attention | None = None,
+    nan_guard: bool = True,
 ) -> tuple[Manifest, Path]:
     """Make the job's video; its manifest and where that lies.
 
-    `embeddings` are those of earlier prompts; what is not in order but ends nothing goes to `warn`.
-    `shares` is what each stage took of the last such job; None where there was none. `watch` sees its
-    stages and latents, and changes neither.
+    `embeddings` are those of earlier prompts; `warn` hears what is not in order but ends nothing. `shares`
+    is what each stage took of the last such job; None where there was none. `watch` sees its stages and
+    latents, and changes neither. `attention` chooses what computes its self-attention; `nan_guard` ends it
+    where its latents are not finite.
 
     Whatever is raised is a new error made of text, holding no frame and no tensor.
 
@@ -79,7 +85,12 @@ def run_job(
     failure: EngineError | None = None
     try:
         with torch.inference_mode():
-            return _Run(job, store, backend, report, cancelled, embeddings, warn, clock, shares, watch).run()
+            run = _Run(job, store, backend, report, cancelled, embeddings, warn, clock, shares, watch)
+            run.attending = Attending(
+                attention or Attention(backend), job.spec, warn=partial(warn, "attention")
+            )
+            run.nan_guard = nan_guard
+            return run.run()
     except Exception as error:  # the job's edge: it becomes text, and its frames go
         failure = as_engine_error(error, backend, f"running job {job.job_id}")
         forget(error)
@@ -93,6 +104,9 @@ def run_job(
 class _Run:
     """One job under way; dropped as a whole when it ends."""
 
+    attending: Attending
+    nan_guard: bool
+
     def __init__(
         self,
         job: RunJob,
@@ -101,7 +115,7 @@ class _Run:
         report: Callable[[JobProgressed], None],
         cancelled: Callable[[], bool],
         embeddings: Embeddings,
-        warn: Callable[[str], None],
+        warn: Callable[[str, str], None],
         clock: Callable[[], float],
         shares: Shares | None,
         watch: JobWatch | None,
@@ -130,8 +144,7 @@ class _Run:
         self._shape = latent_shape(job.width, job.height, spec.frames)
         self._mode: Residency = spec.residency or "auto"
         self._stages: tuple[PlannedStage, ...] = ()
-        self._first_step_at: float | None = None
-        self._step_s: list[float] = []
+        self._step_clock = StepClock(backend, clock)
 
     def run(self) -> tuple[Manifest, Path]:
         self._meter.started()
@@ -143,7 +156,7 @@ class _Run:
         if text_BLD is None:
             text_BLD = self._encode_text(model, nets)
             if reason := self._embeddings.keep(model, self._job.spec.prompt, text_BLD):
-                self._warn(reason)
+                self._warn("cache", reason)
         condition = None if image is None else self._encode_image(model, image, nets)
         latents_BCTHW = self._denoise(model, nets, text_BLD, condition)
         del text_BLD, condition
@@ -202,18 +215,17 @@ class _Run:
         self, model: Model, nets: Sequence[str], text_BLD: Tensor, condition: Tensor | None
     ) -> Tensor:
         state = start(self._shape, self._timesteps, self._backend.generator(self._job.spec.seed))
-        began = self._clock()
+        clock = self._step_clock
 
         def before_step(step: int) -> None:
-            nonlocal began
+            clock.wait_for_last_block()
             self._check()
             self._meter.at("denoise", step, self._steps)
-            began = self._clock()
+            clock.begin()
 
         def after_step(state: DenoiseState) -> None:
-            self._step_s.append(round(self._clock() - began, 5))
+            clock.end()
             self._meter.saw_peak(self._backend.peak_bytes())
-            self._meter.at("denoise", state.step, self._steps)
 
         def lease(name: str) -> AbstractContextManager[Any]:
             line = "denoise" if name == DIT else f"denoise {name}"
@@ -223,8 +235,8 @@ class _Run:
 
             def velocity(x_BCTHW: Tensor, step: int) -> Tensor:
                 def forward(net: Any) -> Tensor:
-                    if step == 0 and self._first_step_at is None:
-                        self._note_first_step(net)
+                    clock.follow(net)
+                    self.attending.give(net)
                     ahead = nets if step == 0 else ()
                     if step == self._steps - 1:
                         ahead = (*ahead, VAE)
@@ -233,32 +245,19 @@ class _Run:
 
                 return net_by_step.run(step, forward)
 
-            return denoise(
+            latents_BCTHW = denoise(
                 state,
                 velocity,
                 timesteps=self._timesteps,
-                nets=nets,
                 ode=self._job.spec.ode,
                 before_step=before_step,
                 after_step=after_step,
                 saw=None if self._watch is None else self._watch.saw(model.components[VAE].content),
+                guard=FiniteGuard(self._backend, nets) if self.nan_guard else None,
             )
-
-    def _note_first_step(self, net: Any) -> None:
-        """Write down when the device comes to the first block, whose weights may still travel."""
-
-        def reached(module: Any, args: Any) -> None:
-            hook.remove()
-            mark = self._backend.mark_compute()
-
-            def wait() -> None:
-                mark.wait()
-                self._first_step_at = time.time()
-
-            threading.Thread(target=wait, name="first-step", daemon=True).start()
-
-        # After the arena's own hook, which waits for the block.
-        hook = net.blocks[0].register_forward_pre_hook(reached)
+            clock.finish()
+            self._meter.at("denoise", self._steps, self._steps)
+            return latents_BCTHW
 
     def _decode(self, model: Model, latents_BCTHW: Tensor, nets: Sequence[str]) -> tuple[Manifest, Path]:
         job = self._job
@@ -311,8 +310,9 @@ class _Run:
             versions=versions(),
             created_at=time.time(),
             attempt=job.attempt,
-            first_step_at=self._first_step_at,
-            step_s=tuple(self._step_s),
+            first_step_at=self._step_clock.first_step_at,
+            step_s=self._step_clock.step_s,
+            attention=self.attending.run,
         )
 
     # ----------------------------------------------------------------- shared by the stages

@@ -396,7 +396,8 @@ def test_an_explanation_is_a_table_with_its_reasons(
     engine: StandIn, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = (
-        "explain small -p cat --resolution 480p --frames 17 --steps 2 --residency dit_only --image /a.png"
+        "explain small -p cat --resolution 480p --frames 17 --steps 2 --residency dit_only --image /a.png "
+        "--attention sla --sla-topk 0.2"
     )
     assert main(command.split()) == 0
     assert engine.asked[-1][:2] == ("POST", "/explain/job")
@@ -404,7 +405,7 @@ def test_an_explanation_is_a_table_with_its_reasons(
     assert {key: spec[key] for key in ("model", "prompt", "resolution", "frames", "steps", "image")} == {
         "model": "small", "prompt": "cat", "resolution": "480p", "frames": 17, "steps": 2, "image": "/a.png",
     }  # fmt: skip
-    assert spec["residency"] == "dit_only"
+    assert (spec["residency"], spec["attention"], spec["sla_topk"]) == ("dit_only", "sla", 0.2)
     lines = capsys.readouterr().out.splitlines()
     assert lines == [
         "switch: small",
@@ -532,7 +533,8 @@ def test_the_way_on_is_told_only_where_there_is_one(
 def test_every_option_of_generate_reaches_the_engine(engine: StandIn, capsys: Any) -> None:
     options = (
         "generate --model m --resolution 480p --aspect-ratio 9:16 --frames 17 --steps 2 --seed 7 "
-        "--sigma-max 90 --ode --priority 3 --residency keep_text --json --prompt"
+        "--sigma-max 90 --ode --priority 3 --residency keep_text --attention sagesla --sla-topk 0.15 "
+        "--json --prompt"
     )
     assert main([*options.split(), "--frames"]) == 0
     assert printed(capsys)["id"] == 41
@@ -553,6 +555,8 @@ def test_every_option_of_generate_reaches_the_engine(engine: StandIn, capsys: An
                     ode=True,
                     priority=3,
                     residency="keep_text",
+                    attention="sagesla",
+                    sla_topk=0.15,
                 )
             )
         ),
@@ -593,6 +597,9 @@ def test_a_prompt_file_that_is_no_prompt_is_a_usage_error(
         "job show 0",
         "generate --frames x",
         "generate --model m --prompt a --residency all",
+        "generate --model m --prompt a --attention flash",
+        "generate --model m --prompt a --sla-topk nan",
+        "explain small --attention sla",
         "explain",
         "explain small --frames 17",
         "warm",

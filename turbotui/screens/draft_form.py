@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from textual.containers import Vertical
 
-from engine.wire import RESIDENCIES
+from engine.wire import ATTENTIONS, RESIDENCIES
 from turbotui.draft import DECIMAL, Draft
 from turbotui.format import bytes_text
 from turbotui.job_fields import FPS, SEED_DIGITS, stepped_frames
@@ -74,6 +74,9 @@ class DraftForm(Vertical):
         yield TypedField(t("new.image"), FieldInput(id="image", placeholder="/…/first.png"))
         yield ImageThumb()
         yield ChoiceField(id="ode", label=t("new.ode"), remark=lambda _value: t("new.ode_remark"))
+        yield ChoiceField(id="attention", label=t("new.attention"), remark=self._about_attention)
+        topk = FieldInput(id="sla_topk", restrict=r"[01]?\.?\d{0,6}", placeholder="0.1")
+        yield TypedField(t("new.sla_topk"), topk)
         yield ChoiceField(id="residency", label=t("new.residency"), remark=self._about_residency)
         yield Words(id="carried")
 
@@ -89,7 +92,7 @@ class DraftForm(Vertical):
         prompt = self.query_one(PromptArea)
         if prompt.text != draft.prompt:
             prompt.take(draft.prompt)
-        for name in ("seed", "samples", "image"):
+        for name in ("seed", "samples", "image", "sla_topk"):
             self.typed(name).value.value = getattr(draft, name)
         self.choice("ode").offer([t("new.no"), t("new.yes")], t("new.yes") if draft.ode else t("new.no"))
         self.follow_model(draft)
@@ -109,6 +112,8 @@ class DraftForm(Vertical):
             image=self.typed("image").value.value,
             ode=self.choice("ode").value == t("new.yes"),
             residency=self._residency(),
+            attention="" if self._attention() == "auto" else self._attention(),
+            sla_topk=self.typed("sla_topk").value.value if self._is_sparse() else "",
             saved_at=0.0,
         )
 
@@ -133,6 +138,10 @@ class DraftForm(Vertical):
         frames.placeholder = str(model.default_frames)
         frames.value = draft.frames
         self.typed("image").display = self.choice("ode").display = self.image_to_video
+        kind = draft.attention if draft.attention in ATTENTIONS else "auto"
+        self.choice("attention").offer(
+            [t(f"new.attention_{each}") for each in ATTENTIONS], t(f"new.attention_{kind}")
+        )
         # One that this model or this build does not know becomes the first, auto.
         residencies = self._residencies(model)
         chosen = draft.residency if draft.residency in residencies else "auto"
@@ -179,8 +188,10 @@ class DraftForm(Vertical):
             "frames": self._about_frames(),
             "seed": t("new.seed_remark"),
             "samples": self._about_samples(),
+            "sla_topk": t("new.sla_topk_remark"),
             "image": "",
         }
+        self.typed("sla_topk").display = self._is_sparse()
         for name, remark in remarks.items():
             self.typed(name).say(remark, faults.get(name, ""))
 
@@ -235,6 +246,27 @@ class DraftForm(Vertical):
         if draft.output_dir:
             parts.append(t("new.output_dir", path=draft.output_dir))
         return t("new.carried", what=", ".join(parts)) if parts else ""
+
+    def _attention(self) -> str:
+        """The chosen kind as the engine calls it."""
+        chosen = self.choice("attention").value
+        return next((name for name in ATTENTIONS if t(f"new.attention_{name}") == chosen), "auto")
+
+    def _is_sparse(self) -> bool:
+        """Whether what is chosen has a top-k."""
+        chosen = self._attention()
+        if chosen == "auto":
+            return self.model is not None and self.model.attention == "sla"
+        return chosen != "dense"
+
+    def _about_attention(self, _value: str) -> str:
+        own = "sla" if self.model is not None and self.model.attention == "sla" else "dense"
+        chosen = self._attention()
+        if chosen == "auto":
+            return t("new.attention_auto_remark", kind=t(f"new.attention_{own}"))
+        if (chosen == "dense") != (own == "dense"):
+            return t("new.attention_dense_doubt" if chosen == "dense" else "new.attention_sparse_doubt")
+        return t(f"new.attention_{chosen}_remark")
 
     def _residencies(self, model: ModelStatus) -> list[str]:
         """What this model may keep: both experts only where there are two."""

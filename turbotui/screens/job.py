@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual.binding import Binding
 
+from turbotui.attention_text import attention_text
 from turbotui.format import UNKNOWN, bytes_text, clock, percent, seconds
 from turbotui.picture.raster import cells_for
 from turbotui.screens.beside import read_manifest
@@ -168,6 +169,10 @@ class JobPanel(PagePanel):
         put("sampling", self._sampling(job))
         if job.spec.image:
             put("image", job.spec.image)
+        if attention := attention_text(job, self._manifest):
+            put("attention", attention)
+        if job.doubt:
+            put("doubt", spoken(job.doubt))
         if job.spec.residency is not None:
             put("residency", t(f"new.residency_{job.spec.residency}"))
         if job.expected_peak_bytes is not None:

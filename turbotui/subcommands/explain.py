@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import click
 
 from engine.errors import InvalidRequest
-from engine.wire import RESIDENCIES, Explanation, JobSpec, Residency, SwitchRequest
+from engine.wire import ATTENTIONS, RESIDENCIES, Attention, Explanation, JobSpec, Residency, SwitchRequest
 from turbotui.draft import whole_path
 from turbotui.format import bytes_text
 from turbotui.subcommands.output import table, titles
@@ -20,6 +21,19 @@ residency_option = click.option(
     help="What stays on the device beside what a stage uses; by default the engine's setting.",
 )
 
+attention_option = click.option(
+    "--attention",
+    type=click.Choice(ATTENTIONS),
+    default="auto",
+    show_default=True,
+    help="How self-attention is computed; auto is what the model was trained for.",
+)
+topk_option = click.option(
+    "--sla-topk",
+    type=float,
+    help="With sla and sagesla: the share of the keys, above 0, at most 1; by default 0.1, 0.15 is finer.",
+)
+
 
 @click.command()
 @click.argument("model")
@@ -30,6 +44,8 @@ residency_option = click.option(
 @click.option("--frames", type=int, help="4n + 1.")
 @click.option("--steps", type=int, help="Denoising steps, 1 to 4.")
 @residency_option
+@attention_option
+@topk_option
 @json_option
 @demo_option
 def explain(
@@ -41,6 +57,8 @@ def explain(
     frames: int | None,
     steps: int | None,
     residency: Residency | None,
+    attention: Attention,
+    sla_topk: float | None,
     json: bool,
     demo: bool,
 ) -> None:
@@ -50,8 +68,8 @@ def explain(
     """
     session = open_session(json=json, demo=demo)
     if prompt is None:
-        given = (image, resolution, aspect_ratio, frames, steps, residency)
-        if any(value is not None for value in given):
+        given = (image, resolution, aspect_ratio, frames, steps, residency, sla_topk)
+        if attention != "auto" or any(value is not None for value in given):
             raise InvalidRequest("these options are a job's; give its --prompt too, or none of them")
         told = session.client().explain_switch(SwitchRequest(model=model))
     else:
@@ -64,9 +82,22 @@ def explain(
             frames=frames,
             steps=steps,
             residency=residency,
+            attention=attention,
+            sla_topk=finite("--sla-topk", sla_topk),
         )
         told = session.client().explain(spec)
     session.show(told, lambda: _lines(told))
+
+
+def finite(option: str, number: float | None) -> float | None:
+    """`number` as it is.
+
+    Raises:
+        InvalidRequest: JSON has no such number: it would say none.
+    """
+    if number is not None and not math.isfinite(number):
+        raise InvalidRequest(f"{option} is {number}; it must be a number")
+    return number
 
 
 def _lines(told: Explanation) -> Iterable[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,18 +11,18 @@ import click
 import msgspec
 
 from engine.errors import EngineError, InvalidRequest, NotFound
-from engine.wire import Job, JobBatch, JobSpec, ModelKind, ModelStatus, Residency
+from engine.wire import Attention, Job, JobBatch, JobSpec, ModelKind, ModelStatus, Residency
 from turbotui.client.files import FILE_TIMEOUT_S
 from turbotui.client.http import HttpClient
 from turbotui.draft import MAX_SAMPLES, samples_of, whole_path
 from turbotui.format import bytes_text, seconds
-from turbotui.subcommands.explain import residency_option
+from turbotui.subcommands.explain import attention_option, finite, residency_option, topk_option
 from turbotui.subcommands.jobs import held_line, job_line
 from turbotui.subcommands.many import Options, queue_many
 from turbotui.subcommands.output import note
 from turbotui.subcommands.session import INTERRUPTED_EXIT, demo_option, json_option, one_of, open_session
 from turbotui.subcommands.waiting import raise_unless_done, wait_for_job
-from turbotui.text.spoken import tr
+from turbotui.text.spoken import spoken, tr
 
 PROMPT_LIMIT_BYTES = 2**20
 """More than any engine takes; keeps `--prompt-file` from reading a disk."""
@@ -52,6 +51,8 @@ PROMPT_LIMIT_BYTES = 2**20
 @click.option("--sigma-max", type=float, help="Where the noise starts; by default 80 for t2v, 200 for i2v.")
 @click.option("--ode", is_flag=True, help="Steps without fresh noise; image-to-video models only.")
 @residency_option
+@attention_option
+@topk_option
 @click.option("--output-dir", metavar="DIR", help="Where the video goes.")
 @click.option("--priority", type=int, default=0, show_default=True, help="Higher runs first.")
 @click.option("--wait", is_flag=True, help="Wait for the video and show its progress.")
@@ -74,6 +75,8 @@ def generate(
     sigma_max: float | None,
     ode: bool,
     residency: Residency | None,
+    attention: Attention,
+    sla_topk: float | None,
     output_dir: str | None,
     priority: int,
     wait: bool,
@@ -98,8 +101,6 @@ def generate(
     if session.target is not None:  # what is no file here is one of that machine
         first_frame, folder = image, output_dir
     client = session.client()
-    if sigma_max is not None and not math.isfinite(sigma_max):  # JSON has no such number: it would say none
-        raise InvalidRequest(f"--sigma-max is {sigma_max}; it must be a number")
     kind: ModelKind = "i2v" if image else "t2v"
     spec = JobSpec(
         model=model or ("" if many and not session.demo else _demo_model(client, kind).name),
@@ -110,11 +111,13 @@ def generate(
         frames=frames,
         steps=steps,
         seed=seed,
-        sigma_max=sigma_max,
+        sigma_max=finite("--sigma-max", sigma_max),
         ode=ode,
         output_dir=folder,
         priority=priority,
         residency=residency,
+        attention=attention,
+        sla_topk=finite("--sla-topk", sla_topk),
     )
     if many is not None:
         queue_many(session, client, many, spec, Options(samples=samples or 1, again=again, dry_run=dry_run))
@@ -128,6 +131,8 @@ def generate(
         )
         return
     job = client.submit(spec)
+    if job.doubt:
+        note(spoken(job.doubt))
     if not wait:
         told = tr("{job}; `turbotui job show {id}` follows it", job=job_line(job), id=job.id)
         session.show(job, lambda: [told, *held_line(client, [job])])

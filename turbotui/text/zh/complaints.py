@@ -76,7 +76,7 @@ FORMS: dict[str, str] = {
     "process {pid} is on no GPU, or is the engine's own; `turbotui ps` lists them": "进程 {pid} 不在任何 GPU 上，或属于引擎自己；`turbotui ps` 列出它们",
     "process {pid} belongs to {owner}; add --other-user if you mean it all the same": "进程 {pid} 属于 {owner}；若仍要结束，请加 --other-user",
     "no --model is given; `turbotui models` lists them, --demo takes a small one to try": "没有给 --model；`turbotui models` 列出模型，--demo 取一个小的试用",
-    "--sigma-max is {sigma_max}; it must be a number": "--sigma-max 是 {sigma_max}；它必须是数字",
+    "{option} is {number}; it must be a number": "{option} 是 {number}；它必须是数字",
     "no demo model of kind {kind} can be used; `turbotui models --demo` says why": "没有可用的 {kind} 演示模型；原因见 `turbotui models --demo`",
     "the prompt in {name} is longer than {prompt_limit_bytes} bytes; shorten it": "{name} 中的提示词超过 {prompt_limit_bytes} 字节；请缩短",
     "the prompt in {name} cannot be read: {strerror}": "{name} 中的提示词无法读取：{strerror}",

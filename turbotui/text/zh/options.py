@@ -17,6 +17,8 @@ FORMS: dict[str, str] = {
     "Readings a second while samples are taken; ten are usual.": "取样时每秒读几次；平常是十次。",
     "In full also what is only good to know.": "只供了解的也完整列出。",
     "What stays on the device beside what a stage uses; by default the engine's setting.": "设备上除当前阶段所用之外还留什么；默认按引擎设置。",
+    "How self-attention is computed; auto is what the model was trained for.": "自注意力如何计算；auto 与模型的训练一致。",
+    "With sla and sagesla: the share of the keys, above 0, at most 1; by default 0.1, 0.15 is finer.": "用于 sla 和 sagesla：键的比例，大于 0，最多 1；默认 0.1，0.15 更细。",
     "Explain a job with this prompt; without it, a switch.": "解释用这个提示词的任务；不给则解释切换。",
     "The job's first frame, for image-to-video models.": "任务的首帧图像，用于图生视频模型。",
     "A name in the model's table, such as 480p.": "模型表中的名字，如 480p。",

@@ -43,3 +43,15 @@ def sparse_kernels() -> Any:
 def linear_attention_kernels() -> Any:
     """The kernels of linear attention."""
     return importlib.import_module("engine.worker.nets.kernels.linear_attention")
+
+
+@lru_cache
+def block_kernels() -> Any:
+    """The kernels of means of blocks."""
+    return importlib.import_module("engine.worker.nets.kernels.blocks")
+
+
+@lru_cache
+def sage_kernels() -> Any:
+    """The kernels of SageSLA's sparse part."""
+    return importlib.import_module("engine.worker.nets.kernels.sage")
