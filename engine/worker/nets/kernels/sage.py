@@ -79,7 +79,9 @@ def packed_values(v_BLHd: Tensor, rows: int, *, fp8: bool) -> tuple[Tensor, Tens
     batch, length, heads, head_dim = v_BLHd.shape
     count, many, device = triton.cdiv(length, rows), batch * heads, v_BLHd.device
     if fp8:
-        scale = of_blocks.largest(v_BLHd) / VALUE_MOST
+        scale = of_blocks.largest(v_BLHd)
+        # Divided by a tensor: a number's reciprocal would be multiplied by, on a GPU.
+        scale = scale / torch.full_like(scale, VALUE_MOST)
         scale = torch.where(scale > 0, scale, 1.0)
     else:
         scale = torch.ones((many, head_dim), dtype=torch.float32, device=device)
