@@ -47,10 +47,10 @@ def check_quantiser(device: str, dtype: torch.dtype, batch: int, length: int, ro
     middle = x.mean(1, keepdim=True)
     for centre in (None, middle):
         found = kernels.quantised(x, rows, centre)
-        values, scale = engine.quantised_blocks(x, rows, centre)
-        assert torch.equal(found.values, values.flatten(0, 3)) and torch.equal(
-            found.scale, scale.flatten(0, 1)
-        )
+        # On the CPU: elsewhere PyTorch multiplies by the reciprocal where it should divide by a number.
+        values, scale = engine.quantised_blocks(x.cpu(), rows, None if centre is None else centre.cpu())
+        assert torch.equal(found.values.cpu(), values.flatten(0, 3))
+        assert torch.equal(found.scale.cpu(), scale.flatten(0, 1))
         assert torch.equal(found.means, block_kernels.block_means(x, rows, centre))
 
 
@@ -59,10 +59,10 @@ def check_values(device: str, dtype: torch.dtype, batch: int, length: int, rows:
     v[..., 5] *= 1e-3 * torch.arange(length, device=device, dtype=dtype)[:, None]
     v[..., 9] = 0.0
     found, scale = kernels.packed_values(v, rows, fp8=True)
-    values, expected = engine.quantised_values(v)
-    assert torch.equal(scale, expected.flatten(0, 2))
+    values, expected = engine.quantised_values(v.cpu())
+    assert torch.equal(scale.cpu(), expected.flatten(0, 2))
     # Every token is there, in an order that is the same for all dimensions within each 16.
-    found = found.view(batch, 2, 128, -1, 16).float().sort(-1).values
+    found = found.cpu().view(batch, 2, 128, -1, 16).float().sort(-1).values
     values = torch.nn.functional.pad(values.float(), (0, 0, 0, 0, 0, -length % rows))
     values = values.permute(0, 2, 3, 1).unflatten(-1, (-1, 16)).sort(-1).values
     assert torch.equal(found, values)
@@ -78,7 +78,7 @@ def check_attention(
     # The last key block, which has fewer keys, is among those chosen.
     score[..., -1] = 9.0
     chosen = score.topk(taken).indices.sort(-1).values
-    middle = k.mean(1, keepdim=True)
+    middle = k.cpu().mean(1, keepdim=True).to(device)
     found = kernels.attention(
         q, kernels.quantised(q, blocks.query), kernels.quantised(k, blocks.key, middle),
         kernels.packed_values(v, blocks.key, fp8=fp8), chosen.int().contiguous(), length, launch,
@@ -87,9 +87,10 @@ def check_attention(
     at_all = torch.zeros(score.shape, dtype=torch.bool).scatter(-1, chosen.cpu(), True)
     tensors = [x.cpu() for x in (q, k, v)]
     expected = attention.sage_sparse(*tensors, at_all, (blocks.query, blocks.key), fp8)
-    most = 1e-3 if device == "cpu" else 3e-3
+    # The interpreter does not fuse, which moves scores whose product is summed onto a float's bits.
+    most = 1e-3 if dtype == torch.float32 or device == "cpu" else 1.5e-3
     if launch is not None and not launch.on_bits and dtype == torch.float32 and device == "cpu":
-        most = 2e-5
+        most = 1.5e-4
     assert error(found, expected) < most
 
 
@@ -113,5 +114,5 @@ def check_chosen(device: str, dtype: torch.dtype, length: int, blocks: Blocks) -
     expected = attention.chosen_blocks(q.cpu(), k.cpu(), 0.3, (blocks.query, blocks.key))
     marked = torch.zeros_like(expected).scatter(-1, found, True)
     assert marked.sum(-1).unique().tolist() == expected.sum(-1).unique().tolist() == [found.shape[-1]]
-    other = (marked != expected).any(-1).float().mean()
-    assert other < (0.02 if dtype == torch.float32 else 0.15)
+    other = (marked & ~expected).sum() / expected.sum()
+    assert other < (1e-3 if dtype == torch.float32 else 0.02)

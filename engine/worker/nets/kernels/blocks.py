@@ -76,7 +76,7 @@ def store_mean(means_ptr, x, number, which, length, ROWS: tl.constexpr, DIM: tl.
     tl.store(at, mean.to(means_ptr.dtype.element_ty))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["length", "heads"])
 def _block_means(
     x_ptr, centre_ptr, means_ptr, x_b, x_l, x_h, length, heads,
     CENTRED: tl.constexpr, ROWS: tl.constexpr, DIM: tl.constexpr,
@@ -86,7 +86,7 @@ def _block_means(
     store_mean(means_ptr, x, number, which, length, ROWS, DIM)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["length", "heads"])
 def _share(
     x_ptr, found_ptr, x_b, x_l, x_h, length, heads,
     LARGEST: tl.constexpr, SHARE: tl.constexpr, TILE: tl.constexpr, DIM: tl.constexpr,

@@ -43,6 +43,8 @@ class Launch:
     """Sum each block of keys by itself first: Hopper keeps 14 bits of a sum of fp8 products."""
     on_bits: bool = True
     """Sum int8 products onto the bits of a float, instead of converting each."""
+    last_apart: bool = True
+    """Meet the last chosen block behind the loop, as it alone may have fewer keys."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,7 +79,9 @@ def packed_values(v_BLHd: Tensor, rows: int, *, fp8: bool) -> tuple[Tensor, Tens
     batch, length, heads, head_dim = v_BLHd.shape
     count, many, device = triton.cdiv(length, rows), batch * heads, v_BLHd.device
     if fp8:
-        scale = of_blocks.largest(v_BLHd) / VALUE_MOST
+        scale = of_blocks.largest(v_BLHd)
+        # Divided by a tensor: a number's reciprocal would be multiplied by, on a GPU.
+        scale = scale / torch.full_like(scale, VALUE_MOST)
         scale = torch.where(scale > 0, scale, 1.0)
     else:
         scale = torch.ones((many, head_dim), dtype=torch.float32, device=device)
@@ -94,7 +98,7 @@ def attention(
     like_BLHd: Tensor, q: Quantised, k: Quantised, v: tuple[Tensor, Tensor], chosen_BHMn: Tensor, keys: int,
     launch: Launch | None = None,
 ) -> Tensor:  # fmt: skip
-    """[B, L, H, d] as `like_BLHd`, the queries; `chosen_BHMn` is int32 and contiguous, of `keys` tokens."""
+    """[B, L, H, d] as `like_BLHd`, the queries; `chosen_BHMn` of `keys` tokens: int32, ascending."""
     _, length, heads, head_dim = like_BLHd.shape
     count, taken = chosen_BHMn.shape[2:]
     many, key_count = k.scale.shape
@@ -114,14 +118,14 @@ def attention(
         length, keys, heads, count, key_count, taken, head_dim**-0.5 * math.log2(math.e),
         QUERY=rows, KEY=key_rows, DIM=head_dim, FP8=v[0].dtype == torch.float8_e4m3fn,
         EMULATED=not out.is_cuda, RAGGED=keys % key_rows != 0, SUMS_APART=launch.sums_apart,
-        ON_BITS=launch.on_bits, DESCRIBED=described,
+        LAST_APART=launch.last_apart, ON_BITS=launch.on_bits, DESCRIBED=described,
         num_warps=launch.warps, num_stages=launch.stages,
         **({} if launch.registers is None else {"maxnreg": launch.registers}),
     )  # fmt: skip
     return out
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["length", "heads"])
 def _quantised(
     x_ptr, centre_ptr, values_ptr, scale_ptr, means_ptr, x_b, x_l, x_h, length, heads,
     CENTRED: tl.constexpr, ROWS: tl.constexpr, DIM: tl.constexpr,
@@ -150,7 +154,7 @@ def _e4m3(x, EMULATED: tl.constexpr):
     return x.to(tl.float8e4nv)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["length", "heads"])
 def _packed_values(
     v_ptr, scale_ptr, values_ptr, v_b, v_l, v_h, length, heads,
     FP8: tl.constexpr, EMULATED: tl.constexpr, ROWS: tl.constexpr, DIM: tl.constexpr,
@@ -186,11 +190,59 @@ def _tile(source, row, column, width, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 
 
 @triton.jit
+def _meet(
+    q, q_scale, k_blocks, v_blocks, k_scale_at, which, key_count, picked, keys, largest, total, out,
+    KEY: tl.constexpr, DIM: tl.constexpr, FP8: tl.constexpr, EMULATED: tl.constexpr, RAGGED: tl.constexpr,
+    SUMS_APART: tl.constexpr, ON_BITS: tl.constexpr, DESCRIBED: tl.constexpr,
+):  # fmt: skip
+    """One block of keys more in the softmax; `largest` is the largest score so far less the exponent."""
+    QUERY: tl.constexpr = q.shape[0]
+    exponent = WEIGHT_EXPONENT if FP8 else 0.0
+    k = _tile(k_blocks, (which * key_count + picked) * KEY, 0, DIM, KEY, DIM, DESCRIBED)
+    v = _tile(v_blocks, which * DIM, picked * KEY, key_count * KEY, DIM, KEY, DESCRIBED)
+    of_block = q_scale * tl.load(k_scale_at + picked)
+    present = (tl.arange(0, KEY) < keys - picked * KEY)[None, :]
+    if ON_BITS:
+        # Integers are summed onto the bits of a float, which then is WHOLE more than their sum; columns
+        # beyond the keys, where k is 0, begin and end as minus infinity. One fused step scales and takes
+        # away both WHOLE and the largest: exactly, for the scale keeps 22 bits, so that WHOLE times it
+        # has 24, and for the largest is moved to where the sum of the two is a float.
+        of_block = (of_block.to(tl.int32, bitcast=True) & -4).to(tl.float32, bitcast=True)
+        product = tl.full((QUERY, KEY), WHOLE_BITS, dtype=tl.int32)
+        if RAGGED:
+            product = tl.where(present, product, MINUS_INFINITY_BITS)
+        product = tl.dot(q, k.T, product, out_dtype=tl.int32).to(tl.float32, bitcast=True)
+        higher = tl.maximum(largest, (tl.max(product, axis=1) - WHOLE) * of_block - exponent)
+        lowered = of_block * WHOLE + higher
+        higher = lowered - of_block * WHOLE
+        weight = tl.exp2(tl.fma(product, of_block, -lowered[:, None]))
+    else:
+        product = tl.dot(q, k.T, out_dtype=tl.int32).to(tl.float32)
+        if RAGGED:
+            product = tl.where(present, product, float("-inf"))
+        higher = tl.maximum(largest, tl.max(product, axis=1) * of_block - exponent)
+        weight = tl.exp2(product * of_block - higher[:, None])
+    shrink = tl.exp2(largest - higher)
+    total = total * shrink + tl.sum(weight, axis=1)
+    if FP8:
+        weight = _e4m3(weight, EMULATED)
+        weight = weight.reshape(QUERY, KEY // 16, 2, 4, 2).permute(0, 1, 3, 2, 4).reshape(QUERY, KEY)
+    else:
+        weight = weight.to(tl.float16)
+    if SUMS_APART:
+        out = out * shrink[:, None] + tl.dot(weight, v.T)
+    else:
+        out = tl.dot(weight, v.T, out * shrink[:, None])
+    return higher, total, out
+
+
+@triton.jit(do_not_specialize=["length", "keys", "heads", "count", "key_count", "taken"])
 def _attention(
     q_blocks, k_blocks, v_blocks, q_scale_ptr, k_scale_ptr, v_scale_ptr, chosen_ptr, out_ptr, o_b, o_l, o_h,
     length, keys, heads, count, key_count, taken, scale,
     QUERY: tl.constexpr, KEY: tl.constexpr, DIM: tl.constexpr, FP8: tl.constexpr, EMULATED: tl.constexpr,
-    RAGGED: tl.constexpr, SUMS_APART: tl.constexpr, ON_BITS: tl.constexpr, DESCRIBED: tl.constexpr,
+    RAGGED: tl.constexpr, LAST_APART: tl.constexpr, SUMS_APART: tl.constexpr, ON_BITS: tl.constexpr,
+    DESCRIBED: tl.constexpr,
 ):  # fmt: skip
     number, which = tl.program_id(0), tl.program_id(1)
     place = which * count + number
@@ -198,51 +250,24 @@ def _attention(
     q_scale = tl.load(q_scale_ptr + place) * scale
     list_at = chosen_ptr + place.to(tl.int64) * taken
     k_scale_at = k_scale_ptr + which * key_count
-    column = tl.arange(0, KEY)
-    exponent = WEIGHT_EXPONENT if FP8 else 0.0
 
     largest = tl.full((QUERY,), -1e30, dtype=tl.float32)
     total = tl.zeros((QUERY,), dtype=tl.float32)
     out = tl.zeros((QUERY, DIM), dtype=tl.float32)
-    for turn in range(0, taken):
+    # Only the last of all key blocks has columns beyond the keys, and it comes last.
+    apart: tl.constexpr = RAGGED and LAST_APART
+    for turn in range(0, taken - 1 if apart else taken):
         picked = tl.load(list_at + turn)
-        k = _tile(k_blocks, (which * key_count + picked) * KEY, 0, DIM, KEY, DIM, DESCRIBED)
-        v = _tile(v_blocks, which * DIM, picked * KEY, key_count * KEY, DIM, KEY, DESCRIBED)
-        of_block = q_scale * tl.load(k_scale_at + picked)
-        present = (column < keys - picked * KEY)[None, :]
-        # `largest` and `higher` are the largest score less `exponent`.
-        if ON_BITS:
-            # Integers are summed onto the bits of a float, which then is WHOLE more than their sum; columns
-            # beyond the keys, where k is 0, begin and end as minus infinity. One fused step scales and takes
-            # away both WHOLE and the largest: exactly, for the scale keeps 22 bits, so that WHOLE times it
-            # has 24, and for the largest is moved to where the sum of the two is a float.
-            of_block = (of_block.to(tl.int32, bitcast=True) & -4).to(tl.float32, bitcast=True)
-            product = tl.full((QUERY, KEY), WHOLE_BITS, dtype=tl.int32)
-            if RAGGED:
-                product = tl.where(present, product, MINUS_INFINITY_BITS)
-            product = tl.dot(q, k.T, product, out_dtype=tl.int32).to(tl.float32, bitcast=True)
-            higher = tl.maximum(largest, (tl.max(product, axis=1) - WHOLE) * of_block - exponent)
-            lowered = of_block * WHOLE + higher
-            higher = lowered - of_block * WHOLE
-            weight = tl.exp2(tl.fma(product, of_block, -lowered[:, None]))
-        else:
-            product = tl.dot(q, k.T, out_dtype=tl.int32).to(tl.float32)
-            if RAGGED:
-                product = tl.where(present, product, float("-inf"))
-            higher = tl.maximum(largest, tl.max(product, axis=1) * of_block - exponent)
-            weight = tl.exp2(product * of_block - higher[:, None])
-        shrink = tl.exp2(largest - higher)
-        total = total * shrink + tl.sum(weight, axis=1)
-        if FP8:
-            weight = _e4m3(weight, EMULATED)
-            weight = weight.reshape(QUERY, KEY // 16, 2, 4, 2).permute(0, 1, 3, 2, 4).reshape(QUERY, KEY)
-        else:
-            weight = weight.to(tl.float16)
-        if SUMS_APART:
-            out = out * shrink[:, None] + tl.dot(weight, v.T)
-        else:
-            out = tl.dot(weight, v.T, out * shrink[:, None])
-        largest = higher
+        largest, total, out = _meet(
+            q, q_scale, k_blocks, v_blocks, k_scale_at, which, key_count, picked, keys, largest, total, out,
+            KEY, DIM, FP8, EMULATED, RAGGED and not LAST_APART, SUMS_APART, ON_BITS, DESCRIBED,
+        )  # fmt: skip
+    if apart:
+        picked = tl.load(list_at + taken - 1)
+        largest, total, out = _meet(
+            q, q_scale, k_blocks, v_blocks, k_scale_at, which, key_count, picked, keys, largest, total, out,
+            KEY, DIM, FP8, EMULATED, True, SUMS_APART, ON_BITS, DESCRIBED,
+        )  # fmt: skip
     d = tl.arange(0, DIM)
     out = out / total[:, None] * tl.load(v_scale_ptr + which * DIM + d)[None, :]
     rows = number * QUERY + tl.arange(0, QUERY)
