@@ -22,7 +22,7 @@ import imageio_ffmpeg  # type: ignore[import-untyped]
 from engine.errors import StorageUnusable, WorkFailed
 from engine.planning.shapes import FPS
 from engine.wire import Manifest
-from engine.worker.autoencoder import Frames
+from engine.worker.leaving import Frames
 from engine.worker.publishing import (
     create_part,
     discard,

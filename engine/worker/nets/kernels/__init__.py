@@ -43,3 +43,9 @@ def sparse_kernels() -> Any:
 def linear_attention_kernels() -> Any:
     """The kernels of linear attention."""
     return importlib.import_module("engine.worker.nets.kernels.linear_attention")
+
+
+@lru_cache
+def frame_kernels() -> Any:
+    """The kernels over the VAE's frames."""
+    return importlib.import_module("engine.worker.nets.kernels.frames")

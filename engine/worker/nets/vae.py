@@ -1,0 +1,232 @@
+"""The Wan VAE as it runs: diffusers' modules, walked causally chunk by chunk, channels last throughout.
+
+Frames lie as [T, H, W, C], which is where cuDNN is fastest and needs least memory. Each causal
+convolution keeps the last two frames that it saw; the kernel that makes its input writes it behind
+them, so that nothing is copied together. A chunk may have any number of latent frames but the first,
+which has one: the values are the same.
+
+Weights come as their owners have them and are laid out channels last for the time of a walk.
+
+Source: diffusers autoencoder_kl_wan, whose values these are.
+"""
+
+# Shapes: B videos (1), C channels, T frames, H/W rows/columns.
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl_wan import (
+    WanAttentionBlock,
+    WanCausalConv3d,
+    WanResample,
+    WanResidualBlock,
+)
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from engine.worker.nets import kernels
+from engine.worker.nets.frames import (
+    HISTORY,
+    add_residual,
+    copy_after,
+    enlarged,
+    norm_silu_after,
+    rms_norm,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Weights:
+    """Of one layer, as the walk needs them."""
+
+    weight: Tensor
+    """Its input channels lie together."""
+    bias: Tensor
+
+
+class _Walk(ABC):
+    """One way through a half of the VAE, from a clip's first chunk to its last."""
+
+    def __init__(self) -> None:
+        self._weights: dict[nn.Module, _Weights] = {}
+        self._histories: dict[nn.Module, Tensor] = {}
+        self._first = True
+
+    def _part(self, part: Any, x_THWC: Tensor) -> Tensor:
+        if isinstance(part, WanResidualBlock):
+            return self._residual(part, x_THWC)
+        if isinstance(part, WanAttentionBlock):
+            return self._attention(part, x_THWC)
+        if isinstance(part, WanResample):
+            return self._resampled(part, x_THWC)
+        raise ValueError(f"{type(part).__name__} is no part of a Wan2.1 VAE")
+
+    @abstractmethod
+    def _resampled(self, part: Any, x_THWC: Tensor) -> Tensor:
+        """The frames in the next level's size."""
+
+    @staticmethod
+    def _middle(block: Any) -> Iterator[Any]:
+        yield block.resnets[0]
+        for attention, resnet in zip(block.attentions, block.resnets[1:], strict=True):
+            yield attention
+            yield resnet
+
+    def _residual(self, block: Any, x_THWC: Tensor) -> Tensor:
+        y_THWC, bias = self._norm_conv(block.norm1, block.conv1, x_THWC, None)
+        y_THWC, bias = self._norm_conv(block.norm2, block.conv2, y_THWC, bias)
+        if isinstance(block.conv_shortcut, WanCausalConv3d):
+            x_THWC = self._pointwise(block.conv_shortcut, x_THWC)
+        add_residual(y_THWC, bias, x_THWC)
+        return y_THWC
+
+    def _attention(self, block: Any, x_THWC: Tensor) -> Tensor:
+        """One head over the pixels of each frame."""
+        frames, height, width, channels = x_THWC.shape
+        y_THWC = rms_norm(x_THWC, self._gamma(block.norm))
+        qkv = self._pointwise(block.to_qkv, y_THWC).view(frames, 1, height * width, 3 * channels)
+        q, k, v = qkv.chunk(3, dim=-1)
+        out = F.scaled_dot_product_attention(q, k, v)
+        y_THWC = self._pointwise(block.proj, out.reshape(x_THWC.shape))
+        return y_THWC.add_(x_THWC)
+
+    def _head(self, half: Any, x_THWC: Tensor) -> Tensor:
+        y_THWC, bias = self._norm_conv(half.norm_out, half.conv_out, x_THWC, None)
+        return y_THWC if bias is None else y_THWC.add_(bias)
+
+    def _norm_conv(
+        self, norm: Any, conv: Any, x_THWC: Tensor, bias_C: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The convolution of SiLU of the norm of x + bias, and its own bias if that is still to be added."""
+        frames = len(x_THWC)
+        whole = x_THWC.new_empty((HISTORY + frames, *x_THWC.shape[1:]))
+        norm_silu_after(self._history(conv, x_THWC), x_THWC, bias_C, self._gamma(norm), whole)
+        layer = self._layer(conv)
+        if kernels.usable(x_THWC.device):
+            return _conv3d(whole, layer.weight, None), layer.bias
+        return _conv3d(whole, layer.weight, layer.bias), None
+
+    def _conv(self, conv: Any, x_THWC: Tensor) -> Tensor:
+        layer = self._layer(conv)
+        return _conv3d(copy_after(self._history(conv, x_THWC), x_THWC), layer.weight, layer.bias)
+
+    def _pointwise(self, conv: Any, x_THWC: Tensor) -> Tensor:
+        layer = self._layer(conv)
+        return F.linear(x_THWC, layer.weight.flatten(1), layer.bias)
+
+    def _plane(self, conv: Any, x_THWC: Tensor, **settings: int) -> Tensor:
+        layer = self._layer(conv)
+        out = F.conv2d(x_THWC.permute(0, 3, 1, 2), layer.weight, layer.bias, **settings)
+        return out.permute(0, 2, 3, 1).contiguous()
+
+    def _history(self, conv: Any, x_THWC: Tensor, frames: int = HISTORY) -> Tensor:
+        """The last frames that `conv` was given: zeros before the first."""
+        found = self._histories.get(conv)
+        if found is None:
+            found = x_THWC.new_zeros((frames, *x_THWC.shape[1:]))
+            self._histories[conv] = found
+        return found
+
+    def _layer(self, conv: Any) -> _Weights:
+        found = self._weights.get(conv)
+        if found is None:
+            _enter(conv)
+            kinds = {5: torch.channels_last_3d, 4: torch.channels_last}
+            weight = conv.weight.contiguous(memory_format=kinds[conv.weight.dim()])
+            found = _Weights(weight=weight, bias=conv.bias)
+            self._weights[conv] = found
+        return found
+
+    @staticmethod
+    def _gamma(norm: Any) -> Tensor:
+        _enter(norm)
+        gamma: Tensor = norm.gamma
+        return gamma.flatten()
+
+
+class Decoder(_Walk):
+    """Latents to pixels, chunk after chunk of one clip."""
+
+    def __init__(self, vae: Any) -> None:
+        super().__init__()
+        self._vae = vae
+
+    def __call__(self, z_BCTHW: Tensor) -> Tensor:
+        """Pixels [T, H, W, 3], not clamped: one frame of the clip's first latent frame, four of each other.
+
+        Latents are as the net wants them, not normalised. The first chunk has one latent frame.
+        """
+        half = self._vae.decoder
+        x_THWC = _frames(z_BCTHW)
+        assert not self._first or len(x_THWC) == 1, "the first latent frame goes alone"
+        x_THWC = self._conv(half.conv_in, self._pointwise(self._vae.post_quant_conv, x_THWC))
+        for part in self._middle(half.mid_block):
+            x_THWC = self._part(part, x_THWC)
+        for block in half.up_blocks:
+            for part in (*block.resnets, *(block.upsamplers or ())):
+                x_THWC = self._part(part, x_THWC)
+        self._first, out = False, self._head(half, x_THWC)
+        return out
+
+    def _resampled(self, part: Any, x_THWC: Tensor) -> Tensor:
+        times = 1
+        # The clip's first frame stays one, and later ones do not see it here.
+        if part.mode == "upsample3d" and not self._first:
+            x_THWC, times = self._conv(part.time_conv, x_THWC), 2
+        return self._plane(part.resample[1], enlarged(x_THWC, times), padding=1)
+
+
+class Encoder(_Walk):
+    """Pixels to latents, chunk after chunk of one clip."""
+
+    def __init__(self, vae: Any) -> None:
+        super().__init__()
+        self._vae = vae
+
+    def __call__(self, x_BCTHW: Tensor) -> Tensor:
+        """The latents' means [1, 16, T, H/8, W/8] of 1 frame, the clip's first, or of 4 for each of T."""
+        half = self._vae.encoder
+        x_THWC = _frames(x_BCTHW)
+        assert not self._first or len(x_THWC) == 1, "the first frame goes alone"
+        x_THWC = self._conv(half.conv_in, x_THWC)
+        for part in (*half.down_blocks, *self._middle(half.mid_block)):
+            x_THWC = self._part(part, x_THWC)
+        self._first, out = False, self._pointwise(self._vae.quant_conv, self._head(half, x_THWC))
+        return out.chunk(2, dim=-1)[0].permute(3, 0, 1, 2)[None]
+
+    def _resampled(self, part: Any, x_THWC: Tensor) -> Tensor:
+        x_THWC = self._plane(part.resample[1], F.pad(x_THWC, (0, 0, 0, 1, 0, 1)), stride=2)
+        if part.mode != "downsample3d":
+            return x_THWC
+        history = self._history(part.time_conv, x_THWC, 1)
+        if self._first:
+            history.copy_(x_THWC)
+            return x_THWC
+        layer = self._layer(part.time_conv)
+        return _conv3d(copy_after(history, x_THWC), layer.weight, layer.bias, stride=(2, 1, 1))
+
+
+def _frames(x_BCTHW: Tensor) -> Tensor:
+    return x_BCTHW[0].permute(1, 2, 3, 0).contiguous()
+
+
+def _conv3d(
+    whole_THWC: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, int, int] = (1, 1, 1)
+) -> Tensor:
+    """Padded with zeros in rows and columns only: the frames before are there."""
+    rows, columns = weight.shape[3:]
+    out = F.conv3d(
+        whole_THWC[None].permute(0, 4, 1, 2, 3), weight, bias, stride, (0, rows // 2, columns // 2)
+    )
+    return out.permute(0, 2, 3, 4, 1).contiguous()[0]
+
+
+def _enter(part: nn.Module) -> None:
+    """Let whoever guards the part's weights see to it that they are there."""
+    for hook in part._forward_pre_hooks.values():
+        hook(part, ())
