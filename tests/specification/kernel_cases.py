@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from engine.worker.nets.kernels import causal_conv, linear_attention, rows, sparse
 from engine.worker.nets.kernels import frames as frame_kernels
 from engine.worker.nets.kernels import int8 as int8_kernels
-from engine.worker.nets.kernels import linear_attention, rows, sparse
 from tests.specification import attention, dit, int8
 
 EPS = 1e-6
@@ -120,3 +120,22 @@ def check_frames(
         total = (found if added is None else found + added) + x
         frame_kernels.add_residual(found, added, x)
         assert torch.equal(found, total)
+
+
+def check_causal_conv(
+    device: str, dtype: torch.dtype, channels: tuple[int, int], shape: tuple[int, int, int],
+    launch: causal_conv.Launch,
+) -> None:  # fmt: skip
+    """Frames and places that are no multiple of a tile; sums as one convolution's, each addition rounded."""
+    inputs, outputs = channels
+    frames, height, width = shape
+    whole = numbers(device, dtype, frames + 2, height, width, inputs)
+    weight = numbers(device, dtype, outputs, inputs, 3, 3, 3, seed=1) / (27 * inputs) ** 0.5
+    weight = weight.contiguous(memory_format=torch.channels_last_3d)
+    bias = numbers(device, dtype, outputs, seed=2)
+    beside = numbers(device, dtype, frames, height, width, outputs, seed=3)
+    wide = whole.double().cpu().permute(3, 0, 1, 2)[None]
+    exact = torch.nn.functional.conv3d(wide, weight.double().cpu(), padding=(0, 1, 1))
+    plain = exact[0].permute(1, 2, 3, 0).to(dtype) + bias.cpu()
+    near(causal_conv.causal_conv(whole, weight, bias, None, launch), plain, dtype)
+    near(causal_conv.causal_conv(whole, weight, bias, beside, launch), plain + beside.cpu(), dtype)

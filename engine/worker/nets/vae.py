@@ -79,11 +79,9 @@ class _Walk(ABC):
 
     def _residual(self, block: Any, x_THWC: Tensor) -> Tensor:
         y_THWC, bias = self._norm_conv(block.norm1, block.conv1, x_THWC, None)
-        y_THWC, bias = self._norm_conv(block.norm2, block.conv2, y_THWC, bias)
         if isinstance(block.conv_shortcut, WanCausalConv3d):
             x_THWC = self._pointwise(block.conv_shortcut, x_THWC)
-        add_residual(y_THWC, bias, x_THWC)
-        return y_THWC
+        return self._norm_conv(block.norm2, block.conv2, y_THWC, bias, x_THWC)[0]
 
     def _attention(self, block: Any, x_THWC: Tensor) -> Tensor:
         """One head over the pixels of each frame."""
@@ -100,16 +98,27 @@ class _Walk(ABC):
         return y_THWC if bias is None else y_THWC.add_(bias)
 
     def _norm_conv(
-        self, norm: Any, conv: Any, x_THWC: Tensor, bias_C: Tensor | None
+        self, norm: Any, conv: Any, x_THWC: Tensor, bias_C: Tensor | None, add_THWO: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """The convolution of SiLU of the norm of x + bias, and its own bias if that is still to be added."""
-        frames = len(x_THWC)
-        whole = x_THWC.new_empty((HISTORY + frames, *x_THWC.shape[1:]))
+        """The convolution of SiLU of the norm of x + bias, plus `add_THWO` if that is given.
+
+        Beside it the convolution's own bias, if the caller still has to add it; never after an addition.
+        """
+        whole = x_THWC.new_empty((HISTORY + len(x_THWC), *x_THWC.shape[1:]))
         norm_silu_after(self._history(conv, x_THWC), x_THWC, bias_C, self._gamma(norm), whole)
         layer = self._layer(conv)
-        if kernels.usable(x_THWC.device):
-            return _conv3d(whole, layer.weight, None), layer.bias
-        return _conv3d(whole, layer.weight, layer.bias), None
+        bias: Tensor | None = None
+        if kernels.usable(whole.device):
+            if kernels.conv_kernels().suits(whole, layer.weight):
+                y_THWO = kernels.conv_kernels().causal_conv(whole, layer.weight, layer.bias, add_THWO)
+                return y_THWO, None
+            y_THWO, bias = _conv3d(whole, layer.weight, None), layer.bias
+        else:
+            y_THWO = _conv3d(whole, layer.weight, layer.bias)
+        if add_THWO is None:
+            return y_THWO, bias
+        add_residual(y_THWO, bias, add_THWO)
+        return y_THWO, None
 
     def _conv(self, conv: Any, x_THWC: Tensor) -> Tensor:
         layer = self._layer(conv)

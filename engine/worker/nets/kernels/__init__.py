@@ -49,3 +49,9 @@ def linear_attention_kernels() -> Any:
 def frame_kernels() -> Any:
     """The kernels over the VAE's frames."""
     return importlib.import_module("engine.worker.nets.kernels.frames")
+
+
+@lru_cache
+def conv_kernels() -> Any:
+    """The kernel of the VAE's causal convolution."""
+    return importlib.import_module("engine.worker.nets.kernels.causal_conv")
