@@ -39,7 +39,7 @@ def encode_first_frame(
     encoded = []
     for latent_frame in range(latent_frames):
         check(latent_frame)
-        encoded.append(encoder(first if latent_frame == 0 else grey))
+        encoded.append(encoder(first if latent_frame == 0 else grey, again=latent_frame > 1))
     # The distribution's mean: no sampling at inference.
     shift, inverse = _constants(vae, dtype, device)
     latents_BCTHW: Tensor = (torch.cat(encoded, dim=2) - shift) * inverse

@@ -10,6 +10,7 @@ from diffusers import AutoencoderKLWan
 from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
 from torch import Tensor
 
+from engine.worker.nets import vae as net
 from engine.worker.nets.vae import Decoder, Encoder
 from tests.specification.vae import MEAN, STD, Vae, wan_vae
 
@@ -92,3 +93,28 @@ def test_in_bf16_it_is_as_near_to_the_statement_as_diffusers(tensors: dict[str, 
         theirs = vae.decode(z).sample
     assert found.dtype == torch.bfloat16
     assert error(found, exact) < 1.2 * error(theirs, exact)
+
+
+def test_frames_that_come_again_are_not_computed_again(
+    tensors: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An image and then grey, as long as the longest video: bit by bit what computing all of it gives."""
+    vae, image = vae_of(tensors), numbers(1, 3, 1, 16, 16).clamp(-1, 1)
+    grey = torch.zeros(1, 3, 4, 16, 16)
+    sizes: list[int] = []
+    convolve = net._conv3d
+
+    def counted(whole: Tensor, *rest: Any, **settings: Any) -> Tensor:
+        out = convolve(whole, *rest, **settings)
+        sizes.append(out.numel() * whole.shape[-1])
+        return out
+
+    monkeypatch.setattr(net, "_conv3d", counted)
+    with torch.inference_mode():
+        plain, quick = Encoder(vae), Encoder(vae)
+        expected = [plain(image), *(plain(grey) for _ in range(20))]
+        whole = sum(sizes)
+        sizes.clear()
+        found = [quick(image), quick(grey), *(quick(grey, again=True) for _ in range(19))]
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    assert sum(sizes) < 0.55 * whole

@@ -15,7 +15,7 @@ Source: diffusers autoencoder_kl_wan, whose values these are.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import (
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from engine.planning.shapes import TEMPORAL_STRIDE
 from engine.worker.nets import kernels
 from engine.worker.nets.frames import (
     HISTORY,
@@ -64,6 +65,8 @@ class _Walk(ABC):
             return self._attention(part, x_THWC)
         if isinstance(part, WanResample):
             return self._resampled(part, x_THWC)
+        if isinstance(part, WanCausalConv3d):
+            return self._conv(part, x_THWC)
         raise ValueError(f"{type(part).__name__} is no part of a Wan2.1 VAE")
 
     @abstractmethod
@@ -78,10 +81,13 @@ class _Walk(ABC):
             yield resnet
 
     def _residual(self, block: Any, x_THWC: Tensor) -> Tensor:
-        y_THWC, bias = self._norm_conv(block.norm1, block.conv1, x_THWC, None)
+        # No name for what a convolution is given: it would live on while the next one's is made.
+        y_THWC, bias = self._convolved(block.conv1, self._normed(block.norm1, block.conv1, x_THWC, None))
+        whole = self._normed(block.norm2, block.conv2, y_THWC, bias)
+        del y_THWC
         if isinstance(block.conv_shortcut, WanCausalConv3d):
             x_THWC = self._pointwise(block.conv_shortcut, x_THWC)
-        return self._norm_conv(block.norm2, block.conv2, y_THWC, bias, x_THWC)[0]
+        return self._convolved(block.conv2, whole, x_THWC)[0]
 
     def _attention(self, block: Any, x_THWC: Tensor) -> Tensor:
         """One head over the pixels of each frame."""
@@ -94,27 +100,34 @@ class _Walk(ABC):
         return y_THWC.add_(x_THWC)
 
     def _head(self, half: Any, x_THWC: Tensor) -> Tensor:
-        y_THWC, bias = self._norm_conv(half.norm_out, half.conv_out, x_THWC, None)
+        y_THWC, bias = self._convolved(
+            half.conv_out, self._normed(half.norm_out, half.conv_out, x_THWC, None)
+        )
         return y_THWC if bias is None else y_THWC.add_(bias)
 
-    def _norm_conv(
-        self, norm: Any, conv: Any, x_THWC: Tensor, bias_C: Tensor | None, add_THWO: Tensor | None = None
+    def _normed(self, norm: Any, conv: Any, x_THWC: Tensor, bias_C: Tensor | None) -> Tensor:
+        """What `conv` is given: the frames before, then SiLU of the norm of x + bias."""
+        whole = x_THWC.new_empty((HISTORY + len(x_THWC), *x_THWC.shape[1:]))
+        norm_silu_after(self._history(conv, x_THWC), x_THWC, bias_C, self._gamma(norm), whole)
+        return whole
+
+    def _convolved(
+        self, conv: Any, whole_THWC: Tensor, add_THWO: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """The convolution of SiLU of the norm of x + bias, plus `add_THWO` if that is given.
+        """The convolution, plus `add_THWO` if that is given.
 
         Beside it the convolution's own bias, if the caller still has to add it; never after an addition.
         """
-        whole = x_THWC.new_empty((HISTORY + len(x_THWC), *x_THWC.shape[1:]))
-        norm_silu_after(self._history(conv, x_THWC), x_THWC, bias_C, self._gamma(norm), whole)
-        layer = self._layer(conv)
-        bias: Tensor | None = None
-        if kernels.usable(whole.device):
-            if kernels.conv_kernels().suits(whole, layer.weight):
-                y_THWO = kernels.conv_kernels().causal_conv(whole, layer.weight, layer.bias, add_THWO)
-                return y_THWO, None
-            y_THWO, bias = _conv3d(whole, layer.weight, None), layer.bias
+        layer, bias = self._layer(conv), None
+        if kernels.usable(whole_THWC.device):
+            if kernels.conv_kernels().suits(whole_THWC, layer.weight):
+                fused: Tensor = kernels.conv_kernels().causal_conv(
+                    whole_THWC, layer.weight, layer.bias, add_THWO
+                )
+                return fused, None
+            y_THWO, bias = _conv3d(whole_THWC, layer.weight, None), layer.bias
         else:
-            y_THWO = _conv3d(whole, layer.weight, layer.bias)
+            y_THWO = _conv3d(whole_THWC, layer.weight, layer.bias)
         if add_THWO is None:
             return y_THWO, bias
         add_residual(y_THWO, bias, add_THWO)
@@ -191,22 +204,57 @@ class Decoder(_Walk):
 
 
 class Encoder(_Walk):
-    """Pixels to latents, chunk after chunk of one clip."""
+    """Pixels to latents, chunk after chunk of one clip.
+
+    A chunk that is the same as the one before need not be computed where the frames before it were the
+    same too: each causal convolution is one or two chunks later than its input to give the same again.
+    So an image's grey rest costs less and less: of 21 latent frames the level of all pixels is computed
+    for 3 to 7, the next one for 9 to 12.
+    """
 
     def __init__(self, vae: Any) -> None:
         super().__init__()
         self._vae = vae
+        half = vae.encoder
+        self._parts = [half.conv_in, *half.down_blocks, *self._middle(half.mid_block)]
+        self._lags = list(_lags(self._parts))
+        self._repeats = 0
+        """How often the newest chunk has come again."""
+        self._begin = 0
+        """The first part that is computed; those before give what they gave."""
+        self._kept: Tensor | None = None
+        """What that part is given."""
 
-    def __call__(self, x_BCTHW: Tensor) -> Tensor:
-        """The latents' means [1, 16, T, H/8, W/8] of 1 frame, the clip's first, or of 4 for each of T."""
-        half = self._vae.encoder
+    def __call__(self, x_BCTHW: Tensor, *, again: bool = False) -> Tensor:
+        """The latents' means [1, 16, T, H/8, W/8] of 1 frame, the clip's first, or of 4 for each of T.
+
+        `again` says that these are 4 frames and the same as those of the chunk before; then all that
+        follow are.
+        """
         x_THWC = _frames(x_BCTHW)
         assert not self._first or len(x_THWC) == 1, "the first frame goes alone"
-        x_THWC = self._conv(half.conv_in, x_THWC)
-        for part in (*half.down_blocks, *self._middle(half.mid_block)):
+        assert again or self._begin == 0, "after a chunk that came again only the same may come"
+        self._repeats = self._repeats + 1 if again else 0
+        if self._kept is not None:
+            x_THWC = self._kept
+        begin, following = self._begin, self._first_new(self._repeats + 1) if again else 0
+        for number, part in enumerate(self._parts[begin:], begin):
+            if 0 < number == following:
+                self._kept, self._begin = x_THWC, following
             x_THWC = self._part(part, x_THWC)
-        self._first, out = False, self._pointwise(self._vae.quant_conv, self._head(half, x_THWC))
+        self._first, out = False, self._pointwise(self._vae.quant_conv, self._head(self._vae.encoder, x_THWC))
+        for part in self._parts[begin : self._begin]:
+            for conv in part.modules():
+                self._histories.pop(conv, None)
         return out.chunk(2, dim=-1)[0].permute(3, 0, 1, 2)[None]
+
+    def _first_new(self, repeats: int) -> int:
+        """The first part that gives something new after so many repeats of a chunk."""
+        for number, lag in enumerate(self._lags):
+            repeats -= lag
+            if repeats <= 0:
+                return number
+        return len(self._lags) - 1
 
     def _resampled(self, part: Any, x_THWC: Tensor) -> Tensor:
         x_THWC = self._plane(part.resample[1], F.pad(x_THWC, (0, 0, 0, 1, 0, 1)), stride=2)
@@ -218,6 +266,26 @@ class Encoder(_Walk):
             return x_THWC
         layer = self._layer(part.time_conv)
         return _conv3d(copy_after(history, x_THWC), layer.weight, layer.bias, stride=(2, 1, 1))
+
+
+def _lags(parts: Sequence[Any]) -> Iterator[int]:
+    """Of each part of the encoder: how many chunks later than its input its output comes again.
+
+    A causal convolution sees the two frames before a chunk, which are the end of the chunk before or,
+    where a chunk is one frame, that of two chunks before.
+    """
+    frames = TEMPORAL_STRIDE
+    for part in parts:
+        convolution = 1 if frames >= HISTORY else HISTORY
+        if isinstance(part, WanResidualBlock):
+            yield 2 * convolution
+        elif isinstance(part, WanCausalConv3d):
+            yield convolution
+        elif isinstance(part, WanResample) and part.mode == "downsample3d":
+            yield 1
+            frames //= 2
+        else:
+            yield 0
 
 
 def _frames(x_BCTHW: Tensor) -> Tensor:
