@@ -101,6 +101,7 @@ def check_frames(
     x = numbers(device, dtype, frames, *places, channels)
     before = numbers(device, dtype, 2, *places, channels, seed=3)
     bias, gamma = (numbers(device, dtype, channels, seed=seed) for seed in (1, 2))
+    shape = (places[0] + 1, places[1] + 1)
 
     def normed(y: Tensor) -> Tensor:
         unit = (y.float() / y.float().norm(dim=-1, keepdim=True).clamp(min=1e-12)).to(dtype)
@@ -116,6 +117,10 @@ def check_frames(
         frame_kernels.norm_silu_after(history, x, added, gamma, whole)
         near(whole, expected, dtype)
         assert torch.equal(whole[:2], before) and torch.equal(history, whole[-2:])
+        history, edged = before.clone(), whole.new_full((2 + frames, *shape, channels), float("nan"))
+        frame_kernels.norm_silu_after(history, x, added, gamma, edged)
+        assert torch.equal(edged[:, :-1, :-1], whole) and torch.equal(history, whole[-2:])
+        assert not edged[:, -1].any() and not edged[:, :, -1].any()
         found = x * 3
         total = (found if added is None else found + added) + x
         frame_kernels.add_residual(found, added, x)
@@ -135,6 +140,7 @@ def check_causal_conv(
     bias = numbers(device, dtype, outputs, seed=2)
     beside = numbers(device, dtype, frames, height, width, outputs, seed=3)
     wide = whole.double().cpu().permute(3, 0, 1, 2)[None]
+    whole = torch.nn.functional.pad(whole, (0, 0, 0, 1, 0, 1))
     exact = torch.nn.functional.conv3d(wide, weight.double().cpu(), padding=(0, 1, 1))
     plain = exact[0].permute(1, 2, 3, 0).to(dtype) + bias.cpu()
     near(causal_conv.causal_conv(whole, weight, bias, None, launch), plain, dtype)

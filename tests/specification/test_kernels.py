@@ -68,5 +68,5 @@ def test_frames(cases: ModuleType, dtype: torch.dtype, frames: int, channels: in
 @pytest.mark.parametrize("dtype", HALF, ids=str)
 @pytest.mark.parametrize("channels", [(32, 48), (64, 3)], ids=str)
 def test_causal_conv(cases: ModuleType, dtype: torch.dtype, channels: tuple[int, int]) -> None:
-    launch = cases.causal_conv.Launch(rows=4, columns=16)
+    launch = cases.causal_conv.Launch(places=32)
     cases.check_causal_conv("cpu", dtype, channels, (2, 5, 19), launch)

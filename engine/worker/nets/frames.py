@@ -37,16 +37,19 @@ def norm_silu_after(
 ) -> None:
     """To `into` [2 + T, H, W, C]: the history, then SiLU of the norm of x + bias.
 
-    Its end is the next history.
+    Its end is the next history. Where `into` has a row and a column more, those become zeros.
     """
     if kernels.usable(x_THWC.device):
         kernels.frame_kernels().norm_silu_after(history_KHWC, x_THWC, bias_C, gamma_C, into)
         return
     if bias_C is not None:
         x_THWC = x_THWC + bias_C
-    into[:HISTORY] = history_KHWC
-    into[HISTORY:] = F.silu(rms_norm(x_THWC, gamma_C))
-    history_KHWC.copy_(into[-HISTORY:])
+    _, height, width, _ = x_THWC.shape
+    into[:, height:], into[:, :, width:] = 0, 0
+    inner = into[:, :height, :width]
+    inner[:HISTORY] = history_KHWC
+    inner[HISTORY:] = F.silu(rms_norm(x_THWC, gamma_C))
+    history_KHWC.copy_(inner[-HISTORY:])
 
 
 def copy_after(history_KHWC: Tensor, x_THWC: Tensor) -> Tensor:

@@ -107,24 +107,29 @@ class _Walk(ABC):
 
     def _normed(self, norm: Any, conv: Any, x_THWC: Tensor, bias_C: Tensor | None) -> Tensor:
         """What `conv` is given: the frames before, then SiLU of the norm of x + bias."""
-        whole = x_THWC.new_empty((HISTORY + len(x_THWC), *x_THWC.shape[1:]))
+        frames, height, width, channels = x_THWC.shape
+        edge = int(self._by_kernel(conv, x_THWC))
+        whole = x_THWC.new_empty((HISTORY + frames, height + edge, width + edge, channels))
         norm_silu_after(self._history(conv, x_THWC), x_THWC, bias_C, self._gamma(norm), whole)
         return whole
+
+    def _by_kernel(self, conv: Any, x_THWC: Tensor) -> bool:
+        """Whether our kernel is to compute `conv`, which wants an edge of zeros."""
+        weight = self._layer(conv).weight
+        return kernels.usable(x_THWC.device) and kernels.conv_kernels().suits(x_THWC, weight)
 
     def _convolved(
         self, conv: Any, whole_THWC: Tensor, add_THWO: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """The convolution, plus `add_THWO` if that is given.
+        """The convolution of what `_normed` gave, plus `add_THWO` if that is given.
 
         Beside it the convolution's own bias, if the caller still has to add it; never after an addition.
         """
         layer, bias = self._layer(conv), None
+        if self._by_kernel(conv, whole_THWC):
+            fused: Tensor = kernels.conv_kernels().causal_conv(whole_THWC, layer.weight, layer.bias, add_THWO)
+            return fused, None
         if kernels.usable(whole_THWC.device):
-            if kernels.conv_kernels().suits(whole_THWC, layer.weight):
-                fused: Tensor = kernels.conv_kernels().causal_conv(
-                    whole_THWC, layer.weight, layer.bias, add_THWO
-                )
-                return fused, None
             y_THWO, bias = _conv3d(whole_THWC, layer.weight, None), layer.bias
         else:
             y_THWO = _conv3d(whole_THWC, layer.weight, layer.bias)

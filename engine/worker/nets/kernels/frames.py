@@ -29,21 +29,22 @@ def norm_silu_after(
 ) -> None:
     """As `frames.norm_silu_after`; all are contiguous."""
     frames, height, width, channels = x_THWC.shape
-    history = len(history_KHWC)
+    history, edge = len(history_KHWC), into.shape[2] - width
     # A single frame moves the history's other one along, which is another program's to read.
     exchange = frames >= history
     if not exchange:
-        into[:history].copy_(history_KHWC)
+        into[:history].zero_()
+        into[:history, :height, :width].copy_(history_KHWC)
     block, rows = _tile(channels)
-    places = height * width
+    places = (height + edge) * (width + edge)
     _norm_silu_after[(triton.cdiv(places, rows), frames)](
         history_KHWC, x_THWC, x_THWC if bias_C is None else bias_C, gamma_C, into,
-        places, channels, frames, channels**0.5,
-        HISTORY=history, EXCHANGE=exchange, BIAS=bias_C is not None,
+        places, height, width, channels, frames, channels**0.5,
+        HISTORY=history, EXCHANGE=exchange, EDGE=edge, BIAS=bias_C is not None,
         BLOCK=block, ROWS=rows, num_warps=4, enable_fp_fusion=False,
     )  # fmt: skip
     if not exchange:
-        history_KHWC.copy_(into[-history:])
+        history_KHWC.copy_(into[-history:, :height, :width])
 
 
 def add_residual(y_THWC: Tensor, bias_C: Tensor | None, x_THWC: Tensor) -> None:
@@ -86,32 +87,39 @@ def _rms_norm(x_ptr, gamma_ptr, out_ptr, places, channels, root, BLOCK: tl.const
 
 @triton.jit
 def _norm_silu_after(
-    history_ptr, x_ptr, bias_ptr, gamma_ptr, into_ptr, places, channels, frames, root,
-    HISTORY: tl.constexpr, EXCHANGE: tl.constexpr, BIAS: tl.constexpr,
+    history_ptr, x_ptr, bias_ptr, gamma_ptr, into_ptr, places, height, width, channels, frames, root,
+    HISTORY: tl.constexpr, EXCHANGE: tl.constexpr, EDGE: tl.constexpr, BIAS: tl.constexpr,
     BLOCK: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     frame = tl.program_id(1).to(tl.int64)
     place = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     channel = tl.arange(0, BLOCK)
-    at = place[:, None] * channels + channel[None, :]
+    # Of what is written, whose frames may have an edge of zeros, and of what is read.
+    to = place[:, None] * channels + channel[None, :]
     inside = (place < places)[:, None] & (channel < channels)[None, :]
-    one = tl.full((), channels, tl.int64) * places
-    stored = tl.load(x_ptr + frame * one + at, mask=inside, other=0.0)
+    to_frame = tl.full((), channels, tl.int64) * places
+    at, there, at_frame = to, inside, to_frame
+    if EDGE > 0:
+        row, column = place // (width + EDGE), place % (width + EDGE)
+        at = (row * width + column)[:, None] * channels + channel[None, :]
+        there = inside & ((row < height) & (column < width))[:, None]
+        at_frame = tl.full((), channels, tl.int64) * height * width
+    stored = tl.load(x_ptr + frame * at_frame + at, mask=there, other=0.0)
     gamma = tl.load(gamma_ptr + channel, mask=channel < channels, other=0.0).to(tl.float32)
     x = stored.to(tl.float32)
     if BIAS:
         bias = tl.load(bias_ptr + channel, mask=channel < channels, other=0.0).to(tl.float32)
-        x = (x + bias[None, :]).to(stored.dtype).to(tl.float32)
+        x = tl.where(there, (x + bias[None, :]).to(stored.dtype).to(tl.float32), 0.0)
     y = _normed(x, gamma, root, stored.dtype).to(tl.float32)
     y = tl.div_rn(y, 1.0 + tl.exp(-y)).to(stored.dtype)
     if EXCHANGE and frame >= frames - HISTORY:
         # This place's history goes ahead of the chunk, and the chunk's end becomes the history.
-        slot = (frame - (frames - HISTORY)) * one + at
-        earlier = tl.load(history_ptr + slot, mask=inside, other=0.0)
-        tl.store(into_ptr + slot, earlier, mask=inside)
+        slot = frame - (frames - HISTORY)
+        earlier = tl.load(history_ptr + slot * at_frame + at, mask=there, other=0.0)
+        tl.store(into_ptr + slot * to_frame + to, earlier, mask=inside)
         tl.debug_barrier()
-        tl.store(history_ptr + slot, y, mask=inside)
-    tl.store(into_ptr + (frame + HISTORY) * one + at, y, mask=inside)
+        tl.store(history_ptr + slot * at_frame + at, y, mask=there)
+    tl.store(into_ptr + (frame + HISTORY) * to_frame + to, y, mask=inside)
 
 
 @triton.jit
