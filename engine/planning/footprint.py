@@ -4,8 +4,7 @@ Analytic: weights from the files' headers, working memory from the nets' sizes a
 An upper estimate, meant for admission: too high makes a job wait, too low makes it fail.
 
 Source: of the DiT what `engine.worker.nets.wan` holds at once (U = tokens x D x bytes; 5.08 to 5.44 U
-measured on an H200 at 32,760 and 75,600 tokens); of the Wan2.1 VAE live bytes by tensor tracking at
-832x480 and 1280x720 (proportional to pixels and channels, independent of frames).
+measured on an H200 at 32,760 and 75,600 tokens); of the VAE `engine.planning.vae_footprint`.
 """
 
 from __future__ import annotations
@@ -14,11 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from engine.models.configs import DitConfig, TextConfig, VaeConfig
+from engine.models.configs import DitConfig, TextConfig
 from engine.models.dtypes import BYTES_BY_NAME
 from engine.models.model import Model
 from engine.planning.attention import DEFAULT_TOPK
 from engine.planning.shapes import PART_TOKENS, TEXT_TOKENS, dit_tokens, latent_shape
+from engine.planning.vae_footprint import decode_bytes, encode_bytes
 from engine.wire import AttentionKind, Stage
 
 DeviceKind: TypeAlias = Literal["cuda", "cpu"]
@@ -40,11 +40,6 @@ SCORE_BYTES = 3
 """Numbers for each pair of blocks while the largest are found: scores, and what sorting them takes."""
 HEAD_BYTES = 16
 """For each number of some tokens that the output's norm and product in fp32 take."""
-VAE_PIXELS = 832 * 480
-VAE_CHANNELS = 96
-VAE_DECODE_BYTES = round(3.95 * GIB)
-"""Of the decoder with 96 base channels at 832x480 in a 16-bit dtype."""
-VAE_ENCODE_BYTES = round(2.95 * GIB)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,7 +60,7 @@ class DeviceMargins:
 
 
 MARGINS: Mapping[DeviceKind, DeviceMargins] = {
-    "cuda": DeviceMargins(factor=1.15, vae_factor=1.4, constant_bytes=160 * MIB, wide_bytes=0, int8_bytes=1),
+    "cuda": DeviceMargins(factor=1.15, vae_factor=1.25, constant_bytes=160 * MIB, wide_bytes=0, int8_bytes=1),
     "cpu": DeviceMargins(factor=1.5, vae_factor=4.5, constant_bytes=96 * MIB, wide_bytes=24, int8_bytes=12),
 }
 
@@ -130,11 +125,11 @@ def estimate_footprint(
     stages["text"] = stage(
         "text", live_bytes=_text_bytes(configs.text, widths["text"]), factor=margins.factor
     )
-    vae, channels = configs.vae, vae_scale(configs.vae, width, height, widths["vae"])
+    vae = configs.vae
     if model.kind == "i2v":
         stages["image"] = stage(
             "vae",
-            live_bytes=round(VAE_ENCODE_BYTES * vae.base_dim * channels) + latents_bytes,
+            live_bytes=encode_bytes(vae, width, height, widths["vae"]) + latents_bytes,
             factor=margins.vae_factor,
         )
     tokens = dit_tokens(width, height, num_frames)
@@ -146,10 +141,9 @@ def estimate_footprint(
     dit_bytes = _dit_bytes(configs.dit, tokens, widths[experts[0]], margins, attention_bytes)
     dit_bytes += 5 * latents_bytes
     stages["denoise"] = stage(*experts, live_bytes=dit_bytes, factor=margins.factor)
-    decoder = vae.decoder_base_dim or vae.base_dim
     stages["decode"] = stage(
         "vae",
-        live_bytes=round(VAE_DECODE_BYTES * decoder * channels) + latents_bytes,
+        live_bytes=decode_bytes(vae, width, height, widths["vae"]) + latents_bytes,
         factor=margins.vae_factor,
     )
     return Footprint(
@@ -157,12 +151,6 @@ def estimate_footprint(
         peak_bytes=max(part.bytes for part in stages.values()),
         weights_bytes=max(part.weights_bytes for part in stages.values()),
     )
-
-
-def vae_scale(vae: VaeConfig, width: int, height: int, dtype_bytes: int) -> float:
-    """Live bytes of the VAE at this size over those of the measured one, for each base channel."""
-    widest = max(vae.dim_mult[0], vae.dim_mult[1] / 2)  # full resolution; a quarter of its pixels
-    return width * height / VAE_PIXELS * dtype_bytes / 2 / VAE_CHANNELS * widest
 
 
 def _attention_bytes(

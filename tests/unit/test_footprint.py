@@ -67,14 +67,15 @@ def test_the_dit_stays_near_and_never_below_what_an_h200_measured(
 
 
 @pytest.mark.parametrize(
-    ("width", "height", "decode", "encode"), [(832, 480, 3.95, 2.95), (1280, 720, 9.12, 6.81)]
+    ("width", "height", "decode", "encode"), [(832, 480, 2.90, 2.43), (1280, 720, 6.50, 5.48)]
 )
-def test_the_vae_stays_near_and_never_below_the_live_bytes_of_the_reference(
+def test_the_vae_stays_near_and_never_below_its_live_bytes(
     width: int, height: int, decode: float, encode: float
 ) -> None:
+    """The tensors that live at once in a walk by the kernels; what a test beside the net tracks."""
     stages = estimate(released("i2v", large=True), width, height).stages
-    assert decode < stages["decode"].activation_bytes / GIB < 1.5 * decode + 0.3
-    assert encode < stages["image"].activation_bytes / GIB < 1.5 * encode + 0.3
+    assert decode < stages["decode"].activation_bytes / GIB < 1.3 * decode + 0.3
+    assert encode < stages["image"].activation_bytes / GIB < 1.3 * encode + 0.3
 
 
 def test_text_encoding_is_the_largest_stage_of_the_small_model() -> None:

@@ -55,3 +55,15 @@ def block_kernels() -> Any:
 def sage_kernels() -> Any:
     """The kernels of SageSLA's sparse part."""
     return importlib.import_module("engine.worker.nets.kernels.sage")
+
+
+@lru_cache
+def frame_kernels() -> Any:
+    """The kernels over the VAE's frames."""
+    return importlib.import_module("engine.worker.nets.kernels.frames")
+
+
+@lru_cache
+def conv_kernels() -> Any:
+    """The kernel of the VAE's causal convolution."""
+    return importlib.import_module("engine.worker.nets.kernels.causal_conv")
