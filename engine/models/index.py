@@ -240,13 +240,13 @@ def _weight_files(folder: Path) -> tuple[list[str], dict[str, str]]:
                 return [name], {}
         tables = sorted(folder.glob(f"*{ending}"))
         if tables:
-            return _read_table(tables[0])
+            return read_table(tables[0])
     raise ModelUnusable(
         f"{folder} has no weights ({' or '.join((*SINGLE_FILES, *SINGLE_PTH_FILES))}); {FETCH_AGAIN}"
     )
 
 
-def _read_table(table: Path) -> tuple[list[str], dict[str, str]]:
+def read_table(table: Path) -> tuple[list[str], dict[str, str]]:
     """Names of the shards that `table` lists, and its tensor table."""
     try:
         weight_map = msgspec.json.decode(table.read_bytes(), type=_Shards).weight_map
