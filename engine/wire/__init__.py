@@ -39,6 +39,16 @@ from engine.wire.events import (
 from engine.wire.files import StoredImage, VideoFile
 from engine.wire.findings import CheckReport, Finding, InstallationLine, Severity
 from engine.wire.full_cleanup import CleanupCandidate, FullCleanupPlan, FullCleanupRequest
+from engine.wire.getting import (
+    FileToGet,
+    GetNews,
+    GetPlan,
+    GetProgress,
+    GetRequest,
+    Licence,
+    Presence,
+    ReleasedModel,
+)
 from engine.wire.jobs import (
     RESIDENCIES,
     TERMINAL_STATES,
@@ -159,10 +169,15 @@ __all__ = [
     "Event",
     "EventFrame",
     "Explanation",
+    "FileToGet",
     "Finding",
     "FindingsChanged",
     "FullCleanupPlan",
     "FullCleanupRequest",
+    "GetNews",
+    "GetPlan",
+    "GetProgress",
+    "GetRequest",
     "Goodbye",
     "Growth",
     "Heartbeat",
@@ -182,6 +197,7 @@ __all__ = [
     "JobState",
     "JobsReordered",
     "KillRequest",
+    "Licence",
     "LockHolder",
     "LogLine",
     "Logged",
@@ -200,6 +216,7 @@ __all__ = [
     "PartKind",
     "PlanAction",
     "PlanStep",
+    "Presence",
     "Pressure",
     "PressureChanged",
     "PressureLevel",
@@ -218,6 +235,7 @@ __all__ = [
     "RecordedSpan",
     "RecordedTier",
     "RecordingStatus",
+    "ReleasedModel",
     "ResetCondition",
     "ResetHelper",
     "ResetHolder",
