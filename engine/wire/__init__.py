@@ -38,6 +38,16 @@ from engine.wire.events import (
 )
 from engine.wire.files import StoredImage, VideoFile
 from engine.wire.findings import CheckReport, Finding, InstallationLine, Severity
+from engine.wire.found import (
+    FoundKind,
+    FoundModel,
+    FoundPart,
+    FoundVerdict,
+    ModelScan,
+    ScanNews,
+    ScanProgress,
+    ScanRequest,
+)
 from engine.wire.full_cleanup import CleanupCandidate, FullCleanupPlan, FullCleanupRequest
 from engine.wire.getting import (
     FileToGet,
@@ -172,6 +182,10 @@ __all__ = [
     "FileToGet",
     "Finding",
     "FindingsChanged",
+    "FoundKind",
+    "FoundModel",
+    "FoundPart",
+    "FoundVerdict",
     "FullCleanupPlan",
     "FullCleanupRequest",
     "GetNews",
@@ -205,6 +219,7 @@ __all__ = [
     "MemoryHistory",
     "MemorySampled",
     "ModelKind",
+    "ModelScan",
     "ModelStatus",
     "ModelsChanged",
     "NurseryState",
@@ -245,6 +260,9 @@ __all__ = [
     "Residency",
     "Resolution",
     "SamplingRequest",
+    "ScanNews",
+    "ScanProgress",
+    "ScanRequest",
     "Severity",
     "Snapshot",
     "SpareRequest",
