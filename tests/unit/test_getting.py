@@ -148,7 +148,9 @@ def test_size_licence_and_disk_are_told_before_anything_comes(get: Getter, hub: 
 def test_what_is_fetched_lies_as_the_hubs_own_library_looks_for_it(get: Getter, tmp_path: Path) -> None:
     code, news = get("fetch")
     assert code == 0 and news[-1].fetched is not None
-    assert [Path(path).read_bytes() for path in news[-1].fetched] == [DIT, TEXT, VAE, b"{}"]
+    *files, tokenizer = map(Path, news[-1].fetched)
+    assert [path.read_bytes() for path in files] == [DIT, TEXT, VAE]
+    assert tokenizer.name == "umt5-xxl" and (tokenizer / "tokenizer.json").read_bytes() == b"{}"
     last = [one.progress for one in news if one.progress is not None][-1]
     assert last.bytes == last.total_bytes == len(DIT) + len(TEXT) + len(VAE) + 2
     from huggingface_hub import try_to_load_from_cache

@@ -17,7 +17,6 @@ from engine.models.finding.places import Place
 from engine.models.importing.identify import Found, identify, identify_group
 from engine.models.importing.weights import WEIGHT_ENDINGS, groups_in
 from engine.models.model import MODEL_INDEX, TOKENIZER_FILES
-from engine.units import counted
 
 TIME_S = 30.0
 """For all places together; a cold network disk answers hundreds of folders a second."""
@@ -36,11 +35,11 @@ TOOL_FOLDERS = WEIGHT_FOLDERS | {
 TOOL_DEPTH = 3
 NEVER = frozenset(
     {"node_modules", "__pycache__", "site-packages", "dist-packages", "lost+found", "proc", "sys", "dev"}
-    | {"venv", ".git", "snap", "System Volume Information", "$RECYCLE.BIN"}
+    | {"venv", ".git", "snap", "$RECYCLE.BIN"}
 )
 SNAPSHOTS = "snapshots"
-OTHER_NET = "of another net"
-"""What `identify` calls weights that have nothing to do with these models."""
+OTHER_NET = ["another", "net"]
+"""How the title ends that `identify` gives weights which have nothing to do with these models."""
 GGUF = ".gguf"
 
 
@@ -210,7 +209,7 @@ def _flat(found: Found) -> Iterator[Found]:
 def _take(look: Look, found: Iterable[Found], place: Place, files: set[tuple[int, int]]) -> None:
     """Keep what is new: a file has many names where links lead to it."""
     for one in found:
-        if one.kind == "unsupported" and one.title.endswith(OTHER_NET) and not place.given:
+        if one.kind == "unsupported" and one.title.split()[-2:] == OTHER_NET and not place.given:
             look.others += 1
             continue
         mark = _mark(one.files[0] if one.files else one.path)
@@ -226,8 +225,3 @@ def _mark(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return info.st_dev, info.st_ino
-
-
-def told_others(others: int) -> str:
-    """How many weight files are not listed."""
-    return f"{counted(others, 'weight file')} of other nets"

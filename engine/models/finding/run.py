@@ -47,8 +47,8 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -P -m engine.models.finding.run", description=__doc__)
     parser.add_argument("models", type=Path)
     parser.add_argument("paths", type=Path, nargs="*")
-    parser.add_argument("--cwd", type=Path, help="the person's folder, which is not this process's")
-    parser.add_argument("--parent", type=int, help="end when this process does")
+    parser.add_argument("--cwd", type=Path)  # the person's, which is not this process's
+    parser.add_argument("--parent", type=int)  # it ends when that process does
     given = parser.parse_args(arguments)
     if given.parent is not None:
         tether(given.parent, "tt-finder")

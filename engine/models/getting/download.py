@@ -173,7 +173,7 @@ class _Sink(io.RawIOBase):
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Only back to the beginning: a server that knows no ranges gives everything again."""
         if offset != 0 or whence != os.SEEK_SET:
-            raise io.UnsupportedOperation(f"seek to {offset}")
+            raise io.UnsupportedOperation
         self._hash = self._fresh_hash()
         self.have = 0
         return 0

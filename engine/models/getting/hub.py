@@ -105,7 +105,7 @@ class Hub:
         if found.etag is None:
             raise WorkFailed(f"{self.endpoint} gives no digest for {path}; it is no Hub, check HF_ENDPOINT")
         at_home = urlsplit(found.location).netloc == urlsplit(self.endpoint).netloc
-        headers = {"authorization": f"Bearer {self._token}"} if self._token and at_home else {}
+        headers = {"authorization": " ".join(("Bearer", self._token))} if self._token and at_home else {}
         return Source(url=found.location, headers=headers, etag=found.etag)
 
     def stream(self, source: Source, sink: BinaryIO, *, have: int, size: int, name: str) -> None:

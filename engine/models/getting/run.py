@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from engine.errors import EngineError, StorageUnusable
+from engine.models.folders import TOKENIZER
 from engine.models.getting.cache import CachedRepository, find_cache
 from engine.models.getting.download import fetch_file
 from engine.models.getting.hub import Hub
@@ -28,7 +29,7 @@ EVERY_S = 0.2
 
 
 def fetch(errand: Errand, hub: Hub, on_progress: Callable[[GetProgress], None]) -> tuple[str, ...]:
-    """Fetch what is missing of a plan, the smallest files first; where all of its files lie.
+    """Fetch what is missing of a plan, the smallest files first; where it lies: what `turbotui import` takes.
 
     Raises:
         EngineError: as `fetch_file`, or what the plan's problem is.
@@ -66,7 +67,12 @@ def fetch(errand: Errand, hub: Hub, on_progress: Callable[[GetProgress], None]) 
         cached = CachedRepository.of(Path(plan.folder), file.repository)
         places[key] = str(fetch_file(hub, repository, file.path, remote, cached, told))
     on_progress(GetProgress(file="", bytes=total, total_bytes=total, elapsed_s=time.monotonic() - began))
-    return tuple(place for place in places.values() if place is not None)
+    found: dict[str, None] = {}
+    for file in plan.files:
+        if (place := places[file.repository, file.path]) is not None:
+            # A tokenizer is a folder of files.
+            found[str(Path(place).parent) if file.role == TOKENIZER else place] = None
+    return tuple(found)
 
 
 def main(arguments: list[str]) -> int:
@@ -74,7 +80,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("verb", choices=("list", "plan", "fetch"))
     parser.add_argument("models", type=Path)
     parser.add_argument("name", nargs="?", default="")
-    parser.add_argument("--parent", type=int, help="end when this process does")
+    parser.add_argument("--parent", type=int)  # it ends when that process does
     given = parser.parse_args(arguments)
     if given.parent is not None:
         tether(given.parent, "tt-getter")
