@@ -56,10 +56,10 @@ def get(name: str, yes: bool, no_import: bool, json: bool) -> None:
     fetched = _fetch(models, plan)
     if json:
         print_json(GetNews(plan=plan, fetched=fetched))
-    command = ["import", *fetched]
+    words = ["import", *fetched]
     if no_import:
         note(tr("it lies in {folder}; import it with `turbotui models scan`'s command", folder=plan.folder))
-    elif code := subprocess.run([sys.executable, "-P", "-m", "turbotui", *command]).returncode:
+    elif code := subprocess.run([sys.executable, "-P", "-m", "turbotui", *words]).returncode:
         raise click.exceptions.Exit(code)
 
 
