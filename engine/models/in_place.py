@@ -85,6 +85,8 @@ class InPlace:
     files: tuple[FileIndex, ...]
     tensors: Mapping[str, TensorEntry]
     file_of: Mapping[str, Path]
+    sources: Mapping[str, str]
+    """What its file calls each tensor."""
     kept: str | None
     names: str
     """Digest of which tensor is which bytes: what two components may differ in with one file."""
@@ -150,6 +152,7 @@ def read_in_place(folder: Path) -> InPlace:
         files=files,
         tensors=MappingProxyType({name: entry for held in entries for name, entry in held.items()}),
         file_of=MappingProxyType(file_of),
+        sources=MappingProxyType({name: tensor.source for name, tensor in table.tensors.items()}),
         kept=table.kept,
         names=hashlib.sha256(
             msgspec.json.encode([table.kept, *((name, item) for name, item in sorted(table.tensors.items()))])
