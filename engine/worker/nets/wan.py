@@ -162,6 +162,16 @@ class WanNet(WanTransformer3DModel):  # type: ignore[misc]  # diffusers has no t
         return patches.permute(0, 6, 1, 2, 4, 3, 5).flatten(5).flatten(3, 4)
 
 
+def add_proj_l(dit: Any) -> None:
+    """Give each block the map of sparse-linear attention's linear part, one [d, d] for all its heads.
+
+    For models that were trained so. New ones are as any new layer: their files hold what belongs there.
+    """
+    head_dim = dit.config.attention_head_dim
+    for block in dit.blocks:
+        block.attn1.proj_l = nn.Linear(head_dim, head_dim)
+
+
 def rope_tables(grid: tuple[int, int, int], head_dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Cosines and sines [L, d/2] in fp32 of a grid of latent frames, rows and columns of tokens."""
     spatial = head_dim // 6
