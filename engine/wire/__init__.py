@@ -39,10 +39,13 @@ from engine.wire.events import (
 from engine.wire.files import StoredImage, VideoFile
 from engine.wire.findings import CheckReport, Finding, InstallationLine, Severity
 from engine.wire.found import (
+    ErrandStatus,
     FoundKind,
     FoundModel,
     FoundPart,
     FoundVerdict,
+    ImportRequest,
+    ModelErrand,
     ModelScan,
     ScanNews,
     ScanProgress,
@@ -59,6 +62,7 @@ from engine.wire.getting import (
     Presence,
     ReleasedModel,
 )
+from engine.wire.importing import Imported, ImportPart, ImportPlan, ImportProgress
 from engine.wire.jobs import (
     RESIDENCIES,
     TERMINAL_STATES,
@@ -175,6 +179,7 @@ __all__ = [
     "DeviceView",
     "EngineChanged",
     "EngineStatus",
+    "ErrandStatus",
     "ErrorBody",
     "Event",
     "EventFrame",
@@ -198,6 +203,11 @@ __all__ = [
     "Hello",
     "HistoryColumn",
     "HostStatus",
+    "ImportPart",
+    "ImportPlan",
+    "ImportProgress",
+    "ImportRequest",
+    "Imported",
     "InstallationLine",
     "Job",
     "JobBatch",
@@ -218,6 +228,7 @@ __all__ = [
     "Manifest",
     "MemoryHistory",
     "MemorySampled",
+    "ModelErrand",
     "ModelKind",
     "ModelScan",
     "ModelStatus",

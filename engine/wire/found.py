@@ -94,3 +94,42 @@ class ScanRequest(Wire):
     """Where to look besides the usual places."""
 
     paths: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImportRequest(Wire):
+    """Parts that were found, to be made a model of where they lie."""
+
+    name: str
+    paths: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelErrand(Wire):
+    """A model that the engine fetches or imports, or the last one that it did."""
+
+    verb: Literal["get", "import"]
+    """What it does now: what was fetched is imported after it."""
+    name: str
+    state: Literal["running", "done", "failed", "cancelled"]
+    bytes: int | None = None
+    """So far; None before it is known."""
+    total_bytes: int | None = None
+    rate: float | None = None
+    """Bytes a second that come, None while none do."""
+    detail: str = ""
+    """The file or component under way."""
+    checking: bool = False
+    """Whether what is on the disk already is being read."""
+    error: ErrorBody | None = None
+    """Why it failed."""
+    at: float
+    """When it began, or ended."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ErrandStatus(Wire):
+    """What of that kind is under way."""
+
+    errand: ModelErrand | None = None
+    """None where nothing was asked for since the engine started."""

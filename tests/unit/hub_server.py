@@ -7,7 +7,7 @@ import json
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -28,6 +28,8 @@ class HubServer:
     cut_after: int | None = None
     """Each download's connection ends after so many bytes of it, as long as there are `cuts`."""
     cuts: int = 0
+    pause_after: int | None = None
+    """Each download stops after so many bytes of it, its connection held open."""
     elsewhere: str | None = None
     """The address of another host that downloads are redirected to."""
     broken: set[str] = field(default_factory=set)
@@ -110,6 +112,12 @@ def serve(hub: HubServer) -> Iterator[HubServer]:
                 self.wfile.flush()
                 self.close_connection = True
                 self.connection.shutdown(2)
+                return
+            if cut and hub.pause_after is not None and len(body) > hub.pause_after:
+                with suppress(ConnectionError):
+                    self.wfile.write(body[: hub.pause_after])
+                    self.rfile.read(1)  # until the other end goes
+                self.close_connection = True
                 return
             self.wfile.write(body)
 

@@ -108,7 +108,7 @@ def test_a_checkout_of_turbodiffusion_becomes_its_models(tmp_path: Path) -> None
         "vae.safetensors",
         "umt5-xxl",
     ]
-    assert shlex.split(two.command) == ["turbotui", "import", *two.paths]
+    assert shlex.split(two.command) == ["turbotui", "import", *two.paths, "--name", two.name]
     parts = {Path(part.path).name: part for part in found.parts}
     assert parts["vae.safetensors"].becomes == (one.name, two.name)
     assert {part.verdict for part in found.parts} == {"usable"} and found.skipped == ()

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -42,11 +41,13 @@ def news_of(module: str, arguments: Sequence[str], line: type[Line]) -> Iterator
         assert process.stdout is not None
         try:
             for text in process.stdout:
-                with suppress(msgspec.MsgspecError):  # what a library printed is no news
+                try:
                     news = msgspec.json.decode(text, type=line)
-                    if news.error is not None:
-                        raise from_code(news.error.code, news.error.message)
-                    yield news
+                except msgspec.MsgspecError:
+                    continue  # what a library printed is no news
+                if news.error is not None:
+                    raise from_code(news.error.code, news.error.message)
+                yield news
             code = process.wait()
         finally:
             if process.poll() is None:

@@ -129,7 +129,7 @@ def _model(nets: tuple[Found, ...], leaves: Sequence[Found], models: Path) -> Fo
         paths=paths,
         missing=tuple(missing),
         imported=(models / name).is_dir(),
-        command=shlex.join(["turbotui", "import", *paths]),
+        command=shlex.join(["turbotui", "import", *paths, "--name", name]),
     )
 
 

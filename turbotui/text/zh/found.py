@@ -36,6 +36,12 @@ FORMS: dict[str, str] = {
     "{path} of {name} came as {found} where the Hub says {digest}; it was removed. Fetch it again; if that repeats, {endpoint} does not give what was released": "收到的 {path}（属于 {name}）是 {found}，而模型中心写的是 {digest}；已将其删除。请重新下载；若再次如此，则 {endpoint} 提供的不是发布的文件",
     "the disk of {folder} is full; {path} goes on from here once there is room, or set HF_HOME to another disk": "{folder} 所在的磁盘已满；腾出空间后 {path} 会从这里继续，或把 `HF_HOME` 设到另一块磁盘",
     "{path} cannot be written to {folder}: {strerror}; check its disk": "无法把 {path} 写入 {folder}：{strerror}；请检查磁盘",
+    # the engine's errands
+    "{path} is no absolute path; the engine has another folder than you": "{path} 不是绝对路径；引擎所在的文件夹与你的不同",
+    "an import takes the absolute paths of a model's parts": "导入需要模型各部分的绝对路径",
+    "no model is being fetched or imported": "没有正在下载或导入的模型",
+    "{name} is under way; wait for it, or cancel it": "{name} 正在进行；等它完成，或取消它",
+    "the models' folder cannot be used: {problem}": "无法使用模型文件夹：{problem}",
     # the commands' own refusals
     "the look for models ended without an answer": "查找模型的进程没有给出结果就结束了",
     "the fetching process ended without a plan": "下载进程没有给出计划就结束了",
