@@ -378,7 +378,7 @@ class Engine:
         for task in tasks:
             task.cancel()
         self.models.close()
-        self.finder.close()
+        await self.finder.close()
         self.hub.close("the engine was stopped")
         self.nursery.stop()
         await self.probe.stop()

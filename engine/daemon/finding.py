@@ -18,7 +18,7 @@ from typing import Literal, TypeVar
 import msgspec
 
 from engine.daemon.logbook import LogBook
-from engine.errors import EngineError, InvalidRequest, NotNow, WorkFailed, from_code
+from engine.errors import EngineError, InvalidRequest, NotNow, StorageUnusable, WorkFailed, from_code
 from engine.wire import (
     ErrandStatus,
     ErrorBody,
@@ -144,10 +144,11 @@ class ModelFinder:
         self._task.cancel()
         return self.status()
 
-    def close(self) -> None:
-        """Give up."""
-        if self._task is not None:
-            self._task.cancel()
+    async def close(self) -> None:
+        """Give up, and see the process out."""
+        if (task := self._task) is not None:
+            task.cancel()
+            await asyncio.wait([task], timeout=1.0)
 
     def _begin(
         self, verb: Literal["get", "import"], name: str, work: Callable[[], Awaitable[None]]
@@ -171,16 +172,14 @@ class ModelFinder:
         except EngineError as problem:
             state, error = "failed", ErrorBody(code=problem.code, message=str(problem))
         except OSError as problem:
-            state, error = (
-                "failed",
-                ErrorBody(code=WorkFailed.code, message=f"{self._errand.name}: {problem}"),
-            )
+            told = f"the models' folder cannot be used: {problem}"
+            state, error = "failed", ErrorBody(code=StorageUnusable.code, message=told)
         finally:
             self._task = None
             self._errand = replace(self._errand, state=state, error=error, at=time.time())
         level: Literal["info", "error"] = "error" if error else "info"
-        told = f"{self._errand.verb} {self._errand.name}: {error.message if error else state}"
-        self._logbook.write("models", told, level=level)
+        line = f"{self._errand.verb} {self._errand.name}: {error.message if error else state}"
+        self._logbook.write("models", line, level=level)
         await self._rescan()
 
     async def _get(self, name: str) -> None:
