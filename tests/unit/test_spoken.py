@@ -188,7 +188,7 @@ PIECES_HERE = {", and they speak different versions ({wire} and {wire_version})"
 """Of sentences that are known whole."""
 NEVER_SHOWN = {
     "clock.py", "sse.py", "base.py", "standing.py", "moment.py", "messages.py", "kept.py", "facts.py",
-    "scene_plans.py", "scene_gpus.py",
+    "scene_plans.py", "scene_gpus.py", "scene_models.py",
 }  # fmt: skip
 """Modules whose texts are log lines of a recording, which stay English, or how times are written."""
 ALLOWED = re.compile(

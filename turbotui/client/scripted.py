@@ -439,7 +439,7 @@ def main() -> int:
     import time
 
     from turbotui.app import TurboApp
-    from turbotui.client import scene_gpus, scene_plans, scenes
+    from turbotui.client import scene_gpus, scene_models, scene_plans, scenes
 
     scene = sys.argv[1] if len(sys.argv) > 1 else "busy"
 
@@ -450,6 +450,9 @@ def main() -> int:
             "check": lambda: scene_plans.found(time.time()),
             "reset_plan": scene_plans.reset_plan,
             "full_cleanup_plan": lambda: scene_plans.full_cleanup_plan(time.time()),
+            "scan_models": scene_models.scan(),
+            "released_models": scene_models.released(),
+            "get_plan": scene_models.plan,
         }
         return ScriptedClient(scene_gpus.script(scene, time.time()), answers=answers)
 
