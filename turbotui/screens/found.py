@@ -125,7 +125,8 @@ class FoundPanel(ListPanel):
         assert model is not None
         cells = min(NAME_CELLS, max(12, row.left - 36))
         row.field(clip_middle(model.name, cells), cells, paint.text)
-        row.add(f"  {model.kind} {'int8' if model.int8 else 'bf16'}  ", paint.muted)
+        dtype = "int8" if model.int8 else "bf16"
+        row.add(f"  {model.kind} {dtype}  ", paint.muted)
         row.field(bytes_text(model.about_bytes), SIZE_CELLS, paint.text, right=True).add("  ", paint.text)
         return row.add(t(f"presence.{model.presence}"), paint.muted)
 
