@@ -39,6 +39,7 @@ from engine.wire.events import (
 from engine.wire.files import StoredImage, VideoFile
 from engine.wire.findings import CheckReport, Finding, InstallationLine, Severity
 from engine.wire.full_cleanup import CleanupCandidate, FullCleanupPlan, FullCleanupRequest
+from engine.wire.importing import Imported, ImportPart, ImportPlan, ImportProgress
 from engine.wire.jobs import (
     RESIDENCIES,
     TERMINAL_STATES,
@@ -169,6 +170,10 @@ __all__ = [
     "Hello",
     "HistoryColumn",
     "HostStatus",
+    "ImportPart",
+    "ImportPlan",
+    "ImportProgress",
+    "Imported",
     "InstallationLine",
     "Job",
     "JobBatch",
