@@ -23,7 +23,7 @@ def wan_vae(*, base: int = BASE, latent: int = 16, seed: int = 3) -> dict[str, T
 
 
 def umt5(
-    *, width: int = TEXT, layers: int = 2, vocabulary: int = 256, dtype: torch.dtype = torch.bfloat16
+    *, width: int = TEXT, layers: int = 2, vocabulary: int = 1024, dtype: torch.dtype = torch.bfloat16
 ) -> dict[str, Tensor]:
     """A state dict as models_t5_umt5-xxl-enc-bf16.pth holds it, of 4 heads of 8."""
     generator = torch.Generator().manual_seed(4)

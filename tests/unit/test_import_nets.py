@@ -15,7 +15,7 @@ from diffusers.loaders.single_file_utils import (
 from torch import nn
 from transformers import UMT5Config, UMT5EncoderModel
 
-from engine.models.importing.keymaps import Rename, dit_name, text_name, vae_name
+from engine.models.importing.keymaps import Rename, diffusers_dit_name, dit_name, text_name, vae_name
 from engine.models.importing.nets import DitSizes, Net, TextSizes, VaeSizes
 from engine.worker.nets.int8 import replace_linears
 from engine.worker.nets.wan import WanNet, add_proj_l
@@ -101,13 +101,13 @@ def test_a_vae_is_renamed_as_diffusers_renames_it() -> None:
 
 def test_every_released_name_of_a_text_encoder_has_its_place() -> None:
     named = {text_name(name): tuple(tensor.shape) for name, tensor in umt5().items()}
-    assert named == shapes_in(dataclasses.replace(TEXT, vocabulary=256))
+    assert named == shapes_in(dataclasses.replace(TEXT, vocabulary=1024))
 
 
-@pytest.mark.parametrize("rename", [dit_name, vae_name, text_name])
+@pytest.mark.parametrize("rename", [diffusers_dit_name, vae_name, text_name])
 def test_our_own_names_stay_and_strangers_have_none(rename: Rename) -> None:
     nets: dict[Rename, Net] = {
-        dit_name: DitSizes(**DIT, quantised=True, distilled=True),
+        diffusers_dit_name: DitSizes(**DIT, quantised=True, distilled=True),
         vae_name: VaeSizes(base=8, decoder_base=8),
         text_name: TEXT,
     }
@@ -120,5 +120,12 @@ def test_our_own_names_stay_and_strangers_have_none(rename: Rename) -> None:
 
 
 def test_the_linear_part_of_diffusers_repositories_comes_to_the_same_place() -> None:
-    assert dit_name("blocks.3.attn1.attn_op.local_attn.proj_l.bias") == "blocks.3.attn1.proj_l.bias"
-    assert dit_name("blocks.3.cross_attn.attn_op.local_attn.proj_l.bias") is None
+    assert diffusers_dit_name("blocks.3.attn1.attn_op.local_attn.proj_l.bias") == "blocks.3.attn1.proj_l.bias"
+    for rename in (dit_name, diffusers_dit_name):
+        assert rename("blocks.3.cross_attn.attn_op.local_attn.proj_l.bias") is None
+        assert rename("blocks.3.attn2.attn_op.local_attn.proj_l.bias") is None
+
+
+def test_the_two_norms_that_swap_their_names_are_not_taken_for_each_other() -> None:
+    assert dit_name("blocks.0.norm3.weight") == diffusers_dit_name("blocks.0.norm2.weight")
+    assert dit_name("blocks.0.norm2.weight") is diffusers_dit_name("blocks.0.norm3.weight") is None

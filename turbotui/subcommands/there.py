@@ -19,6 +19,7 @@ THERE = frozenset(
         "models make-random",
         "models scan",
         "models get",
+        "import",
         "bench start",
         "bench switch",
         "bench balance",

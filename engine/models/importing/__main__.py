@@ -16,7 +16,8 @@ import msgspec
 from engine.errors import EngineError, StorageUnusable
 from engine.models.importing.make import check_room, describe, make
 from engine.models.importing.plan import Request, make_plan
-from engine.wire.importing import Imported
+from engine.models.model import printable
+from engine.wire import ErrorBody, Imported
 
 
 def main(arguments: list[str]) -> int:
@@ -52,14 +53,18 @@ def main(arguments: list[str]) -> int:
             root = make(given.models, plan, replace=given.replace, progress=_say)
             _say(Imported(name=plan.name, path=str(root), seconds=round(time.monotonic() - began, 3)))
     except EngineError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+        return _refuse(error)
     except OSError as error:
-        print(f"the import into {given.models} failed: {error}", file=sys.stderr)
-        return StorageUnusable.exit_code
+        return _refuse(StorageUnusable(f"the import into {given.models} failed: {error}"))
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _refuse(error: EngineError) -> int:
+    body = ErrorBody(code=error.code, message=printable(error.args[0] if error.args else ""))
+    sys.stderr.write(msgspec.json.encode(body).decode("utf-8") + "\n")
+    return error.exit_code
 
 
 def _say(event: object) -> None:

@@ -7,7 +7,7 @@ diffusers and transformers for ours.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import TypeAlias
 
@@ -47,7 +47,7 @@ _IN_BLOCK: Mapping[str, str] = MappingProxyType(
         },
     }
 )
-_OUR_TOP = frozenset(_TOP.values())
+_OUR_TOP: Mapping[str, str] = MappingProxyType({name: name for name in _TOP.values()})
 _OUR_IN_BLOCK: Mapping[str, str] = MappingProxyType(
     {name: name for name in _IN_BLOCK.values()} | {"attn1.attn_op.local_attn.proj_l": "attn1.proj_l"}
 )
@@ -57,23 +57,36 @@ _BLOCK = re.compile(r"blocks\.(\d+)\.(.+)")
 
 
 def dit_name(name: str) -> str | None:
-    """Of a DiT: the released name, or diffusers', to ours."""
-    if name in ("head.modulation", "scale_shift_table"):
+    """Of a DiT: the released name to ours."""
+    return _dit_name(name, _TOP, _IN_BLOCK, "modulation", "head.modulation")
+
+
+def diffusers_dit_name(name: str) -> str | None:
+    """Of a DiT: diffusers' name to ours. Not one function with `dit_name`: its norm2 is the other's norm3."""
+    return _dit_name(name, _OUR_TOP, _OUR_IN_BLOCK, "scale_shift_table", "scale_shift_table")
+
+
+def dit_names(names: Iterable[str]) -> Rename:
+    """Which of the two a file with these names has."""
+    released = any(".self_attn." in name or ".cross_attn." in name for name in names)
+    return dit_name if released else diffusers_dit_name
+
+
+def _dit_name(
+    name: str, top: Mapping[str, str], in_block: Mapping[str, str], block_table: str, head_table: str
+) -> str | None:
+    if name == head_table:
         return "scale_shift_table"
     block = _BLOCK.fullmatch(name)
     rest = name if block is None else block[2]
-    if block is not None and rest in ("modulation", "scale_shift_table"):
+    if block is not None and rest == block_table:
         return f"blocks.{block[1]}.scale_shift_table"
     layer, _, parameter = rest.rpartition(".")
     ending = _PARAMETERS.get(parameter)
-    if ending is None:
+    ours = (top if block is None else in_block).get(layer)
+    if ending is None or ours is None:
         return None
-    if block is None:
-        ours = _TOP.get(layer) or (layer if layer in _OUR_TOP else None)
-    else:
-        inside = _IN_BLOCK.get(layer) or _OUR_IN_BLOCK.get(layer)
-        ours = None if inside is None else f"blocks.{block[1]}.{inside}"
-    return None if ours is None else ours + ending
+    return ours + ending if block is None else f"blocks.{block[1]}.{ours}{ending}"
 
 
 _VAE_RESIDUAL = MappingProxyType(

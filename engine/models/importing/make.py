@@ -24,7 +24,7 @@ from engine.models.in_place import IN_PLACE_FORMAT, Table, TableTensor, table_fi
 from engine.models.making import hidden_folder, only_maker, write_card, write_model_index
 from engine.models.weight_writer import FilePlan, shard_table, write_files
 from engine.units import size_text
-from engine.wire.importing import ImportPart, ImportPlan, ImportProgress
+from engine.wire import ImportPart, ImportPlan, ImportProgress
 
 MARKER = "imported.json"
 """In every model that was imported: it may be made again, and nobody's own folder may be replaced."""

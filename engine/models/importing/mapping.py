@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 
 from engine.errors import ModelUnusable
 from engine.models.dtypes import DTYPES
-from engine.models.importing.keymaps import Rename, dit_name, text_name, vae_name
+from engine.models.importing.keymaps import Rename, dit_names, text_name, vae_name
 from engine.models.importing.nets import FLOATING, Net, Wanted, dit_sizes, text_sizes, vae_sizes
 from engine.models.importing.weights import SourceTensor, Weights
 from engine.models.layout import INT8, SCALE, TIED
@@ -19,7 +19,6 @@ from engine.models.weight_file import FETCH_AGAIN, TensorEntry
 
 Part: TypeAlias = Literal["dit", "text", "vae"]
 
-RENAMES: Mapping[Part, Rename] = MappingProxyType({"dit": dit_name, "text": text_name, "vae": vae_name})
 CALLED: Mapping[Part, str] = MappingProxyType({"dit": "Wan DiT", "text": "umT5 encoder", "vae": "Wan2.1 VAE"})
 SET_ASIDE = frozenset({"spiece_model"})
 """What some text encoders' files carry beside the weights: the tokenizer."""
@@ -87,10 +86,11 @@ def map_weights(part: Part, path: Path, weights: Weights) -> Mapped:
 
 def _renamed(part: Part, path: Path, weights: Weights) -> dict[str, SourceTensor]:
     found: dict[str, SourceTensor] = {}
+    rename = _rename(part, weights)
     for name, tensor in weights.tensors.items():
         if name in SET_ASIDE:
             continue
-        ours = RENAMES[part](name)
+        ours = rename(name)
         if ours is None:
             raise ModelUnusable(
                 f"{path} holds {tensor.name!r} of shape {list(tensor.entry.shape)}, which no {CALLED[part]} "
@@ -112,6 +112,10 @@ def _renamed(part: Part, path: Path, weights: Weights) -> dict[str, SourceTensor
                     f"{there.name!r} once more, of shape {list(there.entry.shape)}; {FETCH_AGAIN}"
                 )
     return found
+
+
+def _rename(part: Part, weights: Weights) -> Rename:
+    return {"dit": dit_names(weights.tensors), "text": text_name, "vae": vae_name}[part]
 
 
 def _net(part: Part, tensors: Mapping[str, SourceTensor], shapes: Mapping[str, tuple[int, ...]]) -> Net:

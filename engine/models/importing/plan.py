@@ -30,11 +30,11 @@ Kept: TypeAlias = Literal["bf16", "stored"]
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 FETCH = {
-    TEXT: "models_t5_umt5-xxl-enc-bf16.pth",
-    VAE: "Wan2.1_VAE.pth",
-    TOKENIZER: "--include 'google/umt5-xxl/*'",
+    TEXT: ("models_t5_umt5-xxl-enc-bf16.pth",),
+    VAE: ("Wan2.1_VAE.pth",),
+    TOKENIZER: ("--include", "google/umt5-xxl/*"),
 }
-"""What of the repository of Wan2.1 is a part of every model; the last as its command takes a folder."""
+"""What of the repository of Wan2.1 is a part of every model, as the hub's command takes it."""
 REPOSITORY = "Wan-AI/Wan2.1-T2V-1.3B"
 BESIDE = re.compile(r"vae|t5", re.IGNORECASE)
 """In the names of files beside a given one that are looked at for what is missing."""
@@ -292,7 +292,7 @@ def _same(part: Part, mapped: Mapped, other: Found) -> bool:
 
 
 def _fetch(name: str) -> str:
-    return f"hf download {REPOSITORY} {FETCH[name]}"
+    return shlex.join(["hf", "download", REPOSITORY, *FETCH[name]])
 
 
 # --------------------------------------------------------------------------- names and card

@@ -25,7 +25,7 @@ from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 
-OWN = ("commands", "options", "help", "fetching")
+OWN = ("commands", "options", "help", "import_command", "fetching")
 """What this side says itself, which is looked up by its very form."""
 READ = (
     "complaints",
@@ -35,6 +35,7 @@ READ = (
     "reset",
     "models",
     "found",
+    "importing",
     "planning",
     "storage",
     "telemetry",
