@@ -174,13 +174,14 @@ class ModelFinder:
         except OSError as problem:
             told = f"the models' folder cannot be used: {problem}"
             state, error = "failed", ErrorBody(code=StorageUnusable.code, message=told)
+        try:
+            await self._rescan()  # who is told that it is done finds it listed
         finally:
             self._task = None
             self._errand = replace(self._errand, state=state, error=error, at=time.time())
         level: Literal["info", "error"] = "error" if error else "info"
         line = f"{self._errand.verb} {self._errand.name}: {error.message if error else state}"
         self._logbook.write("models", line, level=level)
-        await self._rescan()
 
     async def _get(self, name: str) -> None:
         fetched: tuple[str, ...] | None = None
