@@ -85,6 +85,7 @@ ACTIONS: tuple[Action, ...] = (
     Action(id="sheet", keys=("!",)),
     Action(id="audit", keys=("t",)),
     Action(id="findings", keys=("l",)),
+    Action(id="found", keys=("i",)),
     Action(id="report", keys=("w",)),
     Action(id="last_receipt", keys=(".",)),
     Action(id="copy", keys=("y",)),
@@ -148,7 +149,7 @@ KEY_LINE_TAIL = ("findings", "palette", "help", "quit")
 KEY_LINE_HERE: Mapping[str, tuple[str, ...]] = {
     "memory": ("sheet", "hard_cleanup", "park", "pause"),
     "history": ("past_earlier", "past_event", "now", "zoom_out", "axis", "pause"),
-    "models": ("warm", "open", "copy"),
+    "models": ("warm", "open", "copy", "found"),
     "queue": ("open", "video", "retry", "duplicate", "edit_again", "hold", "sooner", "later", "copy"),
     "card": ("open", "kill", "sheet", "hard_cleanup", "park", "pause"),
     "log": ("filter", "all_lines", "follow", "log_file", "open", "copy"),

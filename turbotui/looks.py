@@ -52,6 +52,11 @@ class Looks(Acting):
 
         self.app.push_screen(FindingsScreen(self.app.seen.findings, self.app.why_no_check()))
 
+    def found(self) -> None:
+        from turbotui.screens.found import FoundScreen
+
+        self.app.push_screen(FoundScreen())
+
     def audit(self) -> None:
         from turbotui.screens.audit import AuditScreen
 

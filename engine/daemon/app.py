@@ -21,6 +21,7 @@ from engine.daemon.routes import (
     audit,
     checks,
     files,
+    finding,
     full_cleanup,
     job_batches,
     jobs,
@@ -41,10 +42,12 @@ MAX_BODY_BYTES = 1 << 20
 """No request of ours comes near it; a prompt of 100 kB is refused with its own sentence."""
 ROUTES = (
     *(status, models, jobs, job_batches, previews, memory, sampling, checks, reset),
-    *(full_cleanup, outputs, metrics, files, recordings, audit),
+    *(full_cleanup, outputs, metrics, files, recordings, audit, finding),
 )
 """Each adds its own, in the order of the API's document."""
-UNAUDITED = frozenset({"/check", "/jobs/forecast", "/jobs/many/forecast", "/explain/job", "/explain/switch"})
+UNAUDITED = frozenset(
+    {"/check", "/jobs/forecast", "/jobs/many/forecast", "/explain/job", "/explain/switch", "/models/scan"}
+)
 """Posts that change nothing."""
 
 

@@ -20,6 +20,7 @@ from engine.daemon.demo import DemoModels
 from engine.daemon.device_watch import DeviceWatch
 from engine.daemon.devices import DeviceInUse
 from engine.daemon.events import EventHub
+from engine.daemon.finding import ModelFinder
 from engine.daemon.full_cleanup import FullCleanup
 from engine.daemon.job_batches import JobBatches
 from engine.daemon.job_plans import JobPlans
@@ -169,6 +170,7 @@ class Engine:
             self.hub,
             self.logbook,
         )
+        self.finder = ModelFinder(paths.models, paths.state, environ, self.logbook, self.models.rescan)
         self.life = Life(
             instance,
             lock,
@@ -376,6 +378,7 @@ class Engine:
         for task in tasks:
             task.cancel()
         self.models.close()
+        await self.finder.close()
         self.hub.close("the engine was stopped")
         self.nursery.stop()
         await self.probe.stop()

@@ -16,6 +16,7 @@ from typing import Protocol, TypeAlias
 
 from engine.errors import NotFound
 from engine.models.demo_files import DEMO_FOLDER, DEMO_MODELS, are_demo_models_complete, demo_folder
+from engine.models.in_place import stamps_in_place
 from engine.models.model import Model, printable, read_model
 from engine.wire import ComponentState, ComponentStatus, ModelStatus, VaePrecision
 
@@ -209,7 +210,8 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def _fingerprint(folder: Path) -> Fingerprint:
-    """Name, inode, length and time of change of every file of a model, two levels deep."""
+    """Name, inode, length and time of change of every file of a model, two levels deep, and of those
+    elsewhere that it uses."""
     found: list[tuple[str, int, int, int]] = []
     for level in (folder, *_subfolders(folder)):
         try:
@@ -226,4 +228,5 @@ def _fingerprint(folder: Path) -> Fingerprint:
                     found.append((entry.path, info.st_ino, info.st_size, info.st_mtime_ns))
         except OSError as error:
             found.append((str(level), 0, -1, error.errno or 0))
+        found += stamps_in_place(level)
     return tuple(sorted(found))

@@ -47,8 +47,11 @@ def int8_scale_shape(rows: int, columns: int) -> tuple[int, int]:
 def main_dtype(index: ComponentIndex) -> str:
     """The floating dtype that holds most of the component's bytes, as the header spells it.
 
-    What it computes in: integers are stored numbers, and the scales that belong to them no others.
+    What it computes in: integers are stored numbers, and the scales that belong to them no others. Or
+    what was asked for when it was imported.
     """
+    if index.kept is not None:
+        return index.kept
     share: dict[str, int] = {}
     # Tied tensors of a checkpoint lie in one place and count once.
     distinct = {

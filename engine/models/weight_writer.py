@@ -70,8 +70,8 @@ class FilePlan:
         return len(self.header) + sum(tensor.bytes for tensor in self.tensors)
 
 
-def plan_file(name: str, tensors: Iterable[TensorPlan]) -> FilePlan:
-    """A file of `tensors` in their order."""
+def plan_file(name: str, tensors: Iterable[TensorPlan], *, boundary: int = 8) -> FilePlan:
+    """A file of `tensors` in their order, the first on a multiple of `boundary` bytes."""
     ordered = tuple(tensors)
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     end = 0
@@ -83,8 +83,8 @@ def plan_file(name: str, tensors: Iterable[TensorPlan]) -> FilePlan:
             "data_offsets": [begin, end],
         }
     text = json.dumps(header, separators=(",", ":")).encode()
-    # Padded as the library pads it, so that the numbers begin on a boundary of 8.
-    text += b" " * (-len(text) % 8)
+    # Padded with spaces, as the library pads it for a boundary of 8.
+    text += b" " * (-(8 + len(text)) % boundary)
     return FilePlan(name=name, tensors=ordered, header=len(text).to_bytes(8, "little") + text)
 
 

@@ -24,6 +24,7 @@ from engine.errors import ModelUnusable, NotFound
 from engine.models.configs import read_dit_config
 from engine.models.content import content_of
 from engine.models.folders import DIT, DIT_HIGH, DIT_LOW, FOLDERS, TEXT, TOKENIZER, VAE
+from engine.models.in_place import stamps_in_place
 from engine.models.index import FETCH_AGAIN, ComponentIndex, read_component_index
 from engine.models.layout import has_proj_l, kept_dtype, resident_dtype
 from engine.models.prompts import config_digest, digest_of
@@ -301,6 +302,7 @@ def folder_stamp(folder: Path) -> FolderStamp:
                 with suppress(OSError):
                     info = os.stat(entry.path)
                     found.append((entry.name, info.st_ino, info.st_size, info.st_mtime_ns))
+    found += stamps_in_place(folder)
     return tuple(sorted(found))
 
 

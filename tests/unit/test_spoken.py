@@ -188,7 +188,7 @@ PIECES_HERE = {", and they speak different versions ({wire} and {wire_version})"
 """Of sentences that are known whole."""
 NEVER_SHOWN = {
     "clock.py", "sse.py", "base.py", "standing.py", "moment.py", "messages.py", "kept.py", "facts.py",
-    "scene_plans.py", "scene_gpus.py",
+    "scene_plans.py", "scene_gpus.py", "scene_models.py",
 }  # fmt: skip
 """Modules whose texts are log lines of a recording, which stay English, or how times are written."""
 ALLOWED = re.compile(
@@ -244,6 +244,9 @@ NAMES = set(
     tokenizer text_encoder torch.save config.json config.toml jobs.sqlite console.keys frames steps
     seed priority ode sigma_max resolution aspect_ratio output_dir dit_only hz seconds since until
     rrggbb ansi_blue proc help and MODEL/ all kind attention auto dense sla sagesla SLA sla_topk proj_l top-k
+    rrggbb ansi_blue proc help and MODEL/ all kind
+    CLIP GGUF LoRA TurboWan VACE _VAE.pth pth umT channels width patch_embedding.weight proj_l hub quant
+    noise switch
     """.split()
 )
 """What an engineer in China writes in Latin letters too: names, commands, settings and units."""

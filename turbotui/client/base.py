@@ -15,11 +15,15 @@ from engine.wire import (
     CancelRequest,
     CheckReport,
     CleanupRequest,
+    ErrandStatus,
     EventFrame,
     Explanation,
     FullCleanupPlan,
     FullCleanupRequest,
+    GetPlan,
+    GetRequest,
     Hello,
+    ImportRequest,
     Job,
     JobBatch,
     JobCourse,
@@ -30,14 +34,17 @@ from engine.wire import (
     KillRequest,
     LogLine,
     MemoryHistory,
+    ModelScan,
     ModelStatus,
     OutputList,
     PruneRequest,
     PruneResult,
     Receipt,
+    ReleasedModel,
     ResetHelper,
     ResetPlan,
     ResetRequest,
+    ScanRequest,
     SpareRequest,
     Status,
     StopRequest,
@@ -106,6 +113,13 @@ class Client(Protocol):
     def cache(self) -> CacheStatus: ...
     def clear_cache(self) -> CacheCleared: ...
     def make_demo_models(self) -> list[ModelStatus]: ...
+    def scan_models(self, request: ScanRequest) -> ModelScan: ...
+    def released_models(self) -> list[ReleasedModel]: ...
+    def get_plan(self, name: str) -> GetPlan: ...
+    def model_errand(self) -> ErrandStatus: ...
+    def get_model(self, request: GetRequest) -> ErrandStatus: ...
+    def import_model(self, request: ImportRequest) -> ErrandStatus: ...
+    def cancel_errand(self) -> ErrandStatus: ...
     def history(self, device_id: str, *, seconds: float, columns: int) -> MemoryHistory: ...
     def logs(self, *, after: int = 0, limit: int = 1000) -> list[LogLine]: ...
     def stop(self, request: StopRequest) -> None: ...

@@ -31,13 +31,17 @@ from engine.wire import (
     CheckReport,
     CleanupRequest,
     EngineStatus,
+    ErrandStatus,
     ErrorBody,
     EventFrame,
     Explanation,
     FullCleanupPlan,
     FullCleanupRequest,
+    GetPlan,
+    GetRequest,
     Goodbye,
     Hello,
+    ImportRequest,
     Job,
     JobBatch,
     JobCourse,
@@ -48,16 +52,19 @@ from engine.wire import (
     KillRequest,
     LogLine,
     MemoryHistory,
+    ModelScan,
     ModelStatus,
     OutputList,
     PruneRequest,
     PruneResult,
     QueueStatus,
     Receipt,
+    ReleasedModel,
     ResetHelper,
     ResetPlan,
     ResetRequest,
     SamplingRequest,
+    ScanRequest,
     SpareRequest,
     Status,
     StopRequest,
@@ -237,6 +244,28 @@ class HttpClient:
 
     def make_demo_models(self) -> list[ModelStatus]:
         return self._post("/models/demo", list[ModelStatus], timeout=LONG_TIMEOUT_S)
+
+    def scan_models(self, request: ScanRequest) -> ModelScan:
+        return self._post("/models/scan", ModelScan, request, timeout=LOOK_TIMEOUT_S)
+
+    def released_models(self) -> list[ReleasedModel]:
+        return self._call("GET", "/models/released", list[ReleasedModel], None, LOOK_TIMEOUT_S)
+
+    def get_plan(self, name: str) -> GetPlan:
+        path = f"/models/released/{quote(name, safe='')}"
+        return self._call("GET", path, GetPlan, None, LOOK_TIMEOUT_S)
+
+    def model_errand(self) -> ErrandStatus:
+        return self._get("/models/errand", ErrandStatus)
+
+    def get_model(self, request: GetRequest) -> ErrandStatus:
+        return self._post("/models/get", ErrandStatus, request)
+
+    def import_model(self, request: ImportRequest) -> ErrandStatus:
+        return self._post("/models/import", ErrandStatus, request)
+
+    def cancel_errand(self) -> ErrandStatus:
+        return self._post("/models/errand/cancel", ErrandStatus)
 
     def history(self, device_id: str, *, seconds: float, columns: int) -> MemoryHistory:
         query = f"device_id={quote(device_id)}&seconds={seconds:g}&columns={columns:d}"

@@ -24,12 +24,16 @@ from engine.wire import (
     CancelRequest,
     CheckReport,
     CleanupRequest,
+    ErrandStatus,
     Event,
     EventFrame,
     Explanation,
     FullCleanupPlan,
     FullCleanupRequest,
+    GetPlan,
+    GetRequest,
     Hello,
+    ImportRequest,
     Job,
     JobBatch,
     JobCourse,
@@ -40,14 +44,17 @@ from engine.wire import (
     KillRequest,
     LogLine,
     MemoryHistory,
+    ModelScan,
     ModelStatus,
     OutputList,
     PruneRequest,
     PruneResult,
     Receipt,
+    ReleasedModel,
     ResetHelper,
     ResetPlan,
     ResetRequest,
+    ScanRequest,
     Snapshot,
     SpareRequest,
     Status,
@@ -384,6 +391,35 @@ class ScriptedClient:
         answer: list[ModelStatus] = self._answer("make_demo_models", default=[])
         return answer
 
+    def scan_models(self, request: ScanRequest) -> ModelScan:
+        nothing = ModelScan(at=0.0, elapsed_s=0.1, models=(), parts=(), places=("/root",), others=0)
+        answer: ModelScan = self._answer("scan_models", request, default=nothing)
+        return answer
+
+    def released_models(self) -> list[ReleasedModel]:
+        answer: list[ReleasedModel] = self._answer("released_models", default=[])
+        return answer
+
+    def get_plan(self, name: str) -> GetPlan:
+        answer: GetPlan = self._answer("get_plan", name, default=NotFound("no released model in a script"))
+        return answer
+
+    def model_errand(self) -> ErrandStatus:
+        answer: ErrandStatus = self._answer("model_errand", default=ErrandStatus())
+        return answer
+
+    def get_model(self, request: GetRequest) -> ErrandStatus:
+        answer: ErrandStatus = self._answer("get_model", request, default=ErrandStatus())
+        return answer
+
+    def import_model(self, request: ImportRequest) -> ErrandStatus:
+        answer: ErrandStatus = self._answer("import_model", request, default=ErrandStatus())
+        return answer
+
+    def cancel_errand(self) -> ErrandStatus:
+        answer: ErrandStatus = self._answer("cancel_errand", default=ErrandStatus())
+        return answer
+
     def history(self, device_id: str, *, seconds: float, columns: int) -> MemoryHistory:
         nothing = MemoryHistory(device_id=device_id, columns=())
         answer: MemoryHistory = self._answer("history", device_id, default=nothing)
@@ -403,7 +439,7 @@ def main() -> int:
     import time
 
     from turbotui.app import TurboApp
-    from turbotui.client import scene_gpus, scene_plans, scenes
+    from turbotui.client import scene_gpus, scene_models, scene_plans, scenes
 
     scene = sys.argv[1] if len(sys.argv) > 1 else "busy"
 
@@ -414,6 +450,9 @@ def main() -> int:
             "check": lambda: scene_plans.found(time.time()),
             "reset_plan": scene_plans.reset_plan,
             "full_cleanup_plan": lambda: scene_plans.full_cleanup_plan(time.time()),
+            "scan_models": scene_models.scan(),
+            "released_models": scene_models.released(),
+            "get_plan": scene_models.plan,
         }
         return ScriptedClient(scene_gpus.script(scene, time.time()), answers=answers)
 

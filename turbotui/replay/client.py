@@ -19,8 +19,10 @@ from engine.wire import (
     Event,
     EventFrame,
     FullCleanupRequest,
+    GetRequest,
     Heartbeat,
     Hello,
+    ImportRequest,
     Job,
     JobBatch,
     JobMove,
@@ -32,6 +34,7 @@ from engine.wire import (
     ModelStatus,
     PruneRequest,
     ResetRequest,
+    ScanRequest,
     SpareRequest,
     Status,
     StopRequest,
@@ -283,6 +286,27 @@ class ReplayClient:
         raise NotNow(REFUSAL)
 
     def make_demo_models(self) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def scan_models(self, request: ScanRequest) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def released_models(self) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def get_plan(self, name: str) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def model_errand(self) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def get_model(self, request: GetRequest) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def import_model(self, request: ImportRequest) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def cancel_errand(self) -> NoReturn:
         raise NotNow(REFUSAL)
 
     def stop(self, request: StopRequest) -> NoReturn:

@@ -132,6 +132,7 @@ class ModelsPanel(ListPanel):
             return [Row(width).add(t("models.making"), view.paint.wait)]
         return [
             Row(width).add(t("models.none"), view.paint.text),
+            Row(width).add("i", view.paint.key).add(t("models.found"), view.paint.text),
             Row(width).add("D", view.paint.key).add(t("models.demo"), view.paint.text),
         ]
 

@@ -25,7 +25,7 @@ from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 
-OWN = ("commands", "options", "help")
+OWN = ("commands", "options", "help", "import_command", "fetching")
 """What this side says itself, which is looked up by its very form."""
 READ = (
     "complaints",
@@ -34,6 +34,8 @@ READ = (
     "doctor",
     "reset",
     "models",
+    "found",
+    "importing",
     "planning",
     "storage",
     "telemetry",

@@ -150,7 +150,6 @@ FORMS: dict[str, str] = {
     "no worker runs; one that is starting would be ended once it is there": "没有工作进程在运行；若正在启动一个，就绪后会结束它",
     "the engine goes on with it; `turbotui drop-warm {target}` lets go of it": "引擎会继续；`turbotui drop-warm {target}` 放开它",
     "the cleanup goes on; `turbotui cancel-switch` gives up its reload": "清理会继续；`turbotui cancel-switch` 放弃装回",
-    "no models; `turbotui models --demo` makes three small ones to try": "没有模型；`turbotui models --demo` 生成三个小模型供试用",
     "job {id}{told}": "任务 {id}{told}",
     "no engine runs; the console only looks and waits for one": "没有引擎在运行；控制台只看不动，会一直等待",
     "no engine runs; the console starts one": "没有引擎在运行；控制台会启动一个",

@@ -131,6 +131,9 @@ WORDS: dict[str, str] = {
     "ACTION": "动作",
     "COMPONENT": "组件",
     "SIZE": "大小",
+    "PART": "部分",
+    "FROM": "来源",
+    "WHAT IT IS": "说明",
     "HELD AFTER": "之后占用",
     "REASON": "原因",
     "KIND": "种类",
@@ -223,6 +226,19 @@ WORDS: dict[str, str] = {
     "required": "必填",
     "sets unknown": "设置了未知的",
     "lacks": "缺少",
+    # models that were found or can be fetched
+    "usable": "可用",
+    "parts": "部分可用",
+    "unsupported": "不支持",
+    "damaged": "已损坏",
+    "imported": "已导入",
+    "fetched": "已下载",
+    "partly": "部分下载",
+    "HERE": "本机",
+    "NAME": "名称",
+    "VERDICT": "结论",
+    "WHAT": "是什么",
+    "WHERE": "位置",
 }
 
 PHRASES: tuple[tuple[str, str], ...] = (
