@@ -79,8 +79,7 @@ def causal_conv(
         TensorDescriptor.from_tensor(flat, [first, launch.piece]),
         TensorDescriptor.from_tensor(flat, [max(rest, 16), launch.piece]),
         bias_O, out if residual_THWO is None else residual_THWO, out,
-        frames, height, width, outputs,
-        CHANNELS=channels, PIECE=launch.piece, PLACES=launch.places,
+        frames, height, width, OUTPUTS=outputs, CHANNELS=channels, PIECE=launch.piece, PLACES=launch.places,
         FIRST=first, REST=rest, RESIDUAL=residual_THWO is not None,
         num_warps=launch.warps, num_stages=launch.stages, enable_fp_fusion=False, **limit,
     )  # fmt: skip
@@ -99,26 +98,25 @@ def split(outputs: int) -> tuple[int, int]:
 
 @triton.jit
 def _finish(
-    acc, bias_ptr, residual_ptr, out_ptr, at, inside, outputs,
-    FROM: tl.constexpr, COUNT: tl.constexpr, RESIDUAL: tl.constexpr,
+    acc, bias_ptr, residual_ptr, out_ptr, at, inside,
+    OUTPUTS: tl.constexpr, FROM: tl.constexpr, COUNT: tl.constexpr, RESIDUAL: tl.constexpr,
 ):  # fmt: skip
     channel = FROM + tl.arange(0, COUNT)
-    bias = tl.load(bias_ptr + channel, mask=channel < outputs, other=0.0).to(tl.float32)
+    bias = tl.load(bias_ptr + channel, mask=channel < OUTPUTS, other=0.0).to(tl.float32)
     kind = out_ptr.dtype.element_ty
     y = (acc.to(kind).to(tl.float32) + bias[None, :]).to(kind)
-    where = at[:, None] * outputs + channel[None, :]
-    mask = inside[:, None] & (channel < outputs)[None, :]
+    where = at[:, None] * OUTPUTS + channel[None, :]
+    mask = inside[:, None] & (channel < OUTPUTS)[None, :]
     if RESIDUAL:
         x = tl.load(residual_ptr + where, mask=mask, other=0.0)
         y = (y.to(tl.float32) + x.to(tl.float32)).to(kind)
     tl.store(out_ptr + where, y, mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["frames", "height", "width"])
 def _causal_conv(
-    places_desc, first_desc, rest_desc, bias_ptr, residual_ptr, out_ptr,
-    frames, height, width, outputs,
-    CHANNELS: tl.constexpr, PIECE: tl.constexpr, PLACES: tl.constexpr,
+    places_desc, first_desc, rest_desc, bias_ptr, residual_ptr, out_ptr, frames, height, width,
+    OUTPUTS: tl.constexpr, CHANNELS: tl.constexpr, PIECE: tl.constexpr, PLACES: tl.constexpr,
     FIRST: tl.constexpr, REST: tl.constexpr, RESIDUAL: tl.constexpr,
 ):  # fmt: skip
     # Frames of one place follow each other: they share most of what they read.
@@ -140,6 +138,6 @@ def _causal_conv(
     row, column = place // across, place % across
     inside = (row < height) & (column < width)
     to = (frame.to(tl.int64) * height + row) * width + column
-    _finish(acc, bias_ptr, residual_ptr, out_ptr, to, inside, outputs, 0, FIRST, RESIDUAL)
+    _finish(acc, bias_ptr, residual_ptr, out_ptr, to, inside, OUTPUTS, 0, FIRST, RESIDUAL)
     if REST > 0:
-        _finish(more, bias_ptr, residual_ptr, out_ptr, to, inside, outputs, FIRST, REST, RESIDUAL)
+        _finish(more, bias_ptr, residual_ptr, out_ptr, to, inside, OUTPUTS, FIRST, REST, RESIDUAL)
