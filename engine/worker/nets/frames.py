@@ -82,7 +82,7 @@ def enlarged(x_THWC: Tensor, times: int) -> Tensor:
 
 
 def first_calls(device: torch.device) -> Iterator[None]:
-    """Compile what the first decode in bf16 would compile as it goes, a kernel at a step."""
+    """Compile or load what the first decode in bf16 would as it goes, a kernel at a step."""
     if not kernels.usable(device):
         return
     for channels in (384, 192, 96):
@@ -92,6 +92,9 @@ def first_calls(device: torch.device) -> Iterator[None]:
         edge = int(by_kernel)
         whole = x.new_zeros((HISTORY + 4, 8 + edge, 16 + edge, channels))
         rms_norm(x, bias)
+        if not by_kernel:
+            weight = weight.contiguous(memory_format=torch.channels_last_3d)
+            F.conv3d(whole[None].permute(0, 4, 1, 2, 3), weight, padding=(0, 1, 1))
         for added in (None, bias):
             norm_silu_after(torch.zeros_like(x[:HISTORY]), x, added, bias, whole)
             yield
