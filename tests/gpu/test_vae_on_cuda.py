@@ -47,7 +47,7 @@ def error(found: Tensor, expected: Tensor) -> float:
     return float((found.float() - expected.float()).norm() / expected.float().norm())
 
 
-@pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)], ids=str)
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 1e-5), (torch.bfloat16, 4e-2)], ids=str)
 def test_decoding_gives_what_diffusers_gives(
     make: Callable[[torch.dtype], Any], dtype: torch.dtype, most: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,7 +82,7 @@ def test_encoding_gives_what_diffusers_gives(make: Callable[[torch.dtype], Any])
         theirs = vae.encode(clip).latent_dist.mode()
         encoder = Encoder(vae)
         ours = torch.cat([encoder(part) for part in clip.split((1, 4, 4), dim=2)], dim=2)
-    assert error(ours, theirs) < 2e-2
+    assert error(ours, theirs) < 4e-2
 
 
 def test_frames_arrive_whole_and_the_same_each_time(make: Callable[[torch.dtype], Any]) -> None:

@@ -11,6 +11,8 @@ Source: diffusers autoencoder_kl_wan (WanRMS_norm, WanResidualBlock, WanResample
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -77,3 +79,28 @@ def enlarged(x_THWC: Tensor, times: int) -> Tensor:
     split = x_THWC.view(frames, height, width, times, channels).permute(0, 3, 1, 2, 4)
     out.copy_(split[:, :, :, None, :, None])
     return out.view(frames * times, 2 * height, 2 * width, channels)
+
+
+def first_calls(device: torch.device) -> Iterator[None]:
+    """Compile or load what the first decode in bf16 would as it goes, a kernel at a step."""
+    if not kernels.usable(device):
+        return
+    for channels in (384, 192, 96):
+        x = torch.zeros((4, 8, 16, channels), dtype=torch.bfloat16, device=device)
+        bias, weight = x[0, 0, 0], x.new_zeros((channels, channels, 3, 3, 3))
+        by_kernel = kernels.conv_kernels().suits(x, weight)
+        edge = int(by_kernel)
+        whole = x.new_zeros((HISTORY + 4, 8 + edge, 16 + edge, channels))
+        rms_norm(x, bias)
+        if not by_kernel:
+            weight = weight.contiguous(memory_format=torch.channels_last_3d)
+            F.conv3d(whole[None].permute(0, 4, 1, 2, 3), weight, padding=(0, 1, 1))
+        for added in (None, bias):
+            norm_silu_after(torch.zeros_like(x[:HISTORY]), x, added, bias, whole)
+            yield
+            if by_kernel:
+                residual = None if added is None else x
+                kernels.conv_kernels().causal_conv(whole, weight, bias, residual)
+            elif added is not None:
+                add_residual(torch.zeros_like(x), added, x)
+            yield

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine.errors import JobCancelled, WorkFailed
+from engine.errors import JobCancelled, NotResident, WorkFailed
 from engine.worker.autoencoder import decode_frames, encode_first_frame
 from engine.worker.channel import ModelFiles
 from engine.worker.leaving import Frames, FramesLeaving
@@ -86,3 +86,11 @@ def test_a_cancel_is_seen_between_latent_frames(vae: Any) -> None:
 def test_a_pixel_that_is_not_finite_fails_the_job(vae: Any) -> None:
     with pytest.raises(WorkFailed, match=r"vae .* latent frame 1"):
         list(decode_frames(vae, torch.full((1, 16, 1, 4, 4), float("nan")), _ignore))
+
+
+def test_weights_that_are_not_there_are_never_read(
+    store: ComponentStore, files: Callable[[str], ModelFiles]
+) -> None:
+    vae = store.open(files(I2V)).components["vae"].module
+    with torch.inference_mode(), pytest.raises(NotResident, match="vae was used while it is not loaded"):
+        list(decode_frames(vae, torch.zeros(1, 16, 1, 4, 4), _ignore))

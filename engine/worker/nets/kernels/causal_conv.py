@@ -23,8 +23,9 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 TAPS = 27
-FASTER_THAN_CUDNN = frozenset({(96, 96)})
-"""Channels in and out of the convolutions of the Wan2.1 VAE that cuDNN does worst."""
+TAKEN = frozenset({(96, 96)})
+"""Channels in and out of the convolutions that are taken from cuDNN: of the Wan2.1 VAE's it does these
+worst. The one place to give them back."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,11 +45,11 @@ class Launch:
 
 
 def suits(x_THWC: Tensor, weight: Tensor) -> bool:
-    """Whether this kernel is the faster way: the copy engine is that of compute capability 9.0."""
+    """Whether this kernel is to compute it; its copy engine is that of compute capability 9.0."""
     if x_THWC.dtype not in (torch.bfloat16, torch.float16) or weight.shape[2:] != (3, 3, 3):
         return False
     outputs, channels = weight.shape[:2]
-    if (channels, outputs) not in FASTER_THAN_CUDNN:
+    if (channels, outputs) not in TAKEN:
         return False
     return torch.cuda.get_device_capability(x_THWC.device) >= (9, 0)
 
@@ -79,8 +80,7 @@ def causal_conv(
         TensorDescriptor.from_tensor(flat, [first, launch.piece]),
         TensorDescriptor.from_tensor(flat, [max(rest, 16), launch.piece]),
         bias_O, out if residual_THWO is None else residual_THWO, out,
-        frames, height, width, outputs,
-        CHANNELS=channels, PIECE=launch.piece, PLACES=launch.places,
+        frames, height, width, OUTPUTS=outputs, CHANNELS=channels, PIECE=launch.piece, PLACES=launch.places,
         FIRST=first, REST=rest, RESIDUAL=residual_THWO is not None,
         num_warps=launch.warps, num_stages=launch.stages, enable_fp_fusion=False, **limit,
     )  # fmt: skip
@@ -99,26 +99,25 @@ def split(outputs: int) -> tuple[int, int]:
 
 @triton.jit
 def _finish(
-    acc, bias_ptr, residual_ptr, out_ptr, at, inside, outputs,
-    FROM: tl.constexpr, COUNT: tl.constexpr, RESIDUAL: tl.constexpr,
+    acc, bias_ptr, residual_ptr, out_ptr, at, inside,
+    OUTPUTS: tl.constexpr, FROM: tl.constexpr, COUNT: tl.constexpr, RESIDUAL: tl.constexpr,
 ):  # fmt: skip
     channel = FROM + tl.arange(0, COUNT)
-    bias = tl.load(bias_ptr + channel, mask=channel < outputs, other=0.0).to(tl.float32)
+    bias = tl.load(bias_ptr + channel, mask=channel < OUTPUTS, other=0.0).to(tl.float32)
     kind = out_ptr.dtype.element_ty
     y = (acc.to(kind).to(tl.float32) + bias[None, :]).to(kind)
-    where = at[:, None] * outputs + channel[None, :]
-    mask = inside[:, None] & (channel < outputs)[None, :]
+    where = at[:, None] * OUTPUTS + channel[None, :]
+    mask = inside[:, None] & (channel < OUTPUTS)[None, :]
     if RESIDUAL:
         x = tl.load(residual_ptr + where, mask=mask, other=0.0)
         y = (y.to(tl.float32) + x.to(tl.float32)).to(kind)
     tl.store(out_ptr + where, y, mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["frames", "height", "width"])
 def _causal_conv(
-    places_desc, first_desc, rest_desc, bias_ptr, residual_ptr, out_ptr,
-    frames, height, width, outputs,
-    CHANNELS: tl.constexpr, PIECE: tl.constexpr, PLACES: tl.constexpr,
+    places_desc, first_desc, rest_desc, bias_ptr, residual_ptr, out_ptr, frames, height, width,
+    OUTPUTS: tl.constexpr, CHANNELS: tl.constexpr, PIECE: tl.constexpr, PLACES: tl.constexpr,
     FIRST: tl.constexpr, REST: tl.constexpr, RESIDUAL: tl.constexpr,
 ):  # fmt: skip
     # Frames of one place follow each other: they share most of what they read.
@@ -140,6 +139,6 @@ def _causal_conv(
     row, column = place // across, place % across
     inside = (row < height) & (column < width)
     to = (frame.to(tl.int64) * height + row) * width + column
-    _finish(acc, bias_ptr, residual_ptr, out_ptr, to, inside, outputs, 0, FIRST, RESIDUAL)
+    _finish(acc, bias_ptr, residual_ptr, out_ptr, to, inside, OUTPUTS, 0, FIRST, RESIDUAL)
     if REST > 0:
-        _finish(more, bias_ptr, residual_ptr, out_ptr, to, inside, outputs, FIRST, REST, RESIDUAL)
+        _finish(more, bias_ptr, residual_ptr, out_ptr, to, inside, OUTPUTS, FIRST, REST, RESIDUAL)

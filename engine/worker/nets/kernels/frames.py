@@ -19,8 +19,8 @@ def rms_norm(x_THWC: Tensor, gamma_C: Tensor, out: Tensor) -> None:
     places = x_THWC.numel() // channels
     block, rows = _tile(channels)
     _rms_norm[(triton.cdiv(places, rows),)](
-        x_THWC, gamma_C, out, places, channels, channels**0.5,
-        BLOCK=block, ROWS=rows, num_warps=4, enable_fp_fusion=False,
+        x_THWC, gamma_C, out, places, channels**0.5,
+        CHANNELS=channels, BLOCK=block, ROWS=rows, num_warps=4, enable_fp_fusion=False,
     )  # fmt: skip
 
 
@@ -32,6 +32,7 @@ def norm_silu_after(
     history, edge = len(history_KHWC), into.shape[2] - width
     # A single frame moves the history's other one along, which is another program's to read.
     exchange = frames >= history
+    exchanged = frames - history if exchange else frames
     if not exchange:
         into[:history].zero_()
         into[:history, :height, :width].copy_(history_KHWC)
@@ -39,8 +40,8 @@ def norm_silu_after(
     places = (height + edge) * (width + edge)
     _norm_silu_after[(triton.cdiv(places, rows), frames)](
         history_KHWC, x_THWC, x_THWC if bias_C is None else bias_C, gamma_C, into,
-        places, height, width, channels, frames, channels**0.5,
-        HISTORY=history, EXCHANGE=exchange, EDGE=edge, BIAS=bias_C is not None,
+        places, height, width, exchanged, channels**0.5,
+        CHANNELS=channels, HISTORY=history, EDGE=edge, BIAS=bias_C is not None,
         BLOCK=block, ROWS=rows, num_warps=4, enable_fp_fusion=False,
     )  # fmt: skip
     if not exchange:
@@ -53,8 +54,9 @@ def add_residual(y_THWC: Tensor, bias_C: Tensor | None, x_THWC: Tensor) -> None:
     places = y_THWC.numel() // channels
     block, rows = _tile(channels)
     _add_residual[(triton.cdiv(places, rows),)](
-        y_THWC, y_THWC if bias_C is None else bias_C, x_THWC, places, channels,
-        BIAS=bias_C is not None, BLOCK=block, ROWS=rows, num_warps=4, enable_fp_fusion=False,
+        y_THWC, y_THWC if bias_C is None else bias_C, x_THWC, places,
+        CHANNELS=channels, BIAS=bias_C is not None, BLOCK=block, ROWS=rows,
+        num_warps=4, enable_fp_fusion=False,
     )  # fmt: skip
 
 
@@ -74,47 +76,51 @@ def _normed(x, gamma, root, dtype: tl.constexpr):
     return (y.to(tl.float32) * gamma[None, :]).to(dtype)
 
 
-@triton.jit
-def _rms_norm(x_ptr, gamma_ptr, out_ptr, places, channels, root, BLOCK: tl.constexpr, ROWS: tl.constexpr):
+@triton.jit(do_not_specialize=["places"])
+def _rms_norm(
+    x_ptr, gamma_ptr, out_ptr, places, root,
+    CHANNELS: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
     place = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     channel = tl.arange(0, BLOCK)
-    at = place[:, None] * channels + channel[None, :]
-    inside = (place < places)[:, None] & (channel < channels)[None, :]
+    at = place[:, None] * CHANNELS + channel[None, :]
+    inside = (place < places)[:, None] & (channel < CHANNELS)[None, :]
     stored = tl.load(x_ptr + at, mask=inside, other=0.0)
-    gamma = tl.load(gamma_ptr + channel, mask=channel < channels, other=0.0).to(tl.float32)
+    gamma = tl.load(gamma_ptr + channel, mask=channel < CHANNELS, other=0.0).to(tl.float32)
     tl.store(out_ptr + at, _normed(stored.to(tl.float32), gamma, root, stored.dtype), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["places", "height", "width", "exchanged"])
 def _norm_silu_after(
-    history_ptr, x_ptr, bias_ptr, gamma_ptr, into_ptr, places, height, width, channels, frames, root,
-    HISTORY: tl.constexpr, EXCHANGE: tl.constexpr, EDGE: tl.constexpr, BIAS: tl.constexpr,
+    history_ptr, x_ptr, bias_ptr, gamma_ptr, into_ptr, places, height, width, exchanged, root,
+    CHANNELS: tl.constexpr, HISTORY: tl.constexpr, EDGE: tl.constexpr, BIAS: tl.constexpr,
     BLOCK: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
+    # From the frame `exchanged` on, the end of a chunk and its history change places.
     frame = tl.program_id(1).to(tl.int64)
     place = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     channel = tl.arange(0, BLOCK)
     # Of what is written, whose frames may have an edge of zeros, and of what is read.
-    to = place[:, None] * channels + channel[None, :]
-    inside = (place < places)[:, None] & (channel < channels)[None, :]
-    to_frame = tl.full((), channels, tl.int64) * places
+    to = place[:, None] * CHANNELS + channel[None, :]
+    inside = (place < places)[:, None] & (channel < CHANNELS)[None, :]
+    to_frame = tl.full((), CHANNELS, tl.int64) * places
     at, there, at_frame = to, inside, to_frame
     if EDGE > 0:
         row, column = place // (width + EDGE), place % (width + EDGE)
-        at = (row * width + column)[:, None] * channels + channel[None, :]
+        at = (row * width + column)[:, None] * CHANNELS + channel[None, :]
         there = inside & ((row < height) & (column < width))[:, None]
-        at_frame = tl.full((), channels, tl.int64) * height * width
+        at_frame = tl.full((), CHANNELS, tl.int64) * height * width
     stored = tl.load(x_ptr + frame * at_frame + at, mask=there, other=0.0)
-    gamma = tl.load(gamma_ptr + channel, mask=channel < channels, other=0.0).to(tl.float32)
+    gamma = tl.load(gamma_ptr + channel, mask=channel < CHANNELS, other=0.0).to(tl.float32)
     x = stored.to(tl.float32)
     if BIAS:
-        bias = tl.load(bias_ptr + channel, mask=channel < channels, other=0.0).to(tl.float32)
+        bias = tl.load(bias_ptr + channel, mask=channel < CHANNELS, other=0.0).to(tl.float32)
         x = tl.where(there, (x + bias[None, :]).to(stored.dtype).to(tl.float32), 0.0)
     y = _normed(x, gamma, root, stored.dtype).to(tl.float32)
     y = tl.div_rn(y, 1.0 + tl.exp(-y)).to(stored.dtype)
-    if EXCHANGE and frame >= frames - HISTORY:
+    if frame >= exchanged:
         # This place's history goes ahead of the chunk, and the chunk's end becomes the history.
-        slot = frame - (frames - HISTORY)
+        slot = frame - exchanged
         earlier = tl.load(history_ptr + slot * at_frame + at, mask=there, other=0.0)
         tl.store(into_ptr + slot * to_frame + to, earlier, mask=inside)
         tl.debug_barrier()
@@ -122,18 +128,19 @@ def _norm_silu_after(
     tl.store(into_ptr + (frame + HISTORY) * to_frame + to, y, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["places"])
 def _add_residual(
-    y_ptr, bias_ptr, x_ptr, places, channels, BIAS: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr
+    y_ptr, bias_ptr, x_ptr, places,
+    CHANNELS: tl.constexpr, BIAS: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     place = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     channel = tl.arange(0, BLOCK)
-    at = place[:, None] * channels + channel[None, :]
-    inside = (place < places)[:, None] & (channel < channels)[None, :]
+    at = place[:, None] * CHANNELS + channel[None, :]
+    inside = (place < places)[:, None] & (channel < CHANNELS)[None, :]
     stored = tl.load(y_ptr + at, mask=inside, other=0.0)
     y = stored.to(tl.float32)
     if BIAS:
-        bias = tl.load(bias_ptr + channel, mask=channel < channels, other=0.0).to(tl.float32)
+        bias = tl.load(bias_ptr + channel, mask=channel < CHANNELS, other=0.0).to(tl.float32)
         y = (y + bias[None, :]).to(stored.dtype).to(tl.float32)
     x = tl.load(x_ptr + at, mask=inside, other=0.0).to(tl.float32)
     tl.store(y_ptr + at, (y + x).to(stored.dtype), mask=inside)
