@@ -89,6 +89,7 @@ from engine.wire.overview import (
     PressureOffer,
 )
 from engine.wire.previews import JobCourse, JobPreview
+from engine.wire.quantise import Quantised, QuantiseError, QuantisePlan, QuantiseProgress, QuantiseStage
 from engine.wire.receipts import Explanation, PlanAction, PlanStep, Proof, Receipt, ReceiptAction, ReceiptStep
 from engine.wire.recording import RecordedEvent, RecordedPart, RecordedSpan, RecordedTier, RecordingStatus
 from engine.wire.requests import (
@@ -208,6 +209,11 @@ __all__ = [
     "Proof",
     "PruneRequest",
     "PruneResult",
+    "QuantiseError",
+    "QuantisePlan",
+    "QuantiseProgress",
+    "QuantiseStage",
+    "Quantised",
     "QueueStatus",
     "Receipt",
     "ReceiptAction",

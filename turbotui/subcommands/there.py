@@ -17,6 +17,7 @@ THERE = frozenset(
         "engine status",
         "doctor",
         "models random",
+        "quantize",
         "bench start",
         "bench switch",
         "bench balance",

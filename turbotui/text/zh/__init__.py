@@ -35,6 +35,7 @@ READ = (
     "reset",
     "models",
     "planning",
+    "quantising",
     "storage",
     "telemetry",
     "worker",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 WORDS: dict[str, str] = {
+    "LAYER": "层",
+    "OFF BY": "偏差",
     # states of jobs, workers and the engine
     "queued": "等待",
     "waiting": "等待中",
