@@ -66,7 +66,7 @@ class JobTimes:
                 frames=spec.frames,
                 steps=spec.steps,
             )
-            self._done[spec.model].append((shape, elapsed_s))
+            self._done[job.model].append((shape, elapsed_s))
 
     def expect(self, model: Model, admitted: Admitted) -> Expected | None:
         """For a request to `model`; None where no job of it comes near."""

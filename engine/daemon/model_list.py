@@ -96,7 +96,7 @@ class ModelList:
         if name != self._use.active:
             return False
         running = self._queue.running
-        runs = running is not None and running.spec.model == name
+        runs = running is not None and running.model == name
         return runs or bool(self._supervisor.residents.of_model(name))
 
     def _looked(self, task: asyncio.Task[None]) -> None:

@@ -53,6 +53,7 @@ from engine.models.quantised_files import (
     write_marker,
     write_state,
 )
+from engine.models.random_noise import bytes_of
 from engine.models.siblings import weights_digest
 from engine.models.weight_file import TensorEntry, WeightFile, open_weight_file
 from engine.models.weight_writer import FilePlan, TensorPlan, plan_shards, shard_table, write_files
@@ -134,7 +135,7 @@ class _Values:
         for begin, band in self.weight.bands(first // columns, -(-end // columns)):
             values = quantise(band)[0].view(-1)
             origin = begin * columns
-            yield _bytes(values[max(0, first - origin) : end - origin])
+            yield bytes_of(values[max(0, first - origin) : end - origin])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,7 +157,7 @@ class _Scales:
                     "cannot be quantised; fetch or convert the model again"
                 )
             origin = begin // INT8_BLOCK_SIZE * across
-            yield _bytes(scales.view(-1)[max(0, first - origin) : end - origin])
+            yield bytes_of(scales.view(-1)[max(0, first - origin) : end - origin])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -509,10 +510,6 @@ def _remark(errors: Mapping[str, float]) -> str | None:
         f"{worst} is {100 * errors[worst]:.1f} % off, more than the {100 * USUAL_ERROR:.0f} % that int8 "
         "usually costs: its weights have outliers; compare a video of both before you rely on it"
     )
-
-
-def _bytes(tensor: Tensor) -> memoryview:
-    return memoryview(tensor.contiguous().view(torch.uint8).numpy())
 
 
 def main(arguments: list[str]) -> int:

@@ -14,6 +14,12 @@ RESIDENCIES: tuple[Residency, ...] = ("auto", "dit_only", "keep_text", "keep_exp
 """What a job keeps on the device beside what its running stage uses: what fits and is needed later;
 nothing; the text encoder, or both experts, as long as that is possible at all."""
 
+Quant: TypeAlias = Literal["auto", "bf16", "int8"]
+
+QUANTS: tuple[Quant, ...] = ("auto", "bf16", "int8")
+"""Which of a model and its int8 sibling a job runs: the one that it names, unless that does not fit the
+device and the sibling does; the one whose weights are not quantised; the sibling."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobSpec(Wire):
@@ -41,6 +47,18 @@ class JobSpec(Wire):
     """Higher runs first; equal ones in the order of the queue."""
     residency: Residency | None = None
     """None takes the engine's setting."""
+    quant: Quant = "auto"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobRuns(Wire):
+    """What runs in the place of the model that a job names: its int8 sibling, or the one beside that."""
+
+    model: str
+    quant: Quant
+    """`bf16`, also where its weights are fp16 or fp32, or `int8`."""
+    reason: str | None = None
+    """Why, in figures; None where the job's `quant` asks for it."""
 
 
 JobState: TypeAlias = Literal[
@@ -101,6 +119,13 @@ class Job(Wire):
     manifest: str | None = None
     expected_peak_bytes: int | None = None
     duplicate_of: int | None = None
+    runs: JobRuns | None = None
+    """What runs in the place of `spec.model`; None where that does itself."""
+
+    @property
+    def model(self) -> str:
+        """The model whose weights it uses."""
+        return self.spec.model if self.runs is None else self.runs.model
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,6 +156,8 @@ class JobForecast(Wire):
     """From its start to its video, by jobs of this model that are done; None before any was."""
     expected_exact: bool = False
     """Whether those jobs had this very size, length and number of steps; else theirs was scaled by work."""
+    runs: JobRuns | None = None
+    """As a job's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -175,3 +202,5 @@ class Manifest(Wire):
     """When the device began the first block of the first denoising step, wall clock."""
     step_s: tuple[float, ...] = ()
     """Seconds of each denoising step."""
+    runs: JobRuns | None = None
+    """Why `spec.model` is another than the one that was asked for; None where it is not."""

@@ -70,3 +70,5 @@ class ModelStatus(Wire):
     last_used_at: float | None = None
     attention: str | None = None
     """How its DiT attends: `sdpa`, torch's own over all tokens. None of an engine that does not say."""
+    quantised_from: str | None = None
+    """Name of the model of which it is the int8 sibling, by its own card."""

@@ -313,6 +313,7 @@ class _Run:
             attempt=job.attempt,
             first_step_at=self._first_step_at,
             step_s=tuple(self._step_s),
+            runs=job.runs,
         )
 
     # ----------------------------------------------------------------- shared by the stages

@@ -7,10 +7,11 @@ from collections.abc import Iterable
 import click
 
 from engine.errors import InvalidRequest
-from engine.wire import RESIDENCIES, Explanation, JobSpec, Residency, SwitchRequest
+from engine.wire import RESIDENCIES, Explanation, JobSpec, Quant, Residency, SwitchRequest
 from turbotui.draft import whole_path
 from turbotui.format import bytes_text
 from turbotui.subcommands.output import table, titles
+from turbotui.subcommands.quant import quant_option, runs_line
 from turbotui.subcommands.session import demo_option, json_option, open_session
 from turbotui.text.spoken import spoken, tr, word
 
@@ -30,6 +31,7 @@ residency_option = click.option(
 @click.option("--frames", type=int, help="4n + 1.")
 @click.option("--steps", type=int, help="Denoising steps, 1 to 4.")
 @residency_option
+@quant_option
 @json_option
 @demo_option
 def explain(
@@ -41,6 +43,7 @@ def explain(
     frames: int | None,
     steps: int | None,
     residency: Residency | None,
+    quant: Quant,
     json: bool,
     demo: bool,
 ) -> None:
@@ -51,7 +54,7 @@ def explain(
     session = open_session(json=json, demo=demo)
     if prompt is None:
         given = (image, resolution, aspect_ratio, frames, steps, residency)
-        if any(value is not None for value in given):
+        if quant != "auto" or any(value is not None for value in given):
             raise InvalidRequest("these options are a job's; give its --prompt too, or none of them")
         told = session.client().explain_switch(SwitchRequest(model=model))
     else:
@@ -64,6 +67,7 @@ def explain(
             frames=frames,
             steps=steps,
             residency=residency,
+            quant=quant,
         )
         told = session.client().explain(spec)
     session.show(told, lambda: _lines(told))
@@ -71,6 +75,7 @@ def explain(
 
 def _lines(told: Explanation) -> Iterable[str]:
     yield told.target
+    yield from runs_line(told.runs)
     verdict = word("fits") if told.fits else tr("does not fit")
     yield tr(
         "{verdict}: peak {peak_bytes} of {budget_bytes}",

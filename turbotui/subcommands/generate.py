@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from engine.errors import EngineError, InvalidRequest, NotFound
-from engine.wire import Job, JobBatch, JobSpec, ModelKind, ModelStatus, Residency
+from engine.wire import Job, JobBatch, JobSpec, ModelKind, ModelStatus, Quant, Residency
 from turbotui.client.files import FILE_TIMEOUT_S
 from turbotui.client.http import HttpClient
 from turbotui.draft import MAX_SAMPLES, samples_of, whole_path
@@ -21,6 +21,7 @@ from turbotui.subcommands.explain import residency_option
 from turbotui.subcommands.jobs import held_line, job_line
 from turbotui.subcommands.many import Options, queue_many
 from turbotui.subcommands.output import note
+from turbotui.subcommands.quant import quant_option, runs_line
 from turbotui.subcommands.session import INTERRUPTED_EXIT, demo_option, json_option, one_of, open_session
 from turbotui.subcommands.waiting import raise_unless_done, wait_for_job
 from turbotui.text.spoken import tr
@@ -52,6 +53,7 @@ PROMPT_LIMIT_BYTES = 2**20
 @click.option("--sigma-max", type=float, help="Where the noise starts; by default 80 for t2v, 200 for i2v.")
 @click.option("--ode", is_flag=True, help="Steps without fresh noise; image-to-video models only.")
 @residency_option
+@quant_option
 @click.option("--output-dir", metavar="DIR", help="Where the video goes.")
 @click.option("--priority", type=int, default=0, show_default=True, help="Higher runs first.")
 @click.option("--wait", is_flag=True, help="Wait for the video and show its progress.")
@@ -74,6 +76,7 @@ def generate(
     sigma_max: float | None,
     ode: bool,
     residency: Residency | None,
+    quant: Quant,
     output_dir: str | None,
     priority: int,
     wait: bool,
@@ -115,6 +118,7 @@ def generate(
         output_dir=folder,
         priority=priority,
         residency=residency,
+        quant=quant,
     )
     if many is not None:
         queue_many(session, client, many, spec, Options(samples=samples or 1, again=again, dry_run=dry_run))
@@ -130,7 +134,7 @@ def generate(
     job = client.submit(spec)
     if not wait:
         told = tr("{job}; `turbotui job show {id}` follows it", job=job_line(job), id=job.id)
-        session.show(job, lambda: [told, *held_line(client, [job])])
+        session.show(job, lambda: [told, *runs_line(job.runs), *held_line(client, [job])])
         return
     try:
         ended = wait_for_job(session, client, job)
@@ -152,7 +156,8 @@ def _demo_model(client: HttpClient, kind: ModelKind) -> ModelStatus:
     fitting = [model for model in client.models() if model.demo and model.kind == kind and not model.problem]
     if not fitting:
         raise NotFound(f"no demo model of kind {kind} can be used; `turbotui models --demo` says why")
-    return min(fitting, key=lambda model: model.bytes)
+    # A person's int8 sibling of one is smaller, and for whoever asks for it.
+    return min(fitting, key=lambda model: (model.quantised_from is not None, model.bytes))
 
 
 def _read_prompt(name: str) -> str:

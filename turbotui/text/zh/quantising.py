@@ -19,4 +19,12 @@ FORMS: dict[str, str] = {
     "the quantised model cannot be used: {problem}": "量化后的模型不能使用：{problem}",
     "{worst} is {value} % off, more than the {value2} % that int8 usually costs: its weights have outliers; compare a video of both before you rely on it": "{worst} 偏差 {value} %，高于 int8 通常的 {value2} %：其权重有离群值；依赖它之前请比较两者的视频",
     "{model} could not be quantised: {error}": "{model} 未能量化：{error}",
+    "quant is bf16, and the model that {name} was quantised from is not here; leave quant out, or put that model beside it": "`quant` 是 bf16，而生成 {name} 的原模型不在这里；请去掉 `quant`，或把原模型放在它旁边",
+    "quant is int8, and {name} has no int8 sibling; `turbotui quantize {name2}` makes it": "`quant` 是 int8，而 {name} 没有 int8 版本；用 `turbotui quantize {name2}` 生成",
+    "{short} needs {needed} of {room}; int8 needs {less}": "{short} 需要 {needed}，只有 {room}；int8 需要 {less}",
+    "choose a smaller resolution, fewer frames or a smaller model, or {way_out}": "选择较低的分辨率、较少的帧数或较小的模型，或{way_out}",
+    "leave quant out: {name} needs {needed}": "去掉 `quant`：{name} 需要 {needed}",
+    "run `turbotui quantize {name}`: with int8 weights it needs {needed}": "运行 `turbotui quantize {name}`：用 int8 权重需要 {needed}",
+    "runs as {model}: {reason}": "以 {model} 运行：{reason}",
+    "runs as {model}": "以 {model} 运行",
 }
