@@ -223,7 +223,7 @@ class Commands(Danger, Looks):
         )
         running = self.app.link.state.running
         # What a job loads for itself ends with the job.
-        if chosen in self._switching or (comes and (running is None or running.spec.model != chosen)):
+        if chosen in self._switching or (comes and (running is None or running.model != chosen)):
             return chosen
         return None
 

@@ -42,6 +42,8 @@ class Draft:
     ode: bool = False
     residency: str = ""
     """One of `engine.wire.RESIDENCIES`; empty leaves it to the engine."""
+    quant: str = ""
+    """One of `engine.wire.QUANTS`; empty is `auto`."""
     sigma_max: str = ""
     """Carried over from a job, as are the next two; the screen has no fields for them."""
     output_dir: str = ""
@@ -57,7 +59,7 @@ class Draft:
         Raises:
             InvalidRequest: frames or seed is no number, or the image's path cannot be made whole.
         """
-        from engine.wire import RESIDENCIES, JobSpec
+        from engine.wire import QUANTS, RESIDENCIES, JobSpec
 
         name, _space, ratio = self.resolution.partition(" ")
         return JobSpec(
@@ -74,6 +76,7 @@ class Draft:
             output_dir=self.output_dir or None,
             priority=self.priority,
             residency=next((known for known in RESIDENCIES if known == self.residency), None),
+            quant=next((known for known in QUANTS if known == self.quant), "auto"),
         )
 
     def specs(self, *, image_to_video: bool) -> tuple[JobSpec, ...]:
@@ -116,6 +119,7 @@ def draft_of(job: Job, *, kind: str, output_dir: str | None) -> Draft:
         image=spec.image or "",
         ode=spec.ode,
         residency=spec.residency or "",
+        quant="" if spec.quant == "auto" else spec.quant,
         sigma_max=f"{spec.sigma_max:g}" if other_sigma else "",
         output_dir="" if spec.output_dir in (None, output_dir) else spec.output_dir or "",
         priority=spec.priority,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from engine.daemon.demo import DemoModels
 from engine.daemon.events import EventHub
@@ -13,6 +14,7 @@ from engine.daemon.supervisor import Supervisor
 from engine.daemon.threads import in_thread
 from engine.models.catalog import Catalog
 from engine.models.model import Model
+from engine.models.siblings import other_of
 from engine.wire import ModelsChanged, ModelStatus
 
 
@@ -82,7 +84,8 @@ class ModelList:
 
     def _status(self, model: Model) -> ModelStatus:
         residents = self._supervisor.residents
-        return self._catalog.status(
+        sibling = other_of(model, self._catalog.models())
+        status = self._catalog.status(
             model,
             residents.of_model(model.name),
             rate=residents.rate,
@@ -90,6 +93,7 @@ class ModelList:
             active=self._is_active(model.name),
             last_used_at=self._use.last_used_at(model.name),
         )
+        return replace(status, sibling=None if sibling is None else sibling.name)
 
     def _is_active(self, name: str) -> bool:
         """Whether it was asked for last, and is there or on its way: a worker may have taken it along."""

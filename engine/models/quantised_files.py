@@ -29,6 +29,8 @@ QUANTISED_FORMAT = 1
 """Raised whenever the made files change, so that a run does not go on with those of an older build."""
 MARKER = "quantised.json"
 STATE = "quantising.json"
+IMPORT_MARKER = "imported.json"
+"""Of a model that was imported: says how that was made, and of this one nothing."""
 SMALL_BYTES = 2**20
 """A file of a model's own folder up to this size comes along: a licence, a note."""
 WEIGHT_ENDINGS = (".safetensors", ".bin", ".pth", ".pt")
@@ -201,7 +203,7 @@ def bring_rest(source: Path, made: Path, folders: Sequence[str]) -> None:
     """
     for name in sorted(os.listdir(source)):
         path = source / name
-        ours = (RANDOM_MARKER, MARKER)
+        ours = (RANDOM_MARKER, MARKER, IMPORT_MARKER)
         if path.is_file() and path.stat().st_size <= SMALL_BYTES and name not in ours and name[0] != ".":
             _copy(path, made / name)
     for folder in folders:

@@ -52,6 +52,12 @@ def originals(model: Model, models: Iterable[Model]) -> list[Model]:
     return sorted(found, key=lambda other: (other.name != model.card.quantised_from, other.name))
 
 
+def other_of(model: Model, models: Iterable[Model]) -> Model | None:
+    """The other one of a model and its int8 sibling, where both are there."""
+    models = list(models)
+    return next(iter(originals(model, models) or int8_siblings(model, models)), None)
+
+
 def _is_of(quantised: Model, original: Model) -> bool:
     """Whether `quantised` is the int8 sibling of `original`."""
     if quantised.configs is None or original.configs is None or not is_int8(quantised):

@@ -71,4 +71,6 @@ class ModelStatus(Wire):
     attention: str | None = None
     """How its DiT attends: `sdpa`, torch's own over all tokens. None of an engine that does not say."""
     quantised_from: str | None = None
-    """Name of the model of which it is the int8 sibling, by its own card."""
+    """Name of the model of which its int8 weights were made, by its own card."""
+    sibling: str | None = None
+    """Name of its int8 sibling here, or of the model that it is the int8 sibling of."""

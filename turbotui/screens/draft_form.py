@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from textual.containers import Vertical
 
-from engine.wire import RESIDENCIES
+from engine.wire import QUANTS, RESIDENCIES
 from turbotui.draft import DECIMAL, Draft
 from turbotui.format import bytes_text
 from turbotui.job_fields import FPS, SEED_DIGITS, stepped_frames
@@ -75,6 +75,7 @@ class DraftForm(Vertical):
         yield ImageThumb()
         yield ChoiceField(id="ode", label=t("new.ode"), remark=lambda _value: t("new.ode_remark"))
         yield ChoiceField(id="residency", label=t("new.residency"), remark=self._about_residency)
+        yield ChoiceField(id="quant", label=t("new.quant"), remark=self._about_quant)
         yield Words(id="carried")
 
     # ------------------------------------------------------------------ what stands in the fields
@@ -109,6 +110,7 @@ class DraftForm(Vertical):
             image=self.typed("image").value.value,
             ode=self.choice("ode").value == t("new.yes"),
             residency=self._residency(),
+            quant=self._quant(),
             saved_at=0.0,
         )
 
@@ -139,6 +141,10 @@ class DraftForm(Vertical):
         self.choice("residency").offer(
             [t(f"new.residency_{each}") for each in residencies], t(f"new.residency_{chosen}")
         )
+        # Where there is but one of the two there is nothing to choose.
+        self.choice("quant").display = model.sibling is not None
+        wanted = draft.quant if draft.quant in QUANTS and model.sibling is not None else "auto"
+        self.choice("quant").offer([t(f"new.quant_{each}") for each in QUANTS], t(f"new.quant_{wanted}"))
         carried = self._about_carried()
         self.query_one("#carried", Words).text = carried
         self.query_one("#carried", Words).display = bool(carried)
@@ -249,6 +255,23 @@ class DraftForm(Vertical):
 
     def _about_residency(self, _value: str) -> str:
         return t(f"new.residency_{self._residency() or 'auto'}_remark")
+
+    def _quant(self) -> str:
+        """The chosen one as the engine calls it; empty is auto."""
+        chosen = self.choice("quant").value
+        found = next((name for name in QUANTS if t(f"new.quant_{name}") == chosen), "auto")
+        return "" if found == "auto" else found
+
+    def _about_quant(self, _value: str) -> str:
+        model = self.model
+        if model is None or model.sibling is None:
+            return ""
+        is_int8 = model.dtype == "int8"
+        int8, other = (model.name, model.sibling) if is_int8 else (model.sibling, model.name)
+        chosen = self._quant()
+        if chosen == "":
+            return t("new.quant_named" if is_int8 else "new.quant_where_needed", name=int8)
+        return t("new.quant_runs", name=int8 if chosen == "int8" else other)
 
     # ------------------------------------------------------------------ keys of the fields
 

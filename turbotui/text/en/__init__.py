@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from turbotui.text.en import acting, guide, jobs, keys, pages, panels
+from turbotui.text.en import acting, guide, jobs, keys, pages, panels, quantising
 
 TEXTS: dict[str, str] = {
     **keys.TEXTS,
@@ -11,4 +11,5 @@ TEXTS: dict[str, str] = {
     **acting.TEXTS,
     **pages.TEXTS,
     **guide.GUIDE,
+    **quantising.TEXTS,
 }
