@@ -29,6 +29,7 @@ from engine.daemon.routes import (
     models,
     outputs,
     previews,
+    quantising,
     recordings,
     reset,
     sampling,
@@ -41,10 +42,19 @@ MAX_BODY_BYTES = 1 << 20
 """No request of ours comes near it; a prompt of 100 kB is refused with its own sentence."""
 ROUTES = (
     *(status, models, jobs, job_batches, previews, memory, sampling, checks, reset),
-    *(full_cleanup, outputs, metrics, files, recordings, audit),
+    *(full_cleanup, outputs, metrics, files, recordings, audit, quantising),
 )
 """Each adds its own, in the order of the API's document."""
-UNAUDITED = frozenset({"/check", "/jobs/forecast", "/jobs/many/forecast", "/explain/job", "/explain/switch"})
+UNAUDITED = frozenset(
+    {
+        "/check",
+        "/jobs/forecast",
+        "/jobs/many/forecast",
+        "/explain/job",
+        "/explain/switch",
+        "/models/quantise/plan",
+    }
+)
 """Posts that change nothing."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 
 from engine.daemon.demo import DemoModels
@@ -15,7 +16,7 @@ from engine.daemon.threads import in_thread
 from engine.models.catalog import Catalog
 from engine.models.model import Model
 from engine.models.siblings import other_of
-from engine.wire import ModelsChanged, ModelStatus
+from engine.wire import ModelsChanged, ModelStatus, QuantiseProgress
 
 
 class ModelList:
@@ -38,6 +39,8 @@ class ModelList:
         self._demo = demo
         self._hub = hub
         self._logbook = logbook
+        self.quantising_of: Callable[[str], QuantiseProgress | None] = lambda name: None
+        """How far the making of a model's int8 sibling is."""
         self._scanning = asyncio.Lock()
         self._looking: set[asyncio.Task[None]] = set()
 
@@ -93,7 +96,11 @@ class ModelList:
             active=self._is_active(model.name),
             last_used_at=self._use.last_used_at(model.name),
         )
-        return replace(status, sibling=None if sibling is None else sibling.name)
+        return replace(
+            status,
+            sibling=None if sibling is None else sibling.name,
+            quantising=self.quantising_of(model.name),
+        )
 
     def _is_active(self, name: str) -> bool:
         """Whether it was asked for last, and is there or on its way: a worker may have taken it along."""

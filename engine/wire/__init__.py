@@ -92,7 +92,15 @@ from engine.wire.overview import (
     PressureOffer,
 )
 from engine.wire.previews import JobCourse, JobPreview
-from engine.wire.quantise import Quantised, QuantiseError, QuantisePlan, QuantiseProgress, QuantiseStage
+from engine.wire.quantise import (
+    Quantised,
+    QuantiseError,
+    QuantisePlan,
+    QuantiseProgress,
+    QuantiseRequest,
+    QuantiseStage,
+    QuantiseStopped,
+)
 from engine.wire.receipts import Explanation, PlanAction, PlanStep, Proof, Receipt, ReceiptAction, ReceiptStep
 from engine.wire.recording import RecordedEvent, RecordedPart, RecordedSpan, RecordedTier, RecordingStatus
 from engine.wire.requests import (
@@ -218,7 +226,9 @@ __all__ = [
     "QuantiseError",
     "QuantisePlan",
     "QuantiseProgress",
+    "QuantiseRequest",
     "QuantiseStage",
+    "QuantiseStopped",
     "Quantised",
     "QueueStatus",
     "Receipt",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from engine.wire.base import Wire
+from engine.wire.quantise import QuantiseProgress
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,3 +75,5 @@ class ModelStatus(Wire):
     """Name of the model of which its int8 weights were made, by its own card."""
     sibling: str | None = None
     """Name of its int8 sibling here, or of the model that it is the int8 sibling of."""
+    quantising: QuantiseProgress | None = None
+    """How far the making of its int8 sibling is, while the engine has one made."""

@@ -30,6 +30,20 @@ class QuantisePlan(Wire):
     """Linear layers that become int8, of all DiTs."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QuantiseRequest(Wire):
+    """Which model to quantise."""
+
+    model: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QuantiseStopped(Wire):
+    """Which model's quantising was stopped; what is written whole stays for the next time."""
+
+    model: str
+
+
 QuantiseStage: TypeAlias = Literal["write", "check"]
 
 

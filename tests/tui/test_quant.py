@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from engine.wire import Job, JobForecast, JobRuns, JobSpec, ModelsChanged, Snapshot
+from engine.wire import Job, JobForecast, JobRuns, JobSpec, ModelsChanged, QuantiseProgress, Snapshot
 from turbotui.app import TurboApp
 from turbotui.client import scenes
 from turbotui.draft import Draft, draft_of
@@ -109,3 +109,50 @@ def test_a_draft_of_a_job_asks_for_the_same(console: Build) -> None:
     assert draft.spec(image_to_video=False) == spec
     other = Draft(prompt="x", model="m", quant="fp8")
     assert other.spec(image_to_video=False).quant == "auto"
+
+
+async def test_a_model_is_quantised_after_its_plan_was_seen_and_can_be_stopped(console: Build) -> None:
+    snapshot, models = with_sibling()
+    client = scripted(snapshot, models)
+    app = console(client)
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        await pilot.press("8")
+        await until(pilot, lambda: "choose a model in the models panel" in screen_text(app))
+        await pilot.press("3", "G", "8")
+        await until(pilot, lambda: "no device memory" in screen_text(app))
+        text = screen_text(app)
+        assert "27.0 GiB to 14.0 GiB" in text and "200 GiB" in text
+        await pilot.press("enter")  # on Cancel
+        assert [call[0] for call in client.asked].count("quantise") == 0
+        await pilot.press("8")
+        await until(pilot, lambda: "no device memory" in screen_text(app))
+        await pilot.press("right", "enter")
+        await until(pilot, lambda: any(call[0] == "quantise" for call in client.asked))
+
+
+async def test_one_that_is_under_way_shows_how_far_and_is_stopped(console: Build) -> None:
+    snapshot, models = with_sibling()
+    progress = QuantiseProgress(
+        name="x-int8", stage="write", file="transformer/a", done_bytes=37, bytes=100, elapsed_s=3.0
+    )
+    last = replace(models.models[-1], quantising=progress)
+    client = scripted(snapshot, ModelsChanged(models=(*models.models[:-1], last)))
+    app = console(client)
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        await until(pilot, lambda: "to int8 37 %" in panel_text(app, "models"))
+        await pilot.press("3", "G", "8")
+        await until(pilot, lambda: "It is being made" in screen_text(app))
+        await pilot.press("right", "enter")
+        await until(pilot, lambda: any(call[0] == "stop_quantising" for call in client.asked))
+
+
+async def test_a_console_that_only_looks_quantises_nothing(console: Build) -> None:
+    client = scripted(*with_sibling())
+    app = console(client, read_only=True)
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        await pilot.press("3", "G", "8")
+        await pilot.pause(0.2)
+    assert not [call for call in client.asked if call[0] == "plan_quantising"]

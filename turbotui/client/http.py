@@ -52,6 +52,9 @@ from engine.wire import (
     OutputList,
     PruneRequest,
     PruneResult,
+    QuantisePlan,
+    QuantiseRequest,
+    QuantiseStopped,
     QueueStatus,
     Receipt,
     ResetHelper,
@@ -237,6 +240,15 @@ class HttpClient:
 
     def make_demo_models(self) -> list[ModelStatus]:
         return self._post("/models/demo", list[ModelStatus], timeout=LONG_TIMEOUT_S)
+
+    def plan_quantising(self, request: QuantiseRequest) -> QuantisePlan:
+        return self._post("/models/quantise/plan", QuantisePlan, request, timeout=LONG_TIMEOUT_S)
+
+    def quantise(self, request: QuantiseRequest) -> QuantisePlan:
+        return self._post("/models/quantise", QuantisePlan, request, timeout=LONG_TIMEOUT_S)
+
+    def stop_quantising(self) -> QuantiseStopped:
+        return self._post("/models/quantise/stop", QuantiseStopped)
 
     def history(self, device_id: str, *, seconds: float, columns: int) -> MemoryHistory:
         query = f"device_id={quote(device_id)}&seconds={seconds:g}&columns={columns:d}"

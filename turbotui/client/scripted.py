@@ -44,6 +44,9 @@ from engine.wire import (
     OutputList,
     PruneRequest,
     PruneResult,
+    QuantisePlan,
+    QuantiseRequest,
+    QuantiseStopped,
     Receipt,
     ResetHelper,
     ResetPlan,
@@ -382,6 +385,22 @@ class ScriptedClient:
 
     def make_demo_models(self) -> list[ModelStatus]:
         answer: list[ModelStatus] = self._answer("make_demo_models", default=[])
+        return answer
+
+    def plan_quantising(self, request: QuantiseRequest) -> QuantisePlan:
+        plan = QuantisePlan(
+            model=request.model, name=f"{request.model}-int8", path=f"/data/models/{request.model}-int8",
+            source_bytes=27 * GIB, bytes=14 * GIB, free_bytes=200 * GIB, layers=400,
+        )  # fmt: skip
+        answer: QuantisePlan = self._answer("plan_quantising", request, default=plan)
+        return answer
+
+    def quantise(self, request: QuantiseRequest) -> QuantisePlan:
+        answer: QuantisePlan = self._answer("quantise", request, default=self.plan_quantising(request))
+        return answer
+
+    def stop_quantising(self) -> QuantiseStopped:
+        answer: QuantiseStopped = self._answer("stop_quantising", default=QuantiseStopped(model="wan"))
         return answer
 
     def history(self, device_id: str, *, seconds: float, columns: int) -> MemoryHistory:

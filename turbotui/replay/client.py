@@ -31,6 +31,7 @@ from engine.wire import (
     MemorySampled,
     ModelStatus,
     PruneRequest,
+    QuantiseRequest,
     ResetRequest,
     SpareRequest,
     Status,
@@ -283,6 +284,15 @@ class ReplayClient:
         raise NotNow(REFUSAL)
 
     def make_demo_models(self) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def plan_quantising(self, request: QuantiseRequest) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def quantise(self, request: QuantiseRequest) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def stop_quantising(self) -> NoReturn:
         raise NotNow(REFUSAL)
 
     def stop(self, request: StopRequest) -> NoReturn:

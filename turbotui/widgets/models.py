@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from turbotui.format import UNKNOWN, bytes_text, clip, clip_middle, seconds, short_bytes
+from turbotui.format import UNKNOWN, bytes_text, clip, clip_middle, percent, seconds, short_bytes
 from turbotui.text import t
 from turbotui.text.spoken import spoken
 from turbotui.widgets.lines import Row, View, width_of
@@ -178,6 +178,10 @@ def _model_row(view: View, model: ModelStatus, width: int) -> Row:
     row.to(2 + room, paint.text)
     if runs and running is not None:
         return row.field(t("models.runs", id=running.id), BYTES_CELLS + BACK_CELLS, paint.muted, right=True)
+    if (making := model.quantising) is not None:
+        done = making.done_bytes / making.bytes if making.bytes else 0.0
+        text = t("models.quantising", share=percent(done))
+        return row.field(text, BYTES_CELLS + BACK_CELLS, paint.wait, right=True)
     if model.problem:
         there = resident_bytes(model)
         text = f"{short_bytes(there)} {t('models.unusable')}" if there else t("models.unusable")

@@ -25,6 +25,13 @@ FORMS: dict[str, str] = {
     "choose a smaller resolution, fewer frames or a smaller model, or {way_out}": "选择较低的分辨率、较少的帧数或较小的模型，或{way_out}",
     "leave quant out: {name} needs {needed}": "去掉 `quant`：{name} 需要 {needed}",
     "run `turbotui quantize {name}`: with int8 weights it needs {needed}": "运行 `turbotui quantize {name}`：用 int8 权重需要 {needed}",
+    "{model} is being quantised; wait for its end, or stop it": "正在量化 {model}；请等它结束，或停止它",
+    "no model is being quantised": "没有模型正在量化",
+    "the maker ended with exit code {code}; `turbotui quantize` in a terminal says why": "生成进程以退出码 {code} 结束；在终端里用 `turbotui quantize` 可知原因",
+    "quantising {model}: {bytes} to {path}": "正在量化 {model}：{bytes} 写到 {path}",
+    "{name} is ready, made of {model}": "{name} 已就绪，由 {model} 生成",
+    "quantising {model} was stopped; what is written whole is kept for the next time": "已停止量化 {model}；已完整写入的部分会保留到下次",
+    "{model} could not be quantised: the maker ended with exit code {code}": "{model} 未能量化：生成进程以退出码 {code} 结束",
     "runs as {model}: {reason}": "以 {model} 运行：{reason}",
     "runs as {model}": "以 {model} 运行",
 }
