@@ -136,6 +136,8 @@ def generate(
         told = tr("{job}; `turbotui job show {id}` follows it", job=job_line(job), id=job.id)
         session.show(job, lambda: [told, *runs_line(job.runs), *held_line(client, [job])])
         return
+    for line in runs_line(job.runs):
+        note(line)
     try:
         ended = wait_for_job(session, client, job)
     except KeyboardInterrupt:
