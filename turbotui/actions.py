@@ -116,6 +116,7 @@ ACTIONS: tuple[Action, ...] = (
     Action(id="half_up", keys=("ctrl+u", "pageup"), place="lists", in_palette=False),
     Action(id="open", keys=("enter",), place="lists", in_palette=False),
     Action(id="warm", keys=("W",), place="models", tier="routine"),
+    Action(id="quantize", keys=("8",), place="models", tier="routine"),
     Action(id="retry", keys=("r",), place="queue", tier="routine"),
     Action(id="duplicate", keys=("d",), place="queue", tier="routine"),
     Action(id="edit_again", keys=("e",), place="queue", tier="routine"),

@@ -145,6 +145,12 @@ class Commands(Danger, Looks):
             label = t("doing.warm", name=name)
             self.app.ask(label, lambda client: client.warm(request), then=self._receipt)
 
+    def quantize(self) -> None:
+        from turbotui.screens.quantize import start_quantizing
+
+        panel = self.app.dashboard.query_one(ModelsPanel)
+        start_quantizing(self.app, panel.chosen_model if self._at("models") else None)
+
     def demo(self) -> None:
         def made(models: list[ModelStatus]) -> None:
             self.app.making_demo = False
@@ -223,7 +229,7 @@ class Commands(Danger, Looks):
         )
         running = self.app.link.state.running
         # What a job loads for itself ends with the job.
-        if chosen in self._switching or (comes and (running is None or running.spec.model != chosen)):
+        if chosen in self._switching or (comes and (running is None or running.model != chosen)):
             return chosen
         return None
 

@@ -50,6 +50,8 @@ class Draft:
     """One of `engine.wire.ATTENTIONS`; empty is `auto`."""
     sla_topk: str = ""
     """Empty takes the engine's."""
+    quant: str = ""
+    """One of `engine.wire.QUANTS`; empty is `auto`."""
     sigma_max: str = ""
     """Carried over from a job, as are the next two; the screen has no fields for them."""
     output_dir: str = ""
@@ -65,7 +67,7 @@ class Draft:
         Raises:
             InvalidRequest: frames or seed is no number, or the image's path cannot be made whole.
         """
-        from engine.wire import ATTENTIONS, RESIDENCIES, JobSpec
+        from engine.wire import ATTENTIONS, QUANTS, RESIDENCIES, JobSpec
 
         name, _space, ratio = self.resolution.partition(" ")
         return JobSpec(
@@ -84,6 +86,7 @@ class Draft:
             residency=next((known for known in RESIDENCIES if known == self.residency), None),
             attention=next((known for known in ATTENTIONS if known == self.attention), "auto"),
             sla_topk=float(self.sla_topk) if SHARE.fullmatch(self.sla_topk) else None,
+            quant=next((known for known in QUANTS if known == self.quant), "auto"),
         )
 
     def specs(self, *, image_to_video: bool) -> tuple[JobSpec, ...]:
@@ -131,6 +134,7 @@ def draft_of(job: Job, *, kind: str, output_dir: str | None) -> Draft:
         residency=spec.residency or "",
         attention="" if own else spec.attention,
         sla_topk="" if topk is None else f"{topk:g}",
+        quant="" if spec.quant == "auto" else spec.quant,
         sigma_max=f"{spec.sigma_max:g}" if other_sigma else "",
         output_dir="" if spec.output_dir in (None, output_dir) else spec.output_dir or "",
         priority=spec.priority,

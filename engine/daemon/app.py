@@ -30,6 +30,7 @@ from engine.daemon.routes import (
     models,
     outputs,
     previews,
+    quantising,
     recordings,
     reset,
     sampling,
@@ -42,11 +43,19 @@ MAX_BODY_BYTES = 1 << 20
 """No request of ours comes near it; a prompt of 100 kB is refused with its own sentence."""
 ROUTES = (
     *(status, models, jobs, job_batches, previews, memory, sampling, checks, reset),
-    *(full_cleanup, outputs, metrics, files, recordings, audit, finding),
+    *(full_cleanup, outputs, metrics, files, recordings, audit, finding, quantising),
 )
 """Each adds its own, in the order of the API's document."""
 UNAUDITED = frozenset(
-    {"/check", "/jobs/forecast", "/jobs/many/forecast", "/explain/job", "/explain/switch", "/models/scan"}
+    {
+        "/check",
+        "/jobs/forecast",
+        "/jobs/many/forecast",
+        "/explain/job",
+        "/explain/switch",
+        "/models/scan",
+        "/models/quantise/plan",
+    }
 )
 """Posts that change nothing."""
 

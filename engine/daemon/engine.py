@@ -47,6 +47,7 @@ from engine.daemon.probe import Probe
 from engine.daemon.prompt_cache import PromptCache
 from engine.daemon.prompts import KeptPrompts
 from engine.daemon.proofs import Proofs
+from engine.daemon.quantising import Quantising
 from engine.daemon.queue import QueueRunner
 from engine.daemon.rates import Rates
 from engine.daemon.read_ahead import ReadAhead
@@ -171,6 +172,10 @@ class Engine:
             self.logbook,
         )
         self.finder = ModelFinder(paths.models, paths.state, environ, self.logbook, self.models.rescan)
+        self.quantising = Quantising(
+            paths.models, self.logbook, on_progress=self.models.changed, on_end=self.models.rescan
+        )
+        self.models.quantising_of = self.quantising.progress_of
         self.life = Life(
             instance,
             lock,
@@ -379,6 +384,7 @@ class Engine:
             task.cancel()
         self.models.close()
         await self.finder.close()
+        self.quantising.close()
         self.hub.close("the engine was stopped")
         self.nursery.stop()
         await self.probe.stop()

@@ -71,7 +71,7 @@ class JobTimes:
                 attention="dense" if spec.attention == "auto" else spec.attention,
                 topk=spec.sla_topk,
             )
-            self._done[spec.model].append((shape, elapsed_s))
+            self._done[job.model].append((shape, elapsed_s))
 
     def expect(self, model: Model, admitted: Admitted) -> Expected | None:
         """For a request to `model`; None where no job of it comes near."""

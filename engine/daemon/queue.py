@@ -246,7 +246,7 @@ class QueueRunner:
         model: Model | None = None
         with suppress(EngineError):  # what is wrong with that job is said when its turn comes
             following = next(iter(self._store.list_runnable()), None)
-            model = None if following is None else self._catalog.get(following.spec.model)
+            model = None if following is None else self._catalog.get(following.model)
         present = self._supervisor.residents.present()
         self._ahead.want(model, (part for name, part in present if model is not None and name == model.name))
 
@@ -255,12 +255,15 @@ class QueueRunner:
         with suppress(OSError):  # what is wrong with the folder is told by the writing of the file
             admitted.output_dir.mkdir(parents=True, exist_ok=True)
         output = choose_output(admitted.output_dir, job.id, job.spec.prompt)
-        job = self._store.claim(job.id, self._owner, output=str(output))
+        runs = chosen.plan.runs
+        job = self._store.claim(job.id, self._owner, output=str(output), runs=runs)
         self._running, self._cancel = job, asyncio.Event()
         self._progress = JobProgress(stage="start")
-        self._use.asked(job.spec.model)
+        self._use.asked(job.model)
         self._changed(job)
         self._logbook.write("job", f"starts, attempt {job.attempt}: {job.spec.model}", job_id=job.id)
+        if runs is not None and runs.reason is not None:
+            self._logbook.write("job", f"runs as {runs.model}: {runs.reason}", job_id=job.id)
         self._read_ahead()
         settle: Callable[[], Job]
         try:
@@ -281,7 +284,7 @@ class QueueRunner:
         # A full disk costs neither the truth nor the device, which others wait for to give memory back.
         self._running, self._progress = None, None
         self._ahead.want(None)  # what was read for a next job may have left by the one after it
-        self._use.used(job.spec.model)
+        self._use.used(job.model)
         if not self._unwritten.write(_end_of(job.id), lambda: self._end(settle())):
             self._changed(job)
 
@@ -306,7 +309,9 @@ class QueueRunner:
                 job_id=job.id,
                 attempt=job.attempt,
                 spec=replace(
-                    plan.admitted.spec, residency=plan.admitted.spec.residency or self._config.residency
+                    plan.admitted.spec,
+                    model=plan.model.name,
+                    residency=plan.admitted.spec.residency or self._config.residency,
                 ),
                 model=files_of(plan.model),
                 width=plan.admitted.width,
@@ -314,6 +319,7 @@ class QueueRunner:
                 output=str(output),
                 budget_bytes=budget.now_bytes if budget else plan.footprint.peak_bytes,
                 stage_bytes={name: stage.activation_bytes for name, stage in plan.footprint.stages.items()},
+                runs=plan.runs,
             )
         )
 

@@ -192,6 +192,7 @@ def model_status(
         max_frames=card.max_frames,
         last_used_at=last_used_at,
         attention=model.attention,
+        quantised_from=card.quantised_from,
     )
 
 

@@ -65,6 +65,7 @@ from engine.wire.getting import (
 from engine.wire.importing import Imported, ImportPart, ImportPlan, ImportProgress
 from engine.wire.jobs import (
     ATTENTIONS,
+    QUANTS,
     RESIDENCIES,
     TERMINAL_STATES,
     Attention,
@@ -74,9 +75,11 @@ from engine.wire.jobs import (
     JobForecast,
     JobMove,
     JobProgress,
+    JobRuns,
     JobSpec,
     JobState,
     Manifest,
+    Quant,
     Residency,
     Stage,
     StageRecord,
@@ -130,6 +133,15 @@ from engine.wire.overview import (
     PressureOffer,
 )
 from engine.wire.previews import JobCourse, JobPreview
+from engine.wire.quantise import (
+    Quantised,
+    QuantiseError,
+    QuantisePlan,
+    QuantiseProgress,
+    QuantiseRequest,
+    QuantiseStage,
+    QuantiseStopped,
+)
 from engine.wire.receipts import Explanation, PlanAction, PlanStep, Proof, Receipt, ReceiptAction, ReceiptStep
 from engine.wire.recording import RecordedEvent, RecordedPart, RecordedSpan, RecordedTier, RecordingStatus
 from engine.wire.requests import (
@@ -165,6 +177,7 @@ __all__ = [
     "EVENT_TYPES",
     "HEARTBEAT_S",
     "NOBODYS",
+    "QUANTS",
     "RESIDENCIES",
     "TERMINAL_STATES",
     "WIRE_VERSION",
@@ -240,6 +253,7 @@ __all__ = [
     "JobMove",
     "JobPreview",
     "JobProgress",
+    "JobRuns",
     "JobSpec",
     "JobState",
     "JobsReordered",
@@ -277,6 +291,14 @@ __all__ = [
     "Proof",
     "PruneRequest",
     "PruneResult",
+    "Quant",
+    "QuantiseError",
+    "QuantisePlan",
+    "QuantiseProgress",
+    "QuantiseRequest",
+    "QuantiseStage",
+    "QuantiseStopped",
+    "Quantised",
     "QueueStatus",
     "Receipt",
     "ReceiptAction",

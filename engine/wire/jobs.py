@@ -14,6 +14,12 @@ RESIDENCIES: tuple[Residency, ...] = ("auto", "dit_only", "keep_text", "keep_exp
 """What a job keeps on the device beside what its running stage uses: what fits and is needed later;
 nothing; the text encoder, or both experts, as long as that is possible at all."""
 
+Quant: TypeAlias = Literal["auto", "bf16", "int8"]
+
+QUANTS: tuple[Quant, ...] = ("auto", "bf16", "int8")
+"""Which of a model and its int8 sibling a job runs: the one that it names, unless that does not fit the
+device and the sibling does; the one whose weights are not quantised; the sibling."""
+
 
 AttentionKind: TypeAlias = Literal["dense", "sla", "sagesla"]
 """How a DiT's self-attention is computed: over all keys; over those that matter and linearly over all
@@ -55,6 +61,18 @@ class JobSpec(Wire):
     sla_topk: float | None = None
     """Share of the key blocks that each query block attends to with `sla` and `sagesla`, above 0 and at
     most 1; None takes 0.1. More is finer and slower: 0.15 is what the reference advises for quality."""
+    quant: Quant = "auto"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobRuns(Wire):
+    """What runs in the place of the model that a job names: its int8 sibling, or the one beside that."""
+
+    model: str
+    quant: Quant
+    """`bf16`, also where its weights are fp16 or fp32, or `int8`."""
+    reason: str | None = None
+    """Why, in figures; None where the job's `quant` asks for it."""
 
 
 JobState: TypeAlias = Literal[
@@ -117,6 +135,13 @@ class Job(Wire):
     duplicate_of: int | None = None
     doubt: str | None = None
     """One sentence: what will run and is still not what the model was made for."""
+    runs: JobRuns | None = None
+    """What runs in the place of `spec.model`; None where that does itself."""
+
+    @property
+    def model(self) -> str:
+        """The model whose weights it uses."""
+        return self.spec.model if self.runs is None else self.runs.model
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -151,6 +176,8 @@ class JobForecast(Wire):
     """What `auto` comes to, or what was asked for. None of an engine that does not say."""
     doubt: str | None = None
     """As `Job.doubt`."""
+    runs: JobRuns | None = None
+    """As a job's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -211,3 +238,5 @@ class Manifest(Wire):
     """Seconds of each denoising step."""
     attention: AttentionRun | None = None
     """None in a manifest of an engine that did not say."""
+    runs: JobRuns | None = None
+    """Why `spec.model` is another than the one that was asked for; None where it is not."""

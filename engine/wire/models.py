@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from engine.wire.base import Wire
+from engine.wire.quantise import QuantiseProgress
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,3 +72,9 @@ class ModelStatus(Wire):
     attention: str | None = None
     """How its DiT was trained to attend: `dense`, or `sla` where it has the weights of the linear part.
     None of an engine that does not say."""
+    quantised_from: str | None = None
+    """Name of the model of which its int8 weights were made, by its own card."""
+    sibling: str | None = None
+    """Name of its int8 sibling here, or of the model that it is the int8 sibling of."""
+    quantising: QuantiseProgress | None = None
+    """How far the making of its int8 sibling is, while the engine has one made."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from engine.wire.base import Wire
+from engine.wire.jobs import JobRuns
 
 PlanAction: TypeAlias = Literal[
     "evict",
@@ -47,6 +48,8 @@ class Explanation(Wire):
     steps: tuple[PlanStep, ...]
     note: str | None = None
     """What the plan rests on and nobody sees in its steps, or what of it cannot be known."""
+    runs: JobRuns | None = None
+    """What a job would run in the place of the model that it names."""
 
 
 Proof: TypeAlias = Literal[

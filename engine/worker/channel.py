@@ -14,6 +14,7 @@ import msgspec
 
 from engine.wire import (
     ComponentState,
+    JobRuns,
     JobSpec,
     Manifest,
     Receipt,
@@ -85,6 +86,8 @@ class RunJob(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """What this worker may hold on its device, weights and stages together."""
     stage_bytes: dict[Stage, int]
     """Working memory that each stage needs beside its weights, as the daemon planned it."""
+    runs: JobRuns | None = None
+    """Why the model is another than the one that was asked for, for the manifest."""
 
 
 class CancelJob(msgspec.Struct, frozen=True, kw_only=True, tag=True):

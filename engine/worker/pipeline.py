@@ -313,6 +313,7 @@ class _Run:
             first_step_at=self._step_clock.first_step_at,
             step_s=self._step_clock.step_s,
             attention=self.attending.run,
+            runs=job.runs,
         )
 
     # ----------------------------------------------------------------- shared by the stages

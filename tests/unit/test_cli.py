@@ -35,6 +35,7 @@ from engine.wire import (
     Hello,
     Job,
     JobProgress,
+    JobRuns,
     JobSpec,
     LockHolder,
     LogLine,
@@ -534,7 +535,7 @@ def test_every_option_of_generate_reaches_the_engine(engine: StandIn, capsys: An
     options = (
         "generate --model m --resolution 480p --aspect-ratio 9:16 --frames 17 --steps 2 --seed 7 "
         "--sigma-max 90 --ode --priority 3 --residency keep_text --attention sagesla --sla-topk 0.15 "
-        "--json --prompt"
+        "--quant int8 --json --prompt"
     )
     assert main([*options.split(), "--frames"]) == 0
     assert printed(capsys)["id"] == 41
@@ -557,10 +558,21 @@ def test_every_option_of_generate_reaches_the_engine(engine: StandIn, capsys: An
                     residency="keep_text",
                     attention="sagesla",
                     sla_topk=0.15,
+                    quant="int8",
                 )
             )
         ),
     )
+
+
+def test_what_runs_in_a_model_s_place_is_told_with_the_reason(engine: StandIn, capsys: Any) -> None:
+    reason = "bf16 needs 33.10 GiB of 24.00 GiB; int8 needs 19.20 GiB"
+    runs = JobRuns(model="small-int8", quant="int8", reason=reason)
+    engine.answers["/jobs"] = (200, replace(JOB, runs=runs))
+    engine.answers["/jobs/41"] = (200, replace(JOB, runs=runs))
+    for command in ("generate --model small --prompt a", "job show 41"):
+        assert main(command.split()) == 0
+        assert f"runs as small-int8: {reason}" in capsys.readouterr().out
 
 
 def test_a_prompt_comes_from_a_file_without_its_last_newline(engine: StandIn) -> None:
@@ -602,6 +614,8 @@ def test_a_prompt_file_that_is_no_prompt_is_a_usage_error(
         "explain small --attention sla",
         "explain",
         "explain small --frames 17",
+        "explain small --quant int8",
+        "generate --model m --prompt a --quant fp8",
         "warm",
         "cleanup",
         "cleanup --no-reload",

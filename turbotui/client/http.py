@@ -57,6 +57,9 @@ from engine.wire import (
     OutputList,
     PruneRequest,
     PruneResult,
+    QuantisePlan,
+    QuantiseRequest,
+    QuantiseStopped,
     QueueStatus,
     Receipt,
     ReleasedModel,
@@ -266,6 +269,15 @@ class HttpClient:
 
     def cancel_errand(self) -> ErrandStatus:
         return self._post("/models/errand/cancel", ErrandStatus)
+
+    def plan_quantising(self, request: QuantiseRequest) -> QuantisePlan:
+        return self._post("/models/quantise/plan", QuantisePlan, request, timeout=LONG_TIMEOUT_S)
+
+    def quantise(self, request: QuantiseRequest) -> QuantisePlan:
+        return self._post("/models/quantise", QuantisePlan, request, timeout=LONG_TIMEOUT_S)
+
+    def stop_quantising(self) -> QuantiseStopped:
+        return self._post("/models/quantise/stop", QuantiseStopped)
 
     def history(self, device_id: str, *, seconds: float, columns: int) -> MemoryHistory:
         query = f"device_id={quote(device_id)}&seconds={seconds:g}&columns={columns:d}"

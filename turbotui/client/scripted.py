@@ -49,6 +49,9 @@ from engine.wire import (
     OutputList,
     PruneRequest,
     PruneResult,
+    QuantisePlan,
+    QuantiseRequest,
+    QuantiseStopped,
     Receipt,
     ReleasedModel,
     ResetHelper,
@@ -418,6 +421,22 @@ class ScriptedClient:
 
     def cancel_errand(self) -> ErrandStatus:
         answer: ErrandStatus = self._answer("cancel_errand", default=ErrandStatus())
+        return answer
+
+    def plan_quantising(self, request: QuantiseRequest) -> QuantisePlan:
+        plan = QuantisePlan(
+            model=request.model, name=f"{request.model}-int8", path=f"/data/models/{request.model}-int8",
+            source_bytes=27 * GIB, bytes=14 * GIB, free_bytes=200 * GIB, layers=400,
+        )  # fmt: skip
+        answer: QuantisePlan = self._answer("plan_quantising", request, default=plan)
+        return answer
+
+    def quantise(self, request: QuantiseRequest) -> QuantisePlan:
+        answer: QuantisePlan = self._answer("quantise", request, default=self.plan_quantising(request))
+        return answer
+
+    def stop_quantising(self) -> QuantiseStopped:
+        answer: QuantiseStopped = self._answer("stop_quantising", default=QuantiseStopped(model="wan"))
         return answer
 
     def history(self, device_id: str, *, seconds: float, columns: int) -> MemoryHistory:

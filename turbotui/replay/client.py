@@ -33,6 +33,7 @@ from engine.wire import (
     MemorySampled,
     ModelStatus,
     PruneRequest,
+    QuantiseRequest,
     ResetRequest,
     ScanRequest,
     SpareRequest,
@@ -307,6 +308,15 @@ class ReplayClient:
         raise NotNow(REFUSAL)
 
     def cancel_errand(self) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def plan_quantising(self, request: QuantiseRequest) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def quantise(self, request: QuantiseRequest) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def stop_quantising(self) -> NoReturn:
         raise NotNow(REFUSAL)
 
     def stop(self, request: StopRequest) -> NoReturn:

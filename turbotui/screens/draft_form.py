@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from textual.containers import Vertical
 
-from engine.wire import ATTENTIONS, RESIDENCIES
+from engine.wire import ATTENTIONS, QUANTS, RESIDENCIES
 from turbotui.draft import DECIMAL, Draft
 from turbotui.format import bytes_text
 from turbotui.job_fields import FPS, SEED_DIGITS, stepped_frames
@@ -78,6 +78,7 @@ class DraftForm(Vertical):
         topk = FieldInput(id="sla_topk", restrict=r"[01]?\.?\d{0,6}", placeholder="0.1")
         yield TypedField(t("new.sla_topk"), topk)
         yield ChoiceField(id="residency", label=t("new.residency"), remark=self._about_residency)
+        yield ChoiceField(id="quant", label=t("new.quant"), remark=self._about_quant)
         yield Words(id="carried")
 
     # ------------------------------------------------------------------ what stands in the fields
@@ -114,6 +115,7 @@ class DraftForm(Vertical):
             residency=self._residency(),
             attention="" if self._attention() == "auto" else self._attention(),
             sla_topk=self.typed("sla_topk").value.value if self._is_sparse() else "",
+            quant=self._quant(),
             saved_at=0.0,
         )
 
@@ -148,6 +150,10 @@ class DraftForm(Vertical):
         self.choice("residency").offer(
             [t(f"new.residency_{each}") for each in residencies], t(f"new.residency_{chosen}")
         )
+        # Where there is but one of the two there is nothing to choose.
+        self.choice("quant").display = model.sibling is not None
+        wanted = draft.quant if draft.quant in QUANTS and model.sibling is not None else "auto"
+        self.choice("quant").offer([t(f"new.quant_{each}") for each in QUANTS], t(f"new.quant_{wanted}"))
         carried = self._about_carried()
         self.query_one("#carried", Words).text = carried
         self.query_one("#carried", Words).display = bool(carried)
@@ -281,6 +287,23 @@ class DraftForm(Vertical):
 
     def _about_residency(self, _value: str) -> str:
         return t(f"new.residency_{self._residency() or 'auto'}_remark")
+
+    def _quant(self) -> str:
+        """The chosen one as the engine calls it; empty is auto."""
+        chosen = self.choice("quant").value
+        found = next((name for name in QUANTS if t(f"new.quant_{name}") == chosen), "auto")
+        return "" if found == "auto" else found
+
+    def _about_quant(self, _value: str) -> str:
+        model = self.model
+        if model is None or model.sibling is None:
+            return ""
+        is_int8 = model.dtype == "int8"
+        int8, other = (model.name, model.sibling) if is_int8 else (model.sibling, model.name)
+        chosen = self._quant()
+        if chosen == "":
+            return t("new.quant_named" if is_int8 else "new.quant_where_needed", name=int8)
+        return t("new.quant_runs", name=int8 if chosen == "int8" else other)
 
     # ------------------------------------------------------------------ keys of the fields
 

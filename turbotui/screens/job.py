@@ -165,6 +165,9 @@ class JobPanel(PagePanel):
             put("waits_for", spoken(job.waits_for))
         put("prompt", job.spec.prompt)
         put("model", job.spec.model)
+        if (runs := job.runs) is not None:
+            why = runs.reason and spoken(runs.reason)
+            put("runs", t("job.runs_text", name=runs.model, reason=why) if why else runs.model)
         put("picture", self._picture(view, job))
         put("sampling", self._sampling(job))
         if job.spec.image:
@@ -175,6 +178,8 @@ class JobPanel(PagePanel):
             put("doubt", spoken(job.doubt))
         if job.spec.residency is not None:
             put("residency", t(f"new.residency_{job.spec.residency}"))
+        if job.spec.quant != "auto":
+            put("quant", t(f"new.quant_{job.spec.quant}"))
         if job.expected_peak_bytes is not None:
             put("expected_peak", bytes_text(job.expected_peak_bytes))
         put("times", self._times(view, job))

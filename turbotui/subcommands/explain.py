@@ -8,10 +8,20 @@ from collections.abc import Iterable
 import click
 
 from engine.errors import InvalidRequest
-from engine.wire import ATTENTIONS, RESIDENCIES, Attention, Explanation, JobSpec, Residency, SwitchRequest
+from engine.wire import (
+    ATTENTIONS,
+    RESIDENCIES,
+    Attention,
+    Explanation,
+    JobSpec,
+    Quant,
+    Residency,
+    SwitchRequest,
+)
 from turbotui.draft import whole_path
 from turbotui.format import bytes_text
 from turbotui.subcommands.output import table, titles
+from turbotui.subcommands.quant import quant_option, runs_line
 from turbotui.subcommands.session import demo_option, json_option, open_session
 from turbotui.text.spoken import spoken, tr, word
 
@@ -46,6 +56,7 @@ topk_option = click.option(
 @residency_option
 @attention_option
 @topk_option
+@quant_option
 @json_option
 @demo_option
 def explain(
@@ -59,6 +70,7 @@ def explain(
     residency: Residency | None,
     attention: Attention,
     sla_topk: float | None,
+    quant: Quant,
     json: bool,
     demo: bool,
 ) -> None:
@@ -69,7 +81,7 @@ def explain(
     session = open_session(json=json, demo=demo)
     if prompt is None:
         given = (image, resolution, aspect_ratio, frames, steps, residency, sla_topk)
-        if attention != "auto" or any(value is not None for value in given):
+        if attention != "auto" or quant != "auto" or any(value is not None for value in given):
             raise InvalidRequest("these options are a job's; give its --prompt too, or none of them")
         told = session.client().explain_switch(SwitchRequest(model=model))
     else:
@@ -84,6 +96,7 @@ def explain(
             residency=residency,
             attention=attention,
             sla_topk=finite("--sla-topk", sla_topk),
+            quant=quant,
         )
         told = session.client().explain(spec)
     session.show(told, lambda: _lines(told))
@@ -102,6 +115,7 @@ def finite(option: str, number: float | None) -> float | None:
 
 def _lines(told: Explanation) -> Iterable[str]:
     yield told.target
+    yield from runs_line(told.runs)
     verdict = word("fits") if told.fits else tr("does not fit")
     yield tr(
         "{verdict}: peak {peak_bytes} of {budget_bytes}",

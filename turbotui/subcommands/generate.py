@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from engine.errors import EngineError, InvalidRequest, NotFound
-from engine.wire import Attention, Job, JobBatch, JobSpec, ModelKind, ModelStatus, Residency
+from engine.wire import Attention, Job, JobBatch, JobSpec, ModelKind, ModelStatus, Quant, Residency
 from turbotui.client.files import FILE_TIMEOUT_S
 from turbotui.client.http import HttpClient
 from turbotui.draft import MAX_SAMPLES, samples_of, whole_path
@@ -20,6 +20,7 @@ from turbotui.subcommands.explain import attention_option, finite, residency_opt
 from turbotui.subcommands.jobs import held_line, job_line
 from turbotui.subcommands.many import Options, queue_many
 from turbotui.subcommands.output import note
+from turbotui.subcommands.quant import quant_option, runs_line
 from turbotui.subcommands.session import INTERRUPTED_EXIT, demo_option, json_option, one_of, open_session
 from turbotui.subcommands.waiting import raise_unless_done, wait_for_job
 from turbotui.text.spoken import spoken, tr
@@ -53,6 +54,7 @@ PROMPT_LIMIT_BYTES = 2**20
 @residency_option
 @attention_option
 @topk_option
+@quant_option
 @click.option("--output-dir", metavar="DIR", help="Where the video goes.")
 @click.option("--priority", type=int, default=0, show_default=True, help="Higher runs first.")
 @click.option("--wait", is_flag=True, help="Wait for the video and show its progress.")
@@ -77,6 +79,7 @@ def generate(
     residency: Residency | None,
     attention: Attention,
     sla_topk: float | None,
+    quant: Quant,
     output_dir: str | None,
     priority: int,
     wait: bool,
@@ -118,6 +121,7 @@ def generate(
         residency=residency,
         attention=attention,
         sla_topk=finite("--sla-topk", sla_topk),
+        quant=quant,
     )
     if many is not None:
         queue_many(session, client, many, spec, Options(samples=samples or 1, again=again, dry_run=dry_run))
@@ -135,8 +139,10 @@ def generate(
         note(spoken(job.doubt))
     if not wait:
         told = tr("{job}; `turbotui job show {id}` follows it", job=job_line(job), id=job.id)
-        session.show(job, lambda: [told, *held_line(client, [job])])
+        session.show(job, lambda: [told, *runs_line(job.runs), *held_line(client, [job])])
         return
+    for line in runs_line(job.runs):
+        note(line)
     try:
         ended = wait_for_job(session, client, job)
     except KeyboardInterrupt:
@@ -157,7 +163,8 @@ def _demo_model(client: HttpClient, kind: ModelKind) -> ModelStatus:
     fitting = [model for model in client.models() if model.demo and model.kind == kind and not model.problem]
     if not fitting:
         raise NotFound(f"no demo model of kind {kind} can be used; `turbotui models --demo` says why")
-    return min(fitting, key=lambda model: model.bytes)
+    # A person's int8 sibling of one is smaller, and for whoever asks for it.
+    return min(fitting, key=lambda model: (model.quantised_from is not None, model.bytes))
 
 
 def _read_prompt(name: str) -> str:

@@ -10,6 +10,7 @@ from engine.wire import TERMINAL_STATES, Job, JobMove, QueueStatus
 from turbotui.client.http import HttpClient
 from turbotui.format import bytes_text, clock, percent, seconds
 from turbotui.subcommands.output import table, titles
+from turbotui.subcommands.quant import quant_text
 from turbotui.subcommands.session import demo_option, job_id_argument, json_option, one_of, open_session
 from turbotui.text.spoken import listed, spoken, tr, word
 
@@ -162,6 +163,7 @@ def job_lines(job: Job) -> Iterable[str]:
         "attention": None if spec.attention == "auto" else spec.attention,
         "top-k": spec.sla_topk,
         "doubt": spoken(job.doubt) if job.doubt else None,
+        "quant": quant_text(job),
         "progress": _progress(job) if job.progress else None,
         "created": clock(job.created_at),
         "started": clock(job.started_at) if job.started_at else None,

@@ -20,6 +20,7 @@ THERE = frozenset(
         "models scan",
         "models get",
         "import",
+        "quantize",
         "bench start",
         "bench switch",
         "bench balance",

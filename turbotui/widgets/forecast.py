@@ -86,11 +86,17 @@ class ForecastPanel(LinePanel):
             return [Row(width).add(t("new.no_forecast"), paint.muted)]
         forecast = estimate.forecast
         rows = [self._cost(view, estimate, width), self._memory(view, estimate, width)]
+        model = self.model
+        if (runs := forecast.runs) is not None:
+            model = runs.model
+            if runs.reason is not None:
+                text = t("new.runs", name=runs.model, reason=spoken(runs.reason))
+                rows += [Row(width).add(line, paint.wait) for line in wrapped(text, width)]
         if forecast.reason:
             rows += [Row(width).add(line, paint.wait) for line in wrapped(spoken(forecast.reason), width)]
         if (plan := estimate.plan) is not None and plan.fits:
-            row = Row(width).add(rung(plan, self.model), paint.muted)
-            names, count = others_out(plan, self.model)
+            row = Row(width).add(rung(plan, model), paint.muted)
+            names, count = others_out(plan, model)
             if names:
                 row.add("  " + t("new.others_out", names=names) + " ", paint.muted)
                 row.add(bytes_text(count), paint.text)

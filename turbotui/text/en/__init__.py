@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from turbotui.text.en import acting, found, guide, jobs, keys, pages, panels
+from turbotui.text.en import acting, found, guide, jobs, keys, pages, panels, quantising
 
 TEXTS: dict[str, str] = {
     **keys.TEXTS,
@@ -12,4 +12,5 @@ TEXTS: dict[str, str] = {
     **found.TEXTS,
     **pages.TEXTS,
     **guide.GUIDE,
+    **quantising.TEXTS,
 }

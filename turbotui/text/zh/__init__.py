@@ -37,6 +37,7 @@ READ = (
     "found",
     "importing",
     "planning",
+    "quantising",
     "storage",
     "telemetry",
     "worker",

@@ -5,6 +5,16 @@ from __future__ import annotations
 
 FORMS: dict[str, str] = {
     "could not be measured": "无法测量",
+    "what is written is kept; the same command goes on from there": "已写的会保留；同样的命令从那里继续",
+    "{file}: {done_bytes} of {bytes}, {share}": "{file}：{done_bytes} / {bytes}，{share}",
+    "reading it back": "正在读回核对",
+    "{name}: {layers} of {model} become int8; its DiT weights shrink from {source_bytes} to {bytes}": "{name}：{model} 的 {layers}变为 int8；DiT 权重从 {source_bytes} 减到 {bytes}",
+    "{count} linear layer": "{count} 个线性层",
+    "{count} linear layers": "{count} 个线性层",
+    "to write: {left} to {path}, where {free_bytes} are free": "将写入 {left} 到 {path}，那里有 {free_bytes} 空闲",
+    "an earlier run left {kept_bytes}, which are kept": "先前的一次留下了 {kept_bytes}，予以保留",
+    "{name} is ready: {bytes} written in {elapsed_s}, read back and found right": "{name} 已就绪：{elapsed_s} 内写入 {bytes}，读回核对无误",
+    "`turbotui generate --model {model} --quant int8` uses it": "用 `turbotui generate --model {model} --quant int8` 使用它",
     "  (at most {limit:g})": "  （至多 {limit:g}）",
     "a replay: space stands still, left and right {far:g} s, < and > what happened, q leaves": "回放：空格停住，左右 {far:g} 秒，< 和 > 到发生的事，q 离开",
     "nothing more happened in this direction": "这个方向上没有别的事了",

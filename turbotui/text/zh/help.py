@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 FORMS: dict[str, str] = {
+    "Make the int8 sibling of MODEL: half its weights' memory, and jobs take it where bf16 does not fit.": "生成 MODEL 的 int8 版本：权重显存减半，bf16 放不下时任务会用它。",
+    "Uses the processor alone and no device memory. Stopped by Ctrl-C it goes on from there when it is started again; nobody sees the new model before it is whole.": "只用处理器，不占显存。按 Ctrl-C 停止后，再次启动会从那里继续；新模型完整之前谁也看不到它。",
     "Operate TurboDiffusion video models with deterministic VRAM. Alone it opens the console.": "以确定的显存操作 TurboDiffusion 视频模型。不带命令则打开控制台。",
     "Queue a video. With --wait --json: print its manifest, whose `output` is the video's path.": "提交一个视频。用 --wait --json 则输出它的清单，其中 `output` 是视频的路径。",
     "List the jobs that wait, run or ended lately.": "列出等待、运行和近来结束的任务。",

@@ -4,6 +4,10 @@
 from __future__ import annotations
 
 FORMS: dict[str, str] = {
+    "Of a model and its int8 sibling: the one named, unless only the sibling fits; or one of them.": "模型与其 int8 版本之中：用所写的那个，除非只有 int8 版本放得下；或指定其一。",
+    "What the new model is called; by default MODEL-int8.": "新模型的名字；默认为原名加 -int8。",
+    "Write it there, on another disk, and only link to it.": "写到那里（另一块磁盘），这里只留链接。",
+    "Only tell what it would take.": "只说明需要多少。",
     "Measure plain diffusers beside it, run by run.": "同时逐次测量原版 diffusers。",
     "Runs of each row.": "每一行的次数。",
     "One run of each row and ten random switches.": "每一行一次，另加十次随机切换。",

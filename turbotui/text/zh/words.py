@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 WORDS: dict[str, str] = {
+    "LAYER": "层",
+    "quant": "量化",
+    "OFF BY": "偏差",
     # states of jobs, workers and the engine
     "queued": "等待",
     "waiting": "等待中",
