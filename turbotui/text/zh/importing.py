@@ -49,8 +49,6 @@ FORMS: dict[str, str] = {
     # tensors
     "{path} holds patch_embedding.weight of shape {patch} where a Wan DiT has [width, channels * 4] or [width, channels, 1, 2, 2]": "{path} 中 patch_embedding.weight 的形状是 {patch}，而 Wan DiT 的是 [width, channels * 4] 或 [width, channels, 1, 2, 2]",
     "{path} holds {name}, which is {name2} of {name3} once more; {fetch_again}": "{path} 中有 {name}，即 {name3} 中的 {name2}，重复了；{fetch_again}",
-    "{folder} lacks {absent}, one of {count} files of a net; fetch that too": "{folder} 缺少 {absent}，它是一个网络的 {count} 个文件之一；请把它也取来",
-    "{folder} lacks {absent}, one of {shards} files of a net; fetch that too": "{folder} 缺少 {absent}，它是一个网络的 {shards} 个文件之一；请把它也取来",
     "{folder} holds the weights of {groups} nets where a component has one": "{folder} 中有 {groups} 个网络的权重，而一个组件只有一个",
     "{path} lacks {named}, which every {called} has; {fetch_again}": "{path} 缺少 {named}，每个 {called} 都有它；{fetch_again}",
     "its sizes": "其尺寸",
