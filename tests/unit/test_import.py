@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import struct
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,15 +17,17 @@ from torch import Tensor
 from engine.errors import InvalidRequest, ModelUnusable, NotNow, StorageUnusable
 from engine.models import weight_writer
 from engine.models.catalog import Catalog
+from engine.models.demo_tokenizer import make_tokenizer
 from engine.models.importing import make as making
+from engine.models.importing.identify import identify
+from engine.models.importing.keymaps import dit_name, text_name, vae_name
 from engine.models.importing.make import check_room, describe, make
 from engine.models.importing.plan import Plan, Request, make_plan
 from engine.models.importing.tokenizers import count_words
 from engine.models.in_place import IN_PLACE
 from engine.models.model import Model, read_model
-from tests.released import umt5, write_parts
+from tests.released import umt5, wan_vae, write_parts
 from tests.specification.checkpoints import quantised, turbo_wan
-from turbotui.cli import main
 
 Tensors = dict[str, Tensor]
 T2V = turbo_wan(dtype=torch.bfloat16)
@@ -207,6 +207,55 @@ def test_an_undistilled_dit_is_left_out_beside_a_distilled_one_and_alone_only_ta
     assert model.problem is None
 
 
+def repository(folder: Path, **transformers: Tensors) -> Path:
+    """A whole repository in diffusers layout, by diffusers' and transformers' names."""
+    folder.mkdir()
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "WanPipeline"}))
+    nets = {"vae": {str(vae_name(name)): tensor for name, tensor in wan_vae().items()}}
+    nets["text_encoder"] = {str(text_name(name)): tensor for name, tensor in umt5().items()}
+    for name, tensors in transformers.items():
+        nets[name] = {str(dit_name(source)): tensor for source, tensor in tensors.items()}
+    for name, found in nets.items():
+        (folder / name).mkdir()
+        stem = "model" if name == "text_encoder" else "diffusion_pytorch_model"
+        save_file(found, folder / name / f"{stem}.safetensors")
+    make_tokenizer(folder / "tokenizer")
+    return folder
+
+
+def five_d(tensors: Tensors) -> Tensors:
+    weight = tensors["patch_embedding.weight"]
+    return tensors | {"patch_embedding.weight": weight.reshape(len(weight), -1, 1, 2, 2)}
+
+
+def test_encoder_vae_and_tokenizer_of_an_undistilled_repository_serve_a_distilled_dit(
+    models: Path, tmp_path: Path
+) -> None:
+    plain = five_d(turbo_wan(proj_l=False, dtype=torch.bfloat16))
+    repo = repository(tmp_path / "Wan2.1-T2V-1.3B-Diffusers", transformer=plain)
+    found = identify(repo)
+    assert (found.kind, found.verdict, found.distilled) == ("diffusers", "parts", False)
+    assert [part.kind for part in found.parts] == ["text", "tokenizer", "dit", "vae"]
+    refused(models, "--undistilled", repo)
+    model = imported(models, save(tmp_path / "turbo.pth", T2V), repo)
+    assert (model.problem, model.name) == (None, "turbo")
+    assert model.component("vae").files == (repo / "vae" / "diffusion_pytorch_model.safetensors",)
+    assert (model.path / "tokenizer" / "tokenizer.json").is_file()
+
+
+def test_a_repository_with_two_experts_is_one_model_in_place_and_can_be_copied_later(
+    models: Path, tmp_path: Path
+) -> None:
+    repo = repository(tmp_path / "Turbo-A14B", transformer=five_d(HIGH), transformer_2=five_d(LOW))
+    model = imported(models, repo)
+    assert (model.problem, model.name, model.kind) == (None, "Turbo-A14B", "i2v")
+    assert model.component("dit.low").files[0].parent.name == "transformer_2"
+    assert identify(model.path).verdict == "usable"
+    copied = imported(models, model.path, copy=True, name="copied")
+    shutil.rmtree(repo)
+    assert read_model(model.path).problem and read_model(copied.path).problem is None
+
+
 # --------------------------------------------------------------------------- the model that was made
 
 
@@ -331,53 +380,3 @@ def test_a_copy_that_was_interrupted_goes_on_where_it_stopped(
     assert written == ["text_encoder", "transformer", "vae", "vae"]
     assert read_model(root).problem is None
     assert [entry.name for entry in models.iterdir() if not entry.name.endswith("lock")] == ["turbo"]
-
-
-# --------------------------------------------------------------------------- the command
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("TURBOTUI_HOME", str(tmp_path / "home"))
-    return tmp_path / "home" / "data" / "models"
-
-
-def test_the_command_tells_its_plan_and_makes_the_model(
-    parts: Path, home: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    path = save(parts / "TurboWan2.1-T2V-1.3B-480P.pth", T2V)
-    assert main(["import", str(path), "--dry-run"]) == 0
-    said = capfd.readouterr().out
-    assert "TurboWan T2V DiT, 2 layers of 256" in said and "used where they lie" in said
-    assert not (home / "TurboWan2.1-T2V-1.3B-480P").exists()
-    assert main(["import", str(path), "--copy", "--json"]) == 0
-    events = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
-    assert [event["event"] for event in events][:: len(events) - 1] == ["plan", "done"]
-    assert {event["component"] for event in events if event["event"] == "progress"} == {"text", "dit", "vae"}
-    assert read_model(home / "TurboWan2.1-T2V-1.3B-480P").problem is None
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "kind"),
-    [
-        (["lora.safetensors"], 4, "model_unusable"),
-        (["nothing.pth"], 2, "invalid_request"),
-        (["Wan2.1_VAE.pth"], 2, "invalid_request"),
-        ([], 2, "invalid_request"),
-    ],
-)
-def test_a_refusal_has_its_code(
-    arguments: list[str], code: int, kind: str, parts: Path, home: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    save_file({"blocks.0.ffn.0.lora_down.weight": torch.ones(4, 4)}, parts / "lora.safetensors")
-    assert main(["import", *(str(parts / name) for name in arguments), "--json"]) == code
-    assert json.loads(capfd.readouterr().out)["code"] == kind
-
-
-def test_the_importer_loads_no_torch() -> None:
-    program = (
-        "import sys; import engine.models.importing.__main__; "
-        "print(sorted({'torch', 'diffusers', 'transformers', 'tokenizers'} & set(sys.modules)))"
-    )
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "[]"

@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from engine.errors import ModelUnusable
+from engine.models.importing.borrowing import weights_of_component
 from engine.models.importing.found import Expert, Found, Kind, Verdict, damaged, unsupported
 from engine.models.importing.recognise import NOT_DISTILLED, expert_of, recognise
 from engine.models.importing.weights import WEIGHT_ENDINGS, Weights, groups_in, read_weights
+from engine.models.in_place import IN_PLACE
 from engine.models.model import MODEL_INDEX, TOKENIZER_FILES
 from engine.models.weight_file import open_weight_file
 
@@ -78,6 +80,9 @@ def _folder(path: Path, depth: int) -> Found:
     tokenizer = _tokenizer(path)
     if tokenizer is not None:
         parts.append(tokenizer)
+    if (path / IN_PLACE).is_file():
+        imported = weights_of_component(path)
+        parts += [identify_weights(path, imported)] if imported is not None else []
     parts += [identify_group(group) for group in groups_in(path)]
     if depth:
         for number, entry in enumerate(sorted(path.iterdir())):
