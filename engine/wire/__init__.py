@@ -39,7 +39,7 @@ from engine.wire.events import (
 from engine.wire.files import StoredImage, VideoFile
 from engine.wire.findings import CheckReport, Finding, InstallationLine, Severity
 from engine.wire.full_cleanup import CleanupCandidate, FullCleanupPlan, FullCleanupRequest
-from engine.wire.importing import Imported, ImportPart, ImportPlan, ImportProgress
+from engine.wire.importing import Imported, ImportPart, ImportPlan, ImportProgress, ImportWaits
 from engine.wire.jobs import (
     RESIDENCIES,
     TERMINAL_STATES,
@@ -173,6 +173,7 @@ __all__ = [
     "ImportPart",
     "ImportPlan",
     "ImportProgress",
+    "ImportWaits",
     "Imported",
     "InstallationLine",
     "Job",

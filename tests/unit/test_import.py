@@ -170,6 +170,13 @@ def test_what_is_missing_everywhere_is_named_with_the_way_to_get_it(
     refused(models, "gives 64 numbers a word and the DiT takes 48", path, other, vae)
 
 
+def test_what_is_missing_and_lies_damaged_beside_the_file_is_named(parts: Path, models: Path) -> None:
+    path = save(parts / "turbo.pth", T2V)
+    (vae := parts / "Wan2.1_VAE.pth").write_bytes(vae.read_bytes()[:-9])
+    with pytest.raises(ModelUnusable, match=r"VAE.pth cannot be imported: .*fetched with: hf"):
+        plan(models, path)
+
+
 def test_the_tokenizer_is_found_in_a_hub_cache_and_another_ones_is_not_taken(
     parts: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -110,8 +110,15 @@ def check_room(models: Path, plan: Plan, *, replace: bool) -> None:
         )
 
 
-def make(models: Path, plan: Plan, *, replace: bool, progress: Progress) -> Path:
-    """Make the model in the folder `models`; its folder.
+def make(
+    models: Path,
+    plan: Plan,
+    *,
+    replace: bool,
+    progress: Progress,
+    on_wait: Callable[[], None] | None = None,
+) -> Path:
+    """Make the model in the folder `models`; its folder. `on_wait` is called where another import runs.
 
     Raises:
         NotNow, StorageUnusable: as `check_room`.
@@ -119,7 +126,7 @@ def make(models: Path, plan: Plan, *, replace: bool, progress: Progress) -> Path
         OSError: `models` cannot be written, or its disk filled up.
     """
     root = models / plan.name
-    with only_maker(models, "import") as alone:
+    with only_maker(models, "import", on_wait=on_wait) as alone:
         check_room(models, plan, replace=replace)
         with _folder(models, plan, alone=alone) as making:
             for component in plan.components:

@@ -80,6 +80,7 @@ FORMS: dict[str, str] = {
     "{path} is left out: {path2} comes first": "{path} 未采用：{path2} 在前",
     "{path} cannot be imported: {sentence}": "{path} 不能导入：{sentence}",
     "--{role} {path} is no DiT but {title}; give the file of one expert": "--{role} {path} 不是 DiT，而是 {title}；请给出一个专家的文件",
+    "{refused}; it can be fetched with: {name}": "{refused}；取得的命令：{name}",
     "the {part} of {name} cannot be used: {error}": "{name} 的 {part} 不能用：{error}",
     "no {called} was given, and no model here has one; give the file too, fetched with: {name}": "没有给出 {called}，这里的模型也都没有；请把文件也给出，取得的命令：{name}",
     "{path} gives {width} numbers a word and the DiT takes {text_dim}; they belong to different models": "{path} 每词给出 {width} 个数，而 DiT 要 {text_dim} 个；它们属于不同的模型",
