@@ -186,6 +186,8 @@ def test_the_tokenizer_is_found_in_a_hub_cache_and_another_ones_is_not_taken(
     shutil.rmtree(parts / "google")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     assert plan(models, path).tokenizer == snapshots / "abc"
+    described = describe(models, plan(models, path))
+    assert described.notes[-1].startswith("vae: kept as bfloat16") and "stored" in described.notes[-1]
     tokenizer = json.loads((snapshots / "abc" / "tokenizer.json").read_text())
     tokenizer["model"]["vocab"] = dict(list(tokenizer["model"]["vocab"].items())[:900])
     (snapshots / "abc" / "tokenizer.json").write_text(json.dumps(tokenizer))

@@ -217,6 +217,8 @@ def without(tensors: Tensors, *names: str) -> Tensors:
 PROJ_L = "blocks.1.self_attn.attn_op.local_attn.proj_l"
 INT32 = torch.ones(256, 384, dtype=torch.int32)
 NOT_WHOLE = [
+    (T2V | {"blocks.987654321.modulation": torch.ones(1, 6, 256)}, r"lacks 'blocks.2', which every Wan DiT"),
+    (T2V | {"head.head.bias": torch.ones(0)}, r"'head.head.bias' of shape \[0\], which is empty"),
     (without(T2V, "blocks.1.cross_attn.norm_k.weight"), r"lacks 'blocks.1.attn2.norm_k.weight' of shape"),
     (without(T2V, "blocks.0.norm3.weight"), r"lacks 'blocks.0.norm2.weight' of shape \[256\]"),
     (without(T2V, "blocks.0.ffn.0.bias"), r"lacks 'blocks.0.ffn.net.0.proj.bias'"),

@@ -131,6 +131,11 @@ def make_plan(models: Path, request: Request) -> Plan:
     text = next(component.mapped for component in components if component.name == TEXT)
     assert isinstance(text.net, TextSizes)
     given = [part.path for part in found if part.kind == "tokenizer"]
+    notes += [
+        f"{path} is left out: it is not the tokenizer of an encoder of {text.net.vocabulary} words"
+        for path in given
+        if not fits(path, text.net.vocabulary)
+    ]
     text_folder = text.weights.files[0].path.parent
     tokenizer = next(
         (path for path in candidates(given, text_folder, lenders) if fits(path, text.net.vocabulary)), None
