@@ -16,7 +16,7 @@ from engine.models.card import Card, inferred_card
 from engine.models.demo_files import DEMO_FOLDER
 from engine.models.folders import FOLDERS, TEXT, TOKENIZER, VAE
 from engine.models.importing.borrowing import weights_of_component
-from engine.models.importing.identify import Expert, Found, identify, identify_group
+from engine.models.importing.identify import Expert, Found, identify, identify_group, identify_weights
 from engine.models.importing.mapping import Mapped, Part, map_weights
 from engine.models.importing.nets import DitSizes, TextSizes
 from engine.models.importing.roles import Dit, choose_dits, fingerprint
@@ -258,7 +258,7 @@ def _part(
             if weights is not None:
                 mapped = map_weights(part, lender / folder, weights)
                 _check_text(mapped, text_dim)
-                title = f"{part} of {lender.name}"
+                title = identify_weights(lender / folder, weights).title
                 component = Component(
                     name=name, folder=folder, title=title, mapped=mapped, of_model=lender.name
                 )

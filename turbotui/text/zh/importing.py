@@ -10,8 +10,6 @@ FORMS: dict[str, str] = {
     "umT5 text encoder": "umT5 文本编码器",
     "Wan2.1 VAE, {dtype_name}": "Wan2.1 VAE，{dtype_name}",
     "tokenizer ({names})": "分词器（{names}）",
-    "text of {name}": "{name} 的文本编码器",
-    "vae of {name}": "{name} 的 VAE",
     "a folder with {parts} parts": "含 {parts} 个部分的文件夹",
     "diffusers repository: {title}": "diffusers 仓库：{title}",
     "another VAE": "别的 VAE",
