@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from engine.models.demo_tokenizer import make_tokenizer
 from tests.specification.checkpoints import TEXT
 
 BASE = 8
 """Channels of the VAE; the released one has 96."""
+
+
+def write_parts(folder: Path) -> Path:
+    """What all models have in common, in `folder` as TurboDiffusion's checkpoints lie."""
+    folder.mkdir()
+    torch.save(wan_vae(), folder / "Wan2.1_VAE.pth")
+    torch.save(umt5(), folder / "models_t5_umt5-xxl-enc-bf16.pth")
+    make_tokenizer(folder / "google" / "umt5-xxl")
+    return folder
 
 
 def wan_vae(*, base: int = BASE, latent: int = 16, seed: int = 3) -> dict[str, Tensor]:
@@ -72,7 +83,12 @@ def _middle(side: str, width: int) -> Shapes:
 def _vae_shapes(base: int, latent: int) -> Shapes:
     top = 4 * base
     yield from _conv("encoder.conv1", 3, base, 3, 3, 3)
-    downs = [("r", base, base), ("r", base, base), ("d", base), ("r", base, 2 * base)]
+    downs: list[tuple[str, *tuple[int, ...]]] = [
+        ("r", base, base),
+        ("r", base, base),
+        ("d", base),
+        ("r", base, 2 * base),
+    ]
     downs += [("r", 2 * base, 2 * base), ("dt", 2 * base), ("r", 2 * base, top), ("r", top, top), ("dt", top)]
     downs += [("r", top, top), ("r", top, top)]
     for number, (kind, *widths) in enumerate(downs):
@@ -91,7 +107,7 @@ def _vae_shapes(base: int, latent: int) -> Shapes:
     yield from _conv("decoder.conv1", latent, top, 3, 3, 3)
     yield from _middle("decoder", top)
     half = 2 * base
-    ups = [("r", top, top)] * 3 + [
+    ups: list[tuple[str, *tuple[int, ...]]] = [("r", top, top)] * 3 + [
         ("ut", top),
         ("r", half, top),
         ("r", top, top),

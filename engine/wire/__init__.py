@@ -62,7 +62,7 @@ from engine.wire.getting import (
     Presence,
     ReleasedModel,
 )
-from engine.wire.importing import Imported, ImportPart, ImportPlan, ImportProgress
+from engine.wire.importing import Imported, ImportPart, ImportPlan, ImportProgress, ImportWaits
 from engine.wire.jobs import (
     ATTENTIONS,
     QUANTS,
@@ -243,6 +243,7 @@ __all__ = [
     "ImportPlan",
     "ImportProgress",
     "ImportRequest",
+    "ImportWaits",
     "Imported",
     "InstallationLine",
     "Job",

@@ -47,6 +47,13 @@ class ImportPlan(Wire):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ImportWaits(Wire):
+    """Another import is under way in the same folder; this one goes on after it."""
+
+    event: Literal["waiting"] = "waiting"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ImportProgress(Wire):
     """How far a copy is."""
 

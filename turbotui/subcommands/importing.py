@@ -13,14 +13,19 @@ import msgspec
 
 from engine.errors import InvalidRequest, ModelUnusable, NotNow, StorageUnusable, WorkFailed
 from engine.paths import find_paths
-from engine.wire import Imported, ImportPart, ImportPlan, ImportProgress
+from engine.wire import Imported, ImportPart, ImportPlan, ImportProgress, ImportWaits
 from turbotui.format import bytes_text, percent, seconds
 from turbotui.subcommands.output import note, print_json_line, say, table, titles
 from turbotui.subcommands.session import json_option
 from turbotui.text.spoken import spoken, tr
 
-Event = ImportPlan | ImportProgress | Imported
-_KINDS: dict[str, type[Event]] = {"plan": ImportPlan, "progress": ImportProgress, "done": Imported}
+Event = ImportPlan | ImportWaits | ImportProgress | Imported
+_KINDS: dict[str, type[Event]] = {
+    "plan": ImportPlan,
+    "waiting": ImportWaits,
+    "progress": ImportProgress,
+    "done": Imported,
+}
 
 
 class _Tag(msgspec.Struct, frozen=True):
@@ -75,13 +80,25 @@ def import_(
     options += [f"--{flag.replace('_', '-')}" for flag, given in flags.items() if given]
     # Absolute: the child has another folder, and a file may be called as an option is.
     given = [str(path.absolute()) for path in paths]
+    try:
+        _tell(_run(find_paths().models, [*given, *options]), json=json)
+    except KeyboardInterrupt:
+        if flags["copy"]:
+            note(tr("what is whole of the copy stays; the same command goes on from there"))
+        raise
+
+
+def _tell(events: Iterator[Event], *, json: bool) -> None:
+    """Print what the importer says, as it says it."""
     told = 0
-    for event in _run(find_paths().models, [*given, *options]):
+    for event in events:
         if json:
             print_json_line(event)
         elif isinstance(event, ImportPlan):
             for line in _plan_lines(event):
                 say(line)
+        elif isinstance(event, ImportWaits):
+            note(tr("another import is under way; waiting for its end"))
         elif isinstance(event, ImportProgress):
             done = 100 * event.done_bytes // max(1, event.total_bytes)
             if done != told:

@@ -17,7 +17,7 @@ from engine.errors import EngineError, StorageUnusable
 from engine.models.importing.make import check_room, describe, make
 from engine.models.importing.plan import Request, make_plan
 from engine.models.model import printable
-from engine.wire import ErrorBody, Imported
+from engine.wire import ErrorBody, Imported, ImportWaits
 
 
 def main(arguments: list[str]) -> int:
@@ -50,7 +50,13 @@ def main(arguments: list[str]) -> int:
         _say(describe(given.models, plan))
         check_room(given.models, plan, replace=given.replace)
         if not given.dry_run:
-            root = make(given.models, plan, replace=given.replace, progress=_say)
+            root = make(
+                given.models,
+                plan,
+                replace=given.replace,
+                progress=_say,
+                on_wait=lambda: _say(ImportWaits()),
+            )
             _say(Imported(name=plan.name, path=str(root), seconds=round(time.monotonic() - began, 3)))
     except EngineError as error:
         return _refuse(error)

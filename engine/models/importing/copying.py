@@ -20,7 +20,8 @@ SHARD_BYTES = 10 * 10**9
 BF16 = "BF16"
 STEMS = {"text": "model"}
 """Of the files' names; the others have diffusers' own."""
-_NUMPY = {"F64": np.float64, "F32": np.float32, "F16": np.float16}
+WIDE = {"F64": np.float64, "F32": np.float32, "F16": np.float16}
+"""The formats that are turned into bfloat16, and what numpy calls them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class Copied:
         data = _read(self.placed.source.path, entry.begin + first * width, count * width)
         if entry.dtype == self.dtype:
             return (data,)
-        numbers = np.frombuffer(data, dtype=_NUMPY[entry.dtype]) if entry.dtype != BF16 else _widened(data)
+        numbers = np.frombuffer(data, dtype=WIDE[entry.dtype]) if entry.dtype != BF16 else _widened(data)
         numbers = numbers.astype(np.float32, copy=False)
         written = numbers if self.dtype == FP32 else _rounded(numbers)
         return (written.data.cast("B"),)
@@ -51,7 +52,7 @@ def copy_plan(component: Component, kept: Kept) -> tuple[FilePlan, ...]:
     tensors = []
     for name, placed in component.mapped.tensors.items():
         dtype = placed.entry.dtype
-        if kept == "bf16" and dtype in _NUMPY:
+        if kept == "bf16" and dtype in WIDE:
             dtype = resident_dtype(component.name, name, BF16)
         tensors.append(TensorPlan(name=name, dtype=dtype, shape=placed.shape, content=Copied(placed, dtype)))
     shards: list[list[TensorPlan]] = [[]]

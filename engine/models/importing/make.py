@@ -17,7 +17,7 @@ import msgspec
 
 from engine.errors import NotNow, StorageUnusable
 from engine.models.dtypes import DTYPES
-from engine.models.importing.copying import copy_plan, missing_files
+from engine.models.importing.copying import WIDE, copy_plan, missing_files
 from engine.models.importing.plan import Component, Plan
 from engine.models.importing.tokenizers import copy_tokenizer, files_of_tokenizer
 from engine.models.in_place import IN_PLACE_FORMAT, Table, TableTensor, table_file, write_table
@@ -75,7 +75,7 @@ def describe(models: Path, plan: Plan) -> ImportPlan:
         parts=(*parts, tokenizer),
         written_bytes=sum(part.written_bytes for part in parts) + size,
         free_bytes=shutil.disk_usage(models).free,
-        notes=plan.notes,
+        notes=(*plan.notes, *_kept_notes(plan)),
     )
 
 
@@ -110,8 +110,15 @@ def check_room(models: Path, plan: Plan, *, replace: bool) -> None:
         )
 
 
-def make(models: Path, plan: Plan, *, replace: bool, progress: Progress) -> Path:
-    """Make the model in the folder `models`; its folder.
+def make(
+    models: Path,
+    plan: Plan,
+    *,
+    replace: bool,
+    progress: Progress,
+    on_wait: Callable[[], None] | None = None,
+) -> Path:
+    """Make the model in the folder `models`; its folder. `on_wait` is called where another import runs.
 
     Raises:
         NotNow, StorageUnusable: as `check_room`.
@@ -119,7 +126,7 @@ def make(models: Path, plan: Plan, *, replace: bool, progress: Progress) -> Path
         OSError: `models` cannot be written, or its disk filled up.
     """
     root = models / plan.name
-    with only_maker(models, "import") as alone:
+    with only_maker(models, "import", on_wait=on_wait) as alone:
         check_room(models, plan, replace=replace)
         with _folder(models, plan, alone=alone) as making:
             for component in plan.components:
@@ -191,6 +198,21 @@ def _kept(plan: Plan, component: Component) -> str | None:
     found = {placed.entry.dtype for placed in component.mapped.tensors.values()}
     floating = {dtype for dtype in found if DTYPES[dtype].floating}
     return None if floating == {"BF16"} else "BF16"
+
+
+def _kept_notes(plan: Plan) -> list[str]:
+    """What is said of components that are kept in another format than most of their bytes have."""
+    names = [
+        component.name
+        for component in plan.components
+        if _kept(plan, component) is not None and component.mapped.weights.dtype in WIDE
+    ]
+    if not names:
+        return []
+    return [
+        f"{', '.join(names)}: kept as bfloat16, as the reference computes; --dtype stored keeps what the "
+        "files have"
+    ]
 
 
 def _is_copied(plan: Plan, component: Component) -> bool:

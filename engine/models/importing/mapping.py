@@ -90,6 +90,11 @@ def _renamed(part: Part, path: Path, weights: Weights) -> dict[str, SourceTensor
     for name, tensor in weights.tensors.items():
         if name in SET_ASIDE:
             continue
+        if 0 in tensor.entry.shape:
+            raise ModelUnusable(
+                f"{path} holds {tensor.name!r} of shape {list(tensor.entry.shape)}, which is empty; "
+                f"{FETCH_AGAIN}"
+            )
         ours = rename(name)
         if ours is None:
             raise ModelUnusable(

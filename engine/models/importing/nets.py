@@ -326,6 +326,14 @@ def vae_sizes(shapes: Mapping[str, Shape]) -> VaeSizes:
 
 
 def _count(names: Mapping[str, Shape], prefix: str) -> int:
-    """How many numbered blocks there are, by the highest number."""
-    numbers = [int(name.removeprefix(prefix).partition(".")[0]) for name in names if name.startswith(prefix)]
-    return max(numbers, default=-1) + 1
+    """How many numbered blocks there are.
+
+    Raises:
+        KeyError: one is missing between others.
+    """
+    found = {name.removeprefix(prefix).partition(".")[0] for name in names if name.startswith(prefix)}
+    for number in range(len(found)):
+        # The highest number alone may be anything that a file says.
+        if str(number) not in found:
+            raise KeyError(f"{prefix}{number}")
+    return len(found)

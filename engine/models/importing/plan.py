@@ -16,7 +16,7 @@ from engine.models.card import Card, inferred_card
 from engine.models.demo_files import DEMO_FOLDER
 from engine.models.folders import FOLDERS, TEXT, TOKENIZER, VAE
 from engine.models.importing.borrowing import weights_of_component
-from engine.models.importing.identify import Expert, Found, identify, identify_group
+from engine.models.importing.identify import Expert, Found, identify, identify_group, identify_weights
 from engine.models.importing.mapping import Mapped, Part, map_weights
 from engine.models.importing.nets import DitSizes, TextSizes
 from engine.models.importing.roles import Dit, choose_dits, fingerprint
@@ -36,7 +36,7 @@ FETCH = {
 }
 """What of the repository of Wan2.1 is a part of every model, as the hub's command takes it."""
 REPOSITORY = "Wan-AI/Wan2.1-T2V-1.3B"
-BESIDE = re.compile(r"vae|t5", re.IGNORECASE)
+BESIDE = {"text": re.compile(r"t5", re.IGNORECASE), "vae": re.compile(r"vae", re.IGNORECASE)}
 """In the names of files beside a given one that are looked at for what is missing."""
 _EXPERT_WORD = re.compile(r"[-_. ]?(?<![a-z])(high|low)(?![a-z])([-_. ]?noise)?", re.IGNORECASE)
 _SAYS_NOTHING = re.compile(
@@ -131,6 +131,11 @@ def make_plan(models: Path, request: Request) -> Plan:
     text = next(component.mapped for component in components if component.name == TEXT)
     assert isinstance(text.net, TextSizes)
     given = [part.path for part in found if part.kind == "tokenizer"]
+    notes += [
+        f"{path} is left out: it is not the tokenizer of an encoder of {text.net.vocabulary} words"
+        for path in given
+        if not fits(path, text.net.vocabulary)
+    ]
     text_folder = text.weights.files[0].path.parent
     tokenizer = next(
         (path for path in candidates(given, text_folder, lenders) if fits(path, text.net.vocabulary)), None
@@ -234,7 +239,8 @@ def _part(
     """The component called `name`: from what was given, from beside it, or from a model here."""
     part: Part = "text" if name == TEXT else "vae"
     given = [item for item in found if item.kind == part]
-    for item in given or [item for item in _beside(places) if item.kind == part and item.verdict == "usable"]:
+    beside = [] if given else list(_beside(places, BESIDE[part]))
+    for item in given or [item for item in beside if item.kind == part and item.verdict == "usable"]:
         mapped = map_weights(part, item.path, read_weights(item.files))
         _check_text(mapped, text_dim)
         notes = [
@@ -243,35 +249,39 @@ def _part(
             if not _same(part, mapped, other)
         ]
         return Component(name=name, folder=folder, title=item.title, mapped=mapped), notes
-    refused: list[str] = []
+    refused = [
+        f"{item.path} cannot be imported: {item.sentence}" for item in beside if item.verdict == "damaged"
+    ]
     for lender in lenders:
         try:
             weights = weights_of_component(lender / folder)
             if weights is not None:
                 mapped = map_weights(part, lender / folder, weights)
                 _check_text(mapped, text_dim)
-                title = f"{part} of {lender.name}"
+                title = identify_weights(lender / folder, weights).title
                 component = Component(
                     name=name, folder=folder, title=title, mapped=mapped, of_model=lender.name
                 )
                 return component, refused
         except (EngineError, OSError) as error:
             refused.append(f"the {part} of {lender.name} cannot be used: {error}")
+    if refused:
+        raise ModelUnusable(f"{refused[0]}; it can be fetched with: {_fetch(name)}")
     called = "umT5 text encoder" if name == TEXT else "Wan2.1 VAE"
     raise InvalidRequest(
         f"no {called} was given, and no model here has one; give the file too, fetched with: {_fetch(name)}"
     )
 
 
-def _beside(places: Iterable[Path]) -> Iterator[Found]:
-    """What lies beside the given files and by its name may be a text encoder or a VAE."""
+def _beside(places: Iterable[Path], named: re.Pattern[str]) -> Iterator[Found]:
+    """What lies beside the given files and by its name may be what is missing."""
     for place in places:
         try:
             groups = list(groups_in(place))
         except (ModelUnusable, OSError):
             continue
         for group in groups:
-            if len(group) == 1 and BESIDE.search(group[0].name):
+            if len(group) == 1 and named.search(group[0].name):
                 yield identify_group(group)
 
 

@@ -24,6 +24,8 @@ IN_CACHE = ("models--google--umt5-xxl/snapshots/*", "models--*/snapshots/*/googl
 IN_CACHE_OF_WAN = ("models--*[Ww]an*/snapshots/*/tokenizer",)
 SHARE = 0.9
 """Of the encoder's words that its tokenizer has at least; the rest fills up to a round number."""
+MOST_BYTES = 256 * 2**20
+"""Of a tokenizer's file; umT5's has 17 MB."""
 LIMIT = 64
 """Folders of a cache that are looked at."""
 PLAIN_CONFIG = {
@@ -74,6 +76,8 @@ def count_words(folder: Path) -> int:
     for name in TOKENIZER_FILES:
         path = folder / name
         if path.is_file():
+            if path.stat().st_size > MOST_BYTES:
+                raise ModelUnusable(f"{path} has {path.stat().st_size} bytes, which no tokenizer needs")
             try:
                 data = path.read_bytes()
                 return _words_in_json(data) if path.suffix == ".json" else _pieces_in(data)

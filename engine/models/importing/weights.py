@@ -94,34 +94,29 @@ def bare_name(name: str) -> str:
 
 
 def groups_in(folder: Path) -> Iterator[tuple[Path, ...]]:
-    """The weight files in `folder`, those of one net together: shards by their names or their table.
+    """The weight files in `folder`, those of one net together: shards by their table or their names.
+
+    A shard that is missing is named with the others; reading them says so.
 
     Raises:
-        ModelUnusable: a shard is missing, or a table is damaged.
         OSError: the folder cannot be listed.
     """
     names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
     left = [name for name in names if name.endswith(WEIGHT_ENDINGS)]
     for table in (name for name in names if name.endswith((TABLES, PTH_TABLES))):
-        shards, _ = read_table(folder / table)
-        absent = [name for name in shards if name not in names]
-        if absent:
-            raise ModelUnusable(
-                f"{folder} lacks {absent[0]}, one of {len(shards)} files of a net; fetch that too"
-            )
-        if all(name in left for name in shards):
+        try:
+            shards, _ = read_table(folder / table)
+        except ModelUnusable:
+            continue  # what it names goes by the names of the shards
+        if any(name in left for name in shards):
             left = [name for name in left if name not in shards]
             yield tuple(folder / name for name in shards)
-    sharded: dict[tuple[str, int, str], list[str]] = {}
+    sharded: dict[tuple[str, int, str], None] = {}
     for name in left:
-        if (found := SHARD.fullmatch(name)) is None:
+        found = SHARD.fullmatch(name)
+        if found is None or not int(found["count"]):
             yield (folder / name,)
         else:
-            key = (found["stem"], int(found["count"]), found["ending"])
-            sharded.setdefault(key, []).append(name)
-    for (stem, count, ending), shards in sharded.items():
-        wanted = [f"{stem}-{number:05d}-of-{count:05d}{ending}" for number in range(1, count + 1)]
-        absent = [name for name in wanted if name not in shards]
-        if absent:
-            raise ModelUnusable(f"{folder} lacks {absent[0]}, one of {count} files of a net; fetch that too")
-        yield tuple(folder / name for name in wanted)
+            sharded[found["stem"], int(found["count"]), found["ending"]] = None
+    for stem, count, ending in sharded:
+        yield tuple(folder / f"{stem}-{number:05d}-of-{count:05d}{ending}" for number in range(1, count + 1))

@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from engine.models.demo_tokenizer import make_tokenizer
 from engine.models.importing.make import make
 from engine.models.importing.plan import Request, make_plan
 from engine.models.index import check_unchanged, read_component_index
@@ -22,7 +21,7 @@ from engine.worker.components import Component, open_component
 from engine.worker.cpu import CpuBackend
 from engine.worker.pipeline import run_job
 from engine.worker.store import ComponentStore
-from tests.released import umt5, wan_vae
+from tests.released import umt5, wan_vae, write_parts
 from tests.specification import dit
 from tests.specification.checkpoints import quantised, turbo_wan
 from tests.specification.test_statement import renamed
@@ -35,13 +34,7 @@ Tensors = dict[str, Tensor]
 
 @pytest.fixture
 def parts(tmp_path: Path) -> Path:
-    """A folder with what all models have in common, as TurboDiffusion's checkpoints lie."""
-    folder = tmp_path / "checkpoints"
-    folder.mkdir()
-    torch.save(wan_vae(), folder / "Wan2.1_VAE.pth")
-    torch.save(umt5(), folder / "models_t5_umt5-xxl-enc-bf16.pth")
-    make_tokenizer(folder / "google" / "umt5-xxl")
-    return folder
+    return write_parts(tmp_path / "checkpoints")
 
 
 def imported(folder: Path, *paths: Path, **wanted: object) -> Model:
@@ -107,7 +100,7 @@ def repository(tensors: Tensors, folder: Path) -> Path:
     for name, tensor in tensors.items():
         if "proj_l" in name:
             whole[name.replace("self_attn", "attn1")] = tensor
-    table = {}
+    table: dict[str, str] = {}
     for number, names in enumerate((sorted(whole)[::2], sorted(whole)[1::2])):
         file = f"diffusion_pytorch_model-{number + 1:05d}-of-00002.safetensors"
         save_file({name: whole[name].contiguous() for name in names}, target / file)
@@ -209,8 +202,8 @@ def test_fp32_weights_are_rounded_to_bf16_as_torch_rounds_them(
     tensors["blocks.0.ffn.0.bias"][: len(odd)] = odd
     torch.save(tensors, path := parts / "turbo.pth")
     component = loaded(imported(tmp_path, path, copy=copy), "dit", backend)
-    assert component.module.proj_out.weight.dtype == torch.bfloat16
     state = component.module.state_dict()
+    assert state["proj_out.weight"].dtype == torch.bfloat16
     for name, tensor in expected(tensors).items():
         kept = FP32 if resident_dtype("dit", name, "BF16") == FP32 else "BF16"
         wanted = tensor if kept == FP32 else tensor.bfloat16()

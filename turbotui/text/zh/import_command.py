@@ -5,6 +5,8 @@ from __future__ import annotations
 
 FORMS: dict[str, str] = {
     "{component}: {share} of {size} written": "{component}：{size} 已写 {share}",
+    "another import is under way; waiting for its end": "另一个导入正在进行；等待它结束",
+    "what is whole of the copy stays; the same command goes on from there": "已完整复制的部分会保留；同一命令从那里继续",
     "{name} is ready, after {took}: turbotui switch {name}": "{name} 已就绪，用时 {took}：turbotui switch {name}",
     "{name} ({kind}) will be {path}": "{name}（{kind}）将位于 {path}",
     "{size} will be written; {free} are free": "将写入 {size}；剩余 {free}",
