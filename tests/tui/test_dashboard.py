@@ -26,7 +26,8 @@ from engine.wire import (
 )
 from turbotui.app import TurboApp
 from turbotui.client import scenes
-from turbotui.client.scripted import ScriptedClient, Step
+from turbotui.client.script import Step
+from turbotui.client.scripted import ScriptedClient
 from turbotui.format import cell_width
 from turbotui.screens.choices import ChoicePanel
 from turbotui.text import t

@@ -17,7 +17,7 @@ from engine.wire import JobChanged, MemorySampled, PreviewMade
 from turbotui.app import TurboApp
 from turbotui.client import scenes
 from turbotui.client.scripted import ScriptedClient
-from turbotui.screens import beside, job
+from turbotui.screens import beside, job_ledger
 from turbotui.screens.job import JobScreen
 from turbotui.screens.job_picture import BYTES_PER_S, MOST_FPS, wait_s
 from turbotui.widgets.picture import PictureView
@@ -253,7 +253,7 @@ async def test_a_manifest_that_is_a_pipe_or_hangs_does_not_hold_the_console_up(
     (tmp_path / "long.json").write_bytes(b" " * beside.MOST_BYTES + b"{}")
     assert beside.read_manifest(str(tmp_path / "long.json")) is None
     hangs = threading.Event()
-    monkeypatch.setattr(job, "read_manifest", lambda _path: hangs.wait(10) and None)
+    monkeypatch.setattr(job_ledger, "read_manifest", lambda _path: hangs.wait(10) and None)
     told = job_scenes.done(clip)
     ended = replace(told.jobs[0], manifest=str(tmp_path / "30.json"))
     app = console(scripted(replace(told, jobs=(ended,))))
