@@ -255,9 +255,7 @@ class AuditScreen(WindowScreen[None]):
 
     def _asked(self) -> None:
         self._asking = False
-        if self.is_mounted:
-            self.refresh_panel()
-            self.panel.redraw()
+        self.show_late()
 
     def action_walk(self, by: int) -> None:
         self.panel.move(by)

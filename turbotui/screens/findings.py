@@ -279,5 +279,4 @@ class FindingsScreen(WindowScreen[None]):
     def _looked(self, said: str) -> None:
         self.panel.looking = False
         self.panel.said = said
-        if self.is_mounted:
-            self.refresh_panel()
+        self.show_late()

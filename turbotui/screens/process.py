@@ -169,8 +169,7 @@ class ProcessScreen(PageScreen):
 
     def _arrived(self, arrival: Arrival | None) -> None:
         self.panel.arrival = arrival
-        if self.is_mounted:
-            self.refresh_panel()
+        self.show_late()
 
     def action_copy(self) -> None:
         self.turbo.copy_text(watch_command(self.panel.process))

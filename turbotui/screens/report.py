@@ -117,12 +117,12 @@ class ReportScreen(PageScreen):
         def told(lines: list[str]) -> None:
             if stretch == self.panel.stretch:
                 self.panel.lines = lines
-                self._drawn()
+                self.show_late()
 
         def failed(error: str) -> None:
             if stretch == self.panel.stretch:
                 self.panel.failure = error
-                self._drawn()
+                self.show_late()
 
         self.turbo.run_apart(
             t("report.reading"),
@@ -131,11 +131,6 @@ class ReportScreen(PageScreen):
             failed=failed,
             quiet=True,
         )
-
-    def _drawn(self) -> None:
-        if self.is_mounted:
-            self.refresh_panel()
-            self.panel.redraw()
 
     def action_copy(self) -> None:
         self.turbo.copy_text("\n".join(self.panel.lines or ()))

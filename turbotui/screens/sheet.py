@@ -176,8 +176,7 @@ class SheetScreen(WindowScreen[str | None]):
 
     def _told(self, plan: ResetPlan | str) -> None:
         self.panel.plan = plan
-        if self.is_mounted:
-            self.refresh_panel()
+        self.show_late()
 
     def wanted_size(self, width: int, height: int) -> tuple[int, int]:
         return min(104, width - 2), min(len(DANGEROUS) + DETAIL_ROWS + 4, height - 2)
