@@ -20,6 +20,7 @@ from textual.binding import Binding
 from textual.command import CommandPalette
 
 from engine.errors import NotFound
+from turbotui import garbage
 from turbotui.actions import ACTIONS, Action
 from turbotui.appearance import PaintedApp
 from turbotui.client.looking import only_looking
@@ -398,3 +399,4 @@ def _preload() -> None:
     importlib.import_module("turbotui.commands")
     importlib.import_module("turbotui.screens.switch")
     importlib.import_module("turbotui.screens.new_job")
+    garbage.go_on()

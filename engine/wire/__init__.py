@@ -11,6 +11,7 @@ only. A value that cannot be known is None, with the reason beside it, never 0.
 
 from __future__ import annotations
 
+from engine.choices import RESIDENCIES, Residency, VaePrecision
 from engine.wire.audit import AuditLine, AuditPage, AuditState
 from engine.wire.base import HEARTBEAT_S, WIRE_VERSION, ErrorBody, Wire
 from engine.wire.batches import BATCH_LIMIT, BatchForecast, BatchLine, BatchQueued, JobBatch
@@ -40,7 +41,6 @@ from engine.wire.files import StoredImage, VideoFile
 from engine.wire.findings import CheckReport, Finding, InstallationLine, Severity
 from engine.wire.full_cleanup import CleanupCandidate, FullCleanupPlan, FullCleanupRequest
 from engine.wire.jobs import (
-    RESIDENCIES,
     TERMINAL_STATES,
     Job,
     JobForecast,
@@ -49,7 +49,6 @@ from engine.wire.jobs import (
     JobSpec,
     JobState,
     Manifest,
-    Residency,
     Stage,
     StageRecord,
 )
@@ -75,7 +74,6 @@ from engine.wire.models import (
     ModelKind,
     ModelStatus,
     Resolution,
-    VaePrecision,
 )
 from engine.wire.outputs import OutputList, OutputPart, OutputVideo, PruneRequest, PruneResult
 from engine.wire.overview import (

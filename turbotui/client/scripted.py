@@ -335,6 +335,9 @@ def main() -> int:
     import sys
     import time
 
+    from turbotui import garbage
+
+    garbage.hold()
     from turbotui.app import TurboApp
     from turbotui.client import scene_gpus, scene_plans, scenes
 
