@@ -94,7 +94,8 @@ class AuditPanel(ListPanel):
 
     def below(self, view: View) -> str:
         more = super().below(view)
-        return (f"{more}  " if more else "") + t("audit.keys")
+        keys = t("audit.keys" if self.keys(view) else "audit.keys_none")
+        return (f"{more}  " if more else "") + keys
 
     def keys(self, view: View) -> list[Key]:
         wanted = self.wanted.casefold()

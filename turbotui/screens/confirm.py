@@ -133,9 +133,11 @@ def restart_dialog(view: View, where: str | None) -> ConfirmScreen:
     if lost:
         loss = t("restart.loses_lost")
     elif state.running is not None:
-        loss = t("restart.loses_job", id=state.running.id, count=len(state.waiting))
+        loss = t("restart.loses_job", id=state.running.id)
     else:
-        loss = t("restart.loses", count=len(state.waiting))
+        loss = t("restart.loses")
+    if state.waiting and not lost:
+        loss += t("cleanup.waiting", count=len(state.waiting))
     answers = ((t("restart.yes"), True),)
     return ConfirmScreen(
         ConfirmPanel(title=t("restart.title"), facts=tuple(facts), loss=loss, answers=answers)

@@ -70,7 +70,7 @@ class FindingsPanel(ListPanel):
         return row
 
     def below(self, view: View) -> str:
-        return self.said or t("findings.keys")
+        return self.said or t("findings.keys" if self.keys(view) else "findings.keys_none")
 
     def keys(self, view: View) -> list[Key]:
         report = view.state.check
