@@ -92,6 +92,8 @@ class TurboApp(PaintedApp):
     CSS_PATH = None
     CSS = """
     CommandPalette > Vertical { background: $panel; }
+    CommandPalette #--input { border-top: hkey $muted; }
+    CommandPalette CommandList { border-bottom: hkey $muted; }
     Input:nocolor > .input--selection, TextArea:nocolor > .text-area--selection { text-style: reverse; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -131,13 +133,9 @@ class TurboApp(PaintedApp):
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(
-            theme=theme,
-            language=language,
-            symbols=symbols,
-            config_dir=config_dir,
-            mouse=mouse,
+            theme=theme, language=language, symbols=symbols, config_dir=config_dir, mouse=mouse,
             monotonic=monotonic,
-        )
+        )  # fmt: skip
         self._own_keymap = keymap(keys or {})
         self.problems = (*problems, *self._own_keymap.problems)
         """What of the settings was left out and why, a sentence each."""

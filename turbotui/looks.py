@@ -34,9 +34,9 @@ class Looks(Acting):
             from turbotui.screens.reader import ReaderScreen
             from turbotui.widgets.log import when
 
-            head = f"{when(line.at, self.app.wall())}  {line.event}  {line.level}"
-            job_text = "" if line.job_id is None else f"  {t('log.job', id=line.job_id)}"
-            self.app.push_screen(ReaderScreen(head + job_text, line.text))
+            job_text = "" if line.job_id is None else t("log.job", id=line.job_id)
+            parts = (when(line.at, self.app.wall()), line.event, line.level, job_text)
+            self.app.push_screen(ReaderScreen("  ".join(filter(None, parts)), line.text))
 
     def _open_card(self) -> None:
         panel = self.app.dashboard.query_one(CardPanel)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual.binding import Binding
 
-from turbotui.format import UNKNOWN, bytes_text, clock, percent, seconds
+from turbotui.format import UNKNOWN, bytes_text, percent, seconds
 from turbotui.picture.raster import cells_for
 from turbotui.screens.job_keys import keys_below
 from turbotui.screens.job_ledger import JobLedger
@@ -205,7 +205,7 @@ class JobPanel(PagePanel):
         if job.started_at is not None:
             text += "  " + t("job.started", at=when(job.started_at, view.wall))
         if job.finished_at is not None:
-            text += "  " + t("job.finished", at=clock(job.finished_at))
+            text += "  " + t("job.finished", at=when(job.finished_at, view.wall))
             if job.started_at is not None:
                 text += "  " + t("job.took", took=seconds(job.finished_at - job.started_at))
         return text
