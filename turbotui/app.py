@@ -5,9 +5,7 @@ The first picture is painted before any engine answers.
 
 from __future__ import annotations
 
-import importlib
 import os
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,7 +18,7 @@ from textual.binding import Binding
 from textual.command import CommandPalette
 
 from engine.errors import NotFound
-from turbotui import garbage
+from turbotui import preload
 from turbotui.actions import ACTIONS, Action
 from turbotui.appearance import PaintedApp
 from turbotui.client.looking import only_looking
@@ -54,8 +52,8 @@ if TYPE_CHECKING:
     from turbotui.remote.box import Box
     from turbotui.remote.recordings import Source
     from turbotui.state import Look
+    from turbotui.widgets.bottom import KeyHint
 
-PRELOAD_AFTER_S = 1.0
 REPORT_S = 12 * 3600.0
 
 
@@ -195,8 +193,7 @@ class TurboApp(PaintedApp):
         self.call_after_refresh(self.link.start)
         if self._first_log is not None:
             self.call_after_refresh(lambda: self.commands.follow_log(self._first_log))
-        # What the first key will need, so that it need not wait for the disk.
-        self.set_timer(PRELOAD_AFTER_S, threading.Thread(target=_preload, daemon=True).start)
+        self.set_timer(preload.AFTER_S, preload.begin)
 
     def _tell_problems(self) -> None:
         more = len(self.problems) - 1
@@ -370,6 +367,10 @@ class TurboApp(PaintedApp):
         self.dashboard.acts_again()
         self.commands.do(name, job_id)
 
+    def key_line(self, hints: Iterable[KeyHint]) -> tuple[KeyHint, ...]:
+        """What of `hints` stands below the dashboard."""
+        return tuple(hints)
+
     def key_of(self, name: str) -> str:
         """The key to show for an action: the person's own, if there is one."""
         if name in self.own_keys:
@@ -391,10 +392,3 @@ def _palette() -> type[Provider]:
     from turbotui.palette import PlainCommands
 
     return PlainCommands
-
-
-def _preload() -> None:
-    importlib.import_module("turbotui.commands")
-    importlib.import_module("turbotui.screens.switch")
-    importlib.import_module("turbotui.screens.new_job")
-    garbage.go_on()

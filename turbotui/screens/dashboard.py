@@ -291,7 +291,7 @@ class DashboardScreen(StillBehind, PanelKeys, PastKeys, SelectingScreen):
     def _hints(self, view: View) -> tuple[KeyHint, ...]:
         here = KEY_LINE_HERE.get(self.focused_place(), ())
         names = (*KEY_LINE_HEAD, *here) if self.past_at is None else (*KEY_LINE_PAST, *KEY_LINE_HEAD)
-        return tuple(
+        return self.turbo.key_line(
             KeyHint(
                 action=name,
                 key=self.turbo.key_of(name),
