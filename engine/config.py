@@ -17,9 +17,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from engine.choices import Residency, VaePrecision
 from engine.errors import InvalidRequest
 from engine.units import parse_size
-from engine.wire import Residency, VaePrecision
 
 ENV_PREFIX = "TURBOTUI_"
 NOT_SETTINGS = frozenset({"TURBOTUI_HOME"})

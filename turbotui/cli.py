@@ -12,6 +12,7 @@ import click
 
 from engine.errors import EngineError, InvalidRequest
 from engine.wire import ErrorBody
+from turbotui import garbage
 from turbotui.subcommands import (
     audit,
     bench,
@@ -98,6 +99,7 @@ def app(
     if context.invoked_subcommand is None:
         if json:
             raise click.UsageError("the console prints no JSON; name a command, or leave --json out")
+        garbage.hold()
         from turbotui.console import open_console
 
         target = find_meant()

@@ -176,7 +176,7 @@ class Commands(Danger, Looks):
         self.app.push_screen(NewJobScreen(self.app.drafts.own))
 
     def edit_again(self, job_id: int | None = None) -> None:
-        from turbotui.screens.new_job import NewJobScreen, draft_again
+        from turbotui.screens.new_job import NewJobScreen
 
         job = self._job(job_id)
         if job is None:
@@ -184,8 +184,7 @@ class Commands(Danger, Looks):
         elif not any(not model.problem for model in self.app.link.state.models):
             self.app.say(t("models.none_for_job"), "wait")
         else:
-            draft_again(self.app.drafts.again, job, self.app.link.state)
-            self.app.push_screen(NewJobScreen(self.app.drafts.again))
+            self.app.push_screen(NewJobScreen(self.app.drafts.change(job, self.app.link.state)))
 
     def cancel(self, job_id: int | None = None) -> None:
         if job_id is None and (loading := self._loading()) is not None:

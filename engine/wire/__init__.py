@@ -11,6 +11,7 @@ only. A value that cannot be known is None, with the reason beside it, never 0.
 
 from __future__ import annotations
 
+from engine.choices import RESIDENCIES, Residency, VaePrecision
 from engine.wire.audit import AuditLine, AuditPage, AuditState
 from engine.wire.base import HEARTBEAT_S, WIRE_VERSION, ErrorBody, Wire
 from engine.wire.batches import BATCH_LIMIT, BatchForecast, BatchLine, BatchQueued, JobBatch
@@ -66,7 +67,6 @@ from engine.wire.importing import Imported, ImportPart, ImportPlan, ImportProgre
 from engine.wire.jobs import (
     ATTENTIONS,
     QUANTS,
-    RESIDENCIES,
     TERMINAL_STATES,
     Attention,
     AttentionKind,
@@ -80,7 +80,6 @@ from engine.wire.jobs import (
     JobState,
     Manifest,
     Quant,
-    Residency,
     Stage,
     StageRecord,
 )
@@ -119,7 +118,6 @@ from engine.wire.models import (
     ModelKind,
     ModelStatus,
     Resolution,
-    VaePrecision,
 )
 from engine.wire.outputs import OutputList, OutputPart, OutputVideo, PruneRequest, PruneResult
 from engine.wire.overview import (

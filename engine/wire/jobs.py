@@ -5,14 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from engine.choices import Residency
 from engine.wire.base import Wire
 from engine.wire.models import ModelKind
-
-Residency: TypeAlias = Literal["auto", "dit_only", "keep_text", "keep_experts"]
-
-RESIDENCIES: tuple[Residency, ...] = ("auto", "dit_only", "keep_text", "keep_experts")
-"""What a job keeps on the device beside what its running stage uses: what fits and is needed later;
-nothing; the text encoder, or both experts, as long as that is possible at all."""
 
 Quant: TypeAlias = Literal["auto", "bf16", "int8"]
 

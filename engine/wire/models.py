@@ -42,9 +42,6 @@ class ComponentStatus(Wire):
 
 ModelKind: TypeAlias = Literal["t2v", "i2v"]
 
-VaePrecision: TypeAlias = Literal["auto", "bf16", "fp32"]
-"""In which a VAE computes; `auto` is that of its files."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelStatus(Wire):

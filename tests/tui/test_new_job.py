@@ -21,6 +21,7 @@ from turbotui.client import scenes
 from turbotui.client.scripted import ScriptedClient
 from turbotui.draft import Draft, draft_of, load_draft, save_draft
 from turbotui.screens import new_job
+from turbotui.widgets import forecast
 from turbotui.widgets.fields import ChoiceField
 from turbotui.widgets.prompt_area import BURST_S
 from turbotui.widgets.queue import QueuePanel
@@ -96,7 +97,7 @@ async def test_a_refusal_stays_in_place_with_what_was_typed(console: Build) -> N
         await open_editor(pilot)
         await pilot.press(*"a fox", "enter")
         await until(pilot, lambda: "! frames must be 4n + 1, got 18; take 17 or 21" in screen_text(app))
-        await pilot.pause(new_job.FORECAST_AFTER_S * 2)
+        await pilot.pause(forecast.ASK_AFTER_S * 2)
         assert "! frames must be 4n + 1" in screen_text(app), "a late forecast wiped the refusal away"
         assert app.screen.query_one(TextArea).text == "a fox"
         del client._answers["submit"]

@@ -29,7 +29,7 @@ READING = {
 }
 """Besides, what reads a recording: a report of an engine that died, and a file that was copied from
 another host, must be readable where no engine answers. Nothing of it writes into an engine's folder."""
-BENEATH_BRIDGE = BRIDGE | {"engine.units"}
+BENEATH_BRIDGE = BRIDGE | {"engine.choices", "engine.units"}
 """What the bridge stands on comes along, for the bridge alone."""
 NETS = {"torch", "diffusers", "transformers", "torchvision", "accelerate"}
 NETS_ALLOWED = (
@@ -248,6 +248,19 @@ def test_the_console_loads_no_nets_and_no_server() -> None:
     allowed = {*BENEATH_BRIDGE, *READING}
     extra = {name for name in loaded if name.startswith("engine.") and not below(name, *allowed)}
     assert extra <= {"engine.recording"}
+
+
+def test_the_first_picture_waits_for_no_wire_models() -> None:
+    loaded = loaded_by("turbotui.console")
+    assert "textual" in loaded
+    assert not [name for name in loaded if below(name, "engine.wire", "engine.recording")]
+    assert not loaded & {
+        "PIL",
+        "click",
+        "turbotui.commands",
+        "turbotui.screens.new_job",
+        "turbotui.past.archive",
+    }
 
 
 def test_the_daemon_loads_no_nets_no_driver_and_no_console() -> None:

@@ -41,7 +41,7 @@ from engine.wire import (
     SwitchRequest,
     WorkerStatus,
 )
-from turbotui.client.scripted import Step
+from turbotui.client.script import Step
 
 GIB = 2**30
 MIB = 2**20

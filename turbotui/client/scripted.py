@@ -1,4 +1,4 @@
-"""Owns an engine that is only a script: a Client that replays wire events and remembers what it was asked.
+"""Owns an engine that is only a script: a Client over its events that remembers what it was asked.
 
 The tests drive the console with it and the cost of drawing is measured over it; nothing else uses
 it. `python -m turbotui.client.scripted` opens the console over a made-up busy GPU.
@@ -6,9 +6,8 @@ it. `python -m turbotui.client.scripted` opens the console over a made-up busy G
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from engine.errors import EngineError, EngineUnavailable, NotFound
@@ -25,8 +24,6 @@ from engine.wire import (
     CheckReport,
     CleanupRequest,
     ErrandStatus,
-    Event,
-    EventFrame,
     Explanation,
     FullCleanupPlan,
     FullCleanupRequest,
@@ -66,31 +63,13 @@ from engine.wire import (
     UnloadRequest,
     WarmRequest,
 )
-from turbotui.client.base import Stream
+from turbotui.client.script import Script, Step
 
 GIB = 2**30
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Step:
-    """An event and how long after the one before it comes."""
-
-    event: Event
-    after_s: float = 0.0
-
-
-@dataclass(kw_only=True, slots=True)
-class ScriptedStream:
-    """Ends the replay."""
-
-    closed: threading.Event = field(default_factory=threading.Event)
-
-    def close(self) -> None:
-        self.closed.set()
-
-
-class ScriptedClient:
-    """Replays `script` to every subscriber, then stays silent until closed.
+class ScriptedClient(Script):
+    """Answers what it is asked, beside the events of its script.
 
     Args:
         ends: What to raise when the script is over, instead of staying silent.
@@ -104,62 +83,10 @@ class ScriptedClient:
         ends: EngineError | None = None,
         answers: dict[str, Any] | None = None,
     ) -> None:
-        self._script = script
-        self._ends = ends
+        super().__init__(script, ends=ends)
         self._answers = dict(answers or {})
-        self._pushed: list[Event] = []
-        self._wake = threading.Condition()
         self.asked: list[tuple[Any, ...]] = []
         """Every call with its arguments, in order."""
-        self.snapshot: Snapshot | None = None
-        self._stream: ScriptedStream | None = None
-
-    # ------------------------------------------------------------------ the stream
-
-    def push(self, *events: Event) -> None:
-        """Send more events, after the script."""
-        with self._wake:
-            self._pushed += events
-            self._wake.notify_all()
-
-    def end(self, error: EngineError | None = None) -> None:
-        """End the stream now, as a lost engine does."""
-        with self._wake:
-            self._ends = error or EngineUnavailable("the engine's stream broke")
-            if self._stream is not None:
-                self._stream.close()
-            self._wake.notify_all()
-
-    def subscribe(self, on_frame: Callable[[EventFrame], None], *, on_open: Callable[[Stream], None]) -> None:
-        stream = ScriptedStream()
-        self._stream = stream
-        on_open(stream)
-        seq = 0
-        for step in self._script:
-            if step.after_s and stream.closed.wait(step.after_s):
-                break
-            if stream.closed.is_set():
-                break
-            seq += 1
-            self._remember(step.event)
-            on_frame(EventFrame(seq=seq, event=step.event))
-        while self._ends is None and not stream.closed.is_set():
-            with self._wake:
-                if not self._pushed:
-                    self._wake.wait(0.02)
-                events, self._pushed = self._pushed, []
-            for event in events:
-                seq += 1
-                self._remember(event)
-                on_frame(EventFrame(seq=seq, event=event))
-        if self._ends is not None:
-            raise self._ends
-
-    def _remember(self, event: Event) -> None:
-        if isinstance(event, Snapshot):
-            self.snapshot = event
-
-    # ------------------------------------------------------------------ questions
 
     def _answer(self, name: str, *arguments: Any, default: Any = None) -> Any:
         self.asked.append((name, *arguments))
@@ -452,11 +379,20 @@ class ScriptedClient:
         self._answer("stop", request)
 
 
+def _no_plan(target: str) -> Explanation:
+    return Explanation(
+        target=target, fits=True, budget_bytes=2**37, tenants="nobody", peak_bytes=2**33, steps=()
+    )
+
+
 def main() -> int:
     """The console over a made-up busy GPU; an argument `idle`, `first`, `two` or `eight` is another scene."""
     import sys
     import time
 
+    from turbotui import garbage
+
+    garbage.hold()
     from turbotui.app import TurboApp
     from turbotui.client import scene_gpus, scene_models, scene_plans, scenes
 
@@ -483,9 +419,3 @@ def main() -> int:
 
 if __name__ == "__main__":
     raise SystemExit(main())
-
-
-def _no_plan(target: str) -> Explanation:
-    return Explanation(
-        target=target, fits=True, budget_bytes=2**37, tenants="nobody", peak_bytes=2**33, steps=()
-    )

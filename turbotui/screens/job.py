@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual.binding import Binding
 
 from turbotui.attention_text import attention_text
-from turbotui.format import UNKNOWN, bytes_text, clock, percent, seconds
+from turbotui.format import UNKNOWN, bytes_text, percent, seconds
 from turbotui.picture.raster import cells_for
-from turbotui.screens.beside import read_manifest
 from turbotui.screens.job_keys import keys_below
+from turbotui.screens.job_ledger import JobLedger
 from turbotui.screens.job_picture import JobPictures, wait_s
-from turbotui.screens.job_stages import ledger_rows, lines_of_ended, lines_of_running
 from turbotui.screens.reader import PagePanel, PageScreen
 from turbotui.text import t
 from turbotui.text.spoken import spoken
@@ -28,15 +26,13 @@ if TYPE_CHECKING:
     from textual.events import Click
     from textual.timer import Timer
 
-    from engine.wire import Job, JobCourse, Manifest
+    from engine.wire import Job
     from turbotui.app import TurboApp
 
 NAME_CELLS = 14
 LEAST_FOR_BAR = 50
 LEAST_FOR_PICTURE = 64
 """Cells of a page that has a picture beside its fields; a narrower one has it in full alone."""
-COURSE_S = 2.0
-"""How often the stages of a running job are asked for, beside when they change."""
 
 
 class JobPanel(PagePanel):
@@ -50,13 +46,11 @@ class JobPanel(PagePanel):
         super().__init__(id="job")
         self.job_id = job_id
         self.pictures: JobPictures | None = None
-        self.course: JobCourse | None = None
+        self.ledger: JobLedger | None = None
         self.large = False
         """The picture has the whole page."""
         self.most_rows = 24
         """Of the page that are in sight at most."""
-        self._manifest: Manifest | None = None
-        self._looked_for: str | None = None
 
     def compose(self) -> ComposeResult:
         yield PictureView()
@@ -65,8 +59,9 @@ class JobPanel(PagePanel):
         job = view.state.job(self.job_id)
         pictures = self.pictures
         seen = None if pictures is None else (pictures.shape, pictures.caption(), pictures.words)
+        told = None if self.ledger is None else (self.ledger.manifest, self.ledger.course)
         moment = int(view.wall * 2) if job is not None and job.status == "running" else None
-        return (job, view.state.log, self.top, self._manifest, self.course, self.large, seen, moment)
+        return (job, view.state.log, self.top, told, self.large, seen, moment)
 
     def title(self, view: View) -> str:
         job = view.state.job(self.job_id)
@@ -127,7 +122,8 @@ class JobPanel(PagePanel):
             caption = self._caption(view, columns)
             rows = [Row(width).extend(row).to(width - columns, paint.text) for row in rows]
             rows[high].extend(caption)
-        rows += self._ledger(view, job, width)
+        if self.ledger is not None:
+            rows += self.ledger.rows(view, job, width)
         lines = [line for line in view.state.log if line.job_id == job.id]
         if lines:
             rows += [Row(width), Row(width).add(t("job.log"), paint.focus_title)]
@@ -219,45 +215,10 @@ class JobPanel(PagePanel):
         if job.started_at is not None:
             text += "  " + t("job.started", at=when(job.started_at, view.wall))
         if job.finished_at is not None:
-            text += "  " + t("job.finished", at=clock(job.finished_at))
+            text += "  " + t("job.finished", at=when(job.finished_at, view.wall))
             if job.started_at is not None:
                 text += "  " + t("job.took", took=seconds(job.finished_at - job.started_at))
         return text
-
-    def _look_for_manifest(self, job_id: int, path: str) -> None:
-        """In a thread: a disk may hang, and another machine answers when it does."""
-        app = cast("TurboApp", self.app)
-        self._looked_for, self._manifest = path, None
-
-        def told(manifest: Manifest | None) -> None:
-            # After a retry another one is looked for.
-            if self.is_attached and path == self._looked_for:
-                self._manifest = manifest
-                self.redraw()
-
-        app.run_apart(
-            t("job.ledger"),
-            partial(read_manifest, path) if app.box is None else partial(app.box.manifest, job_id),
-            then=told,
-            failed=lambda _why: None,  # the page is as whole as it can be
-            quiet=True,
-        )
-
-    def _ledger(self, view: View, job: Job, width: int) -> list[Row]:
-        if job.manifest and job.manifest != self._looked_for:
-            self._look_for_manifest(job.id, job.manifest)
-        course = self.course
-        if job.status == "running":
-            if course is None:
-                return []
-            lines = lines_of_running(job, course, view.wall)
-            return ledger_rows(view, lines, width, from_last=course.from_last)
-        # Where the manifest lies on another host, the engine still knows its last few jobs.
-        records = self._manifest.stages if self._manifest else course.ended if course else ()
-        elapsed_s = sum(record.elapsed_s for record in records)
-        if self._manifest is not None:
-            elapsed_s = self._manifest.elapsed_s
-        return ledger_rows(view, lines_of_ended(records, elapsed_s), width, from_last=None) if records else []
 
     def on_click(self, event: Click) -> None:
         if isinstance(event.widget, PictureView) and isinstance(self.screen, JobScreen):
@@ -288,16 +249,21 @@ class JobScreen(PageScreen):
         super().__init__(JobPanel(job_id))
         self._timer: Timer | None = None
         self._sent_at = 0.0
-        self._staged: tuple[object, ...] | None = None
 
     def on_mount(self) -> None:
         # Before the same of what it derives from, which draws.
         self.panel.pictures = JobPictures(self.turbo, self.panel.job_id)
+        self.panel.ledger = JobLedger(self.turbo, self.panel)
 
     @property
     def _pictures(self) -> JobPictures:
         assert self.panel.pictures is not None
         return self.panel.pictures
+
+    @property
+    def _ledger(self) -> JobLedger:
+        assert self.panel.ledger is not None
+        return self.panel.ledger
 
     def wanted_size(self, width: int, height: int) -> tuple[int, int]:
         columns = min(self.most, width - 4)
@@ -312,7 +278,7 @@ class JobScreen(PageScreen):
     def refresh_panel(self) -> None:
         view = self.view()
         self._pictures.follow(view)
-        self._follow_stages(view)
+        self._ledger.follow(view)
         super().refresh_panel()
         self._show_picture(view)
 
@@ -327,29 +293,6 @@ class JobScreen(PageScreen):
         picture.styles.width, picture.styles.height = columns, rows
         picture.styles.offset = panel.picture_offset(view, int(width))
         picture.show(view.paint, pictures.picture, pictures.words, clip=clip)
-
-    def _follow_stages(self, view: View) -> None:
-        """Ask for the stages where they are not as they were when they were asked for."""
-        job = view.state.job(self.panel.job_id)
-        if job is None or job.started_at is None:
-            return
-        running = job.status == "running"
-        stage = job.progress.stage if running and job.progress is not None else None
-        staged = (job.status, stage, int(view.wall / COURSE_S) if running else None)
-        if staged == self._staged:
-            return
-        self._staged = staged
-
-        def got(course: JobCourse) -> None:
-            self.panel.course = course
-
-        self.turbo.ask(
-            "course",
-            lambda client: client.course(self.panel.job_id),
-            then=got,
-            failed=lambda error: None,  # not begun, or too long ago: the manifest has them
-            quiet=True,
-        )
 
     # ------------------------------------------------------------------ keys
 

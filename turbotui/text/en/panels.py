@@ -241,5 +241,5 @@ TEXTS: dict[str, str] = {
     "notice.more": " (and {count} more)",
     "small.needs": "turbotui needs {columns} columns and {lines} lines",
     "small.is": "this terminal has {columns} by {lines}",
-    "engine.other_build": "engine is build {theirs}, this console {ours}; E restarts it, best at rest",
+    "engine.other_build": "E restarts the engine, best at rest: it is build {theirs}, this console {ours}",
 }

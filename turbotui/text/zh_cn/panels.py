@@ -241,5 +241,5 @@ TEXTS: dict[str, str] = {
     "notice.more": "（另有 {count} 个）",
     "small.needs": "turbotui 需要 {columns} 列 {lines} 行",
     "small.is": "这个终端是 {columns} 列 {lines} 行",
-    "engine.other_build": "引擎版本 {theirs}，控制台 {ours}；E 重启引擎，最好在没有任务时",
+    "engine.other_build": "按 E 重启引擎，最好在没有任务时：引擎版本 {theirs}，控制台 {ours}",
 }
