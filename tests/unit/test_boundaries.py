@@ -37,6 +37,7 @@ NETS_ALLOWED = (
     "engine.models.importers",
     "engine.models.demo",
     "engine.models.plain",
+    "engine.models.plain_generation",
     "engine.models.random_models",
     "engine.models.random_noise",
 )

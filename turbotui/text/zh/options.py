@@ -5,6 +5,13 @@ from __future__ import annotations
 
 FORMS: dict[str, str] = {
     "Measure plain diffusers beside it, run by run.": "同时逐次测量原版 diffusers。",
+    "A random one is made if need be.": "需要时会生成随机模型。",
+    "By default the model's own.": "默认用模型自己的。",
+    "The share of key blocks that each query block attends to.": "每个查询块关注的键块所占比例。",
+    "How the linear layers compute, as a job is asked.": "线性层如何计算，与任务的写法相同。",
+    "Jobs that count.": "计入结果的任务数。",
+    "Leave the engine so much of the GPU, such as 24564MiB.": "给引擎留这么多 GPU 内存，如 24564MiB。",
+    "Put the table into this file as Markdown.": "把表格以 Markdown 写入这个文件。",
     "Runs of each row.": "每一行的次数。",
     "One run of each row and ten random switches.": "每一行一次，另加十次随机切换。",
     "Where the random models lie.": "随机模型所在的位置。",
