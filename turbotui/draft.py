@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 DECIMAL = re.compile(r"[0-9]{0,19}")
 """What frames and seed may be: the digits that the fields take."""
 MAX_SAMPLES = 100
+MAX_TOGETHER = 8
+"""Samples that an engine puts side by side into one video."""
 _NEW_LINE = re.compile(r"\r\n|[\r\v\f\x85\u2028\u2029]")
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _SIGMA_MAX = {"t2v": 80.0, "i2v": 200.0}
@@ -38,8 +40,12 @@ class Draft:
     seed: str = ""
     samples: str = ""
     """How many jobs with seeds in a row; empty is one."""
+    together: bool = False
+    """Whether the samples are one job instead: from one draw of noise, side by side in one video."""
     image: str = ""
     ode: bool = False
+    adaptive: bool = False
+    """Whether the video takes the image's shape."""
     residency: str = ""
     """One of `engine.wire.RESIDENCIES`; empty leaves it to the engine."""
     sigma_max: str = ""
@@ -60,7 +66,7 @@ class Draft:
         from engine.wire import RESIDENCIES, JobSpec
 
         name, _space, ratio = self.resolution.partition(" ")
-        return JobSpec(
+        spec = JobSpec(
             model=self.model,
             prompt=self.prompt,
             image=whole_path(self.image) if self.image and image_to_video else None,
@@ -71,16 +77,20 @@ class Draft:
             seed=_number("seed", self.seed) if self.seed else 0,
             sigma_max=float(self.sigma_max) if self.sigma_max else None,
             ode=self.ode and image_to_video,
+            adaptive=self.adaptive and image_to_video,
             output_dir=self.output_dir or None,
             priority=self.priority,
             residency=next((known for known in RESIDENCIES if known == self.residency), None),
         )
+        return together(spec, self._count()) if self.together else spec
 
     def specs(self, *, image_to_video: bool) -> tuple[JobSpec, ...]:
         """One request for each sample, seeds in a row; raises as `spec`."""
         one = self.spec(image_to_video=image_to_video)
-        count = _number("samples", self.samples) if self.samples else 1
-        return samples_of(one, count)
+        return (one,) if self.together else samples_of(one, self._count())
+
+    def _count(self) -> int:
+        return _number("samples", self.samples) if self.samples else 1
 
     @property
     def empty(self) -> bool:
@@ -99,6 +109,17 @@ def samples_of(spec: JobSpec, count: int) -> tuple[JobSpec, ...]:
     return tuple(replace(spec, seed=spec.seed + number) for number in range(count))
 
 
+def together(spec: JobSpec, count: int) -> JobSpec:
+    """`spec` with `count` samples side by side in its one video.
+
+    Raises:
+        InvalidRequest: there are none, or too many.
+    """
+    if not 1 <= count <= MAX_TOGETHER:
+        raise InvalidRequest(f"samples is {count}; choose 1 to {MAX_TOGETHER} in one video")
+    return replace(spec, samples=count)
+
+
 def draft_of(job: Job, *, kind: str, output_dir: str | None) -> Draft:
     """The fields that ask for `job` again, as far as its `kind` of model and the engine do not by themselves.
 
@@ -114,7 +135,10 @@ def draft_of(job: Job, *, kind: str, output_dir: str | None) -> Draft:
         steps=spec.steps or 0,
         seed=str(spec.seed) if spec.seed else "",
         image=spec.image or "",
+        samples=str(spec.samples) if spec.samples > 1 else "",
+        together=spec.samples > 1,
         ode=spec.ode,
+        adaptive=spec.adaptive,
         residency=spec.residency or "",
         sigma_max=f"{spec.sigma_max:g}" if other_sigma else "",
         output_dir="" if spec.output_dir in (None, output_dir) else spec.output_dir or "",

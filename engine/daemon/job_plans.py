@@ -57,7 +57,7 @@ class JobPlans:
         self._output_dir = output_dir
         self._times = times or JobTimes()
 
-    def admit(self, spec: JobSpec, *, look: Callable[[Path], object] = check_image) -> JobPlan:
+    def admit(self, spec: JobSpec, *, look: Callable[[Path], tuple[int, int]] = check_image) -> JobPlan:
         """Check a request whole, and say what it takes; `look` is asked about its image.
 
         Raises:
@@ -66,7 +66,12 @@ class JobPlans:
         model = self._catalog.get(spec.model)
         admitted = check_request(spec, model, self._config, self._output_dir, look=look)
         footprint = estimate_footprint(
-            model, admitted.width, admitted.height, admitted.frames, device_kind=self._memory.device_kind
+            model,
+            admitted.width,
+            admitted.height,
+            admitted.frames,
+            device_kind=self._memory.device_kind,
+            samples=admitted.spec.samples,
         )
         return JobPlan(model=model, admitted=admitted, footprint=footprint)
 

@@ -36,6 +36,7 @@ class _Shape:
     aspect_ratio: str
     frames: int
     steps: int
+    samples: int
 
 
 class JobTimes:
@@ -65,6 +66,7 @@ class JobTimes:
                 aspect_ratio=spec.aspect_ratio,
                 frames=spec.frames,
                 steps=spec.steps,
+                samples=spec.samples,
             )
             self._done[spec.model].append((shape, elapsed_s))
 
@@ -72,6 +74,7 @@ class JobTimes:
         """For a request to `model`; None where no job of it comes near."""
         done = self._done.get(model.name, ())
         work = dit_tokens(admitted.width, admitted.height, admitted.frames) * admitted.steps
+        work *= admitted.spec.samples
         by_work: dict[int, list[float]] = defaultdict(list)
         for shape, elapsed_s in done:
             if (known := _work(model, shape)) is not None:
@@ -86,8 +89,8 @@ class JobTimes:
 
 
 def _work(model: Model, shape: _Shape) -> int | None:
-    """Tokens times steps; None where the model has no such size any more."""
+    """Tokens times steps of all samples; None where the model has no such size any more."""
     for row in model.card.table:
         if (row.name, row.aspect_ratio) == (shape.resolution, shape.aspect_ratio):
-            return dit_tokens(row.width, row.height, shape.frames) * shape.steps
+            return dit_tokens(row.width, row.height, shape.frames) * shape.steps * shape.samples
     return None

@@ -85,9 +85,11 @@ class Footprint:
 
 
 def estimate_footprint(
-    model: Model, width: int, height: int, num_frames: int, *, device_kind: DeviceKind
+    model: Model, width: int, height: int, num_frames: int, *, device_kind: DeviceKind, samples: int = 1
 ) -> Footprint:
     """What a `width` x `height` video of `num_frames` takes on `device_kind`.
+
+    Of several samples only the latents lie there at once: nets see one after the other.
 
     Raises:
         ValueError: the model has a problem, or the size or count is none that the nets take.
@@ -97,7 +99,7 @@ def estimate_footprint(
     configs, margins = model.configs, MARGINS[device_kind]
     sizes = {component.name: component.bytes for component in model.components}
     widths = {component.name: BYTES_BY_NAME[component.dtype] for component in model.components}
-    latents_bytes = 8 * _product(latent_shape(width, height, num_frames))
+    latents_bytes = 8 * _product(latent_shape(width, height, num_frames, samples))
     experts = [name for name in sizes if name.startswith("dit")]
 
     def stage(*names: str, live_bytes: int, factor: float) -> StageFootprint:

@@ -302,7 +302,8 @@ class Worker:
             preview=self._settings.preview,
             colours=self._colours,
         )
-        shape = (message.model.name, message.width, message.height, message.spec.frames, message.spec.steps)
+        spec = message.spec
+        shape = (message.model.name, message.width, message.height, spec.frames, spec.steps, spec.samples)
         try:
             manifest, path = run_job(
                 message,

@@ -71,9 +71,13 @@ class DraftForm(Vertical):
         draw = {"r": self._draw_seed}
         yield TypedField(t("new.seed"), FieldInput(id="seed", restrict=restrict, placeholder="0", keys=draw))
         yield TypedField(t("new.samples"), FieldInput(id="samples", restrict=r"\d{0,3}", placeholder="1"))
+        yield ChoiceField(id="together", label=t("new.together"), remark=self._about_together)
         yield TypedField(t("new.image"), FieldInput(id="image", placeholder="/…/first.png"))
         yield ImageThumb()
         yield ChoiceField(id="ode", label=t("new.ode"), remark=lambda _value: t("new.ode_remark"))
+        yield ChoiceField(
+            id="adaptive", label=t("new.adaptive"), remark=lambda _value: t("new.adaptive_remark")
+        )
         yield ChoiceField(id="residency", label=t("new.residency"), remark=self._about_residency)
         yield Words(id="carried")
 
@@ -91,7 +95,9 @@ class DraftForm(Vertical):
             prompt.take(draft.prompt)
         for name in ("seed", "samples", "image"):
             self.typed(name).value.value = getattr(draft, name)
-        self.choice("ode").offer([t("new.no"), t("new.yes")], t("new.yes") if draft.ode else t("new.no"))
+        for name in ("ode", "adaptive", "together"):
+            chosen = t("new.yes") if getattr(draft, name) else t("new.no")
+            self.choice(name).offer([t("new.no"), t("new.yes")], chosen)
         self.follow_model(draft)
 
     def draft(self) -> Draft:
@@ -108,6 +114,8 @@ class DraftForm(Vertical):
             samples=self.typed("samples").value.value,
             image=self.typed("image").value.value,
             ode=self.choice("ode").value == t("new.yes"),
+            adaptive=self.choice("adaptive").value == t("new.yes"),
+            together=self.choice("together").value == t("new.yes"),
             residency=self._residency(),
             saved_at=0.0,
         )
@@ -133,6 +141,7 @@ class DraftForm(Vertical):
         frames.placeholder = str(model.default_frames)
         frames.value = draft.frames
         self.typed("image").display = self.choice("ode").display = self.image_to_video
+        self.choice("adaptive").display = self.image_to_video
         # One that this model or this build does not know becomes the first, auto.
         residencies = self._residencies(model)
         chosen = draft.residency if draft.residency in residencies else "auto"
@@ -181,6 +190,7 @@ class DraftForm(Vertical):
             "samples": self._about_samples(),
             "image": "",
         }
+        self.choice("together").display = self._samples() > 1
         for name, remark in remarks.items():
             self.typed(name).say(remark, faults.get(name, ""))
 
@@ -218,12 +228,22 @@ class DraftForm(Vertical):
         frames = int(text) if text and DECIMAL.fullmatch(text) else model.default_frames
         return t("new.frames_remark", length=f"{frames / FPS:.1f}", most=model.max_frames)
 
+    def _samples(self) -> int:
+        """As typed; 1 where nothing that counts is."""
+        count = self.typed("samples").value.value
+        return int(count) if count and DECIMAL.fullmatch(count) else 1
+
     def _about_samples(self) -> str:
-        count, seed = self.typed("samples").value.value, self.typed("seed").value.value
-        if not count or not DECIMAL.fullmatch(count) or not DECIMAL.fullmatch(seed) or int(count) < 2:
+        count, seed = self._samples(), self.typed("seed").value.value
+        if count < 2 or not DECIMAL.fullmatch(seed):
             return t("new.samples_remark")
+        if self.choice("together").value == t("new.yes"):
+            return t("new.samples_together", count=count)
         first = int(seed or 0)
-        return t("new.samples_seeds", first=first, last=first + int(count) - 1)
+        return t("new.samples_seeds", first=first, last=first + count - 1)
+
+    def _about_together(self, value: str) -> str:
+        return t("new.together_remark" if value == t("new.yes") else "new.apart_remark")
 
     def _about_carried(self) -> str:
         """What has no field of its own and still counts."""

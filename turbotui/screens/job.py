@@ -193,7 +193,8 @@ class JobPanel(PagePanel):
         spec = job.spec
         size = size_of(job, view.state.models)
         frames = UNKNOWN if spec.frames is None else str(spec.frames)
-        ratio = f"{spec.resolution or ''} {spec.aspect_ratio or ''}".strip()
+        shape = t("job.adaptive") if spec.adaptive else spec.aspect_ratio or ""
+        ratio = f"{spec.resolution or ''} {shape}".strip()
         return t("job.picture_text", size=size, ratio=f"({ratio})" if ratio else "", frames=frames)
 
     def _sampling(self, job: Job) -> str:
@@ -202,6 +203,8 @@ class JobPanel(PagePanel):
         text = t("job.sampling_text", steps=steps, seed=spec.seed)
         if spec.sigma_max is not None:
             text += f"  sigma_max {spec.sigma_max:g}"
+        if spec.samples > 1:
+            text += "  " + t("job.samples", count=spec.samples)
         return text + ("  ODE" if spec.ode else "")
 
     def _times(self, view: View, job: Job) -> str:

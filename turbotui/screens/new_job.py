@@ -251,7 +251,7 @@ class NewJobScreen(StillBehind, ModalScreen[None]):
             return
         # The forecast is about size: an empty prompt is said only when somebody submits it.
         spec = replace(spec, prompt=spec.prompt if spec.prompt.strip() else "-")
-        count = samples(self._last)
+        count = 1 if self._last.together else samples(self._last)
         self.turbo.ask(
             "forecast",
             lambda client: estimate(client, spec, count),
@@ -433,7 +433,9 @@ class NewJobScreen(StillBehind, ModalScreen[None]):
         except EngineError as problem:
             self._refused(str(problem))
             return
-        self.turbo.push_screen(ManyScreen(base, samples=samples(draft)), self._many_done)
+        self.turbo.push_screen(
+            ManyScreen(base, samples=1 if draft.together else samples(draft)), self._many_done
+        )
 
     def _many_done(self, queued: bool | None) -> None:
         if queued:

@@ -84,6 +84,8 @@ FORMS: dict[str, str] = {
     "Only look: the console does nothing to the engine, and starts none.": "只看不动：控制台不对引擎做任何操作，也不启动引擎。",
     "The console draws with ASCII alone.": "控制台只用 ASCII 绘制。",
     "Of the engine on another machine, over your ssh; '' is this one. Also TURBOTUI_HOST.": "经你的 ssh 使用另一台机器上的引擎；'' 是本机。也可用 TURBOTUI_HOST。",
+    "With --samples: one job instead, side by side in one video.": "配合 --samples：改为一个任务，并排在一个视频里。",
+    "The image's own shape, at about as many pixels.": "用图像自己的形状，像素数相近。",
     "So many jobs, with seeds in a row.": "这么多个任务，种子依次相连。",
     "Queue a job for each line of a file, all or none: a prompt a line, or JSON lines with a prompt and any other field of a job; - is stdin. What a line does not say is as in the other options.": "为文件的每一行排一个任务，要么全部，要么一个也不排：每行一个提示词，或每行一个 JSON，含提示词和任务的任何其他字段；- 是标准输入。行中没写的按其他选项。",
     "With --from: queue also what waits, runs or was just done.": "配合 --from：正在等待、运行或刚完成的也再次排队。",

@@ -165,6 +165,7 @@ WORDS: dict[str, str] = {
     "seed": "种子",
     "priority": "优先级",
     "residency": "驻留",
+    "samples": "样本",
     "progress": "进度",
     "created": "提交",
     "finished": "结束",
