@@ -42,7 +42,8 @@ def run(model: str, width: str, height: str, frames: str, runs: str, device: str
 def _text(folder: Path, runs: int, device: str) -> torch.Tensor:
     encoder = UMT5EncoderModel.from_pretrained(folder, dtype=BF16).to(device)
     tokens = torch.arange(TEXT_TOKENS, device=device)[None] % encoder.config.vocab_size
-    return _measured("text", runs, lambda: encoder(input_ids=tokens).last_hidden_state)
+    hidden_BLD: torch.Tensor = _measured("text", runs, lambda: encoder(input_ids=tokens).last_hidden_state)
+    return hidden_BLD
 
 
 def _steps(folder: Path, shape: tuple[int, ...], text_BLD: torch.Tensor, runs: int, device: str) -> None:

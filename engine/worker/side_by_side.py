@@ -26,7 +26,7 @@ def each_sample(
     `check()` runs between two and may raise.
     """
     found: list[Tensor] = []
-    for x_1CTHW in x_BCTHW.split(1):
+    for x_1CTHW in torch.split(x_BCTHW, 1):
         if found:
             check()
         found.append(velocity(x_1CTHW, step, len(found) == x_BCTHW.shape[0] - 1))
@@ -45,7 +45,7 @@ def decode_side_by_side(
     """
     *before, last = [
         decode(latents_1CTHW, partial(check, number))
-        for number, latents_1CTHW in enumerate(latents_BCTHW.split(1))
+        for number, latents_1CTHW in enumerate(torch.split(latents_BCTHW, 1))
     ]
     earlier = [list(frames) for frames in before]
     for latent_frame, frames_THWC in enumerate(last):
