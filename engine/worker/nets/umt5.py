@@ -108,4 +108,5 @@ def buckets(length: int, config: Any, device: torch.device) -> Tensor:
     far_LL = offset_LL.abs()
     log_LL = torch.log(far_LL.float() / exact) / math.log(config.relative_attention_max_distance / exact)
     shared_LL = (exact + (log_LL * (half - exact)).long()).clamp(max=half - 1)
-    return torch.where(far_LL < exact, far_LL, shared_LL) + (offset_LL > 0) * half
+    bucket_LL: Tensor = torch.where(far_LL < exact, far_LL, shared_LL) + (offset_LL > 0) * half
+    return bucket_LL
