@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import subprocess
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from engine.errors import InvalidRequest, WorkFailed
+from engine.wire import JobSpec
 from turbotui.bench import generate
 from turbotui.bench.ballast import read_room, take
 from turbotui.bench.generate import Options, measure_generate
@@ -124,6 +127,56 @@ def test_an_option_that_jobs_do_not_have_is_refused_before_an_engine_starts(
     ):
         with pytest.raises(InvalidRequest, match=r"jobs have no (attention|quant)"):
             next(iter(measure_generate(options, say=lambda text: None)))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Spec(JobSpec):
+    """As jobs are of a build that knows all of it."""
+
+    attention: Any = "auto"
+    sla_topk: Any = None
+    quant: Any = "auto"
+
+
+def _model(folder: Path, name: str, config: dict[str, Any]) -> Any:
+    (folder / name / "transformer").mkdir(parents=True)
+    (folder / name / "transformer" / "config.json").write_text(json.dumps(config))
+    return SimpleNamespace(name=name, kind="t2v", path=str(folder / name), attention="sdpa")
+
+
+def test_attention_its_share_and_quant_are_passed_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(generate, "JobSpec", _Spec)
+    model = _model(tmp_path, "a", {})
+    run: Any = SimpleNamespace(options=Options(models=None, names=(), sla_topk=0.2, quant="int8"))
+    asked = generate._spec(run, model, "480p", "sagesla")
+    assert isinstance(asked, _Spec)
+    assert (asked.attention, asked.sla_topk, asked.quant) == ("sagesla", 0.2, "int8")
+    dense = generate._spec(run, model, "480p", "dense")
+    assert isinstance(dense, _Spec) and dense.sla_topk is None, "it would be refused"
+    run.options = Options(models=None, names=())
+    plain = generate._spec(run, model, None, None)
+    assert plain == _Spec(model="a", prompt=plain.prompt, seed=1)
+
+
+def test_a_case_says_what_ran_and_not_what_was_asked_for(tmp_path: Path) -> None:
+    asked = _model(tmp_path, "a", {"num_layers": 30})
+    other = _model(tmp_path, "a-int8", {"num_layers": 30, "quantization_config": {}})
+    run: Any = SimpleNamespace(
+        options=Options(models=None, names=()),
+        on_gpu=False,
+        engine=SimpleNamespace(model={"a-int8": other}.get),
+    )
+    manifest: Any = SimpleNamespace(
+        spec=_Spec(model="a", prompt="", frames=5, steps=4),
+        width=32, height=16, versions={"torch": "2.11", "numpy": "2"}, stages=(), step_s=(0.5,),
+    )  # fmt: skip
+    seen = generate._Seen(manifests=[manifest])
+    old = generate._told(run, CASE, asked, seen)
+    assert (old.model, old.attention, old.quant, old.versions) == ("a", "dense", "bf16", {"torch": "2.11"})
+    manifest.attention = SimpleNamespace(kind="sla", topk=0.1, by="torch", note="this GPU has no fp8")
+    manifest.spec = _Spec(model="a-int8", prompt="", frames=5, steps=4, attention="sagesla")
+    ran = generate._told(run, replace(CASE, quant="auto"), asked, seen)
+    assert (ran.model, ran.attention, ran.quant) == ("a-int8", "sla", "int8")
 
 
 def test_a_random_model_that_is_missing_is_made_or_told_why_not(

@@ -189,7 +189,8 @@ def _case(run: _Run, name: str, resolution: str | None, attention: str | None) -
 
 def _spec(run: _Run, model: ModelStatus, resolution: str | None, attention: str | None) -> JobSpec:
     options = run.options
-    extra = {"attention": attention, "sla_topk": options.sla_topk, "quant": options.quant}
+    topk = None if attention == "dense" else options.sla_topk  # which has no blocks to choose from
+    extra = {"attention": attention, "sla_topk": topk, "quant": options.quant}
     given: dict[str, Any] = {name: value for name, value in extra.items() if value is not None}
     return JobSpec(
         model=model.name,
@@ -243,18 +244,20 @@ def _peak(watch: Watch, began: float, ended: float) -> list[float]:
 def _told(run: _Run, case: Case, model: ModelStatus, seen: _Seen) -> Case:
     """The case with its figures."""
     last = seen.manifests[-1]
+    if last.spec.model != model.name:  # its sibling with other weights
+        model = run.engine.model(last.spec.model)
     net = _net(model)
-    # As they ran, where the build's jobs say so.
-    attention = getattr(last.spec, "attention", None) or model.attention or "dense"
+    # What ran, where the build's jobs say so: with `auto`, or on an old GPU, another than was asked for.
+    ran = getattr(last, "attention", None)
+    attention = model.attention or "dense" if ran is None else ran.kind
     int8 = net.get("quantization_config") is not None
-    quant = getattr(last.spec, "quant", None) or ("int8" if int8 else "bf16")
     heads, head = net.get("num_attention_heads"), net.get("attention_head_dim", 128)
     width = None if heads is None else heads * head
     setup = Setup(
         width=width,
         layers=net.get("num_layers"),
         kind=model.kind,
-        int8=quant == "int8" or int8,
+        int8=int8,
         resolution=last.spec.resolution or "",
         aspect_ratio=last.spec.aspect_ratio or "",
         attention="dense" if attention == "sdpa" else attention,
@@ -264,8 +267,9 @@ def _told(run: _Run, case: Case, model: ModelStatus, seen: _Seen) -> Case:
     )
     case = replace(
         case,
+        model=model.name,
         attention=setup.attention,
-        quant=quant,
+        quant="int8" if int8 else "bf16",
         resolution=setup.resolution,
         width=last.width,
         height=last.height,
@@ -352,7 +356,7 @@ def _net(model: ModelStatus) -> dict[str, Any]:
 def _plain(run: _Run, case: Case, model: ModelStatus) -> tuple[dict[str, list[dict[str, Any]]], str]:
     """What plain diffusers says of the same sizes, once for all cases that have them, and what that is."""
     folder, which = Path(model.path), model.name
-    if case.quant == "int8" and _net(model).get("quantization_config") is not None:
+    if case.quant == "int8":
         which = model.name.removesuffix("-int8")
         folder = folder.parent / which
         if which == model.name or not folder.is_dir():

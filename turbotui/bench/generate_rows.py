@@ -45,7 +45,7 @@ class Setup:
     resolution: str
     aspect_ratio: str
     attention: str
-    """As the job was asked for: `dense`, `sla`, `sagesla`; `sdpa` is dense too."""
+    """As it ran: `dense`, `sla`, `sagesla`; `sdpa` is dense too."""
     frames: int
     steps: int
     on_gpu: bool
@@ -112,7 +112,7 @@ class Case:
     model: str
     attention: str
     quant: str
-    """`bf16` or `int8`, by its files or as asked for."""
+    """`bf16` or `int8`, by the files of the model that ran; as asked for where none did."""
     resolution: str
     width: int
     height: int
