@@ -20,6 +20,8 @@ DECIMAL = re.compile(r"[0-9]{0,19}")
 SHARE = re.compile(r"[01](\.[0-9]{0,6})?|\.[0-9]{1,6}")
 """What a top-k may be, as far as digits tell."""
 MAX_SAMPLES = 100
+MAX_TOGETHER = 8
+"""Samples that an engine puts side by side into one video."""
 _NEW_LINE = re.compile(r"\r\n|[\r\v\f\x85\u2028\u2029]")
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _SIGMA_MAX = {"t2v": 80.0, "i2v": 200.0}
@@ -42,8 +44,12 @@ class Draft:
     seed: str = ""
     samples: str = ""
     """How many jobs with seeds in a row; empty is one."""
+    together: bool = False
+    """Whether the samples are one job instead: from one draw of noise, side by side in one video."""
     image: str = ""
     ode: bool = False
+    adaptive: bool = False
+    """Whether the video takes the image's shape."""
     residency: str = ""
     """One of `engine.wire.RESIDENCIES`; empty leaves it to the engine."""
     attention: str = ""
@@ -70,7 +76,7 @@ class Draft:
         from engine.wire import ATTENTIONS, QUANTS, RESIDENCIES, JobSpec
 
         name, _space, ratio = self.resolution.partition(" ")
-        return JobSpec(
+        spec = JobSpec(
             model=self.model,
             prompt=self.prompt,
             image=whole_path(self.image) if self.image and image_to_video else None,
@@ -81,6 +87,7 @@ class Draft:
             seed=_number("seed", self.seed) if self.seed else 0,
             sigma_max=float(self.sigma_max) if self.sigma_max else None,
             ode=self.ode and image_to_video,
+            adaptive=self.adaptive and image_to_video,
             output_dir=self.output_dir or None,
             priority=self.priority,
             residency=next((known for known in RESIDENCIES if known == self.residency), None),
@@ -88,12 +95,15 @@ class Draft:
             sla_topk=float(self.sla_topk) if SHARE.fullmatch(self.sla_topk) else None,
             quant=next((known for known in QUANTS if known == self.quant), "auto"),
         )
+        return together(spec, self._count()) if self.together else spec
 
     def specs(self, *, image_to_video: bool) -> tuple[JobSpec, ...]:
         """One request for each sample, seeds in a row; raises as `spec`."""
         one = self.spec(image_to_video=image_to_video)
-        count = _number("samples", self.samples) if self.samples else 1
-        return samples_of(one, count)
+        return (one,) if self.together else samples_of(one, self._count())
+
+    def _count(self) -> int:
+        return _number("samples", self.samples) if self.samples else 1
 
     @property
     def empty(self) -> bool:
@@ -110,6 +120,17 @@ def samples_of(spec: JobSpec, count: int) -> tuple[JobSpec, ...]:
     if not 1 <= count <= MAX_SAMPLES:
         raise InvalidRequest(f"samples is {count}; choose 1 to {MAX_SAMPLES}")
     return tuple(replace(spec, seed=spec.seed + number) for number in range(count))
+
+
+def together(spec: JobSpec, count: int) -> JobSpec:
+    """`spec` with `count` samples side by side in its one video.
+
+    Raises:
+        InvalidRequest: there are none, or too many.
+    """
+    if not 1 <= count <= MAX_TOGETHER:
+        raise InvalidRequest(f"samples is {count}; choose 1 to {MAX_TOGETHER} in one video")
+    return replace(spec, samples=count)
 
 
 def draft_of(job: Job, *, kind: str, output_dir: str | None) -> Draft:
@@ -130,7 +151,10 @@ def draft_of(job: Job, *, kind: str, output_dir: str | None) -> Draft:
         steps=spec.steps or 0,
         seed=str(spec.seed) if spec.seed else "",
         image=spec.image or "",
+        samples=str(spec.samples) if spec.samples > 1 else "",
+        together=spec.samples > 1,
         ode=spec.ode,
+        adaptive=spec.adaptive,
         residency=spec.residency or "",
         attention="" if own else spec.attention,
         sla_topk="" if topk is None else f"{topk:g}",

@@ -65,7 +65,7 @@ class JobPlans:
         self._output_dir = output_dir
         self._times = times or JobTimes()
 
-    def admit(self, spec: JobSpec, *, look: Callable[[Path], object] = check_image) -> JobPlan:
+    def admit(self, spec: JobSpec, *, look: Callable[[Path], tuple[int, int]] = check_image) -> JobPlan:
         """Check a request whole, and say what it takes; `look` is asked about its image.
 
         Raises:
@@ -84,6 +84,7 @@ class JobPlans:
                 device_kind=self._memory.device_kind,
                 attention=admitted.attention,
                 topk=admitted.sla_topk,
+                samples=admitted.spec.samples,
             )
 
         def peak(model: Model) -> int:

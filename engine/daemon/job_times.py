@@ -38,6 +38,7 @@ class _Shape:
     steps: int
     attention: AttentionKind
     topk: float | None
+    samples: int
 
 
 class JobTimes:
@@ -70,6 +71,7 @@ class JobTimes:
                 # Jobs of builds that knew one kind only say nothing.
                 attention="dense" if spec.attention == "auto" else spec.attention,
                 topk=spec.sla_topk,
+                samples=spec.samples,
             )
             self._done[job.model].append((shape, elapsed_s))
 
@@ -77,6 +79,7 @@ class JobTimes:
         """For a request to `model`; None where no job of it comes near."""
         done = self._done.get(model.name, ())
         work = dit_tokens(admitted.width, admitted.height, admitted.frames) * admitted.steps
+        work *= admitted.spec.samples
         by_work: dict[int, list[float]] = defaultdict(list)
         for shape, elapsed_s in done:
             if (shape.attention, shape.topk) != (admitted.attention, admitted.sla_topk):
@@ -93,8 +96,8 @@ class JobTimes:
 
 
 def _work(model: Model, shape: _Shape) -> int | None:
-    """Tokens times steps; None where the model has no such size any more."""
+    """Tokens times steps of all samples; None where the model has no such size any more."""
     for row in model.card.table:
         if (row.name, row.aspect_ratio) == (shape.resolution, shape.aspect_ratio):
-            return dit_tokens(row.width, row.height, shape.frames) * shape.steps
+            return dit_tokens(row.width, row.height, shape.frames) * shape.steps * shape.samples
     return None

@@ -99,10 +99,12 @@ def estimate_footprint(
     device_kind: DeviceKind,
     attention: AttentionKind | None = None,
     topk: float | None = None,
+    samples: int = 1,
 ) -> Footprint:
     """What a `width` x `height` video of `num_frames` takes on `device_kind`.
 
-    `attention` and its `topk` are by default the model's own.
+    `attention` and its `topk` are by default the model's own. Of several samples only the latents
+    lie there at once: nets see one after the other.
 
     Raises:
         ValueError: the model has a problem, or the size or count is none that the nets take.
@@ -112,7 +114,7 @@ def estimate_footprint(
     configs, margins = model.configs, MARGINS[device_kind]
     sizes = {component.name: component.bytes for component in model.components}
     widths = {component.name: BYTES_BY_NAME[component.dtype] for component in model.components}
-    latents_bytes = 8 * _product(latent_shape(width, height, num_frames))
+    latents_bytes = 8 * _product(latent_shape(width, height, num_frames, samples))
     experts = [name for name in sizes if name.startswith("dit")]
 
     def stage(*names: str, live_bytes: int, factor: float) -> StageFootprint:

@@ -46,6 +46,10 @@ class JobSpec(Wire):
     """Where the noise starts; None takes 80 for t2v and 200 for i2v."""
     ode: bool = False
     """Deterministic steps without fresh noise; image-to-video models only."""
+    samples: int = 1
+    """1 to 8 videos from one draw of noise, side by side in one file."""
+    adaptive: bool = False
+    """The image's own shape, at about as many pixels as the table's; image-to-video models only."""
     output_dir: str | None = None
     """Absolute folder for the video; None takes the engine's."""
     priority: int = 0

@@ -18,7 +18,6 @@ import torch
 from diffusers import AutoencoderKLWan
 from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
 from torch import Tensor, nn
-from transformers import UMT5Config, UMT5EncoderModel
 
 from engine.errors import ModelUnusable, NotFound
 from engine.models.configs import read_dit_config
@@ -34,6 +33,7 @@ from engine.worker.backend import Backend
 from engine.worker.channel import ModelFiles
 from engine.worker.loading import Loading, Vacancy
 from engine.worker.nets.int8 import replace_linears
+from engine.worker.nets.umt5 import TextEncoder
 from engine.worker.nets.wan import WanNet, add_proj_l
 from engine.worker.region import Gate
 from engine.worker.stream import TORCH_DTYPES, Transfer, order_of, plan_transfers
@@ -323,9 +323,7 @@ def _build(name: str, config: dict[str, Any], *, int8: bool, sla: bool) -> nn.Mo
     """The module on the meta device but for its computed buffers, in evaluation mode."""
     with torch.device("meta"), _without_init():
         if name == TEXT:
-            module: Any = UMT5EncoderModel(UMT5Config.from_dict(config))
-            # Its configuration says that embeddings are not tied, which means those of a decoder.
-            module.encoder.embed_tokens.weight = module.shared.weight
+            module: Any = TextEncoder.build(config)
         elif name == VAE:
             module = AutoencoderKLWan.from_config(config)
         else:

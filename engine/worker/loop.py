@@ -321,7 +321,10 @@ class Worker:
             colours=self._colours,
         )
         spec = message.spec
-        shape = (message.model.name, message.width, message.height, spec.frames, spec.steps, spec.attention)
+        shape = (
+            *(message.model.name, message.width, message.height, spec.frames, spec.steps),
+            *(spec.samples, spec.attention),
+        )
         try:
             manifest, path = run_job(
                 message,

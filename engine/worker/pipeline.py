@@ -44,6 +44,7 @@ from engine.worker.experts import NetByStep
 from engine.worker.faults import as_engine_error, forget
 from engine.worker.finite_guard import FiniteGuard
 from engine.worker.progress import TYPICAL, ProgressMeter, Shares, stages_of
+from engine.worker.side_by_side import decode_side_by_side, each_sample
 from engine.worker.stage_ledger import StageLedger
 from engine.worker.step_clock import StepClock
 from engine.worker.store import ComponentStore
@@ -141,7 +142,7 @@ class _Run:
         self._steps = spec.steps
         sigma_max = DEFAULT_SIGMA_MAX[self._kind] if spec.sigma_max is None else spec.sigma_max
         self._timesteps = rcm_timesteps(spec.steps, sigma_max)
-        self._shape = latent_shape(job.width, job.height, spec.frames)
+        self._shape = latent_shape(job.width, job.height, spec.frames, spec.samples)
         self._mode: Residency = spec.residency or "auto"
         self._stages: tuple[PlannedStage, ...] = ()
         self._step_clock = StepClock(backend, clock)
@@ -233,7 +234,7 @@ class _Run:
 
         with NetByStep(self._store, model, nets, lease, job_id=self._job.job_id) as net_by_step:
 
-            def velocity(x_BCTHW: Tensor, step: int) -> Tensor:
+            def velocity(x_BCTHW: Tensor, step: int, last: bool) -> Tensor:
                 def forward(net: Any) -> Tensor:
                     clock.follow(net)
                     self.attending.give(net)
@@ -243,11 +244,11 @@ class _Run:
                     self._load_ahead(model, "denoise", nets[step], ahead)
                     return net_velocity(net, x_BCTHW, self._timesteps[step], text_BLD, condition)
 
-                return net_by_step.run(step, forward)
+                return net_by_step.run(step, forward, last=last)
 
             latents_BCTHW = denoise(
                 state,
-                velocity,
+                partial(each_sample, velocity, self._check),
                 timesteps=self._timesteps,
                 ode=self._job.spec.ode,
                 before_step=before_step,
@@ -261,20 +262,21 @@ class _Run:
 
     def _decode(self, model: Model, latents_BCTHW: Tensor, nets: Sequence[str]) -> tuple[Manifest, Path]:
         job = self._job
-        count = latents_BCTHW.shape[2]
+        samples, count = latents_BCTHW.shape[0], latents_BCTHW.shape[2]
 
-        def check(latent_frame: int) -> None:
+        def check(sample: int, latent_frame: int) -> None:
             self._check()
             self._meter.saw_peak(self._backend.peak_bytes())
-            self._meter.at("decode", latent_frame, count)
+            self._meter.at("decode", sample * count + latent_frame, samples * count)
 
-        with VideoWriter(Path(job.output), job.width, job.height) as writer:
+        with VideoWriter(Path(job.output), job.width * samples, job.height) as writer:
             with self._stage(model, "decode", (VAE,)) as modules:
                 sums = None if self._watch is None else self._watch.decoding(latents_BCTHW)
-                for number, frames_THWC in enumerate(decode_frames(modules[VAE], latents_BCTHW, check)):
+                decode = partial(decode_frames, modules[VAE])
+                for number, frames_THWC in enumerate(decode_side_by_side(decode, latents_BCTHW, check)):
                     writer.append(frames_THWC)
                     if sums is not None:
-                        sums.add(number, frames_THWC)
+                        sums.add(number, frames_THWC[:, :, : job.width])
             if self._watch is not None and sums is not None:
                 self._watch.decoded(model.components[VAE].content, sums)
             del latents_BCTHW
@@ -293,7 +295,7 @@ class _Run:
             job_id=job.job_id,
             spec=job.spec,
             kind=self._kind,
-            width=job.width,
+            width=job.width * job.spec.samples,
             height=job.height,
             fps=FPS,
             timesteps=self._timesteps,

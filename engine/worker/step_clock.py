@@ -68,7 +68,7 @@ class StepClock:
 
     def _reached_first(self) -> None:
         def note() -> None:
-            self.first_step_at = time.time()
+            self.first_step_at = self.first_step_at or time.time()
 
         self._when_passed(self._backend.mark_compute(), note)
 

@@ -352,6 +352,29 @@ async def test_samples_are_jobs_with_seeds_in_a_row(console: Build) -> None:
     assert [spec.seed for spec in batch.specs] == [7, 8, 9] and batch.again
 
 
+async def test_samples_side_by_side_are_one_job(console: Build) -> None:
+    client = scripted(scenes.cpu(NOW))
+    app = console(client)
+    async with app.run_test(size=WIDE) as pilot:
+        await open_editor(pilot)
+        await pilot.press(*"fox")
+        together = app.screen.query_one("#together")
+        assert not together.display, "one sample lies beside none"
+        app.screen.query_one("#samples", Input).value = "3"
+        await until(pilot, lambda: bool(together.display))
+        together.focus()
+        await pilot.press("right")
+        await until(pilot, lambda: "one job, 3 in one video" in screen_text(app))
+        app.screen.query_one("#samples", Input).value = "9"
+        await until(pilot, lambda: "! take 1 to 8" in screen_text(app))
+        app.screen.query_one("#samples", Input).value = "3"
+        # What it costs is that of all of them.
+        await until(pilot, lambda: 3 in [call[1].samples for call in client.asked if call[0] == "forecast"])
+        await pilot.press("enter")
+        await until(pilot, lambda: bool(submitted(client)))
+    assert submitted(client)[0].samples == 3
+
+
 async def test_keys_of_the_number_fields_step_and_draw(console: Build) -> None:
     app = console(scripted(scenes.busy(NOW)))
     async with app.run_test(size=SMALL) as pilot:

@@ -423,3 +423,42 @@ def test_a_disk_that_is_nearly_full_is_refused_with_what_is_left(
         check(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(2**40, 0, 100 * 10**6))
     assert check(tmp_path)
+
+
+# --------------------------------------------------------------------------- samples, the image's own shape
+
+
+def test_samples_are_one_to_eight(tmp_path: Path) -> None:
+    assert check(tmp_path, samples=8).spec.samples == 8
+    for count in (0, 9, -1):
+        assert refusal(tmp_path, samples=count) == f"samples is {count}; choose 1 to 8"
+
+
+def test_an_adaptive_size_is_the_image_s_shape_at_the_table_s_pixels(tmp_path: Path) -> None:
+    path = tmp_path / "frame.png"
+    path.write_bytes(png(300, 400))
+    admitted = check(tmp_path, I2V, image=str(path), adaptive=True)
+    assert (admitted.width, admitted.height) == (80, 112)  # of 128 x 80
+    assert (admitted.spec.resolution, admitted.spec.aspect_ratio) == ("80p", "16:10")
+    assert check(tmp_path, I2V, image=str(path)).width == 128
+    assert refusal(tmp_path, adaptive=True) == (
+        "adaptive takes an image's shape and toy is text-to-video; leave it out"
+    )
+
+
+def test_a_shape_that_the_nets_do_not_take_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "strip.png"
+    path.write_bytes(png(4000, 10))
+    assert refusal(tmp_path, I2V, image=str(path), adaptive=True) == (
+        "the image is 4000x10, and in that shape a side of the video would not be 16 to 2048 pixels; "
+        "crop it or leave adaptive out"
+    )
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP"])
+def test_an_image_that_lies_on_its_side_is_measured_upright(tmp_path: Path, image_format: str) -> None:
+    turned, path = Image.Exif(), tmp_path / "turned"
+    for orientation, size in ((6, (48, 64)), (3, (64, 48))):
+        turned[0x0112] = orientation
+        Image.new("RGB", (64, 48)).save(path, format=image_format, exif=turned)
+        assert check_image(path) == size

@@ -38,6 +38,7 @@ NETS_ALLOWED = (
     "engine.models.demo",
     "engine.models.plain",
     "engine.models.quantising",
+    "engine.models.plain_generation",
     "engine.models.random_models",
     "engine.models.random_noise",
 )

@@ -71,12 +71,16 @@ class DraftForm(Vertical):
         draw = {"r": self._draw_seed}
         yield TypedField(t("new.seed"), FieldInput(id="seed", restrict=restrict, placeholder="0", keys=draw))
         yield TypedField(t("new.samples"), FieldInput(id="samples", restrict=r"\d{0,3}", placeholder="1"))
+        yield ChoiceField(id="together", label=t("new.together"), remark=self._about_together)
         yield TypedField(t("new.image"), FieldInput(id="image", placeholder="/…/first.png"))
         yield ImageThumb()
         yield ChoiceField(id="ode", label=t("new.ode"), remark=lambda _value: t("new.ode_remark"))
         yield ChoiceField(id="attention", label=t("new.attention"), remark=self._about_attention)
         topk = FieldInput(id="sla_topk", restrict=r"[01]?\.?\d{0,6}", placeholder="0.1")
         yield TypedField(t("new.sla_topk"), topk)
+        yield ChoiceField(
+            id="adaptive", label=t("new.adaptive"), remark=lambda _value: t("new.adaptive_remark")
+        )
         yield ChoiceField(id="residency", label=t("new.residency"), remark=self._about_residency)
         yield ChoiceField(id="quant", label=t("new.quant"), remark=self._about_quant)
         yield Words(id="carried")
@@ -95,7 +99,9 @@ class DraftForm(Vertical):
             prompt.take(draft.prompt)
         for name in ("seed", "samples", "image", "sla_topk"):
             self.typed(name).value.value = getattr(draft, name)
-        self.choice("ode").offer([t("new.no"), t("new.yes")], t("new.yes") if draft.ode else t("new.no"))
+        for name in ("ode", "adaptive", "together"):
+            chosen = t("new.yes") if getattr(draft, name) else t("new.no")
+            self.choice(name).offer([t("new.no"), t("new.yes")], chosen)
         self.follow_model(draft)
 
     def draft(self) -> Draft:
@@ -112,6 +118,8 @@ class DraftForm(Vertical):
             samples=self.typed("samples").value.value,
             image=self.typed("image").value.value,
             ode=self.choice("ode").value == t("new.yes"),
+            adaptive=self.choice("adaptive").value == t("new.yes"),
+            together=self.choice("together").value == t("new.yes"),
             residency=self._residency(),
             attention="" if self._attention() == "auto" else self._attention(),
             sla_topk=self.typed("sla_topk").value.value if self._is_sparse() else "",
@@ -144,6 +152,7 @@ class DraftForm(Vertical):
         self.choice("attention").offer(
             [t(f"new.attention_{each}") for each in ATTENTIONS], t(f"new.attention_{kind}")
         )
+        self.choice("adaptive").display = self.image_to_video
         # One that this model or this build does not know becomes the first, auto.
         residencies = self._residencies(model)
         chosen = draft.residency if draft.residency in residencies else "auto"
@@ -198,6 +207,7 @@ class DraftForm(Vertical):
             "image": "",
         }
         self.typed("sla_topk").display = self._is_sparse()
+        self.choice("together").display = self._samples() > 1
         for name, remark in remarks.items():
             self.typed(name).say(remark, faults.get(name, ""))
 
@@ -235,12 +245,22 @@ class DraftForm(Vertical):
         frames = int(text) if text and DECIMAL.fullmatch(text) else model.default_frames
         return t("new.frames_remark", length=f"{frames / FPS:.1f}", most=model.max_frames)
 
+    def _samples(self) -> int:
+        """As typed; 1 where nothing that counts is."""
+        count = self.typed("samples").value.value
+        return int(count) if count and DECIMAL.fullmatch(count) else 1
+
     def _about_samples(self) -> str:
-        count, seed = self.typed("samples").value.value, self.typed("seed").value.value
-        if not count or not DECIMAL.fullmatch(count) or not DECIMAL.fullmatch(seed) or int(count) < 2:
+        count, seed = self._samples(), self.typed("seed").value.value
+        if count < 2 or not DECIMAL.fullmatch(seed):
             return t("new.samples_remark")
+        if self.choice("together").value == t("new.yes"):
+            return t("new.samples_together", count=count)
         first = int(seed or 0)
-        return t("new.samples_seeds", first=first, last=first + int(count) - 1)
+        return t("new.samples_seeds", first=first, last=first + count - 1)
+
+    def _about_together(self, value: str) -> str:
+        return t("new.together_remark" if value == t("new.yes") else "new.apart_remark")
 
     def _about_carried(self) -> str:
         """What has no field of its own and still counts."""

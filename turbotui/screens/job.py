@@ -168,7 +168,7 @@ class JobPanel(PagePanel):
         put("sampling", self._sampling(job))
         if job.spec.image:
             put("image", job.spec.image)
-        if attention := attention_text(job, self._manifest):
+        if attention := attention_text(job, None if self.ledger is None else self.ledger.manifest):
             put("attention", attention)
         if job.doubt:
             put("doubt", spoken(job.doubt))
@@ -199,7 +199,8 @@ class JobPanel(PagePanel):
         spec = job.spec
         size = size_of(job, view.state.models)
         frames = UNKNOWN if spec.frames is None else str(spec.frames)
-        ratio = f"{spec.resolution or ''} {spec.aspect_ratio or ''}".strip()
+        shape = t("job.adaptive") if spec.adaptive else spec.aspect_ratio or ""
+        ratio = f"{spec.resolution or ''} {shape}".strip()
         return t("job.picture_text", size=size, ratio=f"({ratio})" if ratio else "", frames=frames)
 
     def _sampling(self, job: Job) -> str:
@@ -208,6 +209,8 @@ class JobPanel(PagePanel):
         text = t("job.sampling_text", steps=steps, seed=spec.seed)
         if spec.sigma_max is not None:
             text += f"  sigma_max {spec.sigma_max:g}"
+        if spec.samples > 1:
+            text += "  " + t("job.samples", count=spec.samples)
         return text + ("  ODE" if spec.ode else "")
 
     def _times(self, view: View, job: Job) -> str:

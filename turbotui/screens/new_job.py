@@ -226,7 +226,7 @@ class NewJobScreen(StillBehind, ModalScreen[None]):
     def _request(self) -> Request | None:
         if faults(self._last, self.form.model):
             return None
-        return Request(spec=self._spec(), samples=samples(self._last))
+        return Request(spec=self._spec(), samples=1 if self._last.together else samples(self._last))
 
     def _spec(self) -> JobSpec:
         return self.current_draft().spec(image_to_video=self.form.image_to_video)
@@ -363,7 +363,9 @@ class NewJobScreen(StillBehind, ModalScreen[None]):
         except EngineError as problem:
             self._refused(str(problem))
             return
-        self.turbo.push_screen(ManyScreen(base, samples=samples(draft)), self._many_done)
+        self.turbo.push_screen(
+            ManyScreen(base, samples=1 if draft.together else samples(draft)), self._many_done
+        )
 
     def _many_done(self, queued: bool | None) -> None:
         if queued:

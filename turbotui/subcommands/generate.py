@@ -15,6 +15,7 @@ from engine.wire import Attention, Job, JobBatch, JobSpec, ModelKind, ModelStatu
 from turbotui.client.files import FILE_TIMEOUT_S
 from turbotui.client.http import HttpClient
 from turbotui.draft import MAX_SAMPLES, samples_of, whole_path
+from turbotui.draft import together as one_video
 from turbotui.format import bytes_text, seconds
 from turbotui.subcommands.explain import attention_option, finite, residency_option, topk_option
 from turbotui.subcommands.jobs import held_line, job_line
@@ -41,6 +42,7 @@ PROMPT_LIMIT_BYTES = 2**20
     "any other field of a job; - is stdin. What a line does not say is as in the other options.",
 )
 @click.option("--samples", type=click.IntRange(1, MAX_SAMPLES), help="So many jobs, with seeds in a row.")
+@click.option("--together", is_flag=True, help="With --samples: one job instead, side by side in one video.")
 @click.option("--again", is_flag=True, help="With --from: queue also what waits, runs or was just done.")
 @click.option("--dry-run", is_flag=True, help="With --from: only tell what would be queued.")
 @click.option("--image", metavar="FILE", help="The first frame, for image-to-video models.")
@@ -51,6 +53,7 @@ PROMPT_LIMIT_BYTES = 2**20
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed and device, same frames.")
 @click.option("--sigma-max", type=float, help="Where the noise starts; by default 80 for t2v, 200 for i2v.")
 @click.option("--ode", is_flag=True, help="Steps without fresh noise; image-to-video models only.")
+@click.option("--adaptive", is_flag=True, help="The image's own shape, at about as many pixels.")
 @residency_option
 @attention_option
 @topk_option
@@ -66,6 +69,7 @@ def generate(
     prompt_file: str | None,
     many: str | None,
     samples: int | None,
+    together: bool,
     again: bool,
     dry_run: bool,
     image: str | None,
@@ -76,6 +80,7 @@ def generate(
     seed: int,
     sigma_max: float | None,
     ode: bool,
+    adaptive: bool,
     residency: Residency | None,
     attention: Attention,
     sla_topk: float | None,
@@ -89,7 +94,9 @@ def generate(
     """Queue a video. With --wait --json: print its manifest, whose `output` is the video's path."""
     session = open_session(json=json, demo=demo)
     one_of("--prompt, --prompt-file and --from", prompt, prompt_file, many)
-    if wait and (many or (samples or 1) > 1):
+    if together and samples is None:
+        raise InvalidRequest("--together is for --samples; leave it out, or say how many")
+    if wait and (many or ((samples or 1) > 1 and not together)):
         raise InvalidRequest("--wait is for one job; `turbotui jobs` and `turbotui watch` follow many")
     if many is None and (again or dry_run):
         raise InvalidRequest("--again and --dry-run are for --from; leave them out, or give a file")
@@ -116,6 +123,7 @@ def generate(
         seed=seed,
         sigma_max=finite("--sigma-max", sigma_max),
         ode=ode,
+        adaptive=adaptive,
         output_dir=folder,
         priority=priority,
         residency=residency,
@@ -123,6 +131,8 @@ def generate(
         sla_topk=finite("--sla-topk", sla_topk),
         quant=quant,
     )
+    if together and samples is not None:
+        spec, samples = one_video(spec, samples), None
     if many is not None:
         queue_many(session, client, many, spec, Options(samples=samples or 1, again=again, dry_run=dry_run))
         return

@@ -149,7 +149,8 @@ def job_table(jobs: list[Job]) -> Iterable[str]:
 def job_lines(job: Job) -> Iterable[str]:
     """Everything about one job, a line each."""
     spec = job.spec
-    shape = (spec.resolution, spec.aspect_ratio, spec.frames and tr("{frames} frames", frames=spec.frames))
+    ratio = tr("in the image's shape") if spec.adaptive else spec.aspect_ratio
+    shape = (spec.resolution, ratio, spec.frames and tr("{frames} frames", frames=spec.frames))
     facts = {
         "state": job_line(job),
         "model": spec.model,
@@ -158,6 +159,7 @@ def job_lines(job: Job) -> Iterable[str]:
         "shape": listed(str(part) for part in shape if part) or tr("the model's default"),
         "steps": spec.steps,
         "seed": spec.seed,
+        "samples": tr("{count} side by side", count=spec.samples) if spec.samples > 1 else None,
         "priority": spec.priority or None,
         "residency": spec.residency,
         "attention": None if spec.attention == "auto" else spec.attention,

@@ -16,6 +16,8 @@ FORMS: dict[str, str] = {
     "{name} was trained for sparse-linear attention; with dense attention it runs outside of that, and its video may be worse": "{name} 是为稀疏线性注意力训练的；用稠密注意力与训练不符，视频可能变差",
     "{name} has no proj_l: only the sparse part of {kind} runs, which it was not trained for, and its video may be worse": "{name} 没有 proj_l：只运行 {kind} 的稀疏部分，与其训练不符，视频可能变差",
     "ode is for image-to-video models and {name} is text-to-video; leave it out": "ode 只用于图生视频模型，而 {name} 是文生视频；请去掉",
+    "adaptive takes an image's shape and {name} is text-to-video; leave it out": "自适应采用图像的形状，而 {name} 是文生视频；请去掉",
+    "the image is {width}x{height}, and in that shape a side of the video would not be {size_step} to {max_side} pixels; crop it or leave adaptive out": "图像是 {width}x{height}，按这个形状视频有一边不在 {size_step} 到 {max_side} 像素之间；请裁剪它，或去掉自适应",
     "the prompt has {prompt} characters and at most {max_chars} are accepted; shorten it": "提示词有 {prompt} 个字符，最多接受 {max_chars} 个；请缩短",
     "the prompt": "提示词",
     "the prompt is empty; describe the video": "提示词是空的；请描述视频",

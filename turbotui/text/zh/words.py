@@ -174,6 +174,7 @@ WORDS: dict[str, str] = {
     "attention": "注意力",
     "top-k": "top-k",
     "doubt": "存疑",
+    "samples": "样本",
     "progress": "进度",
     "created": "提交",
     "finished": "结束",
