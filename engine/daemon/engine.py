@@ -69,6 +69,7 @@ from engine.daemon.worker_starter import WorkerStarter
 from engine.embeddings import EmbeddingStore
 from engine.jobs.store import JobStore
 from engine.models.catalog import Catalog
+from engine.models.layout import vae_precision_on
 from engine.paths import Paths
 from engine.recording.entries import EngineStarted
 from engine.wire import DeviceStatus, Logged, MemorySampled
@@ -203,7 +204,7 @@ class Engine:
             self.memory,
             first_reading,
             self.logbook,
-            on_chosen=self.queue.wake,
+            on_chosen=self._device_chosen,
             on_change=self._changed,
         )
 
@@ -400,6 +401,12 @@ class Engine:
 
     def _changed(self) -> None:
         self.board.changed()
+
+    def _device_chosen(self) -> None:
+        device_id = self.memory.device_id
+        if device_id is not None:
+            self.catalog.vae_precision = vae_precision_on(device_id, self.catalog.vae_precision)
+        self.queue.wake()
 
     def _processes_changed(self) -> None:
         self.probe.watch(self.own.pids())

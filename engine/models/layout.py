@@ -88,6 +88,11 @@ def resident_dtype(component: str, tensor: str, main: str) -> str:
     return FP32 if keep else main
 
 
+def vae_precision_on(device_id: str, wanted: VaePrecision) -> VaePrecision:
+    """What `wanted` comes to there: `auto` is bf16 on a GPU, as the reference has it, on cpu the file's."""
+    return "bf16" if wanted == "auto" and device_id != "cpu" else wanted
+
+
 def kept_dtype(component: str, index: ComponentIndex, vae_precision: VaePrecision = "auto") -> str:
     """The main dtype in which a component is kept: its file's, but for a VAE whose precision is set."""
     if component == "vae" and vae_precision != "auto":
