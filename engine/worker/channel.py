@@ -22,6 +22,7 @@ from engine.wire import (
     StageRecord,
     VaePrecision,
 )
+from engine.worker.leaks.facts import Inspect, Inspected, Trace
 
 # --------------------------------------------------------------------------- daemon -> worker
 
@@ -186,6 +187,8 @@ ToWorker = (
     | Unload
     | Free
     | Count
+    | Inspect
+    | Trace
     | Stop
 )
 
@@ -359,6 +362,7 @@ FromWorker = (
     | Unloaded
     | WarmChanged
     | MemoryMoved
+    | Inspected
     | WorkerLog
 )
 
