@@ -17,7 +17,7 @@ from engine.worker.leaks.libraries import is_library
 
 MOST_FROZEN = 400_000
 MOST_FROZEN_S = 0.8
-"""How much is looked at beyond what the collector lists. It costs a fork copies of the pages that this
+"""How much one look goes beyond what the collector lists. It costs a fork copies of the pages that this
 lies on, once."""
 
 
@@ -32,6 +32,7 @@ class Heap:
         self.objects: list[Any] = gc.get_objects()
         self._place = {id(found): place for place, found in enumerate(self.objects)}
         self._referrers: list[array[int] | None] = [None] * len(self.objects)
+        self._frozen_s = MOST_FROZEN_S
         # Of what holds everything only for this look.
         ours = {id(self), id(self.__dict__), id(self.objects), id(sys._getframe())}
         referrers, place_of, referents = self._referrers, self._place, gc.get_referents
@@ -78,10 +79,12 @@ class Heap:
         module.
         """
         own, others = self._frozen_modules()
-        walk = _Walk(wanted, self._place, until=time.monotonic() + MOST_FROZEN_S)
+        began = time.monotonic()
+        walk = _Walk(wanted, self._place, until=began + self._frozen_s)
         # Ours and plug-ins' before the libraries', whose tables are a hundred times as many.
         walk.run(own, closed={id(vars(module)) for module in others} | {id(module) for module in others})
         walk.run(others, closed=set())
+        self._frozen_s = max(0.0, self._frozen_s - (time.monotonic() - began))
         return walk.found
 
     def _frozen_modules(self) -> tuple[list[Any], list[Any]]:

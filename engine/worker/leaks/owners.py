@@ -64,12 +64,14 @@ class Owners:
         self._without = {id(found) for found in without}
         self._frames = RunningFrames()
         self._words = Words(self._roots)
+        self._ways: dict[int, list[Any]] = {}
 
     def __enter__(self) -> Owners:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._frames.close()
+        self._ways.clear()
         self._words.close()
 
     def find(self, targets: Sequence[object]) -> Held:
@@ -89,8 +91,19 @@ class Owners:
             search = self._search(targets)
             searches.append(search)
             wanted |= search.wanted
-        ways = self._heap.ways_from_frozen(wanted) if wanted else {}
-        return [self._held(search, ways) for search in searches]
+        self.look_into_frozen(wanted)
+        return [self._held(search, self._ways) for search in searches]
+
+    def look_into_frozen(self, wanted: set[int]) -> Mapping[int, list[Any]]:
+        """Ways to objects of these ids from modules that the collector does not list."""
+        unknown = wanted - self._ways.keys()
+        if unknown:
+            self._ways.update(self._heap.ways_from_frozen(unknown))
+        return self._ways
+
+    def in_call(self, found: object) -> bool:
+        """Whether a call that runs holds it by a name."""
+        return id(found) in self._frames.holders
 
     def _search(self, targets: Sequence[object]) -> _Search:
         search = self._walk(targets)
