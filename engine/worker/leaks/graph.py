@@ -15,6 +15,7 @@ from typing import Any
 
 from engine.worker.leaks.libraries import is_library
 
+MOST_OWN = 30_000
 MOST_FROZEN = 400_000
 MOST_FROZEN_S = 0.8
 """How much one look goes beyond what the collector lists. It costs a fork copies of the pages that this
@@ -71,19 +72,21 @@ class Heap:
         known = None if place is None else self._referrers[place]
         return 0 if known is None else len(known)
 
-    def ways_from_frozen(self, wanted: set[int]) -> dict[int, list[Any]]:
+    def ways_from_frozen(self, wanted: set[int], *, libraries: bool = True) -> dict[int, list[Any]]:
         """Ways from modules to objects of these ids through what was frozen before this process was forked.
 
         The collector does not list what is frozen, yet a global of a library may hold something new.
         Breadth first, and only as far as `MOST_FROZEN` and `MOST_FROZEN_S`; each way begins with its
-        module.
+        module. Without `libraries` only globals of other modules are looked at, and `MOST_OWN` objects.
         """
         own, others = self._frozen_modules()
         began = time.monotonic()
         walk = _Walk(wanted, self._place, until=began + self._frozen_s)
         # Ours and plug-ins' before the libraries', whose tables are a hundred times as many.
-        walk.run(own, closed={id(vars(module)) for module in others} | {id(module) for module in others})
-        walk.run(others, closed=set())
+        closed = {id(vars(module)) for module in others} | {id(module) for module in others}
+        walk.run(own, closed=closed, most=MOST_OWN)
+        if libraries:
+            walk.run(others, closed=set(), most=MOST_FROZEN)
         self._frozen_s = max(0.0, self._frozen_s - (time.monotonic() - began))
         return walk.found
 
@@ -107,11 +110,13 @@ class _Walk:
         self._until = until
         self._objects: list[Any] = []
         self._parents = array("l")
+        self._most = 0
         self._seen: set[int] = set()
         self.found: dict[int, list[Any]] = {}
 
-    def run(self, roots: list[Any], *, closed: Container[int]) -> None:
-        """Walk on from these; objects of the ids in `closed` are not entered."""
+    def run(self, roots: list[Any], *, closed: Container[int], most: int) -> None:
+        """Walk on from these, until `most` were seen; objects of the ids in `closed` are not entered."""
+        self._most = most
         place = len(self._objects)
         for root in roots:
             self._enter(root, -1)
@@ -127,7 +132,7 @@ class _Walk:
             place += 1
 
     def _enter(self, found: Any, parent: int) -> None:
-        if id(found) not in self._seen and len(self._objects) < MOST_FROZEN:
+        if id(found) not in self._seen and len(self._objects) < self._most:
             self._seen.add(id(found))
             self._objects.append(found)
             self._parents.append(parent)

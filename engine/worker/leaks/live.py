@@ -40,18 +40,26 @@ class Group:
     storages: list[Storage]
 
 
-def live_storages(objects: Iterable[Any], kept: KeptMemory) -> tuple[list[Storage], list[Storage]]:
+def live_storages(heap: Heap, kept: KeptMemory) -> tuple[list[Storage], list[Storage]]:
     """All storages with bytes of their own: those that are not accounted for, and those that are."""
     found: dict[tuple[str, int], Storage] = {}
-    for item in objects:
+    bare: list[Any] = []
+    for item in heap.objects:
         # Not isinstance, which asks proxies for their class and runs code of theirs.
         kind = type(item)
         if issubclass(kind, Mapped):
             kept.add_range("cpu", item.address, item.size)
-        elif issubclass(kind, Tensor) or kind is torch.UntypedStorage:
+        elif kind is torch.UntypedStorage:
+            # Most are only what was once made for somebody who asked a tensor for its storage.
+            if heap.count(item):
+                bare.append(item)
+        elif issubclass(kind, Tensor):
             # Sparse, fake and functional tensors have no storage of their own.
             with suppress(RuntimeError, NotImplementedError):
-                _note(item, found)
+                _note(item, item.untyped_storage(), found)
+    for item in bare:
+        if (item.device.type, item.data_ptr()) not in found:
+            _note(item, item, found)
     beside: list[Storage] = []
     inside: list[Storage] = []
     for storage in found.values():
@@ -59,11 +67,10 @@ def live_storages(objects: Iterable[Any], kept: KeptMemory) -> tuple[list[Storag
     return beside, inside
 
 
-def _note(item: Any, found: dict[tuple[str, int], Storage]) -> None:
+def _note(item: Any, storage: Any, found: dict[tuple[str, int], Storage]) -> None:
     place = item.device.type
     if place not in ("cuda", "cpu"):
         return
-    storage = item if type(item) is torch.UntypedStorage else item.untyped_storage()
     address, size = storage.data_ptr(), storage.nbytes()
     if size and address:
         known = found.get((place, address))
@@ -79,7 +86,7 @@ def grouped(storages: Iterable[Storage], heap: Heap, owners: Owners) -> list[Gro
     ends = [_outermost(storage, heap) for storage in largest]
     # What nothing refers to that the collector lists may lie in a container of before the fork.
     loose = {id(end) for end in ends if not heap.count(end) and not owners.in_call(end)}
-    ways = owners.look_into_frozen(loose) if loose else {}
+    ways = owners.look_into_frozen(loose)
     groups: dict[int, Group] = {}
     for storage, end in zip(largest, ends, strict=True):
         way = ways.get(id(end), ())

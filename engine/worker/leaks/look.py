@@ -43,15 +43,16 @@ def look(
 ) -> Findings:
     """Look now, on this thread; nothing of it is alive on return.
 
-    Measured with a resident demo model: 0.5 s at 100,000 objects on one core of a server.
+    Measured on one core at 2 GHz: 0.13 s at 100,000 objects; in a worker 0.01 s at 14,000 objects after a
+    job, 0.1 s in one, and 0.8 s where something must be looked for in what was frozen before the fork.
     """
     began = time.monotonic()
     snapshot = read_snapshot() if backend.kind == "cuda" else None
     unknown: list[str] = []
     with Heap() as heap:
         kept = KeptMemory(store.components(), backend)
-        beside, inside = live_storages(heap.objects, kept)
-        with Owners(heap, roots=roots) as owners:
+        beside, inside = live_storages(heap, kept)
+        with Owners(heap, roots=roots, in_job=job_id is not None) as owners:
             groups = grouped(beside, heap, owners)
             chosen = groups[:MOST_GROUPS]
             targets = [group.storages[0].tensors for group in chosen]
@@ -105,7 +106,7 @@ def _tensors(group: Group, held: Held, snapshot: AllocatorSnapshot | None, trace
     first = group.storages[0]
     largest = max(first.tensors, key=lambda tensor: tensor.nbytes if isinstance(tensor, torch.Tensor) else 0)
     is_tensor = isinstance(largest, torch.Tensor)
-    site, reason = _site_of(first, snapshot, tracer)
+    site, reason = _site_of_group(group, snapshot, tracer)
     return LiveTensors(
         place="device" if first.place == "cuda" else "host",
         bytes=group.bytes,
@@ -118,6 +119,23 @@ def _tensors(group: Group, held: Held, snapshot: AllocatorSnapshot | None, trace
         site=site,
         site_reason=reason,
     )
+
+
+def _site_of_group(
+    group: Group, snapshot: AllocatorSnapshot | None, tracer: Tracer
+) -> tuple[Site | None, str | None]:
+    """The site at which most of it was made; of its largest storage the reason where none is known."""
+    found: dict[tuple[str, int, str], list[int]] = {}
+    for storage in group.storages[:MOST_SITES]:
+        site, _ = _site_of(storage, snapshot, tracer)
+        if site is not None:
+            entry = found.setdefault((site.file, site.line, site.function), [0, 0])
+            entry[0] += storage.bytes
+            entry[1] += 1
+    if not found:
+        return None, _site_of(group.storages[0], snapshot, tracer)[1]
+    (file, line, function), (num_bytes, blocks) = max(found.items(), key=lambda item: item[1][0])
+    return Site(file=file, line=line, function=function, bytes=num_bytes, blocks=blocks), None
 
 
 def _is_pinned(storage: Storage, tensor: Any) -> bool:

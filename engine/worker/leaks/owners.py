@@ -23,6 +23,8 @@ from engine.worker.leaks.words import Words, type_name
 MOST_VISITED = 20_000
 """Objects of one search; what is farther away is told as far as the search came."""
 
+NOBODY = "no Python owner"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Held:
@@ -56,9 +58,19 @@ class Owners:
     """Searches of one look at the heap; a context manager, as the heap is."""
 
     def __init__(
-        self, heap: Heap, *, roots: Mapping[str, object] | None = None, without: Iterable[object] = ()
+        self,
+        heap: Heap,
+        *,
+        roots: Mapping[str, object] | None = None,
+        without: Iterable[object] = (),
+        in_job: bool = False,
     ) -> None:
-        """`roots` last as modules do, by the name to tell of each. `without` holds only for the caller."""
+        """`roots` last as modules do, by the name to tell of each. `without` holds only for the caller.
+
+        In a job nothing is looked for in what is frozen of the libraries: that takes a second and copies of
+        the fork's pages, for values that a call has on its way and gives no name.
+        """
+        self._in_job = in_job
         self._heap = heap
         self._roots = {id(root): name for name, root in (roots or {}).items()}
         self._without = {id(found) for found in without}
@@ -98,7 +110,7 @@ class Owners:
         """Ways to objects of these ids from modules that the collector does not list."""
         unknown = wanted - self._ways.keys()
         if unknown:
-            self._ways.update(self._heap.ways_from_frozen(unknown))
+            self._ways.update(self._heap.ways_from_frozen(unknown, libraries=not self._in_job))
         return self._ways
 
     def in_call(self, found: object) -> bool:
@@ -158,12 +170,17 @@ class Owners:
             told = self._words.told(_way(search.beyond[0], search.came_from))
             if told.kind == "generator":
                 return Held(holder=told)
-            path = ("no Python owner", *told.path)
-            return Held(holder=Holder(path=path, kind="none", file=told.file, line=told.line))
+            path = (self._nobody, *told.path)
+            holder = Holder(path=path, kind="none", file=told.file, line=told.line)
+            return Held(holder=holder, running=self._in_job)
         if len(search.alive) > len(own):
             names = dict.fromkeys(type_name(found) for found in search.alive if id(found) not in own)
             return Held(holder=Holder(path=(f"a cycle of {', '.join(list(names)[:6])}",), kind="cycle"))
-        return Held(holder=Holder(path=("no Python owner",), kind="none"))
+        return Held(holder=Holder(path=(self._nobody,), kind="none"), running=self._in_job)
+
+    @property
+    def _nobody(self) -> str:
+        return "a value on its way in a running call, or no Python owner" if self._in_job else NOBODY
 
     def _held_beyond(self, alive: list[object], came_from: Mapping[int, object]) -> Iterator[object]:
         """Those that something refers to which the collector does not list: C code, or what is frozen."""

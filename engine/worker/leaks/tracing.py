@@ -25,7 +25,8 @@ from engine.worker.leaks.libraries import is_library
 HISTORY = 10_000
 """Allocations and frees that the device's allocator remembers, at a few KB each."""
 MOST_NOTED = 20_000
-"""Live storages that are noted on cpu."""
+LEAST_BYTES = 1024
+"""Live storages that are noted on cpu, and of which length."""
 SHAPES = 8
 """Shapes of jobs whose steps are compared, with and without."""
 OLDER = "it was allocated before tracing was switched on"
@@ -206,31 +207,32 @@ class _Noting(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = func(*args, **kwargs)
         # Switched off in the midst of a job this stays until its end, and does nothing.
         if self._tracer.on:
-            new = [found for found in _tensors(result) if found.layout is torch.strided]
-            if new:
-                given = {found.untyped_storage()._cdata for found in _tensors((args, tuple(kwargs.values())))}
-                self._note(new, given)
+            made = [tensor.untyped_storage() for tensor in _tensors(result)]
+            made = [storage for storage in made if storage.nbytes() >= LEAST_BYTES]
+            if made:
+                self._note(made, args, kwargs)
         return result
 
-    def _note(self, new: list[Tensor], given: set[int]) -> None:
-        noted = self._tracer.noted
+    def _note(self, made: list[Any], args: Any, kwargs: Any) -> None:
+        given = {tensor.untyped_storage()._cdata for tensor in _tensors(args)}
+        if kwargs:
+            given |= {tensor.untyped_storage()._cdata for tensor in _tensors(tuple(kwargs.values()))}
         place: tuple[str, int, str] | None = None
-        for tensor in new:
-            storage = tensor.untyped_storage()
-            if storage._cdata in given or storage.nbytes() == 0:
+        for storage in made:
+            if storage._cdata in given:
                 continue  # a view of what it was given, or that itself
             place = place or _innermost(sys._getframe(2))
             if place is not None:
-                noted.note(storage, place)
+                self._tracer.noted.note(storage, place)
 
 
-def _tensors(found: Any) -> Iterator[Tensor]:
+def _tensors(found: Any) -> list[Tensor]:
+    """Those in it that have memory of their own on the host."""
     if isinstance(found, Tensor):
-        if found.layout is torch.strided and not found.is_meta:
-            yield found
-    elif isinstance(found, tuple | list):
-        for part in found:
-            yield from _tensors(part)
+        return [found] if found.layout is torch.strided and found.device.type == "cpu" else []
+    if isinstance(found, tuple | list):
+        return [tensor for part in found for tensor in _tensors(part)]
+    return []
 
 
 def _innermost(frame: FrameType | None) -> tuple[str, int, str] | None:

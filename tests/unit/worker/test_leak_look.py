@@ -156,12 +156,12 @@ def test_views_are_not_new_and_what_is_freed_or_too_much_is_forgotten() -> None:
         tracer.noted.sweep()
         assert len(tracer.noted) == 0
         tracer.noted._most = 8
-        kept = [torch.zeros(3) for _ in range(20)]
+        kept = [torch.zeros(300) for _ in range(20)]
         assert len(tracer.noted) <= 8
         assert tracer.site_of_storage(kept[-1].untyped_storage())[0] is not None
         tracer.switch(False)
-        torch.zeros(3)
-        last = torch.zeros(3)
+        torch.zeros(300)
+        last = torch.zeros(300)
         assert tracer.site_of_storage(last.untyped_storage())[0] is None
 
 
