@@ -51,13 +51,20 @@ class RunningFrames:
         self.holders.clear()
 
 
+def _references_of_a_local() -> int:
+    """What a variable and a call add to a count; it differs by Python's version."""
+    probe: dict[str, Any] = {}
+    return sys.getrefcount(probe)
+
+
 def locals_of(frame: types.FrameType) -> dict[str, Any]:
     """The locals of a call by name; its own namespace where the frame is a module's."""
     found = frame.f_locals
     if not frame.f_code.co_flags & inspect.CO_OPTIMIZED:
         return dict(found)
     copied = dict(found)
-    if isinstance(found, dict):
-        # Before Python 3.13 the frame keeps this copy, and so all that was a local, until it ends.
+    # Before Python 3.13 the frame keeps this dictionary, and so all that was a local, until it ends; and
+    # where its code has called locals() it is the one that it was given.
+    if isinstance(found, dict) and sys.getrefcount(found) <= _references_of_a_local() + 1:
         found.clear()
     return copied

@@ -192,9 +192,7 @@ class Owners:
                 yield found
 
     def _is_root(self, found: object) -> bool:
-        return isinstance(type(found), type) and (
-            issubclass(type(found), types.ModuleType | type) or id(found) in self._roots
-        )
+        return issubclass(type(found), types.ModuleType | type) or id(found) in self._roots
 
     def _is_ours(self, referrer: object) -> bool:
         number = id(referrer)

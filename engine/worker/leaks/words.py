@@ -10,6 +10,7 @@ import threading
 import types
 from collections import deque
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -176,8 +177,9 @@ class _Told:
     def _made_elsewhere(self, value: Any) -> Place | None:
         """Where a global is made that this module has imported from another."""
         for module in list(sys.modules.values()):
-            names = [name for name, found in list(vars(module).items()) if found is value] if module else ()
-            for name in names:
+            if not isinstance(module, types.ModuleType):
+                continue
+            for name in [name for name, found in list(vars(module).items()) if found is value]:
                 place = self._words.assignment(getattr(module, "__file__", None), name)
                 if place[1] is not None:
                     return place
@@ -254,9 +256,10 @@ class _Told:
 
 def key_of(found: Mapping[Any, Any], held: object) -> str:
     """The key of `held` in `found`; of a key that is no name or number only its type."""
-    for key, value in list(found.items()):
-        if value is held or key is held:
-            return str(key)[:60] if isinstance(key, str | int | float | bool) else type_name(key)
+    with suppress(RuntimeError):  # another thread changes it: no copy is made of what may be a million
+        for key, value in found.items():
+            if value is held or key is held:
+                return str(key)[:60] if isinstance(key, str | int | float | bool) else type_name(key)
     return "?"
 
 

@@ -39,6 +39,10 @@ def new() -> Tensor:
     return torch.ones(SHAPE)
 
 
+def new_on(device: str, count: int) -> Tensor:
+    return torch.ones(count, device=device)
+
+
 def make_global() -> Tensor:
     global MADE_LATE
     MADE_LATE = new()

@@ -224,3 +224,10 @@ def test_what_a_module_holds_that_the_collector_does_not_list_is_found() -> None
     holder = told(number)
     assert (holder.kind, holder.path) == ("global", (MODULE, "KEPT", "[0]"))
     assert place(holder) == (HERE, plants.line_of("KEPT:"))
+
+
+def test_what_a_call_was_given_by_locals_is_left_to_it() -> None:
+    tensor = plants.new()
+    names = locals()
+    assert find(id(tensor)).running
+    assert names["tensor"] is tensor
