@@ -74,8 +74,8 @@ class Owners:
         self._heap = heap
         self._roots = {id(root): name for name, root in (roots or {}).items()}
         self._without = {id(found) for found in without}
-        self._frames = RunningFrames()
-        self._words = Words(self._roots)
+        self._frames = RunningFrames(heap)
+        self._words = Words(self._roots, heap)
         self._ways: dict[int, list[Any]] = {}
 
     def __enter__(self) -> Owners:

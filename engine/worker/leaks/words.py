@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeAlias
 
 from engine.wire import Holder
 from engine.worker.leaks.frames import locals_of
+from engine.worker.leaks.graph import Heap
 
 Kind: TypeAlias = Literal[
     "global", "attribute", "closure", "hook", "traceback", "generator", "cycle", "cache", "none"
@@ -42,9 +43,10 @@ GENERATORS = (types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType
 class Words:
     """Tells ways; reads each source file once."""
 
-    def __init__(self, roots: Mapping[int, str]) -> None:
+    def __init__(self, roots: Mapping[int, str], heap: Heap) -> None:
         """`roots` names objects by their id that are told by a name of their own."""
         self._roots = roots
+        self._heap = heap
         self._sources: dict[str, ast.Module | None] = {}
 
     def close(self) -> None:
@@ -59,6 +61,9 @@ class Words:
         told = _Told(self, way, local)
         told.run()
         return Holder(path=tuple(told.path), kind=told.kind, file=told.place[0], line=told.place[1])
+
+    def locals_of(self, frame: types.FrameType) -> dict[str, Any]:
+        return locals_of(frame, self._heap)
 
     def root_name(self, found: object) -> str | None:
         return self._roots.get(id(found))
@@ -210,14 +215,14 @@ class _Told:
         return "of a function"
 
     def _frame(self, holder: types.FrameType, held: Any) -> None:
-        name = self._local if self._at == 0 and self._local else key_of(locals_of(holder), held)
+        name = self._local if self._at == 0 and self._local else key_of(self._words.locals_of(holder), held)
         self.path.append(f"local {name} of {holder.f_code.co_qualname}")
         if self.kind not in ("traceback", "generator"):
             self.place = holder.f_code.co_filename, holder.f_lineno
 
     def _generator(self, holder: Any, held: Any) -> None:
         frame, code = _frame_and_code(holder)
-        name = "?" if frame is None else key_of(locals_of(frame), held)
+        name = "?" if frame is None else key_of(self._words.locals_of(frame), held)
         self.path.append(f"generator {holder.__qualname__}, local {name}")
         line = code.co_firstlineno if frame is None else frame.f_lineno
         self.kind, self.place = "generator", (code.co_filename, line)
