@@ -95,6 +95,7 @@ def test_a_job_s_own_tensors_run_and_a_plant_of_it_does_not_nor_does_anything_st
     job: Callable[..., RunJob],
     seen_now: Callable[..., Findings],
 ) -> None:
+    untraced, _ = run_job(job(), store, backend, report=lambda _: None, cancelled=lambda: False)
     tracer, looks = Tracer("cpu"), list[Findings]()
     tracer.switch(True)
 
@@ -105,7 +106,8 @@ def test_a_job_s_own_tensors_run_and_a_plant_of_it_does_not_nor_does_anything_st
         return False
 
     with tracer.job():
-        run_job(job(), store, backend, report=lambda _: None, cancelled=between_steps)
+        traced, _ = run_job(job(), store, backend, report=lambda _: None, cancelled=between_steps)
+    assert traced.frames_sha256 == untraced.frames_sha256
     assert len(looks) > 5
     busiest = max(looks, key=lambda found: sum(item.bytes for item in found.tensors if item.running))
     running = [item for item in busiest.tensors if item.running]
@@ -226,10 +228,11 @@ Asked = tuple[Inspector, list[Inspected], threading.Event]
 
 def test_the_thread_that_computes_answers_between_steps(asked: Asked) -> None:
     inspected, answers, _ = asked
-    inspected.job_began(5)
-    inspected.ask(Inspect(inspection_id=1))
-    assert answers == []
-    inspected.serve()
+    with inspected.job(5):
+        inspected.ask(Inspect(inspection_id=1))
+        assert answers == []
+        inspected.serve()
+    assert inspected.job_id is None
     assert answers[0].inspection_id == 1 and answers[0].refusal is None
     assert answers[0].findings is not None and answers[0].findings.job_id == 5
 
