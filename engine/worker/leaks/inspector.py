@@ -1,6 +1,7 @@
 """Answers what the daemon asks of the worker's memory: looks, the trace mode, exports.
 
 Served by the thread that computes, between two steps; where that is in a long call, by one of its own.
+Lock order: that for late looks, then that for looking.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ class Inspector:
         self._send = send
         self._asked: queue.SimpleQueue[Inspect] = queue.SimpleQueue()
         self._looking = threading.Lock()
+        self._late = threading.Lock()
 
     @contextmanager
     def job(self, job_id: int) -> Iterator[None]:
@@ -91,14 +93,16 @@ class Inspector:
 
     def _serve_late(self) -> None:
         threading.Event().wait(PATIENCE_S)
-        if self._asked.empty():
-            return
-        interval = sys.getswitchinterval()
-        sys.setswitchinterval(UNDISTURBED_S)
-        try:
-            self.serve()
-        finally:
-            sys.setswitchinterval(interval)
+        # One at a time: another would take this one's interval for the usual one, and leave it so.
+        with self._late:
+            if self._asked.empty():
+                return
+            interval = sys.getswitchinterval()
+            sys.setswitchinterval(UNDISTURBED_S)
+            try:
+                self.serve()
+            finally:
+                sys.setswitchinterval(interval)
 
     def _switched(self, message: Trace) -> Inspected:
         refusal = None
