@@ -55,6 +55,8 @@ from engine.worker.channel import (
 from engine.worker.embedding_cache import EmbeddingCache
 from engine.worker.kernel_warming import KernelWarmer, use_cache
 from engine.worker.latent_rgb import LatentColours
+from engine.worker.leaks.facts import Inspect, Trace
+from engine.worker.leaks.inspector import Inspector
 from engine.worker.mapped import PIECE_BYTES
 from engine.worker.pipeline import run_job
 from engine.worker.progress import Shares, shares_of
@@ -127,6 +129,7 @@ class Worker:
         )
         # What is quick is served also between two steps of a job; None in `_work` wakes the loop for it.
         self._actions = ActionServer(self._store, proof=backend.proof, send=channel.send)
+        self._inspector = Inspector(backend, self._store, root=self, send=channel.send)
         self._warmer = Warmer(self._store, warm, on_ended=channel.send)
         self._embeddings = EmbeddingCache(
             EmbeddingStore(Path(settings.embeddings), settings.embeddings_bytes if settings.embeddings else 0)
@@ -154,6 +157,7 @@ class Worker:
             RuntimeError: as `Backend.connect`.
         """
         self._backend.connect()
+        self._inspector.tracer.connected()
         self._lap("context")
         threading.Thread(target=self._prepare_copies, name="buffers", daemon=True).start()
         self._connected.set()
@@ -213,9 +217,12 @@ class Worker:
             message = self._next(rest)
             self._store.settle()
             self._actions.serve_quick()
+            self._inspector.serve()
             match message:
                 case RunJob():
-                    self._channel.send(self._run(message))
+                    with self._inspector.job(message.job_id):
+                        ended = self._run(message)
+                    self._channel.send(ended)
                 case SwitchTo():
                     self._actions.switch(message)
                 case Restore():
@@ -271,6 +278,9 @@ class Worker:
                         self._store.cancels.ask(action_id)
                     case Unload() | Free() as quick:
                         self._actions.ask(quick)
+                        self._work.put(None)
+                    case Inspect() | Trace() as asked:
+                        self._inspector.ask(asked)
                         self._work.put(None)
                     case Warm() | DropWarm() as warming:
                         self._warmer.ask(warming)
@@ -355,6 +365,7 @@ class Worker:
             if len(self._shares) >= SHAPES:
                 self._shares.clear()
             self._shares[shape] = shares_of(manifest.stages)
+            self._inspector.stepped(shape, manifest.step_s)
         watch.close()
         self._cancelled.discard(job_id)
         return ended
@@ -362,4 +373,5 @@ class Worker:
     def _between_steps(self, job_id: int) -> bool:
         """Serve what may be served under a job; True when the job must stop."""
         self._actions.serve_quick()
+        self._inspector.serve()
         return job_id in self._cancelled

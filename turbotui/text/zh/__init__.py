@@ -31,6 +31,7 @@ READ = (
     "complaints",
     "engine",
     "findings",
+    "holders",
     "doctor",
     "reset",
     "models",
