@@ -65,7 +65,7 @@ from engine.wire.leaks import (
     Verdict,
     VerdictKind,
 )
-from engine.wire.ledger import Held, LedgerKind, LedgerLine
+from engine.wire.ledger import Held, LedgerKind, LedgerLine, LedgerPage
 from engine.wire.memory import (
     NOBODYS,
     Balance,
@@ -200,6 +200,7 @@ __all__ = [
     "LeakReport",
     "LedgerKind",
     "LedgerLine",
+    "LedgerPage",
     "LockHolder",
     "LogLine",
     "Logged",

@@ -7,7 +7,7 @@ it. `python -m turbotui.client.scripted` opens the console over a made-up busy G
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -38,6 +38,8 @@ from engine.wire import (
     JobPreview,
     JobSpec,
     KillRequest,
+    LedgerKind,
+    LedgerPage,
     LogLine,
     MemoryHistory,
     ModelStatus,
@@ -368,6 +370,19 @@ class ScriptedClient:
     def audit(self, *, limit: int = 200, before: float | None = None) -> AuditPage:
         nothing = AuditPage(lines=(), older=False)
         answer: AuditPage = self._answer("audit", limit, before, default=nothing)
+        return answer
+
+    def ledger(
+        self,
+        *,
+        limit: int = 100,
+        before: int | None = None,
+        job: int | None = None,
+        kinds: Sequence[LedgerKind] = (),
+        model: str | None = None,
+    ) -> LedgerPage:
+        nothing = LedgerPage(lines=(), older=False)
+        answer: LedgerPage = self._answer("ledger", limit, before, job, default=nothing)
         return answer
 
     def cache(self) -> CacheStatus:

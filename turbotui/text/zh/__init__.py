@@ -36,6 +36,7 @@ READ = (
     "models",
     "planning",
     "storage",
+    "ledger",
     "telemetry",
     "worker",
     "jobs",
