@@ -305,10 +305,12 @@ class Engine:
             config=settings,
             environ=environ,
             engine=self.board.engine,
+            growing=lambda: self.ledger.growing,
             file=paths.state / "findings.json",
             publish=self.hub.publish,
         )
         self.hub.listen(self.checks.heard)
+        self.ledger.on_grown = self.checks.look_soon
         self.notifier = Notifier(
             config.notify,
             cwd=str(paths.state),
