@@ -27,6 +27,7 @@ from engine.daemon.job_plans import JobPlans
 from engine.daemon.job_requests import JobRequests
 from engine.daemon.job_times import JobTimes
 from engine.daemon.kill import Kill
+from engine.daemon.ledger import LedgerBook
 from engine.daemon.left_jobs import LeftJobs
 from engine.daemon.life import Life
 from engine.daemon.lock import EngineLock
@@ -72,6 +73,7 @@ from engine.models.catalog import Catalog
 from engine.models.layout import vae_precision_on
 from engine.paths import Paths
 from engine.recording.entries import EngineStarted
+from engine.telemetry.samples import FromProbe
 from engine.wire import DeviceStatus, Logged, MemorySampled
 
 LAST_LINES_S = 1.0
@@ -117,7 +119,7 @@ class Engine:
         self.probe = Probe(
             log_path=paths.logs / "probe.log",
             environ=environ,
-            on_reading=lambda message: self.device_watch.heard(message),
+            on_reading=self._read,
             on_log=self.logbook.write,
             on_start=self._processes_changed,
         )
@@ -140,6 +142,9 @@ class Engine:
         )
         self.memory.ask_counters = self.supervisor.count
         self.memory.ask_reading = self.probe.read_soon
+        self.ledger = LedgerBook(paths.ledger, self.logbook, worker=lambda: self.supervisor.worker)
+        self.supervisor.on_line = self.ledger.heard
+        self.hub.listen(self.ledger.told)
         self.own = OwnProcesses(self.supervisor, self.nursery, self.probe, self.receipts)
 
         # Models and jobs.
@@ -308,10 +313,12 @@ class Engine:
             config=settings,
             environ=environ,
             engine=self.board.engine,
+            growing=lambda: self.ledger.growing,
             file=paths.state / "findings.json",
             publish=self.hub.publish,
         )
         self.hub.listen(self.checks.heard)
+        self.ledger.on_grown = self.checks.look_soon
         self.notifier = Notifier(
             config.notify,
             cwd=str(paths.state),
@@ -370,6 +377,7 @@ class Engine:
         server.should_exit = True
         await serving
         await self.audit.kept()
+        await self.ledger.close()
         self.store.close()
         await in_thread(partial(self.logbook.close, LAST_LINES_S), name="log-close")
 
@@ -398,6 +406,10 @@ class Engine:
         self.checks.sampled(status)
         self.recorder.sampled(status)
         self.hub.publish_if_watched(lambda: MemorySampled(device=status))
+
+    def _read(self, message: FromProbe) -> None:
+        self.ledger.read(message)
+        self.device_watch.heard(message)
 
     def _changed(self) -> None:
         self.board.changed()

@@ -95,7 +95,7 @@ from engine.wire.leaks import (
     Verdict,
     VerdictKind,
 )
-from engine.wire.ledger import Held, LedgerKind, LedgerLine
+from engine.wire.ledger import Held, LedgerKind, LedgerLine, LedgerPage
 from engine.wire.memory import (
     NOBODYS,
     Balance,
@@ -260,6 +260,7 @@ __all__ = [
     "LeakReport",
     "LedgerKind",
     "LedgerLine",
+    "LedgerPage",
     "Licence",
     "LockHolder",
     "LogLine",

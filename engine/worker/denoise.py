@@ -18,6 +18,7 @@ from torch import Tensor
 
 from engine.worker.finite_guard import FiniteGuard
 
+TIMES_DTYPE = torch.float64
 Velocity = Callable[[Tensor, int], Tensor]
 """(x_BCTHW in float64, step from 0) to the net's velocity of the same shape, in any dtype."""
 
@@ -58,6 +59,11 @@ def start(shape: Sequence[int], timesteps: Sequence[float], generator: torch.Gen
     )
 
 
+def times_bytes(timesteps: Sequence[float]) -> int:
+    """What `denoise` holds on the device for its whole length beside its state."""
+    return len(timesteps) * TIMES_DTYPE.itemsize
+
+
 def denoise(
     state: DenoiseState,
     velocity: Velocity,
@@ -82,7 +88,7 @@ def denoise(
     generator = torch.Generator(device=x_BCTHW.device)
     generator.set_state(state.generator_state)
     # 0-dim float64 tensors as in the reference: times float32 noise they stay float32.
-    times = torch.tensor(list(timesteps), dtype=torch.float64, device=x_BCTHW.device)
+    times = torch.tensor(list(timesteps), dtype=TIMES_DTYPE, device=x_BCTHW.device)
     for step in range(state.step, len(timesteps) - 1):
         before_step(step)
         if guard is not None:
@@ -101,6 +107,8 @@ def denoise(
             x_BCTHW = (1 - t_next) * (x_BCTHW - t * v_BCTHW) + t_next * noise
         if guard is not None:
             guard.look(step, x_BCTHW)
+            del noise
+        del v_BCTHW  # neither lies beside the next pass
         state = DenoiseState(x_BCTHW=x_BCTHW, generator_state=generator.get_state(), step=step + 1)
         after_step(state)
     if guard is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from engine.wire import (
@@ -32,6 +32,8 @@ from engine.wire import (
     JobPreview,
     JobSpec,
     KillRequest,
+    LedgerKind,
+    LedgerPage,
     LogLine,
     MemoryHistory,
     ModelScan,
@@ -113,6 +115,15 @@ class Client(Protocol):
     def check(self) -> CheckReport: ...
     def last_check(self) -> CheckReport: ...
     def audit(self, *, limit: int = 200, before: float | None = None) -> AuditPage: ...
+    def ledger(
+        self,
+        *,
+        limit: int = 100,
+        before: int | None = None,
+        job: int | None = None,
+        kinds: Sequence[LedgerKind] = (),
+        model: str | None = None,
+    ) -> LedgerPage: ...
     def cache(self) -> CacheStatus: ...
     def clear_cache(self) -> CacheCleared: ...
     def make_demo_models(self) -> list[ModelStatus]: ...

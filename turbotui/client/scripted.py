@@ -6,7 +6,7 @@ it. `python -m turbotui.client.scripted` opens the console over a made-up busy G
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -39,6 +39,8 @@ from engine.wire import (
     JobPreview,
     JobSpec,
     KillRequest,
+    LedgerKind,
+    LedgerPage,
     LogLine,
     MemoryHistory,
     ModelScan,
@@ -305,6 +307,19 @@ class ScriptedClient(Script):
     def audit(self, *, limit: int = 200, before: float | None = None) -> AuditPage:
         nothing = AuditPage(lines=(), older=False)
         answer: AuditPage = self._answer("audit", limit, before, default=nothing)
+        return answer
+
+    def ledger(
+        self,
+        *,
+        limit: int = 100,
+        before: int | None = None,
+        job: int | None = None,
+        kinds: Sequence[LedgerKind] = (),
+        model: str | None = None,
+    ) -> LedgerPage:
+        nothing = LedgerPage(lines=(), older=False)
+        answer: LedgerPage = self._answer("ledger", limit, before, job, default=nothing)
         return answer
 
     def cache(self) -> CacheStatus:

@@ -10,7 +10,7 @@ from turbotui.screens.job_stages import ledger_rows, lines_of_ended, lines_of_ru
 from turbotui.text import t
 
 if TYPE_CHECKING:
-    from engine.wire import Job, JobCourse, Manifest
+    from engine.wire import Job, JobCourse, LedgerPage, Manifest, Trend
     from turbotui.app import TurboApp
     from turbotui.screens.job import JobPanel
     from turbotui.widgets.lines import Row, View
@@ -29,12 +29,19 @@ class JobLedger:
         self.manifest: Manifest | None = None
         self._looked_for: str | None = None
         self._staged: tuple[object, ...] | None = None
+        self.trends: tuple[Trend, ...] = ()
+        """How the floors of the worker's jobs move."""
+        self._floors_of: str | None = None
+        """In what state the job was when the floors were asked for: its end adds one."""
 
     def follow(self, view: View) -> None:
         """Ask for the stages where they are not as they were when they were asked for."""
         job = view.state.job(self._panel.job_id)
         if job is None or job.started_at is None:
             return
+        if job.status != self._floors_of:
+            self._floors_of = job.status
+            self._follow_floors()
         running = job.status == "running"
         stage = job.progress.stage if running and job.progress is not None else None
         staged = (job.status, stage, int(view.wall / COURSE_S) if running else None)
@@ -50,6 +57,18 @@ class JobLedger:
             lambda client: client.course(self._panel.job_id),
             then=got,
             failed=lambda error: None,  # not begun, or too long ago: the manifest has them
+            quiet=True,
+        )
+
+    def _follow_floors(self) -> None:
+        def got(page: LedgerPage) -> None:
+            self.trends = page.trends
+
+        self._app.ask(
+            "floors",
+            lambda client: client.ledger(limit=1),
+            then=got,
+            failed=lambda error: None,  # an older engine, or a recording: the page is whole without them
             quiet=True,
         )
 

@@ -40,6 +40,7 @@ READ = (
     "planning",
     "quantising",
     "storage",
+    "ledger",
     "telemetry",
     "worker",
     "jobs",
