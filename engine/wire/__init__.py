@@ -54,6 +54,8 @@ from engine.wire.jobs import (
     StageRecord,
 )
 from engine.wire.leaks import (
+    ExportedSnapshot,
+    ExportRequest,
     Holder,
     LeakReport,
     Remedy,
@@ -175,6 +177,8 @@ __all__ = [
     "Event",
     "EventFrame",
     "Explanation",
+    "ExportRequest",
+    "ExportedSnapshot",
     "Finding",
     "FindingsChanged",
     "FullCleanupPlan",

@@ -23,6 +23,7 @@ from engine.wire import (
     VaePrecision,
 )
 from engine.worker.leaks.facts import Inspect, Inspected, Trace
+from engine.worker.tidy import Tidy
 
 # --------------------------------------------------------------------------- daemon -> worker
 
@@ -186,6 +187,7 @@ ToWorker = (
     | DropWarm
     | Unload
     | Free
+    | Tidy
     | Count
     | Inspect
     | Trace

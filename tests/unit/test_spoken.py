@@ -243,7 +243,7 @@ NAMES = set(
     make run TORCH nvidia-smi nvidia-persistenced CUDA_VISIBLE_DEVICES TURBOTUI_HOME image_dim
     tokenizer text_encoder torch.save config.json config.toml jobs.sqlite console.keys frames steps
     seed priority ode sigma_max resolution aspect_ratio output_dir dit_only hz seconds since until
-    rrggbb ansi_blue proc help and MODEL/ all kind
+    rrggbb ansi_blue proc help and MODEL/ all kind leaks
     """.split()
 )
 """What an engineer in China writes in Latin letters too: names, commands, settings and units."""

@@ -17,6 +17,8 @@ from engine.wire import (
     CleanupRequest,
     EventFrame,
     Explanation,
+    ExportedSnapshot,
+    ExportRequest,
     FullCleanupPlan,
     FullCleanupRequest,
     Hello,
@@ -28,6 +30,7 @@ from engine.wire import (
     JobPreview,
     JobSpec,
     KillRequest,
+    LeakReport,
     LogLine,
     MemoryHistory,
     ModelStatus,
@@ -35,6 +38,8 @@ from engine.wire import (
     PruneRequest,
     PruneResult,
     Receipt,
+    RemedyRequest,
+    RemedyResult,
     ResetHelper,
     ResetPlan,
     ResetRequest,
@@ -42,6 +47,8 @@ from engine.wire import (
     Status,
     StopRequest,
     SwitchRequest,
+    TraceRequest,
+    Tracing,
     UnloadRequest,
     WarmRequest,
 )
@@ -102,6 +109,10 @@ class Client(Protocol):
     def explain_switch(self, request: SwitchRequest) -> Explanation: ...
     def check(self) -> CheckReport: ...
     def last_check(self) -> CheckReport: ...
+    def leaks(self) -> LeakReport: ...
+    def trace(self, request: TraceRequest) -> Tracing: ...
+    def export_snapshot(self, request: ExportRequest) -> ExportedSnapshot: ...
+    def remedy(self, request: RemedyRequest) -> RemedyResult: ...
     def audit(self, *, limit: int = 200, before: float | None = None) -> AuditPage: ...
     def cache(self) -> CacheStatus: ...
     def clear_cache(self) -> CacheCleared: ...

@@ -18,6 +18,7 @@ from engine.wire import (
     CleanupRequest,
     Event,
     EventFrame,
+    ExportRequest,
     FullCleanupRequest,
     Heartbeat,
     Hello,
@@ -31,11 +32,13 @@ from engine.wire import (
     MemorySampled,
     ModelStatus,
     PruneRequest,
+    RemedyRequest,
     ResetRequest,
     SpareRequest,
     Status,
     StopRequest,
     SwitchRequest,
+    TraceRequest,
     UnloadRequest,
     WarmRequest,
 )
@@ -251,6 +254,18 @@ class ReplayClient:
 
     def last_check(self) -> NoReturn:
         raise NotNow(NO_CHECK)
+
+    def leaks(self) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def trace(self, request: TraceRequest) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def export_snapshot(self, request: ExportRequest) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def remedy(self, request: RemedyRequest) -> NoReturn:
+        raise NotNow(REFUSAL)
 
     def full_cleanup_plan(self) -> NoReturn:
         raise NotNow(REFUSAL)
