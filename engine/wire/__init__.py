@@ -95,6 +95,7 @@ from engine.wire.models import (
     Resolution,
     VaePrecision,
 )
+from engine.wire.oom import OomFit, OomFreeable, OomReport
 from engine.wire.outputs import OutputList, OutputPart, OutputVideo, PruneRequest, PruneResult
 from engine.wire.overview import (
     Background,
@@ -218,6 +219,9 @@ __all__ = [
     "ModelsChanged",
     "NurseryState",
     "NurseryStatus",
+    "OomFit",
+    "OomFreeable",
+    "OomReport",
     "OutputList",
     "OutputPart",
     "OutputVideo",

@@ -54,6 +54,7 @@ from engine.worker.channel import (
 from engine.worker.embedding_cache import EmbeddingCache
 from engine.worker.latent_rgb import LatentColours
 from engine.worker.mapped import PIECE_BYTES
+from engine.worker.oom import Allocator, OomWatch
 from engine.worker.pipeline import run_job
 from engine.worker.progress import Shares, shares_of
 from engine.worker.store import ComponentStore
@@ -125,6 +126,7 @@ class Worker:
         )
         # What is quick is served also between two steps of a job; None in `_work` wakes the loop for it.
         self._actions = ActionServer(self._store, Tidier(backend), proof=backend.proof, send=channel.send)
+        self._allocator = Allocator()
         self._warmer = Warmer(self._store, warm, on_ended=channel.send)
         self._embeddings = EmbeddingCache(
             EmbeddingStore(Path(settings.embeddings), settings.embeddings_bytes if settings.embeddings else 0)
@@ -148,6 +150,7 @@ class Worker:
             RuntimeError: as `Backend.connect`.
         """
         self._backend.connect()
+        self._allocator.attach(self._backend)
         self._lap("context")
         threading.Thread(target=self._prepare_copies, name="buffers", daemon=True).start()
         self._connected.set()
@@ -297,10 +300,11 @@ class Worker:
     def _run(self, message: RunJob) -> JobEnded:
         """One job to its end. Nothing of it, not even its error's frames, is alive on return."""
         job_id = message.job_id
+        oom = OomWatch(self._backend, self._store.weights, message.model.name, self._allocator)
         watch = JobWatch(
             message,
             self._backend,
-            tell=self._channel.send,
+            tell=oom.through(self._channel.send),
             preview=self._settings.preview,
             colours=self._colours,
         )
@@ -310,7 +314,7 @@ class Worker:
                 message,
                 self._store,
                 self._backend,
-                report=self._channel.send,
+                report=oom.through(self._channel.send),
                 cancelled=lambda: self._between_steps(job_id),
                 embeddings=self._embeddings,
                 warn=lambda text: self._channel.send(
@@ -318,6 +322,7 @@ class Worker:
                 ),
                 shares=watch.begin(self._shares.get(shape)),
                 watch=watch,
+                saw=oom.saw,
             )
         except EngineError as error:
             for note in getattr(error, "__notes__", ()):  # the original's traceback, as text
@@ -327,6 +332,7 @@ class Worker:
                 error_code=error.code,
                 error=str(error),
                 worker_unusable=isinstance(error, DeviceFault),
+                oom=oom.moment,
             )
         else:
             ended = JobEnded(job_id=job_id, manifest=manifest, manifest_path=str(path))

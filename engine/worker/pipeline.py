@@ -62,12 +62,13 @@ def run_job(
     clock: Callable[[], float] = time.monotonic,
     shares: Shares | None = None,
     watch: JobWatch | None = None,
+    saw: Callable[[BaseException], None] = lambda error: None,
 ) -> tuple[Manifest, Path]:
     """Make the job's video; its manifest and where that lies.
 
     `embeddings` are those of earlier prompts; what is not in order but ends nothing goes to `warn`.
     `shares` is what each stage took of the last such job; None where there was none. `watch` sees its
-    stages and latents, and changes neither.
+    stages and latents, and changes neither; `saw` is told what ends the job before it is let go of.
 
     Whatever is raised is a new error made of text, holding no frame and no tensor.
 
@@ -81,6 +82,7 @@ def run_job(
         with torch.inference_mode():
             return _Run(job, store, backend, report, cancelled, embeddings, warn, clock, shares, watch).run()
     except Exception as error:  # the job's edge: it becomes text, and its frames go
+        saw(error)
         failure = as_engine_error(error, backend, f"running job {job.job_id}")
         forget(error)
     # Outside the except block, whose exception would ride along as the new one's context.
