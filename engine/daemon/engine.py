@@ -39,6 +39,7 @@ from engine.daemon.model_list import ModelList
 from engine.daemon.model_use import ModelUse
 from engine.daemon.notify import Notifier
 from engine.daemon.nursery import Nursery
+from engine.daemon.oom_reports import OomReports
 from engine.daemon.orphans import Orphans
 from engine.daemon.overview import Overview
 from engine.daemon.own_processes import OwnProcesses
@@ -147,6 +148,7 @@ class Engine:
         use = ModelUse(self.store.list_jobs())
         times = JobTimes(self.store.list_jobs(500))
         self.hub.listen(times.hear)
+        self.oom_reports = OomReports(paths.state / "oom", self.memory, self.logbook)
         self.plans = JobPlans(self.catalog, self.memory, settings, output_dir=output_dir, times=times)
         self.queue = QueueRunner(
             self.store,
@@ -161,6 +163,7 @@ class Engine:
             ahead=ReadAhead(on_read=lambda text: self.logbook.write("read_ahead", text, memory=True)),
             publish=self.hub.publish,
             on_queue=self._changed,
+            on_oom=self.oom_reports.take,
         )
         self.left_jobs = LeftJobs(self.store, self.logbook, instance=instance)
         self.models = ModelList(

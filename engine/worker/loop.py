@@ -300,7 +300,13 @@ class Worker:
     def _run(self, message: RunJob) -> JobEnded:
         """One job to its end. Nothing of it, not even its error's frames, is alive on return."""
         job_id = message.job_id
-        oom = OomWatch(self._backend, self._store.weights, message.model.name, self._allocator)
+        oom = OomWatch(
+            self._backend,
+            self._store.weights,
+            message.model.name,
+            self._allocator,
+            baseline_bytes=self._baseline_rss_bytes,
+        )
         watch = JobWatch(
             message,
             self._backend,

@@ -46,8 +46,16 @@ class OomWatch:
     """One job's. Told of its course, it knows where it stood when memory ran out."""
 
     def __init__(
-        self, backend: Backend, weights: Callable[[], Mapping[str, int]], model: str, allocator: Allocator
+        self,
+        backend: Backend,
+        weights: Callable[[], Mapping[str, int]],
+        model: str,
+        allocator: Allocator,
+        *,
+        baseline_bytes: int,
     ) -> None:
+        """`baseline_bytes` is the resident set of a fresh worker, `weights` gives what is resident now."""
+        self._baseline_bytes = baseline_bytes if backend.kind == "cpu" else 0
         self._backend = backend
         self._weights = weights
         self._model = model
@@ -88,9 +96,7 @@ class OomWatch:
             refused = None  # one that an eviction has mended
         loading = LOADING.search(text)
         held = backend.held_bytes()
-        live = None
-        if sample.allocated_bytes is not None:
-            live = max(0, sample.allocated_bytes - sum(weights.values()))
+        allocated = held - self._baseline_bytes if sample.allocated_bytes is None else sample.allocated_bytes
         return OomMoment(
             at=time.time(),
             message=next((line.strip() for line in text.splitlines() if line.strip()), ""),
@@ -104,7 +110,8 @@ class OomWatch:
             free_bytes=refused.free_bytes if refused is not None else free_bytes(backend),
             limit_bytes=_limit(),
             weights=weights,
-            live_bytes=live,
+            live_bytes=max(0, allocated - sum(weights.values())),
+            baseline_bytes=self._baseline_bytes,
             releasable_bytes=_less(sample.reserved_bytes, sample.active_bytes, sample.inactive_split_bytes),
             fragmented_bytes=sample.inactive_split_bytes,
             awaiting_bytes=_less(sample.active_bytes, sample.allocated_bytes),

@@ -29,8 +29,10 @@ class OomMoment(msgspec.Struct, frozen=True, kw_only=True):
     """Of this process's address space, where the system sets one."""
     weights: dict[str, int] = {}
     """`model/component` to resident bytes."""
-    live_bytes: int | None = None
-    """Other live tensors; None where they are not counted apart."""
+    live_bytes: int
+    """Other live tensors; on cpu all of the process beyond a fresh one and its weights."""
+    baseline_bytes: int = 0
+    """On cpu: the resident set of a fresh worker."""
     releasable_bytes: int | None = None
     fragmented_bytes: int | None = None
     awaiting_bytes: int | None = None

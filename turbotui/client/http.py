@@ -52,6 +52,7 @@ from engine.wire import (
     LogLine,
     MemoryHistory,
     ModelStatus,
+    OomReport,
     OutputList,
     PruneRequest,
     PruneResult,
@@ -134,6 +135,9 @@ class HttpClient:
 
     def course(self, job_id: int) -> JobCourse:
         return self._get(f"/jobs/{job_id:d}/course", JobCourse)
+
+    def out_of_memory(self, job_id: int) -> OomReport:
+        return self._get(f"/jobs/{job_id:d}/oom", OomReport)
 
     def submit(self, spec: JobSpec) -> Job:
         return self._post("/jobs", Job, spec)

@@ -44,6 +44,7 @@ from engine.wire import (
     LogLine,
     MemoryHistory,
     ModelStatus,
+    OomReport,
     OutputList,
     PruneRequest,
     PruneResult,
@@ -208,6 +209,10 @@ class ScriptedClient:
 
     def course(self, job_id: int) -> JobCourse:
         answer: JobCourse = self._answer("course", job_id, default=NotFound("no stages in a script"))
+        return answer
+
+    def out_of_memory(self, job_id: int) -> OomReport:
+        answer: OomReport = self._answer("out_of_memory", job_id, default=NotFound("no report in a script"))
         return answer
 
     def submit(self, spec: JobSpec) -> Job:

@@ -183,6 +183,9 @@ class ReplayClient:
     def course(self, job_id: int) -> NoReturn:
         raise NotNow(REFUSAL)
 
+    def out_of_memory(self, job_id: int) -> NoReturn:
+        raise NotNow(REFUSAL)
+
     def submit(self, spec: JobSpec) -> NoReturn:
         raise NotNow(REFUSAL)
 

@@ -27,13 +27,15 @@ if TYPE_CHECKING:
     from textual.events import Click
     from textual.timer import Timer
 
-    from engine.wire import Job, JobCourse, Manifest
+    from engine.wire import Job, JobCourse, Manifest, OomReport
     from turbotui.app import TurboApp
 
 NAME_CELLS = 14
 LEAST_FOR_BAR = 50
 LEAST_FOR_PICTURE = 64
 """Cells of a page that has a picture beside its fields; a narrower one has it in full alone."""
+OUT_OF_MEMORY = frozenset({"out_of_memory", "does_not_fit"})
+"""Codes of jobs that may have a report of their memory."""
 COURSE_S = 2.0
 """How often the stages of a running job are asked for, beside when they change."""
 
@@ -50,6 +52,8 @@ class JobPanel(PagePanel):
         self.job_id = job_id
         self.pictures: JobPictures | None = None
         self.course: JobCourse | None = None
+        self.oom: OomReport | None = None
+        """What there was when it ran out of memory, once the engine has told it."""
         self.large = False
         """The picture has the whole page."""
         self.most_rows = 24
@@ -65,7 +69,17 @@ class JobPanel(PagePanel):
         pictures = self.pictures
         seen = None if pictures is None else (pictures.shape, pictures.caption(), pictures.words)
         moment = int(view.wall * 2) if job is not None and job.status == "running" else None
-        return (job, view.state.log, self.top, self._manifest, self.course, self.large, seen, moment)
+        return (
+            job,
+            view.state.log,
+            self.top,
+            self._manifest,
+            self.course,
+            self.oom,
+            self.large,
+            seen,
+            moment,
+        )
 
     def title(self, view: View) -> str:
         job = view.state.job(self.job_id)
@@ -160,6 +174,8 @@ class JobPanel(PagePanel):
         rows.append(status)
         if job.error:
             put("error", spoken(job.error), strong=True)
+        if job.error and self.oom is not None:
+            put("memory", " ".join(spoken(line) for line in self.oom.lines))
         if job.waits_for:
             put("waits_for", spoken(job.waits_for))
         put("prompt", job.spec.prompt)
@@ -329,6 +345,8 @@ class JobScreen(PageScreen):
         if staged == self._staged:
             return
         self._staged = staged
+        if job.error_code in OUT_OF_MEMORY:
+            self._ask_for_memory()
 
         def got(course: JobCourse) -> None:
             self.panel.course = course
@@ -338,6 +356,18 @@ class JobScreen(PageScreen):
             lambda client: client.course(self.panel.job_id),
             then=got,
             failed=lambda error: None,  # not begun, or too long ago: the manifest has them
+            quiet=True,
+        )
+
+    def _ask_for_memory(self) -> None:
+        def got(report: OomReport) -> None:
+            self.panel.oom = report
+
+        self.turbo.ask(
+            "oom",
+            lambda client: client.out_of_memory(self.panel.job_id),
+            then=got,
+            failed=lambda error: None,  # it was refused before it began, or that was too long ago
             quiet=True,
         )
 
