@@ -154,6 +154,9 @@ class Backend(Protocol):
     def measure_ring(self, source: Source, num_bytes: int) -> None:
         """Find out `ring_rate` by reading so much of a cached file; copies nothing."""
 
+    def kept(self) -> Iterable[tuple[str, Tensor]]:
+        """Tensors that it keeps for as long as it lives, by what they are for."""
+
     def ring_rate(self) -> float | None:
         """Bytes a second that copies through pinned buffers reach here; None before any."""
 

@@ -53,6 +53,8 @@ from engine.worker.channel import (
 )
 from engine.worker.embedding_cache import EmbeddingCache
 from engine.worker.latent_rgb import LatentColours
+from engine.worker.leaks.facts import Inspect, Trace
+from engine.worker.leaks.inspector import Inspector
 from engine.worker.mapped import PIECE_BYTES
 from engine.worker.oom import Allocator, OomWatch
 from engine.worker.pipeline import run_job
@@ -127,6 +129,7 @@ class Worker:
         # What is quick is served also between two steps of a job; None in `_work` wakes the loop for it.
         self._actions = ActionServer(self._store, Tidier(backend), proof=backend.proof, send=channel.send)
         self._allocator = Allocator()
+        self._inspector = Inspector(backend, self._store, root=self, send=channel.send)
         self._warmer = Warmer(self._store, warm, on_ended=channel.send)
         self._embeddings = EmbeddingCache(
             EmbeddingStore(Path(settings.embeddings), settings.embeddings_bytes if settings.embeddings else 0)
@@ -151,6 +154,7 @@ class Worker:
         """
         self._backend.connect()
         self._allocator.attach(self._backend)
+        self._inspector.tracer.connected()
         self._lap("context")
         threading.Thread(target=self._prepare_copies, name="buffers", daemon=True).start()
         self._connected.set()
@@ -206,6 +210,7 @@ class Worker:
             message = self._next(rest)
             self._store.settle()
             self._actions.serve_quick()
+            self._inspector.serve()
             match message:
                 case RunJob():
                     self._channel.send(self._run(message))
@@ -265,6 +270,9 @@ class Worker:
                     case Unload() | Free() | Tidy() as quick:
                         self._actions.ask(quick)
                         self._work.put(None)
+                    case Inspect() | Trace() as asked:
+                        self._inspector.ask(asked)
+                        self._work.put(None)
                     case Warm() | DropWarm() as warming:
                         self._warmer.ask(warming)
                     case Count():
@@ -315,21 +323,23 @@ class Worker:
             colours=self._colours,
         )
         shape = (message.model.name, message.width, message.height, message.spec.frames, message.spec.steps)
+        tracing = self._inspector.job_began(job_id)
         try:
-            manifest, path = run_job(
-                message,
-                self._store,
-                self._backend,
-                report=oom.through(self._channel.send),
-                cancelled=lambda: self._between_steps(job_id),
-                embeddings=self._embeddings,
-                warn=lambda text: self._channel.send(
-                    WorkerLog(level="warning", event="cache", text=text, job_id=job_id)
-                ),
-                shares=watch.begin(self._shares.get(shape)),
-                watch=watch,
-                saw=oom.saw,
-            )
+            with self._inspector.tracer.job():
+                manifest, path = run_job(
+                    message,
+                    self._store,
+                    self._backend,
+                    report=oom.through(self._channel.send),
+                    cancelled=lambda: self._between_steps(job_id),
+                    embeddings=self._embeddings,
+                    warn=lambda text: self._channel.send(
+                        WorkerLog(level="warning", event="cache", text=text, job_id=job_id)
+                    ),
+                    shares=watch.begin(self._shares.get(shape)),
+                    watch=watch,
+                    saw=oom.saw,
+                )
         except EngineError as error:
             for note in getattr(error, "__notes__", ()):  # the original's traceback, as text
                 self._channel.send(WorkerLog(level="debug", event="trace", text=note, job_id=job_id))
@@ -345,11 +355,14 @@ class Worker:
             if len(self._shares) >= SHAPES:
                 self._shares.clear()
             self._shares[shape] = shares_of(manifest.stages)
+            self._inspector.tracer.ended_job(tracing, shape, manifest.step_s)
         watch.close()
+        self._inspector.job_id = None
         self._cancelled.discard(job_id)
         return ended
 
     def _between_steps(self, job_id: int) -> bool:
         """Serve what may be served under a job; True when the job must stop."""
         self._actions.serve_quick()
+        self._inspector.serve()
         return job_id in self._cancelled
