@@ -97,7 +97,7 @@ def trim() -> None:
     Raises:
         NotNow: the C library knows no such thing, as musl does not.
     """
-    library_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    library_trim = getattr(_LIBC, "malloc_trim", None)
     if library_trim is None:
         raise NotNow("this host's C library has no malloc_trim; `turbotui cleanup` starts a fresh worker")
     library_trim(0)
@@ -120,8 +120,11 @@ def heap_free_bytes() -> int | None:
 
     None where it does not tell. Takes the lock of each arena in turn, for microseconds.
     """
-    counters = getattr(ctypes.CDLL(None), "mallinfo2", None)
-    if counters is None:
-        return None
-    counters.restype = _Counted
-    return int(counters().fordblks)
+    return None if _MALLINFO is None else int(_MALLINFO().fordblks)
+
+
+# Once: each look at a library makes objects of its own.
+_LIBC = ctypes.CDLL(None)
+_MALLINFO = getattr(_LIBC, "mallinfo2", None)
+if _MALLINFO is not None:
+    _MALLINFO.restype = _Counted

@@ -46,7 +46,7 @@ def _verdict(facts: Facts, item: UnownedBlocks, trend: Trend | None) -> Verdict:
 def _evidence(item: UnownedBlocks, trend: Trend | None) -> Iterator[str]:
     yield f"{counted(item.blocks, 'block')} of {size_text(item.bytes)} on stream {item.stream}."
     for suspect in item.suspects:
-        yield f"It may be {suspect}." if suspect.startswith(("a C++", "a tensor")) else f"{suspect}."
+        yield f"Suspected: {suspect}."
     if item.site is not None:
         yield f"They were allocated at {item.site.file}:{item.site.line} in {item.site.function}."
     if trend is not None:

@@ -134,5 +134,6 @@ FORMS: dict[str, str] = {
     "Job {job} asked for {what} in the stage {stage} at step {step} of {steps}.": "任务 {job} 在 {stage:w} 阶段第 {step} 步（共 {steps} 步）申请 {what:w}。",
     "Job {job} asked for {what} in the stage {stage} at step {step} of {steps} with {component}.": "任务 {job} 在 {stage:w} 阶段第 {step} 步（共 {steps} 步）用 {component} 时申请 {what:w}。",
     "the report of job {job_id}'s memory cannot be kept: {strerror}": "任务 {job_id} 的内存报告无法保存：{strerror}",
+    "Suspected: {suspect}.": "疑似：{suspect}。",
     "About then: {changed}": "大约同时：{changed}",
 }
