@@ -32,6 +32,7 @@ READ = (
     "engine",
     "findings",
     "leaks",
+    "holders",
     "doctor",
     "reset",
     "models",
