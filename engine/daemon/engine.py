@@ -27,6 +27,7 @@ from engine.daemon.job_requests import JobRequests
 from engine.daemon.job_times import JobTimes
 from engine.daemon.kill import Kill
 from engine.daemon.leaks import Leaks
+from engine.daemon.ledger import LedgerBook
 from engine.daemon.left_jobs import LeftJobs
 from engine.daemon.life import Life
 from engine.daemon.lock import EngineLock
@@ -73,6 +74,7 @@ from engine.jobs.store import JobStore
 from engine.models.catalog import Catalog
 from engine.paths import Paths
 from engine.recording.entries import EngineStarted
+from engine.telemetry.samples import FromProbe
 from engine.wire import DeviceStatus, Logged, MemorySampled
 
 LAST_LINES_S = 1.0
@@ -118,7 +120,7 @@ class Engine:
         self.probe = Probe(
             log_path=paths.logs / "probe.log",
             environ=environ,
-            on_reading=lambda message: self.device_watch.heard(message),
+            on_reading=self._read,
             on_log=self.logbook.write,
             on_start=self._processes_changed,
         )
@@ -141,6 +143,9 @@ class Engine:
         )
         self.memory.ask_counters = self.supervisor.count
         self.memory.ask_reading = self.probe.read_soon
+        self.ledger = LedgerBook(paths.ledger, self.logbook, worker=lambda: self.supervisor.worker)
+        self.supervisor.on_line = self.ledger.heard
+        self.hub.listen(self.ledger.told)
         self.own = OwnProcesses(self.supervisor, self.nursery, self.probe, self.receipts)
 
         # Models and jobs.
@@ -310,7 +315,7 @@ class Engine:
             publish=self.hub.publish,
         )
         self.hub.listen(self.checks.heard)
-        self.leaks = Leaks(self.supervisor, self.memory, self.checks, self.store, use)
+        self.leaks = Leaks(self.supervisor, self.memory, self.checks, self.store, use, self.ledger)
         self.remedies = Remedies(
             self.actions,
             self.memory_requests,
@@ -378,6 +383,7 @@ class Engine:
         server.should_exit = True
         await serving
         await self.audit.kept()
+        await self.ledger.close()
         self.store.close()
         await in_thread(partial(self.logbook.close, LAST_LINES_S), name="log-close")
 
@@ -404,6 +410,10 @@ class Engine:
         self.checks.sampled(status)
         self.recorder.sampled(status)
         self.hub.publish_if_watched(lambda: MemorySampled(device=status))
+
+    def _read(self, message: FromProbe) -> None:
+        self.ledger.read(message)
+        self.device_watch.heard(message)
 
     def _changed(self) -> None:
         self.board.changed()

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Literal, TypeAlias
 
+from engine.leaks.sentences import trend_text
 from engine.leaks.slope import slope_of
 from engine.units import KIB, MIB
 from engine.wire import LedgerLine, Trend
@@ -59,7 +60,8 @@ def trends(lines: Sequence[LedgerLine]) -> tuple[Trend, ...]:
         for what, floor in FLOORS.items():
             floors = [(line, size) for line in ends if (size := floor(line)) is not None][-MOST_COUNT:]
             if floors:
-                found.append(_trend(what, over, floors, own))  # type: ignore[arg-type]
+                trend = _trend(what, over, floors, own)  # type: ignore[arg-type]
+                found.append(replace(trend, text=trend_text(trend, LEAST_COUNT)))
     return tuple(found)
 
 

@@ -70,7 +70,7 @@ from engine.wire.leaks import (
     Verdict,
     VerdictKind,
 )
-from engine.wire.ledger import Held, LedgerKind, LedgerLine
+from engine.wire.ledger import Held, LedgerKind, LedgerLine, LedgerPage
 from engine.wire.memory import (
     NOBODYS,
     Balance,
@@ -208,6 +208,7 @@ __all__ = [
     "LeakReport",
     "LedgerKind",
     "LedgerLine",
+    "LedgerPage",
     "LockHolder",
     "LogLine",
     "Logged",

@@ -15,6 +15,7 @@ import msgspec
 from engine.wire import (
     ComponentState,
     JobSpec,
+    LedgerLine,
     Manifest,
     Receipt,
     ReceiptStep,
@@ -344,6 +345,15 @@ class MemoryMoved(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     receipt: Receipt
 
 
+class Ledgered(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A line of the memory ledger; its number, device, worker and the driver's figures are the daemon's."""
+
+    line: LedgerLine
+    began_at: float
+    ended_at: float
+    """By `time.monotonic()`."""
+
+
 class WorkerLog(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     level: str
     event: str
@@ -368,6 +378,7 @@ FromWorker = (
     | WarmChanged
     | MemoryMoved
     | Inspected
+    | Ledgered
     | WorkerLog
 )
 

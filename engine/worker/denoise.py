@@ -18,6 +18,7 @@ from torch import Tensor
 
 from engine.errors import WorkFailed
 
+TIMES_DTYPE = torch.float64
 Velocity = Callable[[Tensor, int], Tensor]
 """(x_BCTHW in float64, step from 0) to the net's velocity of the same shape, in any dtype."""
 
@@ -58,6 +59,11 @@ def start(shape: Sequence[int], timesteps: Sequence[float], generator: torch.Gen
     )
 
 
+def times_bytes(timesteps: Sequence[float]) -> int:
+    """What `denoise` holds on the device for its whole length beside its state."""
+    return len(timesteps) * TIMES_DTYPE.itemsize
+
+
 def denoise(
     state: DenoiseState,
     velocity: Velocity,
@@ -81,7 +87,7 @@ def denoise(
     generator = torch.Generator(device=x_BCTHW.device)
     generator.set_state(state.generator_state)
     # 0-dim float64 tensors as in the reference: times float32 noise they stay float32.
-    times = torch.tensor(list(timesteps), dtype=torch.float64, device=x_BCTHW.device)
+    times = torch.tensor(list(timesteps), dtype=TIMES_DTYPE, device=x_BCTHW.device)
     for step in range(state.step, len(timesteps) - 1):
         before_step(step)
         place = f"step {step + 1} of {len(timesteps) - 1}"
@@ -102,6 +108,8 @@ def denoise(
                 x_BCTHW.shape, dtype=torch.float32, device=x_BCTHW.device, generator=generator
             )
             x_BCTHW = (1 - t_next) * (x_BCTHW - t * v_BCTHW) + t_next * noise
+            del noise
+        del v_BCTHW  # neither lies beside the next pass
         state = DenoiseState(x_BCTHW=x_BCTHW, generator_state=generator.get_state(), step=step + 1)
         after_step(state)
     return state.x_BCTHW.to(torch.float32)

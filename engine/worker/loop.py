@@ -57,7 +57,7 @@ from engine.worker.leaks.facts import Inspect, Trace
 from engine.worker.leaks.inspector import Inspector
 from engine.worker.mapped import PIECE_BYTES
 from engine.worker.oom import Allocator, OomWatch
-from engine.worker.pipeline import run_job
+from engine.worker.pipeline import run_job, shape_of
 from engine.worker.progress import Shares, shares_of
 from engine.worker.store import ComponentStore
 from engine.worker.stream import FileSource
@@ -125,6 +125,7 @@ class Worker:
             on_failed=lambda: self._work.put(None),
             warm=warm,
             vae_precision=settings.vae_precision,
+            on_line=channel.send,
         )
         # What is quick is served also between two steps of a job; None in `_work` wakes the loop for it.
         self._actions = ActionServer(self._store, Tidier(backend), proof=backend.proof, send=channel.send)
@@ -213,7 +214,7 @@ class Worker:
             self._inspector.serve()
             match message:
                 case RunJob():
-                    self._channel.send(self._run(message))
+                    self._channel.send(self._measured(message))
                 case SwitchTo():
                     self._actions.switch(message)
                 case Restore():
@@ -304,6 +305,14 @@ class Worker:
             time.sleep(SAMPLE_S)
 
     # ----------------------------------------------------------------- work
+
+    def _measured(self, message: RunJob) -> JobEnded:
+        """One job, and its line of the memory ledger: what is there when nothing of it should be."""
+        model, shape = message.model.name, shape_of(message)
+        with self._store.ledger.job(message.job_id, model=model, shape=shape) as line:
+            ended = self._run(message)
+            line.end(ok=ended.manifest is not None)
+        return ended
 
     def _run(self, message: RunJob) -> JobEnded:
         """One job to its end. Nothing of it, not even its error's frames, is alive on return."""

@@ -37,7 +37,7 @@ from engine.worker.backend import Backend
 from engine.worker.channel import JobProgressed, RunJob
 from engine.worker.components import Component, Model, component_named
 from engine.worker.conditioning import fit_image, image_condition, read_image
-from engine.worker.denoise import DenoiseState, denoise, net_timestep, start
+from engine.worker.denoise import DenoiseState, denoise, net_timestep, start, times_bytes
 from engine.worker.embedding_cache import NO_EMBEDDINGS, Embeddings
 from engine.worker.experts import NetByStep
 from engine.worker.faults import as_engine_error, forget
@@ -121,7 +121,17 @@ class _Run:
         shares = TYPICAL[backend.kind] if shares is None else shares
         stages, on_line = stages_of(self._kind), watch.line if watch else None
         self._meter = ProgressMeter(job.job_id, stages, clock=clock, report=report, shares=shares)
-        self._ledger = StageLedger(backend, clock=clock, on_peak=self._meter.saw_peak, on_line=on_line)
+        self._ledger = StageLedger(
+            backend,
+            clock=clock,
+            on_peak=self._meter.saw_peak,
+            on_line=on_line,
+            memory=store.ledger,
+            job_id=job.job_id,
+            model=job.model.name,
+            shape=shape_of(job),
+        )
+        self._kept = self._ledger.kept
         spec = job.spec
         if spec.frames is None or spec.steps is None:
             raise InvalidRequest(f"job {job.job_id} reached the worker without its frames and steps")
@@ -142,14 +152,20 @@ class _Run:
         text_BLD = self._embeddings.find(model, self._job.spec.prompt, self._backend)
         self._stages = self._planned(model, nets, with_text=text_BLD is None)
         image = self._read_image()
+        self._kept.put("image", image)
         if text_BLD is None:
             text_BLD = self._encode_text(model, nets)
             if reason := self._embeddings.keep(model, self._job.spec.prompt, text_BLD):
                 self._warn(reason)
+        else:
+            self._kept.put("text", text_BLD)
         condition = None if image is None else self._encode_image(model, image, nets)
-        latents_BCTHW = self._denoise(model, nets, text_BLD, condition)
+        del image
+        self._kept.drop("image")
+        latents = [self._denoise(model, nets, text_BLD, condition)]
         del text_BLD, condition
-        return self._decode(model, latents_BCTHW, nets)
+        self._kept.drop("text", "condition")
+        return self._decode(model, latents.pop(), nets)  # nothing here holds them while they are decoded
 
     # ----------------------------------------------------------------- stages
 
@@ -187,7 +203,11 @@ class _Run:
         with self._stage(model, "text", (TEXT,)) as modules:
             self._load_ahead(model, "text", TEXT, (nets[0], VAE) if self._kind == "i2v" else (nets[0],))
             self._meter.at("text", 0, 1)
-            return encode_prompt(modules[TEXT], model.tokenizer, self._job.spec.prompt, self._backend.device)
+            text_BLD = encode_prompt(
+                modules[TEXT], model.tokenizer, self._job.spec.prompt, self._backend.device
+            )
+            self._kept.put("text", text_BLD)
+            return text_BLD
 
     def _encode_image(self, model: Model, image_CHW: Tensor, nets: Sequence[str]) -> Tensor:
         count = latent_frames(self._frames)
@@ -198,7 +218,9 @@ class _Run:
 
         with self._stage(model, "image", (VAE,)) as modules:
             self._load_ahead(model, "image", VAE, nets)
-            return image_condition(modules[VAE], image_CHW, count, check)
+            condition = image_condition(modules[VAE], image_CHW, count, check)
+            self._kept.put("condition", condition)
+            return condition
 
     def _denoise(
         self, model: Model, nets: Sequence[str], text_BLD: Tensor, condition: Tensor | None
@@ -206,13 +228,26 @@ class _Run:
         state = start(self._shape, self._timesteps, self._backend.generator(self._job.spec.seed))
         began = self._clock()
 
+        def keep(passing: Tensor | None) -> None:
+            """What the loop holds beside a net's pass, or between two: `passing` is what a net returned."""
+            self._kept.put(
+                "denoise",
+                state.x_BCTHW,
+                state.generator_state,
+                passing,
+                more=times_bytes(self._timesteps),
+            )
+
         def before_step(step: int) -> None:
             nonlocal began
             self._check()
             self._meter.at("denoise", step, self._steps)
             began = self._clock()
 
-        def after_step(state: DenoiseState) -> None:
+        def after_step(stepped: DenoiseState) -> None:
+            nonlocal state
+            state = stepped
+            keep(None)
             self._step_s.append(round(self._clock() - began, 5))
             self._meter.saw_peak(self._backend.peak_bytes())
             self._meter.at("denoise", state.step, self._steps)
@@ -231,11 +266,13 @@ class _Run:
                     if step == self._steps - 1:
                         ahead = (*ahead, VAE)
                     self._load_ahead(model, "denoise", nets[step], ahead)
-                    return net_velocity(net, x_BCTHW, self._timesteps[step], text_BLD, condition)
+                    v_BCTHW = net_velocity(net, x_BCTHW, self._timesteps[step], text_BLD, condition)
+                    keep(v_BCTHW)
+                    return v_BCTHW
 
                 return net_by_step.run(step, forward)
 
-            return denoise(
+            latents_BCTHW = denoise(
                 state,
                 velocity,
                 timesteps=self._timesteps,
@@ -245,6 +282,10 @@ class _Run:
                 after_step=after_step,
                 saw=None if self._watch is None else self._watch.saw(model.components[VAE].content),
             )
+            self._kept.put("denoise", state.x_BCTHW, state.generator_state)
+            self._kept.put("latents", latents_BCTHW)
+        self._kept.drop("denoise")
+        return latents_BCTHW
 
     def _note_first_step(self, net: Any) -> None:
         """Write down when the device comes to the first block, whose weights may still travel."""
@@ -273,14 +314,9 @@ class _Run:
 
         with VideoWriter(Path(job.output), job.width, job.height) as writer:
             with self._stage(model, "decode", (VAE,)) as modules:
-                sums = None if self._watch is None else self._watch.decoding(latents_BCTHW)
-                for number, frames_THWC in enumerate(decode_frames(modules[VAE], latents_BCTHW, check)):
-                    writer.append(frames_THWC)
-                    if sums is not None:
-                        sums.add(number, frames_THWC)
-            if self._watch is not None and sums is not None:
-                self._watch.decoded(model.components[VAE].content, sums)
+                self._write_frames(model, modules[VAE], latents_BCTHW, writer, check)
             del latents_BCTHW
+            self._kept.drop("latents")
             self._bring_back(model, nets)
             self._meter.at("write", 0, 1)
             self._check()  # the last chance: from here on the video appears
@@ -289,6 +325,22 @@ class _Run:
             manifest, path = writer.publish(self._manifest(model, nets, writer.num_bytes, digest))
         self._meter.at("write", 1, 1)
         return manifest, path
+
+    def _write_frames(
+        self,
+        model: Model,
+        vae: Any,
+        latents_BCTHW: Tensor,
+        writer: VideoWriter,
+        check: Callable[[int], None],
+    ) -> None:
+        sums = None if self._watch is None else self._watch.decoding(latents_BCTHW)
+        for number, frames_THWC in enumerate(decode_frames(vae, latents_BCTHW, check)):
+            writer.append(frames_THWC)
+            if sums is not None:
+                sums.add(number, frames_THWC)
+        if self._watch is not None and sums is not None:
+            self._watch.decoded(model.components[VAE].content, sums)
 
     def _manifest(self, model: Model, nets: Sequence[str], output_bytes: int, digest: str) -> Manifest:
         job = self._job
@@ -389,6 +441,11 @@ class _Run:
     def _check(self) -> None:
         if self._cancelled():
             raise JobCancelled(f"job {self._job.job_id} was cancelled")
+
+
+def shape_of(job: RunJob) -> str:
+    """What makes two jobs of a model alike: `832x480x81x4`, its width, height, frames and steps."""
+    return f"{job.width}x{job.height}x{job.spec.frames}x{job.spec.steps}"
 
 
 def net_velocity(net: Any, x_BCTHW: Tensor, t: float, text_BLD: Tensor, condition: Tensor | None) -> Tensor:

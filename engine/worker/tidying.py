@@ -80,15 +80,25 @@ def pinned_bytes(*, used: bool = False) -> int | None:
     """Host memory in torch's pinned blocks, or only that in tensors; None where this process has no GPU."""
     if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return None
-    counted: dict[str, int] = torch.cuda.host_memory_stats()
+    read = getattr(torch.cuda, "host_memory_stats", None)
+    counted: dict[str, int] = {} if read is None else read()
     value = counted.get("active_bytes.current" if used else "allocated_bytes.current")
     return None if value is None else int(value)
 
 
 def free_pinned() -> None:
-    """Give back pinned blocks that no tensor and no copy under way uses."""
+    """Give back pinned blocks that no tensor and no copy under way uses.
+
+    Raises:
+        NotNow: this torch cannot.
+    """
     torch.cuda.synchronize()  # a block whose copy has not been seen to end is not free yet
-    torch.accelerator.empty_host_cache()
+    empty = getattr(torch.accelerator, "empty_host_cache", None) or getattr(
+        torch._C, "_host_emptyCache", None
+    )
+    if empty is None:
+        raise NotNow("this torch gives no pinned memory back; `turbotui cleanup` starts a fresh worker")
+    empty()
 
 
 def trim() -> None:

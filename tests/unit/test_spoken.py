@@ -63,6 +63,7 @@ PIECES = {
     "{count} video and {count2} leftover, {bytes}", "{count} video and {count2} leftovers, {bytes}",
     "{count} videos and {count2} leftover, {bytes}", "{count} videos and {count2} leftovers, {bytes}",
     "libraries could not be loaded ahead: {name}: {error}", " and held {bytes}",
+    "; last {count} {over} {bytes_each} a {one}",
 }  # fmt: skip
 """Of longer sentences, which `composed` has whole, or of log lines."""
 

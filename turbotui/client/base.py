@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from engine.wire import (
@@ -31,6 +31,8 @@ from engine.wire import (
     JobSpec,
     KillRequest,
     LeakReport,
+    LedgerKind,
+    LedgerPage,
     LogLine,
     MemoryHistory,
     ModelStatus,
@@ -116,6 +118,15 @@ class Client(Protocol):
     def export_snapshot(self, request: ExportRequest) -> ExportedSnapshot: ...
     def remedy(self, request: RemedyRequest) -> RemedyResult: ...
     def audit(self, *, limit: int = 200, before: float | None = None) -> AuditPage: ...
+    def ledger(
+        self,
+        *,
+        limit: int = 100,
+        before: int | None = None,
+        job: int | None = None,
+        kinds: Sequence[LedgerKind] = (),
+        model: str | None = None,
+    ) -> LedgerPage: ...
     def cache(self) -> CacheStatus: ...
     def clear_cache(self) -> CacheCleared: ...
     def make_demo_models(self) -> list[ModelStatus]: ...

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import msgspec
 
@@ -49,6 +49,8 @@ from engine.wire import (
     JobSpec,
     KillRequest,
     LeakReport,
+    LedgerKind,
+    LedgerPage,
     LogLine,
     MemoryHistory,
     ModelStatus,
@@ -248,6 +250,23 @@ class HttpClient:
     def audit(self, *, limit: int = 200, before: float | None = None) -> AuditPage:
         asked = "" if before is None else f"&before={before!r}"
         return self._call("GET", f"/audit?limit={limit:d}{asked}", AuditPage, None, LOOK_TIMEOUT_S)
+
+    def ledger(
+        self,
+        *,
+        limit: int = 100,
+        before: int | None = None,
+        job: int | None = None,
+        kinds: Sequence[LedgerKind] = (),
+        model: str | None = None,
+    ) -> LedgerPage:
+        asked = [("limit", str(limit)), *(("kind", kind) for kind in kinds)]
+        asked += [
+            (name, str(value))
+            for name, value in (("before", before), ("job", job), ("model", model))
+            if value is not None
+        ]
+        return self._call("GET", f"/ledger?{urlencode(asked)}", LedgerPage, None, LOOK_TIMEOUT_S)
 
     def cache(self) -> CacheStatus:
         return self._get("/cache", CacheStatus)

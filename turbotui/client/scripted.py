@@ -7,7 +7,7 @@ it. `python -m turbotui.client.scripted` opens the console over a made-up busy G
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -41,6 +41,8 @@ from engine.wire import (
     JobSpec,
     KillRequest,
     LeakReport,
+    LedgerKind,
+    LedgerPage,
     LogLine,
     MemoryHistory,
     ModelStatus,
@@ -410,6 +412,19 @@ class ScriptedClient:
     def audit(self, *, limit: int = 200, before: float | None = None) -> AuditPage:
         nothing = AuditPage(lines=(), older=False)
         answer: AuditPage = self._answer("audit", limit, before, default=nothing)
+        return answer
+
+    def ledger(
+        self,
+        *,
+        limit: int = 100,
+        before: int | None = None,
+        job: int | None = None,
+        kinds: Sequence[LedgerKind] = (),
+        model: str | None = None,
+    ) -> LedgerPage:
+        nothing = LedgerPage(lines=(), older=False)
+        answer: LedgerPage = self._answer("ledger", limit, before, job, default=nothing)
         return answer
 
     def cache(self) -> CacheStatus:

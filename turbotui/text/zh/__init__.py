@@ -38,6 +38,7 @@ READ = (
     "models",
     "planning",
     "storage",
+    "ledger",
     "telemetry",
     "worker",
     "jobs",

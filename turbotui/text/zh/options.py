@@ -5,6 +5,10 @@ from __future__ import annotations
 
 FORMS: dict[str, str] = {
     "Measure plain diffusers beside it, run by run.": "同时逐次测量原版 diffusers。",
+    "Only this job and its stages.": "只看这个任务及其各阶段。",
+    "Only lines of this kind; may be repeated.": "只看这一类的行；可重复。",
+    "Only lines of this model.": "只看这个模型的行。",
+    "Only lines before the one of this number.": "只看这个编号之前的行。",
     "Runs of each row.": "每一行的次数。",
     "One run of each row and ten random switches.": "每一行一次，另加十次随机切换。",
     "Where the random models lie.": "随机模型所在的位置。",
