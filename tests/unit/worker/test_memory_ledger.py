@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
-from engine.errors import EngineError
+from engine.errors import EngineError, JobCancelled
 from engine.wire import LedgerLine
-from engine.worker.channel import Ledgered, RunJob
+from engine.worker import pipeline
+from engine.worker.channel import Ledgered, ModelFiles, RunJob
 from engine.worker.cpu import CpuBackend
+from engine.worker.memory_ledger import Kept
 from engine.worker.pipeline import run_job, shape_of
 from engine.worker.store import ComponentStore
 
-from .conftest import I2V, SMALL, Seen
+from .conftest import BUDGET, I2V, LARGE, SMALL, Seen, load
 
 MakeJob = Callable[..., RunJob]
 
