@@ -10,13 +10,16 @@ import sys
 import types
 from typing import Any
 
+from engine.worker.leaks.graph import Heap
+
 OURS = "engine.worker.leaks"
 
 
 class RunningFrames:
     """The frames of all threads, but for those of this search."""
 
-    def __init__(self) -> None:
+    def __init__(self, heap: Heap) -> None:
+        self._heap = heap
         self.ids: set[int] = set()
         self.ours: set[int] = set()
         """Frames of the search itself: what they hold does not count."""
@@ -36,7 +39,7 @@ class RunningFrames:
             self.ours.add(id(frame))
             return
         self.ids.add(id(frame))
-        for name, value in locals_of(frame).items():
+        for name, value in locals_of(frame, self._heap).items():
             self.holders.setdefault(id(value), []).append((frame, name))
 
     def _handled(self, thread: int, error: Any) -> None:
@@ -51,13 +54,25 @@ class RunningFrames:
         self.holders.clear()
 
 
-def locals_of(frame: types.FrameType) -> dict[str, Any]:
-    """The locals of a call by name; its own namespace where the frame is a module's."""
+def _references_of_a_local() -> int:
+    """What a variable and a call add to a count; it differs by Python's version."""
+    probe: dict[str, Any] = {}
+    return sys.getrefcount(probe)
+
+
+def locals_of(frame: types.FrameType, heap: Heap) -> dict[str, Any]:
+    """The locals of a call by name; its own namespace where the frame is a module's.
+
+    `heap` may hold the frame's dictionary of them since an earlier look.
+    """
     found = frame.f_locals
     if not frame.f_code.co_flags & inspect.CO_OPTIMIZED:
         return dict(found)
     copied = dict(found)
+    # Before Python 3.13 the frame keeps this dictionary, and so all that was a local, until it ends; and
+    # where its code has called locals() it is the one that it was given.
     if isinstance(found, dict):
-        # Before Python 3.13 the frame keeps this copy, and so all that was a local, until it ends.
-        found.clear()
+        ours = _references_of_a_local() + 1 + heap.lists(found)
+        if sys.getrefcount(found) <= ours:
+            found.clear()
     return copied

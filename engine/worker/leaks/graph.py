@@ -66,6 +66,10 @@ class Heap:
         for referrer in known or ():
             yield self.objects[referrer]
 
+    def lists(self, found: object) -> bool:
+        """Whether the collector knew of it."""
+        return id(found) in self._place
+
     def count(self, found: object) -> int:
         """References to `found` from what the collector knows."""
         place = self._place.get(id(found))

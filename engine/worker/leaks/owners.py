@@ -74,8 +74,8 @@ class Owners:
         self._heap = heap
         self._roots = {id(root): name for name, root in (roots or {}).items()}
         self._without = {id(found) for found in without}
-        self._frames = RunningFrames()
-        self._words = Words(self._roots)
+        self._frames = RunningFrames(heap)
+        self._words = Words(self._roots, heap)
         self._ways: dict[int, list[Any]] = {}
 
     def __enter__(self) -> Owners:
@@ -192,9 +192,7 @@ class Owners:
                 yield found
 
     def _is_root(self, found: object) -> bool:
-        return isinstance(type(found), type) and (
-            issubclass(type(found), types.ModuleType | type) or id(found) in self._roots
-        )
+        return issubclass(type(found), types.ModuleType | type) or id(found) in self._roots
 
     def _is_ours(self, referrer: object) -> bool:
         number = id(referrer)

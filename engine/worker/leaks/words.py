@@ -10,11 +10,13 @@ import threading
 import types
 from collections import deque
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from engine.wire import Holder
 from engine.worker.leaks.frames import locals_of
+from engine.worker.leaks.graph import Heap
 
 Kind: TypeAlias = Literal[
     "global", "attribute", "closure", "hook", "traceback", "generator", "cycle", "cache", "none"
@@ -41,9 +43,10 @@ GENERATORS = (types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType
 class Words:
     """Tells ways; reads each source file once."""
 
-    def __init__(self, roots: Mapping[int, str]) -> None:
+    def __init__(self, roots: Mapping[int, str], heap: Heap) -> None:
         """`roots` names objects by their id that are told by a name of their own."""
         self._roots = roots
+        self._heap = heap
         self._sources: dict[str, ast.Module | None] = {}
 
     def close(self) -> None:
@@ -58,6 +61,9 @@ class Words:
         told = _Told(self, way, local)
         told.run()
         return Holder(path=tuple(told.path), kind=told.kind, file=told.place[0], line=told.place[1])
+
+    def locals_of(self, frame: types.FrameType) -> dict[str, Any]:
+        return locals_of(frame, self._heap)
 
     def root_name(self, found: object) -> str | None:
         return self._roots.get(id(found))
@@ -176,8 +182,9 @@ class _Told:
     def _made_elsewhere(self, value: Any) -> Place | None:
         """Where a global is made that this module has imported from another."""
         for module in list(sys.modules.values()):
-            names = [name for name, found in list(vars(module).items()) if found is value] if module else ()
-            for name in names:
+            if not isinstance(module, types.ModuleType):
+                continue
+            for name in [name for name, found in list(vars(module).items()) if found is value]:
                 place = self._words.assignment(getattr(module, "__file__", None), name)
                 if place[1] is not None:
                     return place
@@ -208,14 +215,14 @@ class _Told:
         return "of a function"
 
     def _frame(self, holder: types.FrameType, held: Any) -> None:
-        name = self._local if self._at == 0 and self._local else key_of(locals_of(holder), held)
+        name = self._local if self._at == 0 and self._local else key_of(self._words.locals_of(holder), held)
         self.path.append(f"local {name} of {holder.f_code.co_qualname}")
         if self.kind not in ("traceback", "generator"):
             self.place = holder.f_code.co_filename, holder.f_lineno
 
     def _generator(self, holder: Any, held: Any) -> None:
         frame, code = _frame_and_code(holder)
-        name = "?" if frame is None else key_of(locals_of(frame), held)
+        name = "?" if frame is None else key_of(self._words.locals_of(frame), held)
         self.path.append(f"generator {holder.__qualname__}, local {name}")
         line = code.co_firstlineno if frame is None else frame.f_lineno
         self.kind, self.place = "generator", (code.co_filename, line)
@@ -254,9 +261,10 @@ class _Told:
 
 def key_of(found: Mapping[Any, Any], held: object) -> str:
     """The key of `held` in `found`; of a key that is no name or number only its type."""
-    for key, value in list(found.items()):
-        if value is held or key is held:
-            return str(key)[:60] if isinstance(key, str | int | float | bool) else type_name(key)
+    with suppress(RuntimeError):  # another thread changes it: no copy is made of what may be a million
+        for key, value in found.items():
+            if value is held or key is held:
+                return str(key)[:60] if isinstance(key, str | int | float | bool) else type_name(key)
     return "?"
 
 

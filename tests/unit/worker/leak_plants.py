@@ -39,6 +39,10 @@ def new() -> Tensor:
     return torch.ones(SHAPE)
 
 
+def new_on(device: str, count: int) -> Tensor:
+    return torch.ones(count, device=device)
+
+
 def make_global() -> Tensor:
     global MADE_LATE
     MADE_LATE = new()
@@ -103,12 +107,22 @@ def line_of(text: str) -> int:
         return next(number for number, line in enumerate(lines, 1) if line.strip().startswith(text))
 
 
-def waiting_with(tensor: Tensor, ready: threading.Event, end: threading.Event) -> None:
-    """Runs until told to end."""
-    kept = tensor
-    ready.set()
-    end.wait(10)
-    del kept
+class Waiting(threading.Thread):
+    """Runs a call that holds a tensor until told to drop it, and runs on until told to end."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        super().__init__()
+        self.box = [tensor]
+        self.ready, self.drop = threading.Event(), threading.Event()
+        self.dropped, self.finish = threading.Event(), threading.Event()
+
+    def run(self) -> None:
+        local = self.box.pop()
+        self.ready.set()
+        self.drop.wait(10)
+        del local
+        self.dropped.set()
+        self.finish.wait(10)
 
 
 def clear() -> None:

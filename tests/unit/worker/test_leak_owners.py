@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import threading
 import weakref
 from collections.abc import Iterator
 
@@ -155,26 +154,28 @@ def test_a_cycle_is_told_as_one_and_a_cycle_that_is_held_is_not() -> None:
 
 
 def test_what_a_running_call_holds_is_in_use_and_what_lasts_beside_it_wins() -> None:
-    ready, end = threading.Event(), threading.Event()
     tensor = plants.new()
-    thread = threading.Thread(target=plants.waiting_with, args=(tensor, ready, end))
+    thread = plants.Waiting(tensor)
     number, watched = id(tensor), weakref.ref(tensor)
     thread.start()
-    ready.wait(10)
     del tensor
+    assert thread.ready.wait(10)
     try:
         held = find(number)
         plants.KEPT.append(next(found for found in gc.get_objects() if id(found) == number))
         kept = find(number)
         plants.KEPT.clear()
+        thread.drop.set()
+        assert thread.dropped.wait(10)
+        still_there = watched() is not None  # the call runs on
     finally:
-        end.set()
+        thread.drop.set()
+        thread.finish.set()
         thread.join()
-        del thread
-    assert held.running and held.holder.path[0].endswith(" of waiting_with"), held
+    assert held.running and held.holder.path == ("local local of Waiting.run",)
     assert held.holder.file == HERE
     assert not kept.running and kept.holder.path == (MODULE, "KEPT", "[0]")
-    assert watched() is None, "the search must not keep what a frame's copy of its locals held"
+    assert not still_there, "a search must not keep what was a running call's local"
 
 
 def test_a_root_that_the_caller_names_lasts() -> None:
@@ -224,3 +225,10 @@ def test_what_a_module_holds_that_the_collector_does_not_list_is_found() -> None
     holder = told(number)
     assert (holder.kind, holder.path) == ("global", (MODULE, "KEPT", "[0]"))
     assert place(holder) == (HERE, plants.line_of("KEPT:"))
+
+
+def test_what_a_call_was_given_by_locals_is_left_to_it() -> None:
+    tensor = plants.new()
+    names = locals()
+    assert find(id(tensor)).running
+    assert names["tensor"] is tensor
