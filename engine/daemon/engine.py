@@ -311,6 +311,7 @@ class Engine:
             config=settings,
             environ=environ,
             engine=self.board.engine,
+            growing=lambda: self.ledger.growing,
             file=paths.state / "findings.json",
             publish=self.hub.publish,
         )
@@ -325,6 +326,7 @@ class Engine:
             Orphans(self.checks, proofs, self.receipts),
             self.audit,
         )
+        self.ledger.on_grown = self.checks.look_soon
         self.notifier = Notifier(
             config.notify,
             cwd=str(paths.state),

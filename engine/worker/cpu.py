@@ -30,6 +30,7 @@ from engine.worker.backend import (
     host_view,
 )
 from engine.worker.channel import AllocatorSample
+from engine.worker.heap import trim_heap
 from engine.worker.host_tensors import Regions, live_tensor_bytes
 
 
@@ -73,7 +74,6 @@ class CpuBackend:
         self._moves = 0
         self._regions = Regions()
         self._peak_resets = True
-        self._libc = ctypes.CDLL(None)
 
     def connect(self) -> None:
         pass
@@ -145,9 +145,7 @@ class CpuBackend:
 
     def free_cache(self) -> None:
         # Without it glibc keeps the pages of freed activations and an unload looks smaller than it is.
-        trim = getattr(self._libc, "malloc_trim", None)
-        if trim is not None:
-            trim(0)
+        trim_heap()
 
     def held_bytes(self) -> int:
         return read_rss(os.getpid()) or 0

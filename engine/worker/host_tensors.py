@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import threading
 from bisect import bisect_right
+from collections.abc import Iterator
 
 from torch import Tensor
 
@@ -50,23 +51,18 @@ class Regions:
 def live_tensor_bytes(regions: Regions) -> int:
     """Bytes of the storages of all live tensors on the host that lie in none of `regions`, each once.
 
-    Takes 50 ns for each object that is not frozen: those of the libraries are, in a forked worker.
+    Takes 40 ns for each object that is not frozen: those of the libraries are, in a forked worker.
     """
     spans = regions.spans()
     begins = [begin for begin, _end in spans]
-    is_tensor: dict[type, bool] = {}
+    kinds = set(_tensor_types(Tensor))
     storages: dict[int, int] = {}
-    for item in gc.get_objects():
-        kind = type(item)  # not isinstance, which asks every lazy module for its __class__
-        known = is_tensor.get(kind)
-        if known is None:
-            known = is_tensor[kind] = issubclass(kind, Tensor)
-        if not known or item.device.type != "cpu":
-            continue
+    # By type, not isinstance, which asks every lazy module for its __class__.
+    for item in [item for item in gc.get_objects() if type(item) in kinds]:
         try:
             address = item.data_ptr()
-            if not address:
-                continue  # empty
+            if not address or not item.is_cpu:
+                continue  # empty, or elsewhere
             place = bisect_right(begins, address) - 1
             if place >= 0 and address < spans[place][1]:
                 continue
@@ -75,3 +71,9 @@ def live_tensor_bytes(regions: Regions) -> int:
         except (RuntimeError, NotImplementedError):
             continue  # sparse, or a wrapper: it has no storage of its own
     return sum(storages.values())
+
+
+def _tensor_types(kind: type) -> Iterator[type]:
+    yield kind
+    for more in kind.__subclasses__():
+        yield from _tensor_types(more)

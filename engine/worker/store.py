@@ -137,12 +137,10 @@ class ComponentStore:
 
         `check` may raise JobCancelled at any time: then none of them is there, nor will be.
         """
-        target = ", ".join(f"{files.name}/{name}" for files, name in wanted)
-        with self._lock, self.ledger.line("load", target) as line:
+        with self._lock:
             receipt = restore_all(
                 wanted, self._mover, open_one=self.component, bring=self._bring_and_wait, check=check
             )
-            line.end(ok=receipt.ok)
             if receipt.error_code == JobCancelled.code:
                 self._begins = False
             return receipt

@@ -5,7 +5,6 @@ Each is safe between two steps of a job: it takes nothing that is in use.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
 import time
@@ -17,6 +16,7 @@ from engine.errors import NotNow
 from engine.telemetry.host import read_rss
 from engine.wire import Proof, Receipt
 from engine.worker.backend import Backend
+from engine.worker.heap import TRIMS, trim_heap
 from engine.worker.receipts import ReceiptWriter
 from engine.worker.tidy import TIDIED, TidyWhat
 
@@ -107,34 +107,6 @@ def trim() -> None:
     Raises:
         NotNow: the C library knows no such thing, as musl does not.
     """
-    library_trim = getattr(_LIBC, "malloc_trim", None)
-    if library_trim is None:
+    if not TRIMS:
         raise NotNow("this host's C library has no malloc_trim; `turbotui cleanup` starts a fresh worker")
-    library_trim(0)
-
-
-class _Counted(ctypes.Structure):
-    """mallinfo2 of glibc 2.33 and later: ten counters of the heap."""
-
-    _fields_ = [
-        (name, ctypes.c_size_t)
-        for name in (
-            "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks",
-            "keepcost",
-        )
-    ]  # fmt: skip
-
-
-def heap_free_bytes() -> int | None:
-    """Freed and kept by the C library's heap; pieces whose pages have gone already count as well.
-
-    None where it does not tell. Takes the lock of each arena in turn, for microseconds.
-    """
-    return None if _MALLINFO is None else int(_MALLINFO().fordblks)
-
-
-# Once: each look at a library makes objects of its own.
-_LIBC = ctypes.CDLL(None)
-_MALLINFO = getattr(_LIBC, "mallinfo2", None)
-if _MALLINFO is not None:
-    _MALLINFO.restype = _Counted
+    trim_heap()

@@ -10,6 +10,7 @@ from textual.binding import Binding
 from turbotui.format import UNKNOWN, bytes_text, clock, percent, seconds
 from turbotui.picture.raster import cells_for
 from turbotui.screens.beside import read_manifest
+from turbotui.screens.job_floors import floor_rows
 from turbotui.screens.job_keys import keys_below
 from turbotui.screens.job_picture import JobPictures, wait_s
 from turbotui.screens.job_stages import ledger_rows, lines_of_ended, lines_of_running
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from textual.events import Click
     from textual.timer import Timer
 
-    from engine.wire import Job, JobCourse, Manifest, OomReport
+    from engine.wire import Job, JobCourse, LedgerPage, Manifest, OomReport, Trend
     from turbotui.app import TurboApp
 
 NAME_CELLS = 14
@@ -54,6 +55,8 @@ class JobPanel(PagePanel):
         self.course: JobCourse | None = None
         self.oom: OomReport | None = None
         """What there was when it ran out of memory, once the engine has told it."""
+        self.trends: tuple[Trend, ...] = ()
+        """How the floors of the worker's jobs move."""
         self.large = False
         """The picture has the whole page."""
         self.most_rows = 24
@@ -69,17 +72,8 @@ class JobPanel(PagePanel):
         pictures = self.pictures
         seen = None if pictures is None else (pictures.shape, pictures.caption(), pictures.words)
         moment = int(view.wall * 2) if job is not None and job.status == "running" else None
-        return (
-            job,
-            view.state.log,
-            self.top,
-            self._manifest,
-            self.course,
-            self.oom,
-            self.large,
-            seen,
-            moment,
-        )
+        seen = (seen, self.trends, self.oom)
+        return (job, view.state.log, self.top, self._manifest, self.course, self.large, seen, moment)
 
     def title(self, view: View) -> str:
         job = view.state.job(self.job_id)
@@ -141,6 +135,7 @@ class JobPanel(PagePanel):
             rows = [Row(width).extend(row).to(width - columns, paint.text) for row in rows]
             rows[high].extend(caption)
         rows += self._ledger(view, job, width)
+        rows += floor_rows(view, self.trends, width)
         lines = [line for line in view.state.log if line.job_id == job.id]
         if lines:
             rows += [Row(width), Row(width).add(t("job.log"), paint.focus_title)]
@@ -295,6 +290,8 @@ class JobScreen(PageScreen):
         self._timer: Timer | None = None
         self._sent_at = 0.0
         self._staged: tuple[object, ...] | None = None
+        self._floors_of: str | None = None
+        """In what state the job was when the floors were asked for: its end adds one."""
 
     def on_mount(self) -> None:
         # Before the same of what it derives from, which draws.
@@ -339,6 +336,9 @@ class JobScreen(PageScreen):
         job = view.state.job(self.panel.job_id)
         if job is None or job.started_at is None:
             return
+        if job.status != self._floors_of:
+            self._floors_of = job.status
+            self._follow_floors()
         running = job.status == "running"
         stage = job.progress.stage if running and job.progress is not None else None
         staged = (job.status, stage, int(view.wall / COURSE_S) if running else None)
@@ -368,6 +368,18 @@ class JobScreen(PageScreen):
             lambda client: client.out_of_memory(self.panel.job_id),
             then=got,
             failed=lambda error: None,  # it was refused before it began, or that was too long ago
+            quiet=True,
+        )
+
+    def _follow_floors(self) -> None:
+        def got(page: LedgerPage) -> None:
+            self.panel.trends = page.trends
+
+        self.turbo.ask(
+            "floors",
+            lambda client: client.ledger(limit=1),
+            then=got,
+            failed=lambda error: None,  # an older engine, or a recording: the page is whole without them
             quiet=True,
         )
 

@@ -112,6 +112,7 @@ TEXTS: dict[str, str] = {
     "job.column_expected": "expected",
     "job.expected_last": "  expected: as long as the last job of this size took",
     "job.expected_typical": "  expected: typical shares, until a job of this size has ended",
+    "job.floors": "what this worker's jobs left behind",
     "job.floor_start": "floor: {start} before the first stage",
     "job.floor": "floor: {start} before the first stage, {end} in the end: {grown}",
     "jobs.choose": "choose a job in the queue first (4)",

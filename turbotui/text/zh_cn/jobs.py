@@ -112,6 +112,7 @@ TEXTS: dict[str, str] = {
     "job.column_expected": "预计",
     "job.expected_last": "  预计：与上一个同尺寸任务用时相同",
     "job.expected_typical": "  预计：按典型比例，直到有同尺寸任务完成",
+    "job.floors": "本工作进程各任务之后的底线",
     "job.floor_start": "底线：第一阶段前占用 {start}",
     "job.floor": "底线：第一阶段前占用 {start}，最后阶段后 {end}：{grown}",
     "jobs.choose": "请先在队列中选一个任务（4）",
