@@ -214,7 +214,9 @@ class Worker:
             self._inspector.serve()
             match message:
                 case RunJob():
-                    self._channel.send(self._measured(message))
+                    with self._inspector.job(message.job_id):
+                        ended = self._measured(message)
+                    self._channel.send(ended)
                 case SwitchTo():
                     self._actions.switch(message)
                 case Restore():
@@ -332,23 +334,21 @@ class Worker:
             colours=self._colours,
         )
         shape = (message.model.name, message.width, message.height, message.spec.frames, message.spec.steps)
-        tracing = self._inspector.job_began(job_id)
         try:
-            with self._inspector.tracer.job():
-                manifest, path = run_job(
-                    message,
-                    self._store,
-                    self._backend,
-                    report=oom.through(self._channel.send),
-                    cancelled=lambda: self._between_steps(job_id),
-                    embeddings=self._embeddings,
-                    warn=lambda text: self._channel.send(
-                        WorkerLog(level="warning", event="cache", text=text, job_id=job_id)
-                    ),
-                    shares=watch.begin(self._shares.get(shape)),
-                    watch=watch,
-                    saw=oom.saw,
-                )
+            manifest, path = run_job(
+                message,
+                self._store,
+                self._backend,
+                report=oom.through(self._channel.send),
+                cancelled=lambda: self._between_steps(job_id),
+                embeddings=self._embeddings,
+                warn=lambda text: self._channel.send(
+                    WorkerLog(level="warning", event="cache", text=text, job_id=job_id)
+                ),
+                shares=watch.begin(self._shares.get(shape)),
+                watch=watch,
+                saw=oom.saw,
+            )
         except EngineError as error:
             for note in getattr(error, "__notes__", ()):  # the original's traceback, as text
                 self._channel.send(WorkerLog(level="debug", event="trace", text=note, job_id=job_id))
@@ -364,9 +364,8 @@ class Worker:
             if len(self._shares) >= SHAPES:
                 self._shares.clear()
             self._shares[shape] = shares_of(manifest.stages)
-            self._inspector.tracer.ended_job(tracing, shape, manifest.step_s)
+            self._inspector.stepped(shape, manifest.step_s)
         watch.close()
-        self._inspector.job_id = None
         self._cancelled.discard(job_id)
         return ended
 

@@ -1,6 +1,7 @@
 """Answers what the daemon asks of the worker's memory: looks, the trace mode, exports.
 
 Served by the thread that computes, between two steps; where that is in a long call, by one of its own.
+Lock order: that for late looks, then that for looking.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import pickle
 import queue
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,17 +48,28 @@ class Inspector:
         """`root` is the object by which the worker holds all that it keeps: what it leads to lasts."""
         self.tracer = Tracer(backend.kind)
         self.job_id: int | None = None
+        self._tracing_then = self.tracer.began_job()
         self._backend = backend
         self._store = store
         self._roots = {"the worker": root}
         self._send = send
         self._asked: queue.SimpleQueue[Inspect] = queue.SimpleQueue()
         self._looking = threading.Lock()
+        self._late = threading.Lock()
 
-    def job_began(self, job_id: int) -> tuple[bool, int]:
-        """For the thread that computes; how tracing is now, for `Tracer.ended_job`."""
-        self.job_id = job_id
-        return self.tracer.began_job()
+    @contextmanager
+    def job(self, job_id: int) -> Iterator[None]:
+        """Around a job, on the thread that computes and outside of any inference mode."""
+        self.job_id, self._tracing_then = job_id, self.tracer.began_job()
+        try:
+            with self.tracer.job():
+                yield
+        finally:
+            self.job_id = None
+
+    def stepped(self, shape: tuple[object, ...], step_s: Iterable[float]) -> None:
+        """What the denoise steps of the job took in seconds, for the cost of tracing."""
+        self.tracer.ended_job(self._tracing_then, shape, step_s)
 
     def ask(self, message: Inspect | Trace) -> None:
         """Have it answered; never waits for a look."""
@@ -80,14 +93,16 @@ class Inspector:
 
     def _serve_late(self) -> None:
         threading.Event().wait(PATIENCE_S)
-        if self._asked.empty():
-            return
-        interval = sys.getswitchinterval()
-        sys.setswitchinterval(UNDISTURBED_S)
-        try:
-            self.serve()
-        finally:
-            sys.setswitchinterval(interval)
+        # One at a time: another would take this one's interval for the usual one, and leave it so.
+        with self._late:
+            if self._asked.empty():
+                return
+            interval = sys.getswitchinterval()
+            sys.setswitchinterval(UNDISTURBED_S)
+            try:
+                self.serve()
+            finally:
+                sys.setswitchinterval(interval)
 
     def _switched(self, message: Trace) -> Inspected:
         refusal = None

@@ -30,7 +30,7 @@ LEAST_BYTES = 1024
 SHAPES = 8
 """Shapes of jobs whose steps are compared, with and without."""
 OLDER = "it was allocated before tracing was switched on"
-UNSEEN = "it was allocated before tracing was switched on, or outside of a job's own thread"
+UNSEEN = "it was allocated before the first traced job began, or outside of such a job's own thread"
 UNTRACED = "nothing was traced; `turbotui leaks --trace on` notes where memory is allocated from then on"
 BY_LIBRARIES = "no line outside of the libraries took part in its allocation"
 

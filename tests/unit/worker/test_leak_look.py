@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -95,6 +96,7 @@ def test_a_job_s_own_tensors_run_and_a_plant_of_it_does_not_nor_does_anything_st
     job: Callable[..., RunJob],
     seen_now: Callable[..., Findings],
 ) -> None:
+    untraced, _ = run_job(job(), store, backend, report=lambda _: None, cancelled=lambda: False)
     tracer, looks = Tracer("cpu"), list[Findings]()
     tracer.switch(True)
 
@@ -105,7 +107,8 @@ def test_a_job_s_own_tensors_run_and_a_plant_of_it_does_not_nor_does_anything_st
         return False
 
     with tracer.job():
-        run_job(job(), store, backend, report=lambda _: None, cancelled=between_steps)
+        traced, _ = run_job(job(), store, backend, report=lambda _: None, cancelled=between_steps)
+    assert traced.frames_sha256 == untraced.frames_sha256
     assert len(looks) > 5
     busiest = max(looks, key=lambda found: sum(item.bytes for item in found.tensors if item.running))
     running = [item for item in busiest.tensors if item.running]
@@ -226,10 +229,11 @@ Asked = tuple[Inspector, list[Inspected], threading.Event]
 
 def test_the_thread_that_computes_answers_between_steps(asked: Asked) -> None:
     inspected, answers, _ = asked
-    inspected.job_began(5)
-    inspected.ask(Inspect(inspection_id=1))
-    assert answers == []
-    inspected.serve()
+    with inspected.job(5):
+        inspected.ask(Inspect(inspection_id=1))
+        assert answers == []
+        inspected.serve()
+    assert inspected.job_id is None
     assert answers[0].inspection_id == 1 and answers[0].refusal is None
     assert answers[0].findings is not None and answers[0].findings.job_id == 5
 
@@ -245,6 +249,30 @@ def test_another_thread_answers_while_that_one_is_in_a_long_call(
     inspected.serve()
     assert len(answers) == 1 and answers[0].findings is not None
     assert planted(answers[0].findings)
+
+
+def test_late_looks_at_once_leave_the_interval_of_threads_as_it_was(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inspected, answers, _ = asked
+    usual, within = sys.getswitchinterval(), list[float]()
+
+    def slow(**_: Any) -> Findings:
+        within.append(sys.getswitchinterval())
+        time.sleep(0.02)
+        return Findings(at=0, elapsed_s=0, pid=1, objects=0, tracing=inspected.tracer.state())
+
+    monkeypatch.setattr(inspector, "PATIENCE_S", 0.001)
+    monkeypatch.setattr(inspector, "look", slow)
+    for number in range(6):
+        inspected.ask(Inspect(inspection_id=number))
+        time.sleep(0.015)
+    deadline = time.monotonic() + 20
+    while threading.active_count() > 1 and len(answers) < 6 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    with inspected._late:
+        assert sys.getswitchinterval() == pytest.approx(usual)
+    assert len(answers) == 6 and max(within) == pytest.approx(inspector.UNDISTURBED_S)
 
 
 def test_tracing_is_switched_at_once(asked: Asked) -> None:

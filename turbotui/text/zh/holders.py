@@ -44,7 +44,7 @@ FORMS: dict[str, str] = {
     "{untold_segments} smaller segments are not shown": "另有 {untold_segments} 个较小的段没有显示",
     "memory of the host is not traced beside a GPU": "有 GPU 时不追踪主机内存",
     "it was allocated before tracing was switched on": "它在打开追踪之前就已分配",
-    "it was allocated before tracing was switched on, or outside of a job's own thread": "它在打开追踪之前就已分配，或者不在任务自己的线程中",
+    "it was allocated before the first traced job began, or outside of such a job's own thread": "它在第一个被追踪的任务开始之前就已分配，或者不在这种任务自己的线程中",
     "nothing was traced; `turbotui leaks --trace on` notes where memory is allocated from then on": "没有追踪；`turbotui leaks --trace on` 会从那时起记下内存在哪里分配",
     "no line outside of the libraries took part in its allocation": "参与分配的都是库里的代码",
 }
