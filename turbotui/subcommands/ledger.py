@@ -11,7 +11,7 @@ from typing import get_args
 import click
 
 from engine.wire import Held, LedgerKind, LedgerLine, LedgerPage, Trend
-from turbotui.format import UNKNOWN, bytes_text, cell_width, clip, seconds, short_bytes
+from turbotui.format import UNKNOWN, bytes_text, cell_width, clip, clock, seconds, short_bytes
 from turbotui.sanitize import clean
 from turbotui.sparkline import sparkline
 from turbotui.subcommands.output import columns, table
@@ -19,6 +19,9 @@ from turbotui.subcommands.session import json_option, open_session
 from turbotui.text.spoken import spoken, tr, word
 
 WHAT_CELLS = 30
+NARROW = 100
+"""Cells of a terminal in which dates and the ends of names go first."""
+NARROW_WHAT_CELLS = 22
 SPARK_CELLS = 40
 GAP = 2
 
@@ -87,7 +90,7 @@ def ledger_lines(page: LedgerPage) -> Iterable[str]:
 def _shown(lines: Iterable[LedgerLine], room: int | None) -> list[Column]:
     """The columns that fit into the terminal, or all."""
     lines = list(lines)
-    shown = list(COLUMNS)
+    shown = list(NARROW_COLUMNS if room is not None and room < NARROW else COLUMNS)
     while room is not None and any(column.goes for column in shown):
         widths = (
             max(cell_width(clean(text)) for text in (word(column.head), *map(column.text, lines)))
@@ -105,6 +108,10 @@ def _spark(trend: Trend) -> str:
 
 def _when(line: LedgerLine) -> str:
     return time.strftime("%m-%d %H:%M:%S", time.localtime(line.at))
+
+
+def _short_what(line: LedgerLine) -> str:
+    return clip(_what(line), NARROW_WHAT_CELLS)
 
 
 def _what(line: LedgerLine) -> str:
@@ -152,4 +159,9 @@ COLUMNS = (
     Column(head="rss", text=_after("rss"), goes=2),
     Column(head="pinned", text=_after("pinned"), goes=4),
     Column(head="floor", text=_floor),
+)
+NARROW_COLUMNS = (
+    Column(head="when", text=lambda line: clock(line.at), right=False),
+    Column(head="what", text=_short_what, right=False),
+    *COLUMNS[2:],
 )
