@@ -27,6 +27,7 @@ from engine.daemon.job_plans import JobPlans
 from engine.daemon.job_requests import JobRequests
 from engine.daemon.job_times import JobTimes
 from engine.daemon.kill import Kill
+from engine.daemon.leaks import Leaks
 from engine.daemon.ledger import LedgerBook
 from engine.daemon.left_jobs import LeftJobs
 from engine.daemon.life import Life
@@ -40,6 +41,8 @@ from engine.daemon.model_list import ModelList
 from engine.daemon.model_use import ModelUse
 from engine.daemon.notify import Notifier
 from engine.daemon.nursery import Nursery
+from engine.daemon.oom_reports import OomReports
+from engine.daemon.orphans import Orphans
 from engine.daemon.overview import Overview
 from engine.daemon.own_processes import OwnProcesses
 from engine.daemon.planner import Planner
@@ -55,6 +58,7 @@ from engine.daemon.read_ahead import ReadAhead
 from engine.daemon.readiness import FirstReading
 from engine.daemon.receipt_book import ReceiptBook
 from engine.daemon.recording import FlightRecorder
+from engine.daemon.remedies import Remedies
 from engine.daemon.reset import Reset
 from engine.daemon.reset_helper import HELPER
 from engine.daemon.reset_program import ResetProgram
@@ -152,6 +156,7 @@ class Engine:
         use = ModelUse(self.store.list_jobs())
         times = JobTimes(self.store.list_jobs(500))
         self.hub.listen(times.hear)
+        self.oom_reports = OomReports(paths.state / "oom", self.memory, self.logbook)
         self.plans = JobPlans(self.catalog, self.memory, settings, output_dir=output_dir, times=times)
         self.queue = QueueRunner(
             self.store,
@@ -166,6 +171,7 @@ class Engine:
             ahead=ReadAhead(on_read=lambda text: self.logbook.write("read_ahead", text, memory=True)),
             publish=self.hub.publish,
             on_queue=self._changed,
+            on_oom=self.oom_reports.take,
         )
         self.left_jobs = LeftJobs(self.store, self.logbook, instance=instance)
         self.models = ModelList(
@@ -318,6 +324,16 @@ class Engine:
             publish=self.hub.publish,
         )
         self.hub.listen(self.checks.heard)
+        self.leaks = Leaks(self.supervisor, self.memory, self.checks, self.store, use, self.ledger)
+        self.remedies = Remedies(
+            self.actions,
+            self.memory_requests,
+            self.supervisor,
+            self.memory,
+            proofs,
+            Orphans(self.checks, proofs, self.receipts),
+            self.audit,
+        )
         self.ledger.on_grown = self.checks.look_soon
         self.notifier = Notifier(
             config.notify,

@@ -84,12 +84,17 @@ from engine.wire.jobs import (
     StageRecord,
 )
 from engine.wire.leaks import (
+    ExportedSnapshot,
+    ExportRequest,
     Holder,
     LeakReport,
     Remedy,
     RemedyAction,
+    RemedyRequest,
+    RemedyResult,
     Segment,
     Site,
+    TraceRequest,
     Tracing,
     Trend,
     Verdict,
@@ -119,6 +124,7 @@ from engine.wire.models import (
     ModelStatus,
     Resolution,
 )
+from engine.wire.oom import OomFit, OomFreeable, OomReport
 from engine.wire.outputs import OutputList, OutputPart, OutputVideo, PruneRequest, PruneResult
 from engine.wire.overview import (
     Background,
@@ -216,6 +222,8 @@ __all__ = [
     "Event",
     "EventFrame",
     "Explanation",
+    "ExportRequest",
+    "ExportedSnapshot",
     "FileToGet",
     "Finding",
     "FindingsChanged",
@@ -275,6 +283,9 @@ __all__ = [
     "ModelsChanged",
     "NurseryState",
     "NurseryStatus",
+    "OomFit",
+    "OomFreeable",
+    "OomReport",
     "OutputList",
     "OutputPart",
     "OutputVideo",
@@ -312,6 +323,8 @@ __all__ = [
     "ReleasedModel",
     "Remedy",
     "RemedyAction",
+    "RemedyRequest",
+    "RemedyResult",
     "ResetCondition",
     "ResetHelper",
     "ResetHolder",
@@ -335,6 +348,7 @@ __all__ = [
     "StopRequest",
     "StoredImage",
     "SwitchRequest",
+    "TraceRequest",
     "Tracing",
     "Trend",
     "UnloadRequest",

@@ -25,6 +25,8 @@ from engine.wire import (
     VaePrecision,
 )
 from engine.worker.leaks.facts import Inspect, Inspected, Trace
+from engine.worker.oom_facts import OomMoment
+from engine.worker.tidy import Tidy
 
 # --------------------------------------------------------------------------- daemon -> worker
 
@@ -192,6 +194,7 @@ ToWorker = (
     | DropWarm
     | Unload
     | Free
+    | Tidy
     | Count
     | Inspect
     | Trace
@@ -299,6 +302,8 @@ class JobEnded(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     error: str | None = None
     worker_unusable: bool = False
     """True after a fault that leaves the device context broken: this process must be replaced."""
+    oom: OomMoment | None = None
+    """What there was, where memory ran out."""
 
 
 class ActionStepped(msgspec.Struct, frozen=True, kw_only=True, tag=True):

@@ -58,10 +58,13 @@ from engine.worker.latent_rgb import LatentColours
 from engine.worker.leaks.facts import Inspect, Trace
 from engine.worker.leaks.inspector import Inspector
 from engine.worker.mapped import PIECE_BYTES
+from engine.worker.oom import Allocator, OomWatch
 from engine.worker.pipeline import run_job, shape_of
 from engine.worker.progress import Shares, shares_of
 from engine.worker.store import ComponentStore
 from engine.worker.stream import FileSource
+from engine.worker.tidy import Tidy
+from engine.worker.tidying import Tidier
 from engine.worker.versions import versions
 from engine.worker.warm import MEASURED_PIECES, open_warm_tier
 from engine.worker.warming import Warmer
@@ -129,7 +132,8 @@ class Worker:
             on_line=channel.send,
         )
         # What is quick is served also between two steps of a job; None in `_work` wakes the loop for it.
-        self._actions = ActionServer(self._store, proof=backend.proof, send=channel.send)
+        self._actions = ActionServer(self._store, Tidier(backend), proof=backend.proof, send=channel.send)
+        self._allocator = Allocator()
         self._inspector = Inspector(backend, self._store, root=self, send=channel.send)
         self._warmer = Warmer(self._store, warm, on_ended=channel.send)
         self._embeddings = EmbeddingCache(
@@ -158,6 +162,7 @@ class Worker:
             RuntimeError: as `Backend.connect`.
         """
         self._backend.connect()
+        self._allocator.attach(self._backend)
         self._inspector.tracer.connected()
         self._lap("context")
         threading.Thread(target=self._prepare_copies, name="buffers", daemon=True).start()
@@ -277,7 +282,7 @@ class Worker:
                         self._cancelled.add(job_id)
                     case CancelAction(action_id=action_id):
                         self._store.cancels.ask(action_id)
-                    case Unload() | Free() as quick:
+                    case Unload() | Free() | Tidy() as quick:
                         self._actions.ask(quick)
                         self._work.put(None)
                     case Inspect() | Trace() as asked:
@@ -332,10 +337,17 @@ class Worker:
     def _run(self, message: RunJob) -> JobEnded:
         """One job to its end. Nothing of it, not even its error's frames, is alive on return."""
         job_id = message.job_id
+        oom = OomWatch(
+            self._backend,
+            self._store.weights,
+            message.model.name,
+            self._allocator,
+            baseline_bytes=self._baseline_rss_bytes,
+        )
         watch = JobWatch(
             message,
             self._backend,
-            tell=self._channel.send,
+            tell=oom.through(self._channel.send),
             preview=self._settings.preview,
             colours=self._colours,
         )
@@ -349,7 +361,7 @@ class Worker:
                 message,
                 self._store,
                 self._backend,
-                report=self._channel.send,
+                report=oom.through(self._channel.send),
                 cancelled=lambda: self._between_steps(job_id),
                 embeddings=self._embeddings,
                 warn=lambda event, text: self._channel.send(
@@ -359,6 +371,7 @@ class Worker:
                 watch=watch,
                 attention=self._attention,
                 nan_guard=self._settings.nan_guard,
+                saw=oom.saw,
             )
         except EngineError as error:
             for note in getattr(error, "__notes__", ()):  # the original's traceback, as text
@@ -368,6 +381,7 @@ class Worker:
                 error_code=error.code,
                 error=str(error),
                 worker_unusable=isinstance(error, DeviceFault),
+                oom=oom.moment,
             )
         else:
             ended = JobEnded(job_id=job_id, manifest=manifest, manifest_path=str(path))

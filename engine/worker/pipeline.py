@@ -68,13 +68,14 @@ def run_job(
     watch: JobWatch | None = None,
     attention: Attention | None = None,
     nan_guard: bool = True,
+    saw: Callable[[BaseException], None] = lambda error: None,
 ) -> tuple[Manifest, Path]:
     """Make the job's video; its manifest and where that lies.
 
     `embeddings` are those of earlier prompts; `warn` hears what is not in order but ends nothing. `shares`
     is what each stage took of the last such job; None where there was none. `watch` sees its stages and
     latents, and changes neither. `attention` chooses what computes its self-attention; `nan_guard` ends it
-    where its latents are not finite.
+    where its latents are not finite. `saw` is told what ends the job before it is let go of.
 
     Whatever is raised is a new error made of text, holding no frame and no tensor.
 
@@ -93,6 +94,7 @@ def run_job(
             run.nan_guard = nan_guard
             return run.run()
     except Exception as error:  # the job's edge: it becomes text, and its frames go
+        saw(error)
         failure = as_engine_error(error, backend, f"running job {job.job_id}")
         forget(error)
     # Outside the except block, whose exception would ride along as the new one's context.

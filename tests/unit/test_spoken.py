@@ -245,8 +245,7 @@ NAMES = set(
     tokenizer text_encoder torch.save config.json config.toml jobs.sqlite console.keys frames steps
     seed priority ode sigma_max resolution aspect_ratio output_dir dit_only hz seconds since until
     rrggbb ansi_blue proc help and MODEL/ all kind attention auto dense sla sagesla SLA sla_topk proj_l top-k
-    rrggbb ansi_blue proc help and MODEL/ all kind
-    CLIP GGUF LoRA TurboWan VACE _VAE.pth pth umT channels width patch_embedding.weight proj_l hub quant
+    leaks CLIP GGUF LoRA TurboWan VACE _VAE.pth pth umT channels width patch_embedding.weight proj_l hub quant
     noise switch
     """.split()
 )

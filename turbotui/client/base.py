@@ -18,6 +18,8 @@ from engine.wire import (
     ErrandStatus,
     EventFrame,
     Explanation,
+    ExportedSnapshot,
+    ExportRequest,
     FullCleanupPlan,
     FullCleanupRequest,
     GetPlan,
@@ -32,12 +34,14 @@ from engine.wire import (
     JobPreview,
     JobSpec,
     KillRequest,
+    LeakReport,
     LedgerKind,
     LedgerPage,
     LogLine,
     MemoryHistory,
     ModelScan,
     ModelStatus,
+    OomReport,
     OutputList,
     PruneRequest,
     PruneResult,
@@ -46,6 +50,8 @@ from engine.wire import (
     QuantiseStopped,
     Receipt,
     ReleasedModel,
+    RemedyRequest,
+    RemedyResult,
     ResetHelper,
     ResetPlan,
     ResetRequest,
@@ -54,6 +60,8 @@ from engine.wire import (
     Status,
     StopRequest,
     SwitchRequest,
+    TraceRequest,
+    Tracing,
     UnloadRequest,
     WarmRequest,
 )
@@ -83,6 +91,7 @@ class Client(Protocol):
     def job(self, job_id: int) -> Job: ...
     def preview(self, job_id: int, step: int | None = None) -> JobPreview: ...
     def course(self, job_id: int) -> JobCourse: ...
+    def out_of_memory(self, job_id: int) -> OomReport: ...
     def submit(self, spec: JobSpec) -> Job: ...
     def forecast(self, spec: JobSpec) -> JobForecast: ...
     def submit_many(self, batch: JobBatch) -> BatchQueued: ...
@@ -114,6 +123,10 @@ class Client(Protocol):
     def explain_switch(self, request: SwitchRequest) -> Explanation: ...
     def check(self) -> CheckReport: ...
     def last_check(self) -> CheckReport: ...
+    def leaks(self) -> LeakReport: ...
+    def trace(self, request: TraceRequest) -> Tracing: ...
+    def export_snapshot(self, request: ExportRequest) -> ExportedSnapshot: ...
+    def remedy(self, request: RemedyRequest) -> RemedyResult: ...
     def audit(self, *, limit: int = 200, before: float | None = None) -> AuditPage: ...
     def ledger(
         self,

@@ -35,6 +35,8 @@ from engine.wire import (
     ErrorBody,
     EventFrame,
     Explanation,
+    ExportedSnapshot,
+    ExportRequest,
     FullCleanupPlan,
     FullCleanupRequest,
     GetPlan,
@@ -50,12 +52,14 @@ from engine.wire import (
     JobPreview,
     JobSpec,
     KillRequest,
+    LeakReport,
     LedgerKind,
     LedgerPage,
     LogLine,
     MemoryHistory,
     ModelScan,
     ModelStatus,
+    OomReport,
     OutputList,
     PruneRequest,
     PruneResult,
@@ -65,6 +69,8 @@ from engine.wire import (
     QueueStatus,
     Receipt,
     ReleasedModel,
+    RemedyRequest,
+    RemedyResult,
     ResetHelper,
     ResetPlan,
     ResetRequest,
@@ -74,6 +80,8 @@ from engine.wire import (
     Status,
     StopRequest,
     SwitchRequest,
+    TraceRequest,
+    Tracing,
     UnloadRequest,
     WarmRequest,
 )
@@ -139,6 +147,9 @@ class HttpClient:
 
     def course(self, job_id: int) -> JobCourse:
         return self._get(f"/jobs/{job_id:d}/course", JobCourse)
+
+    def out_of_memory(self, job_id: int) -> OomReport:
+        return self._get(f"/jobs/{job_id:d}/oom", OomReport)
 
     def submit(self, spec: JobSpec) -> Job:
         return self._post("/jobs", Job, spec)
@@ -233,6 +244,18 @@ class HttpClient:
 
     def last_check(self) -> CheckReport:
         return self._call("GET", "/check", CheckReport, None, LOOK_TIMEOUT_S)
+
+    def leaks(self) -> LeakReport:
+        return self._call("GET", "/leaks", LeakReport, None, LOOK_TIMEOUT_S)
+
+    def trace(self, request: TraceRequest) -> Tracing:
+        return self._post("/leaks/trace", Tracing, request, timeout=LOOK_TIMEOUT_S)
+
+    def export_snapshot(self, request: ExportRequest) -> ExportedSnapshot:
+        return self._post("/leaks/export", ExportedSnapshot, request, timeout=LOOK_TIMEOUT_S)
+
+    def remedy(self, request: RemedyRequest) -> RemedyResult:
+        return self._post("/leaks/remedy", RemedyResult, request, timeout=LONG_TIMEOUT_S)
 
     def audit(self, *, limit: int = 200, before: float | None = None) -> AuditPage:
         asked = "" if before is None else f"&before={before!r}"

@@ -25,6 +25,8 @@ from engine.wire import (
     CleanupRequest,
     ErrandStatus,
     Explanation,
+    ExportedSnapshot,
+    ExportRequest,
     FullCleanupPlan,
     FullCleanupRequest,
     GetPlan,
@@ -39,12 +41,14 @@ from engine.wire import (
     JobPreview,
     JobSpec,
     KillRequest,
+    LeakReport,
     LedgerKind,
     LedgerPage,
     LogLine,
     MemoryHistory,
     ModelScan,
     ModelStatus,
+    OomReport,
     OutputList,
     PruneRequest,
     PruneResult,
@@ -53,6 +57,8 @@ from engine.wire import (
     QuantiseStopped,
     Receipt,
     ReleasedModel,
+    RemedyRequest,
+    RemedyResult,
     ResetHelper,
     ResetPlan,
     ResetRequest,
@@ -62,6 +68,8 @@ from engine.wire import (
     Status,
     StopRequest,
     SwitchRequest,
+    TraceRequest,
+    Tracing,
     UnloadRequest,
     WarmRequest,
 )
@@ -140,6 +148,10 @@ class ScriptedClient(Script):
 
     def course(self, job_id: int) -> JobCourse:
         answer: JobCourse = self._answer("course", job_id, default=NotFound("no stages in a script"))
+        return answer
+
+    def out_of_memory(self, job_id: int) -> OomReport:
+        answer: OomReport = self._answer("out_of_memory", job_id, default=NotFound("no report in a script"))
         return answer
 
     def submit(self, spec: JobSpec) -> Job:
@@ -302,6 +314,36 @@ class ScriptedClient(Script):
 
     def last_check(self) -> CheckReport:
         answer: CheckReport = self._answer("last_check", default=NotFound("no check in a script"))
+        return answer
+
+    def leaks(self) -> LeakReport:
+        clean = LeakReport(at=0.0, elapsed_s=0.4, verdicts=(), trends=(), tracing=Tracing(on=False))
+        answer: LeakReport = self._answer("leaks", default=clean)
+        return answer
+
+    def trace(self, request: TraceRequest) -> Tracing:
+        answer: Tracing = self._answer("trace", request, default=Tracing(on=request.on))
+        return answer
+
+    def export_snapshot(self, request: ExportRequest) -> ExportedSnapshot:
+        written = ExportedSnapshot(path=request.path, bytes=2**20, format=request.format)
+        answer: ExportedSnapshot = self._answer("export_snapshot", request, default=written)
+        return answer
+
+    def remedy(self, request: RemedyRequest) -> RemedyResult:
+        size = request.remedy.predicted_bytes
+        receipt = Receipt(
+            action="cleanup",
+            target="worker",
+            ok=True,
+            returned_bytes=size,
+            elapsed_s=0.5,
+            proof="nvml-process",
+        )
+        result = RemedyResult(
+            remedy=request.remedy, predicted_bytes=size, returned_bytes=size, kept=True, receipt=receipt
+        )
+        answer: RemedyResult = self._answer("remedy", request, default=result)
         return answer
 
     def audit(self, *, limit: int = 200, before: float | None = None) -> AuditPage:

@@ -18,6 +18,7 @@ from engine.wire import (
     CleanupRequest,
     Event,
     EventFrame,
+    ExportRequest,
     FullCleanupRequest,
     GetRequest,
     Heartbeat,
@@ -35,12 +36,14 @@ from engine.wire import (
     ModelStatus,
     PruneRequest,
     QuantiseRequest,
+    RemedyRequest,
     ResetRequest,
     ScanRequest,
     SpareRequest,
     Status,
     StopRequest,
     SwitchRequest,
+    TraceRequest,
     UnloadRequest,
     WarmRequest,
 )
@@ -185,6 +188,9 @@ class ReplayClient:
     def course(self, job_id: int) -> NoReturn:
         raise NotNow(REFUSAL)
 
+    def out_of_memory(self, job_id: int) -> NoReturn:
+        raise NotNow(REFUSAL)
+
     def submit(self, spec: JobSpec) -> NoReturn:
         raise NotNow(REFUSAL)
 
@@ -256,6 +262,18 @@ class ReplayClient:
 
     def last_check(self) -> NoReturn:
         raise NotNow(NO_CHECK)
+
+    def leaks(self) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def trace(self, request: TraceRequest) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def export_snapshot(self, request: ExportRequest) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def remedy(self, request: RemedyRequest) -> NoReturn:
+        raise NotNow(REFUSAL)
 
     def full_cleanup_plan(self) -> NoReturn:
         raise NotNow(REFUSAL)

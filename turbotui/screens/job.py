@@ -60,7 +60,7 @@ class JobPanel(PagePanel):
         job = view.state.job(self.job_id)
         pictures = self.pictures
         seen = None if pictures is None else (pictures.shape, pictures.caption(), pictures.words)
-        told = None if self.ledger is None else (self.ledger.manifest, self.ledger.course, self.ledger.trends)
+        told = None if self.ledger is None else self.ledger.told
         moment = int(view.wall * 2) if job is not None and job.status == "running" else None
         return (job, view.state.log, self.top, told, self.large, seen, moment)
 
@@ -159,6 +159,8 @@ class JobPanel(PagePanel):
         rows.append(status)
         if job.error:
             put("error", spoken(job.error), strong=True)
+        if job.error and self.ledger is not None and (oom := self.ledger.oom) is not None:
+            put("memory", " ".join(spoken(line) for line in oom.lines))
         if job.waits_for:
             put("waits_for", spoken(job.waits_for))
         put("prompt", job.spec.prompt)

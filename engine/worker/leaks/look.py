@@ -12,6 +12,7 @@ import torch
 from engine.units import size_text
 from engine.wire import Segment, Site
 from engine.worker.backend import Backend
+from engine.worker.heap import heap_free_bytes
 from engine.worker.leaks.allocator_snapshot import AllocatorSnapshot, Block, is_cublas_workspace
 from engine.worker.leaks.facts import Findings, LiveTensors, UnownedBlocks
 from engine.worker.leaks.graph import Heap
@@ -20,6 +21,7 @@ from engine.worker.leaks.live import Group, Storage, grouped, live_storages
 from engine.worker.leaks.owners import Held, Owners
 from engine.worker.leaks.tracing import Tracer, has_context
 from engine.worker.store import ComponentStore
+from engine.worker.tidying import pinned_bytes
 
 MOST_GROUPS = 64
 MOST_SITES = 256
@@ -89,6 +91,9 @@ def look(
             segments=segments,
             tracing=tracer.state(),
             unknown=tuple(unknown),
+            pinned_bytes=pinned_bytes(),
+            pinned_used_bytes=pinned_bytes(used=True),
+            heap_free_bytes=heap_free_bytes(),
         )
 
 

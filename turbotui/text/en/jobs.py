@@ -102,6 +102,7 @@ TEXTS: dict[str, str] = {
     "job.key_back": "esc back",
     "job.status": "status",
     "job.error": "error",
+    "job.memory": "memory",
     "job.waits_for": "waits for",
     "job.prompt": "prompt",
     "job.model": "model",

@@ -102,6 +102,7 @@ TEXTS: dict[str, str] = {
     "job.key_back": "esc 返回",
     "job.status": "状态",
     "job.error": "错误",
+    "job.memory": "内存",
     "job.waits_for": "等待",
     "job.prompt": "提示词",
     "job.model": "模型",
