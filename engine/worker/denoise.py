@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,6 +47,16 @@ def net_timestep(t: float, device: torch.device) -> Tensor:
     """
     exact = torch.tensor([t], dtype=torch.float32).to(torch.float64) * 1000
     return exact.to(torch.bfloat16).to(device=device, dtype=torch.float32)
+
+
+def net_velocity(net: Any, x_BCTHW: Tensor, t: float, text_BLD: Tensor, condition: Tensor | None) -> Tensor:
+    """The DiT's velocity at RF time `t`; `condition` are the channels beside the noise, or None."""
+    weight = net.patch_embedding.weight
+    x_input = x_BCTHW.to(weight.dtype)
+    if condition is not None:
+        x_input = torch.cat([x_input, condition.to(weight.dtype)], dim=1)
+    velocity: Tensor = net(x_input, net_timestep(t, weight.device), text_BLD.to(weight.dtype))
+    return velocity
 
 
 def start(shape: Sequence[int], timesteps: Sequence[float], generator: torch.Generator) -> DenoiseState:

@@ -21,12 +21,11 @@ from torch import Tensor
 
 from engine.errors import DeviceFault, EngineError, InvalidRequest, JobCancelled
 from engine.models.folders import DIT, TEXT, VAE
-from engine.planning.residency import REST, Needed
+from engine.planning.residency import REST
 from engine.planning.residency import Stage as PlannedStage
 from engine.planning.shapes import (
     DEFAULT_SIGMA_MAX,
     FPS,
-    experts_for,
     latent_frames,
     latent_shape,
     rcm_timesteps,
@@ -36,13 +35,14 @@ from engine.worker.attending import Attending, Attention
 from engine.worker.autoencoder import decode_frames
 from engine.worker.backend import Backend
 from engine.worker.channel import JobProgressed, RunJob
-from engine.worker.components import Component, Model, component_named
+from engine.worker.components import Component, Model
 from engine.worker.conditioning import fit_image, image_condition, read_image
-from engine.worker.denoise import DenoiseState, denoise, net_timestep, start, times_bytes
+from engine.worker.denoise import DenoiseState, denoise, net_velocity, start, times_bytes
 from engine.worker.embedding_cache import NO_EMBEDDINGS, Embeddings
 from engine.worker.experts import NetByStep
 from engine.worker.faults import as_engine_error, forget
 from engine.worker.finite_guard import FiniteGuard
+from engine.worker.job_stages import nets_of, planned_stages
 from engine.worker.progress import TYPICAL, ProgressMeter, Shares, stages_of
 from engine.worker.side_by_side import decode_side_by_side, each_sample
 from engine.worker.stage_ledger import StageLedger
@@ -162,9 +162,11 @@ class _Run:
     def run(self) -> tuple[Manifest, Path]:
         self._meter.started()
         model = self._store.open(self._job.model)
-        nets = self._nets()
+        nets = nets_of(self._kind, self._timesteps)
         text_BLD = self._embeddings.find(model, self._job.spec.prompt, self._backend)
-        self._stages = self._planned(model, nets, with_text=text_BLD is None)
+        self._stages = planned_stages(
+            model, self._kind, nets, self._job.stage_bytes, with_text=text_BLD is None
+        )
         image = self._read_image()
         self._kept.put("image", image)
         if text_BLD is None:
@@ -182,28 +184,6 @@ class _Run:
         return self._decode(model, latents.pop(), nets)  # nothing here holds them while they are decoded
 
     # ----------------------------------------------------------------- stages
-
-    def _nets(self) -> tuple[str, ...]:
-        """The component that makes each step."""
-        if self._kind == "t2v":
-            return (DIT,) * self._steps
-        return tuple(f"{DIT}.{expert}" for expert in experts_for(self._timesteps))
-
-    def _planned(self, model: Model, nets: Sequence[str], *, with_text: bool) -> tuple[PlannedStage, ...]:
-        """The stages of this job in order, as the planner wants them."""
-        stages: list[tuple[Stage, str]] = [("text", TEXT)] if with_text else []
-        if self._kind == "i2v":
-            stages.append(("image", VAE))
-        stages += [("denoise", name) for name in dict.fromkeys(nets)]
-        stages.append(("decode", VAE))
-        return tuple(
-            PlannedStage(
-                name=stage,
-                needed=(Needed(model=model.name, component=name, bytes=component_named(model, name).bytes),),
-                working_bytes=self._job.stage_bytes.get(stage, 0),
-            )
-            for stage, name in stages
-        )
 
     def _read_image(self) -> Tensor | None:
         path = self._job.spec.image
@@ -262,6 +242,7 @@ class _Run:
             nonlocal state
             state = stepped
             keep(None)
+            self._kept.put("preview", None if self._watch is None else self._watch.colours)
             clock.end()
             self._meter.saw_peak(self._backend.peak_bytes())
 
@@ -448,13 +429,3 @@ class _Run:
 def shape_of(job: RunJob) -> str:
     """What makes two jobs of a model alike: `832x480x81x4`, its width, height, frames and steps."""
     return f"{job.width}x{job.height}x{job.spec.frames}x{job.spec.steps}"
-
-
-def net_velocity(net: Any, x_BCTHW: Tensor, t: float, text_BLD: Tensor, condition: Tensor | None) -> Tensor:
-    """The DiT's velocity at RF time `t`; `condition` are the channels beside the noise, or None."""
-    weight = net.patch_embedding.weight
-    x_input = x_BCTHW.to(weight.dtype)
-    if condition is not None:
-        x_input = torch.cat([x_input, condition.to(weight.dtype)], dim=1)
-    velocity: Tensor = net(x_input, net_timestep(t, weight.device), text_BLD.to(weight.dtype))
-    return velocity

@@ -64,7 +64,9 @@ def test_each_kind_has_its_line_also_what_failed_and_what_was_cancelled(
     assert cleanup.worker == unload.worker and cleanup.allocated.after == 0 == cleanup.rss.after
     stages = client.ledger(job=jobs[1], kinds=("stage",)).lines[::-1]
     assert [line.target for line in stages] == ["denoise", "decode", "write"], "its prompt is known by then"
-    assert {line.floor_bytes for line in stages} == {own[jobs[1]].floor_bytes}
+    picture = 3 * (128 // 8) * (80 // 8)
+    left = [(line.floor_bytes or 0) - (own[jobs[1]].floor_bytes or 0) for line in stages]
+    assert left[0] in (0, picture) and left[1:] == [0, 0], "the last one may still be told as its step ends"
     with pytest.raises(InvalidRequest):
         client.ledger(limit=0)
     with pytest.raises(InvalidRequest):

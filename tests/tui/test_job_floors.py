@@ -107,7 +107,7 @@ def test_a_page_with_floors(
 ) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     app = TurboApp(
-        lambda: keeping(7_000),
+        lambda: keeping(MIB),
         where="me@gpubox01",
         wall=clock.wall,
         monotonic=clock.monotonic,
