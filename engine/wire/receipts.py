@@ -66,6 +66,9 @@ ReceiptAction: TypeAlias = Literal[
     "unload",
     "switch",
     "free",
+    "collect",  # Python looked for cycles, and the cache was emptied
+    "free_pinned",  # the host allocator's cache of pinned blocks was emptied
+    "trim",  # free pages of the host's heap went back to the kernel
     "swap",  # one expert took the place of the other
     "park",  # everything out, the worker and its context too
     "cleanup",  # the worker was ended and replaced

@@ -23,6 +23,7 @@ from engine.wire import (
     StageRecord,
     VaePrecision,
 )
+from engine.worker.leaks.facts import Inspect, Inspected, Trace
 
 # --------------------------------------------------------------------------- daemon -> worker
 
@@ -191,6 +192,8 @@ ToWorker = (
     | Unload
     | Free
     | Count
+    | Inspect
+    | Trace
     | Stop
 )
 
@@ -364,6 +367,7 @@ FromWorker = (
     | Unloaded
     | WarmChanged
     | MemoryMoved
+    | Inspected
     | WorkerLog
 )
 
