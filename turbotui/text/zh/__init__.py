@@ -42,6 +42,7 @@ READ = (
     "telemetry",
     "worker",
     "jobs",
+    "leaklog",
     "remote",
     "composed",
 )
