@@ -26,6 +26,7 @@ from turbotui.subcommands import (
     generate,
     importing,
     jobs,
+    leaks,
     lifecycle,
     memory,
     models,
@@ -59,7 +60,7 @@ Exit codes:
   4    the engine refused
   5    the work was accepted and failed
   6    check: the worst finding is a notice
-  7    check: it is a warning; doctor: there is a problem
+  7    check: it is a warning; doctor: there is a problem; leaks: a leak
   8    check: it is critical
   130  interrupted; a job that was waited for goes on, a switch was given up
 """
@@ -143,6 +144,7 @@ for _command in (
     processes.kill,
     follow.watch,
     check.check,
+    leaks.leaks,
     audit.audit,
     doctor.doctor,
     reset.reset,

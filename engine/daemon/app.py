@@ -25,6 +25,7 @@ from engine.daemon.routes import (
     full_cleanup,
     job_batches,
     jobs,
+    leaks,
     memory,
     metrics,
     models,
@@ -42,7 +43,7 @@ from engine.wire import ErrorBody
 MAX_BODY_BYTES = 1 << 20
 """No request of ours comes near it; a prompt of 100 kB is refused with its own sentence."""
 ROUTES = (
-    *(status, models, jobs, job_batches, previews, memory, sampling, checks, reset),
+    *(status, models, jobs, job_batches, previews, memory, sampling, checks, leaks, reset),
     *(full_cleanup, outputs, metrics, files, recordings, audit, finding, quantising),
 )
 """Each adds its own, in the order of the API's document."""

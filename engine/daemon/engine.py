@@ -27,6 +27,7 @@ from engine.daemon.job_plans import JobPlans
 from engine.daemon.job_requests import JobRequests
 from engine.daemon.job_times import JobTimes
 from engine.daemon.kill import Kill
+from engine.daemon.leaks import Leaks
 from engine.daemon.left_jobs import LeftJobs
 from engine.daemon.life import Life
 from engine.daemon.lock import EngineLock
@@ -39,6 +40,7 @@ from engine.daemon.model_list import ModelList
 from engine.daemon.model_use import ModelUse
 from engine.daemon.notify import Notifier
 from engine.daemon.nursery import Nursery
+from engine.daemon.orphans import Orphans
 from engine.daemon.overview import Overview
 from engine.daemon.own_processes import OwnProcesses
 from engine.daemon.planner import Planner
@@ -54,6 +56,7 @@ from engine.daemon.read_ahead import ReadAhead
 from engine.daemon.readiness import FirstReading
 from engine.daemon.receipt_book import ReceiptBook
 from engine.daemon.recording import FlightRecorder
+from engine.daemon.remedies import Remedies
 from engine.daemon.reset import Reset
 from engine.daemon.reset_helper import HELPER
 from engine.daemon.reset_program import ResetProgram
@@ -311,6 +314,16 @@ class Engine:
             publish=self.hub.publish,
         )
         self.hub.listen(self.checks.heard)
+        self.leaks = Leaks(self.supervisor, self.memory, self.checks, self.store, use)
+        self.remedies = Remedies(
+            self.actions,
+            self.memory_requests,
+            self.supervisor,
+            self.memory,
+            proofs,
+            Orphans(self.checks, proofs, self.receipts),
+            self.audit,
+        )
         self.notifier = Notifier(
             config.notify,
             cwd=str(paths.state),

@@ -84,6 +84,8 @@ from engine.wire.jobs import (
     StageRecord,
 )
 from engine.wire.leaks import (
+    ExportedSnapshot,
+    ExportRequest,
     Holder,
     LeakReport,
     Remedy,
@@ -219,6 +221,8 @@ __all__ = [
     "Event",
     "EventFrame",
     "Explanation",
+    "ExportRequest",
+    "ExportedSnapshot",
     "FileToGet",
     "Finding",
     "FindingsChanged",

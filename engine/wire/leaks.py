@@ -174,6 +174,25 @@ class TraceRequest(Wire):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ExportRequest(Wire):
+    """Write the allocator's snapshot to a file on the engine's machine."""
+
+    path: str
+    """Absolute; its folder exists."""
+    format: Literal["pickle", "json"] = "json"
+    """`pickle` is torch's own, which pytorch.org/memory_viz reads."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportedSnapshot(Wire):
+    """The file that was written."""
+
+    path: str
+    bytes: int
+    format: Literal["pickle", "json"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class LeakReport(Wire):
     """One look, whole."""
 

@@ -24,6 +24,7 @@ from engine.wire import (
     VaePrecision,
 )
 from engine.worker.leaks.facts import Inspect, Inspected, Trace
+from engine.worker.tidy import Tidy
 
 # --------------------------------------------------------------------------- daemon -> worker
 
@@ -191,6 +192,7 @@ ToWorker = (
     | DropWarm
     | Unload
     | Free
+    | Tidy
     | Count
     | Inspect
     | Trace

@@ -60,6 +60,8 @@ from engine.worker.pipeline import run_job
 from engine.worker.progress import Shares, shares_of
 from engine.worker.store import ComponentStore
 from engine.worker.stream import FileSource
+from engine.worker.tidy import Tidy
+from engine.worker.tidying import Tidier
 from engine.worker.versions import versions
 from engine.worker.warm import MEASURED_PIECES, open_warm_tier
 from engine.worker.warming import Warmer
@@ -126,7 +128,7 @@ class Worker:
             vae_precision=settings.vae_precision,
         )
         # What is quick is served also between two steps of a job; None in `_work` wakes the loop for it.
-        self._actions = ActionServer(self._store, proof=backend.proof, send=channel.send)
+        self._actions = ActionServer(self._store, Tidier(backend), proof=backend.proof, send=channel.send)
         self._warmer = Warmer(self._store, warm, on_ended=channel.send)
         self._embeddings = EmbeddingCache(
             EmbeddingStore(Path(settings.embeddings), settings.embeddings_bytes if settings.embeddings else 0)
@@ -269,7 +271,7 @@ class Worker:
                         self._cancelled.add(job_id)
                     case CancelAction(action_id=action_id):
                         self._store.cancels.ask(action_id)
-                    case Unload() | Free() as quick:
+                    case Unload() | Free() | Tidy() as quick:
                         self._actions.ask(quick)
                         self._work.put(None)
                     case Warm() | DropWarm() as warming:

@@ -247,7 +247,7 @@ NAMES = set(
     rrggbb ansi_blue proc help and MODEL/ all kind attention auto dense sla sagesla SLA sla_topk proj_l top-k
     rrggbb ansi_blue proc help and MODEL/ all kind
     CLIP GGUF LoRA TurboWan VACE _VAE.pth pth umT channels width patch_embedding.weight proj_l hub quant
-    noise switch
+    noise switch leaks
     """.split()
 )
 """What an engineer in China writes in Latin letters too: names, commands, settings and units."""

@@ -18,6 +18,8 @@ from engine.wire import (
     ErrandStatus,
     EventFrame,
     Explanation,
+    ExportedSnapshot,
+    ExportRequest,
     FullCleanupPlan,
     FullCleanupRequest,
     GetPlan,
@@ -32,6 +34,7 @@ from engine.wire import (
     JobPreview,
     JobSpec,
     KillRequest,
+    LeakReport,
     LogLine,
     MemoryHistory,
     ModelScan,
@@ -44,6 +47,8 @@ from engine.wire import (
     QuantiseStopped,
     Receipt,
     ReleasedModel,
+    RemedyRequest,
+    RemedyResult,
     ResetHelper,
     ResetPlan,
     ResetRequest,
@@ -52,6 +57,8 @@ from engine.wire import (
     Status,
     StopRequest,
     SwitchRequest,
+    TraceRequest,
+    Tracing,
     UnloadRequest,
     WarmRequest,
 )
@@ -112,6 +119,10 @@ class Client(Protocol):
     def explain_switch(self, request: SwitchRequest) -> Explanation: ...
     def check(self) -> CheckReport: ...
     def last_check(self) -> CheckReport: ...
+    def leaks(self) -> LeakReport: ...
+    def trace(self, request: TraceRequest) -> Tracing: ...
+    def export_snapshot(self, request: ExportRequest) -> ExportedSnapshot: ...
+    def remedy(self, request: RemedyRequest) -> RemedyResult: ...
     def audit(self, *, limit: int = 200, before: float | None = None) -> AuditPage: ...
     def cache(self) -> CacheStatus: ...
     def clear_cache(self) -> CacheCleared: ...

@@ -35,6 +35,8 @@ from engine.wire import (
     ErrorBody,
     EventFrame,
     Explanation,
+    ExportedSnapshot,
+    ExportRequest,
     FullCleanupPlan,
     FullCleanupRequest,
     GetPlan,
@@ -50,6 +52,7 @@ from engine.wire import (
     JobPreview,
     JobSpec,
     KillRequest,
+    LeakReport,
     LogLine,
     MemoryHistory,
     ModelScan,
@@ -63,6 +66,8 @@ from engine.wire import (
     QueueStatus,
     Receipt,
     ReleasedModel,
+    RemedyRequest,
+    RemedyResult,
     ResetHelper,
     ResetPlan,
     ResetRequest,
@@ -72,6 +77,8 @@ from engine.wire import (
     Status,
     StopRequest,
     SwitchRequest,
+    TraceRequest,
+    Tracing,
     UnloadRequest,
     WarmRequest,
 )
@@ -231,6 +238,18 @@ class HttpClient:
 
     def last_check(self) -> CheckReport:
         return self._call("GET", "/check", CheckReport, None, LOOK_TIMEOUT_S)
+
+    def leaks(self) -> LeakReport:
+        return self._call("GET", "/leaks", LeakReport, None, LOOK_TIMEOUT_S)
+
+    def trace(self, request: TraceRequest) -> Tracing:
+        return self._post("/leaks/trace", Tracing, request, timeout=LOOK_TIMEOUT_S)
+
+    def export_snapshot(self, request: ExportRequest) -> ExportedSnapshot:
+        return self._post("/leaks/export", ExportedSnapshot, request, timeout=LOOK_TIMEOUT_S)
+
+    def remedy(self, request: RemedyRequest) -> RemedyResult:
+        return self._post("/leaks/remedy", RemedyResult, request, timeout=LONG_TIMEOUT_S)
 
     def audit(self, *, limit: int = 200, before: float | None = None) -> AuditPage:
         asked = "" if before is None else f"&before={before!r}"

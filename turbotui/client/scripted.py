@@ -25,6 +25,8 @@ from engine.wire import (
     CleanupRequest,
     ErrandStatus,
     Explanation,
+    ExportedSnapshot,
+    ExportRequest,
     FullCleanupPlan,
     FullCleanupRequest,
     GetPlan,
@@ -39,6 +41,7 @@ from engine.wire import (
     JobPreview,
     JobSpec,
     KillRequest,
+    LeakReport,
     LogLine,
     MemoryHistory,
     ModelScan,
@@ -51,6 +54,8 @@ from engine.wire import (
     QuantiseStopped,
     Receipt,
     ReleasedModel,
+    RemedyRequest,
+    RemedyResult,
     ResetHelper,
     ResetPlan,
     ResetRequest,
@@ -60,6 +65,8 @@ from engine.wire import (
     Status,
     StopRequest,
     SwitchRequest,
+    TraceRequest,
+    Tracing,
     UnloadRequest,
     WarmRequest,
 )
@@ -300,6 +307,36 @@ class ScriptedClient(Script):
 
     def last_check(self) -> CheckReport:
         answer: CheckReport = self._answer("last_check", default=NotFound("no check in a script"))
+        return answer
+
+    def leaks(self) -> LeakReport:
+        clean = LeakReport(at=0.0, elapsed_s=0.4, verdicts=(), trends=(), tracing=Tracing(on=False))
+        answer: LeakReport = self._answer("leaks", default=clean)
+        return answer
+
+    def trace(self, request: TraceRequest) -> Tracing:
+        answer: Tracing = self._answer("trace", request, default=Tracing(on=request.on))
+        return answer
+
+    def export_snapshot(self, request: ExportRequest) -> ExportedSnapshot:
+        written = ExportedSnapshot(path=request.path, bytes=2**20, format=request.format)
+        answer: ExportedSnapshot = self._answer("export_snapshot", request, default=written)
+        return answer
+
+    def remedy(self, request: RemedyRequest) -> RemedyResult:
+        size = request.remedy.predicted_bytes
+        receipt = Receipt(
+            action="cleanup",
+            target="worker",
+            ok=True,
+            returned_bytes=size,
+            elapsed_s=0.5,
+            proof="nvml-process",
+        )
+        result = RemedyResult(
+            remedy=request.remedy, predicted_bytes=size, returned_bytes=size, kept=True, receipt=receipt
+        )
+        answer: RemedyResult = self._answer("remedy", request, default=result)
         return answer
 
     def audit(self, *, limit: int = 200, before: float | None = None) -> AuditPage:

@@ -18,6 +18,7 @@ from engine.wire import (
     CleanupRequest,
     Event,
     EventFrame,
+    ExportRequest,
     FullCleanupRequest,
     GetRequest,
     Heartbeat,
@@ -34,12 +35,14 @@ from engine.wire import (
     ModelStatus,
     PruneRequest,
     QuantiseRequest,
+    RemedyRequest,
     ResetRequest,
     ScanRequest,
     SpareRequest,
     Status,
     StopRequest,
     SwitchRequest,
+    TraceRequest,
     UnloadRequest,
     WarmRequest,
 )
@@ -255,6 +258,18 @@ class ReplayClient:
 
     def last_check(self) -> NoReturn:
         raise NotNow(NO_CHECK)
+
+    def leaks(self) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def trace(self, request: TraceRequest) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def export_snapshot(self, request: ExportRequest) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def remedy(self, request: RemedyRequest) -> NoReturn:
+        raise NotNow(REFUSAL)
 
     def full_cleanup_plan(self) -> NoReturn:
         raise NotNow(REFUSAL)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from engine.leaks.facts import Facts, What
-from engine.leaks.verdicts.words import cleanup, collect, growth, least_bytes, tensors
-from engine.units import size_text
+from engine.leaks.verdicts.words import cleanup, collect, growth, least_bytes
+from engine.units import counted, size_text
 from engine.wire import Holder, Remedy, Trend, Verdict
 from engine.worker.leaks.facts import LiveTensors
 
@@ -60,7 +60,7 @@ def _verdict(facts: Facts, item: LiveTensors) -> Verdict:
 def told(item: LiveTensors, trend: Trend | None) -> Iterator[str]:
     """How much it is, by what it is reached, and where that is written."""
     shape = "x".join(str(axis) for axis in item.shape) or "scalar"
-    yield f"{tensors(item.storages)} of {size_text(item.bytes)}, the largest {shape} in {item.dtype}."
+    yield f"{counted(item.storages, 'tensor')} of {size_text(item.bytes)}, the largest {shape} in {item.dtype}."
     yield f"It is reached by {' > '.join(item.holder.path)}."
     if item.holder.file is not None and item.holder.line is not None:
         yield f"The holder is written at {item.holder.file}:{item.holder.line}."

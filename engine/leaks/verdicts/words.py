@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from engine.units import KIB, MIB, counted, size_text
+from engine.units import KIB, MIB, size_text
 from engine.wire import Finding, Remedy, Trend
 
 LEAST_NAMED = 16 * MIB
@@ -37,17 +37,18 @@ def collect(num_bytes: int | None) -> Remedy:
 
 def growth(trend: Trend) -> Iterator[str]:
     """What a trend that grows says, with its figures."""
-    each = "job" if trend.over == "jobs" else "switch"
-    several = "jobs" if trend.over == "jobs" else "switches"
     if trend.bytes_each is None or trend.low is None or trend.high is None:
         return
-    yield (
-        f"Its floor rises by {size_text(round(trend.bytes_each))} with every {each}, over the last "
-        f"{trend.count} {several} (95 %: {size_text(round(trend.low))} to {size_text(round(trend.high))})."
-    )
-    if trend.stage is not None:
-        used = f", which uses {trend.component}" if trend.component else ""
-        yield f"It rises in the stage {trend.stage}{used}."
+    count = trend.count
+    each, low, high = (size_text(round(size)) for size in (trend.bytes_each, trend.low, trend.high))
+    if trend.over == "jobs":
+        yield f"Its floor rises by {each} with every job, over {count} of them (95 %: {low} to {high})."
+    else:
+        yield f"Its floor rises by {each} with every switch, over {count} of them (95 %: {low} to {high})."
+    if trend.stage is not None and trend.component is not None:
+        yield f"It rises in the stage {trend.stage}, which uses {trend.component}."
+    elif trend.stage is not None:
+        yield f"It rises in the stage {trend.stage}."
 
 
 def least_bytes(trend: Trend | None) -> int:
@@ -65,7 +66,3 @@ def rise_bytes(trend: Trend) -> int:
 def of_finding(finding: Finding) -> tuple[str, ...]:
     """A finding's own evidence, and its cost in time where that is known."""
     return (*finding.evidence, *((f"About then: {finding.changed}",) if finding.changed else ()))
-
-
-def tensors(count: int) -> str:
-    return counted(count, "tensor")

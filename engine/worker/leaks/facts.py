@@ -92,6 +92,12 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     tracing: Tracing
     unknown: tuple[str, ...] = ()
     """What could not be looked at, each with its reason."""
+    pinned_bytes: int | None = None
+    """Host memory in torch's pinned blocks, in use or not; None without a GPU."""
+    pinned_used_bytes: int | None = None
+    """Of these, in tensors."""
+    heap_free_bytes: int | None = None
+    """Freed and kept by the C library's heap; None where it does not tell."""
 
 
 class Inspect(msgspec.Struct, frozen=True, kw_only=True, tag=True):

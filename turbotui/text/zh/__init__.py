@@ -25,12 +25,13 @@ from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 
-OWN = ("commands", "options", "help", "import_command", "fetching")
+OWN = ("commands", "options", "help", "import_command", "fetching", "leak_commands")
 """What this side says itself, which is looked up by its very form."""
 READ = (
     "complaints",
     "engine",
     "findings",
+    "leaks",
     "doctor",
     "reset",
     "models",
