@@ -26,11 +26,11 @@ SIGNS = {">": "loaded", "<": "unloaded", "#": "port", "^": "started", "!": "oom"
 PROGRAMS = {"webui": "WebUI", "comfyui": "ComfyUI", "pytorch": "PyTorch", "turbotui": "turbotui"}
 
 
-def tell_log(path: Path, *, json: bool, all_: bool = False) -> int:
-    """Print what the log tells; gives the exit code: 0 without a leak, 1 with one.
+def tell_log(path: Path, *, json: bool, all_: bool = False) -> bool:
+    """Print what the log tells; whether there is a leak.
 
     Raises:
-        InvalidRequest: it cannot be read, which is exit code 2.
+        InvalidRequest: it cannot be read.
     """
     report = read_log(path, on_progress=_progress())
     if json:
@@ -38,7 +38,7 @@ def tell_log(path: Path, *, json: bool, all_: bool = False) -> int:
     else:
         for line in log_lines(report, all_=all_):
             say(line)
-    return int(report.leaks)
+    return report.leaks
 
 
 def log_document(report: LogReport) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pytest
 
 from engine.errors import InvalidRequest
 from engine.wire import LogLine, Verdict
+from turbotui.cli import main
 from turbotui.foreign.events import may_tell, read_event
 from turbotui.leaklog.course import MOST_POINTS
 from turbotui.leaklog.graph import PLAIN, graph_lines
@@ -277,14 +278,26 @@ def test_a_file_that_cannot_be_read_is_refused_by_name(tmp_path: Path, name: str
         read_log(tmp_path / name)
 
 
+def test_the_command_asks_no_engine_and_its_exit_code_tells(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TURBOTUI_HOME", str(tmp_path / "home"))
+    assert main(["leaks", "--log", str(DATA / "clean-webui-en.log")]) == 0
+    assert main(["leaks", "--log", str(tmp_path / "none.log")]) == 2
+    assert main(["leaks", "--log", str(DATA / "comfyui.log"), "--watch"]) == 2
+    assert main(["leaks", "--all"]) == 2
+    assert "none.log cannot be read: No such file" in capsys.readouterr().err
+    assert not (tmp_path / "home").exists()
+
+
 def test_a_log_that_tells_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.log").write_text("hello\nworld\n")
-    assert tell_log(tmp_path / "a.log", json=False) == 0
+    assert not tell_log(tmp_path / "a.log", json=False)
     assert "No line of it tells anything of memory." in capsys.readouterr().out
 
 
 def test_what_is_printed_fits_and_what_is_json_is_whole(capsys: pytest.CaptureFixture[str]) -> None:
-    assert tell_log(DATA / "leaks-webui-en.log", json=False) == 1
+    assert main(["leaks", "--log", str(DATA / "leaks-webui-en.log")]) == 7
     output = capsys.readouterr().out
     for words in (
         "leaks-webui-en.log: 3.97 KiB, 55 lines, WebUI, 2026-01-15 09:00:01 to 09:25:00", "48.0 ┤",
@@ -292,7 +305,7 @@ def test_what_is_printed_fits_and_what_is_json_is_whole(capsys: pytest.CaptureFi
         "    Remedy: Press", "4 leaks, and 1 beside", "41  09:20:01  parts out",
     ):  # fmt: skip
         assert words in output
-    assert tell_log(DATA / "leaks-webui-en.log", json=True) == 1
+    assert main(["leaks", "--json", "--log", str(DATA / "leaks-webui-en.log")]) == 7
     document = json.loads(capsys.readouterr().out)
     assert document["verdicts"][0]["bytes"] == round(10.4 * GIB) - round(0.6 * GIB)
     assert document["facts"][0]["what"] == "memory" and "model" not in document["facts"][0]
