@@ -123,7 +123,7 @@ class Story:
         if event.kind == "unloading":
             return
         if event.model in self.loaded:
-            del self.loaded[event.model]  # type: ignore[arg-type]
+            del self.loaded[event.model]
         else:
             self.loaded.clear()
 
