@@ -52,6 +52,11 @@ class Looks(Acting):
 
         self.app.push_screen(FindingsScreen(self.app.seen.findings, self.app.why_no_check()))
 
+    def leaks(self) -> None:
+        from turbotui.screens.leaks import LeaksScreen
+
+        self.app.push_screen(LeaksScreen())
+
     def found(self) -> None:
         from turbotui.screens.found import FoundScreen
 

@@ -10,7 +10,7 @@ import pytest
 
 from engine.wire import AuditPage, CheckReport
 from turbotui.app import TurboApp
-from turbotui.client import scene_plans, scenes
+from turbotui.client import scene_leaks, scene_plans, scenes
 from turbotui.screens.window import WindowScreen
 
 from .conftest import NOW, WIDE, live, scripted, until
@@ -22,7 +22,8 @@ Build = Callable[..., TurboApp]
     ("keys", "asked", "answer"),
     [
         (("t",), "audit", AuditPage(lines=(), older=False)),
-        (("l", "r"), "check", CheckReport(at=NOW, elapsed_s=0.1, findings=(), new=0, clean_at=NOW)),
+        (("b", "r"), "check", CheckReport(at=NOW, elapsed_s=0.1, findings=(), new=0, clean_at=NOW)),
+        (("l",), "leaks", scene_leaks.leak_report(NOW)),
         (("exclamation_mark",), "reset_plan", scene_plans.reset_plan("0")),
         (("m",), "explain_switch", None),
     ],

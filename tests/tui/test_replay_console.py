@@ -92,7 +92,7 @@ async def test_its_help_begins_with_the_keys_of_the_player(app: ReplayApp) -> No
             listed = "\n".join("".join(cell.text for cell in row.segments) for row in page)
             for action in ACTIONS:
                 told = texts_of("en").get(f"help.{action.id}", "-")
-                acts = action.tier != "look" or action.id in ("sheet", "audit", "findings", "fetch")
+                acts = action.tier != "look" or action.id in ("sheet", "audit", "findings", "leaks", "fetch")
                 assert not (acts and told[:30] in listed), action.id
             assert "every action; themes" in listed and "show only lines that" in listed
 
@@ -108,7 +108,7 @@ async def test_acting_is_refused_with_a_sentence_and_nothing_is_kept(app: Replay
         await pilot.press("exclamation_mark")
         await pilot.pause()
         assert screen_text(app).count("this is a replay") >= 5
-        await pilot.press("X", "enter", "escape", "l")
+        await pilot.press("X", "enter", "escape", "b")
         await pilot.pause()
         assert "a replay knows no checks" in screen_text(app)
         await pilot.press("escape", "w")

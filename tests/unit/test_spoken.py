@@ -182,19 +182,20 @@ def test_every_kind_of_finding_and_every_condition_of_a_reset_has_its_name() -> 
 NO_SENTENCES = NOT_SAID | {
     "t", "tr", "known", "counted", "word", "titles", "Binding", "query_one", "query", "add_class", "Path",
     "argument", "Choice", "one_of", "strftime", "option", "command", "getLogger", "style", "run_worker",
-    "sub", "search", "findall", "_sized", "frozenset",
+    "sub", "search", "findall", "_sized", "_after", "match", "frozenset",
 }  # fmt: skip
 """What takes keys of a catalogue, patterns, keys to press, names of files and of styles."""
 PIECES_HERE = {", and they speak different versions ({wire} and {wire_version})"}
 """Of sentences that are known whole."""
 NEVER_SHOWN = {
     "clock.py", "sse.py", "base.py", "standing.py", "moment.py", "messages.py", "kept.py", "facts.py",
-    "scene_plans.py", "scene_gpus.py", "scene_models.py",
+    "scene_plans.py", "scene_gpus.py", "scene_models.py", "scan.py", "scene_leaks.py", "script.py",
 }  # fmt: skip
 """Modules whose texts are log lines of a recording, which stay English, or how times are written."""
 ALLOWED = re.compile(
     r"\n|\x1b|^( {2})?sigma_max|^turbotui |^turbotui:|^(pid|uid) \{\w+\}( {2}|$)|pid \{pid\}$"
-    r"|^\{executable\} -m|install -o|visudo|^(scp|env|exec|cat|import)\b|^file:\{|sha256 \{|\\[bdWw]|\(\?P<"
+    r"|^\{executable\} -m|install -o|visudo|^(scp|env|exec|cat|import|curl)\b|^file:\{|sha256 \{|\\[bdsWw]"
+    r"|\(\?P<"
 )
 """Commands, patterns, and names before figures."""
 

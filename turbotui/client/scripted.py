@@ -451,7 +451,7 @@ def main() -> int:
 
     garbage.hold()
     from turbotui.app import TurboApp
-    from turbotui.client import scene_gpus, scene_models, scene_plans, scenes
+    from turbotui.client import scene_gpus, scene_leaks, scene_models, scene_plans, scenes
 
     scene = sys.argv[1] if len(sys.argv) > 1 else "busy"
 
@@ -460,6 +460,8 @@ def main() -> int:
             "explain_switch": scenes.switch_plan,
             "last_check": scene_plans.found(time.time()),
             "check": lambda: scene_plans.found(time.time()),
+            "leaks": lambda: scene_leaks.leak_report(time.time()),
+            "remedy": scene_leaks.remedied,
             "reset_plan": scene_plans.reset_plan,
             "full_cleanup_plan": lambda: scene_plans.full_cleanup_plan(time.time()),
             "scan_models": scene_models.scan(),

@@ -38,7 +38,7 @@ PLAYER_ACTIONS = {
     "player_event": "jump_event(-1)",
     "player_next": "jump_event(1)",
 }
-ASKS_AN_ENGINE = ("sheet", "audit", "findings", "fetch")
+ASKS_AN_ENGINE = ("sheet", "audit", "findings", "leaks", "fetch")
 """What changes nothing, and still has nobody to ask."""
 JUMP_WATCHED_S = 5.0
 """Left and right jump as far as so many seconds of watching."""

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import click
 
@@ -23,6 +24,7 @@ from engine.wire import (
 )
 from turbotui.client.http import HttpClient
 from turbotui.format import bytes_text, clock, percent, seconds
+from turbotui.subcommands.leaks_log import tell_log
 from turbotui.subcommands.output import note, print_json_line, say
 from turbotui.subcommands.receipts import receipt_lines
 from turbotui.subcommands.session import INTERRUPTED_EXIT, Session, json_option, open_session
@@ -44,16 +46,35 @@ MOST_SITES = 8
 @click.option("--fix", metavar="N|all", help="Run the remedy of verdict N, or those of all leaks.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask; needed where there is no terminal to ask on.")
 @click.option("--watch", is_flag=True, help="Look again every few seconds, and tell what changes.")
+@click.option("--log", metavar="FILE", type=Path, help="Of an old log, also another program's; no engine.")
+@click.option("--all", "all_", is_flag=True, help="With --log: the whole timeline, however long it is.")
 @json_option
-def leaks(trace: str | None, export: str | None, fix: str | None, yes: bool, watch: bool, json: bool) -> None:
+def leaks(
+    trace: str | None,
+    export: str | None,
+    fix: str | None,
+    yes: bool,
+    watch: bool,
+    log: Path | None,
+    all_: bool,
+    json: bool,
+) -> None:
     """Say of all held memory whether it is a leak or a cache, who holds it, and what gives it back.
 
     Each verdict has its evidence and a numbered remedy with the bytes that it should return; --fix runs
     one and compares. Tracing, while on, adds the file and line of what is allocated from then on. With
     --json: the whole report. Exits 7 if there is a leak, else 0.
+
+    --log tells the same of a log: of a WebUI, of ComfyUI, of PyTorch or of this engine, in UTF-8 or GBK.
     """
-    if sum(given is not None for given in (trace, export, fix)) + watch > 1:
-        raise InvalidRequest("--trace, --export, --fix and --watch are different deeds; give one of them")
+    if sum(given is not None for given in (trace, export, fix, log)) + watch > 1:
+        raise InvalidRequest("--trace, --export, --fix, --watch and --log are different deeds; give one")
+    if all_ and log is None:
+        raise InvalidRequest("--all is for a log's timeline; give the log with --log")
+    if log is not None:
+        if tell_log(log, json=json, all_=all_):
+            raise click.exceptions.Exit(LEAK_EXIT)
+        return
     session = open_session(json=json)
     client = session.client()
     if trace is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from turbotui.text.en import acting, found, guide, jobs, keys, pages, panels, quantising
+from turbotui.text.en import acting, found, guide, jobs, keys, leaks, pages, panels, quantising
 
 TEXTS: dict[str, str] = {
     **keys.TEXTS,
@@ -13,4 +13,5 @@ TEXTS: dict[str, str] = {
     **pages.TEXTS,
     **guide.GUIDE,
     **quantising.TEXTS,
+    **leaks.TEXTS,
 }

@@ -45,6 +45,7 @@ READ = (
     "telemetry",
     "worker",
     "jobs",
+    "leaklog",
     "remote",
     "composed",
 )

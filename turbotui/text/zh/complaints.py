@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 FORMS: dict[str, str] = {
-    "--trace, --export, --fix and --watch are different deeds; give one of them": "--trace、--export、--fix 和 --watch 是不同的事；请只给一个",
     "--fix takes a verdict's number or `all`, not {wanted}": "--fix 需要结论的编号或 `all`，而不是 {wanted}",
     "a remedy changes what is held and there is no terminal to ask on; add --yes": "办法会改变占用的内存，而没有终端可供询问；请加 --yes",
     "there is no verdict {number}: the report has {count}; look again": "没有第 {number} 个结论：报告中有 {count} 个；请再看一次",
