@@ -116,9 +116,9 @@ def denoise(
                 x_BCTHW.shape, dtype=torch.float32, device=x_BCTHW.device, generator=generator
             )
             x_BCTHW = (1 - t_next) * (x_BCTHW - t * v_BCTHW) + t_next * noise
+            del noise
         if guard is not None:
             guard.look(step, x_BCTHW)
-            del noise
         del v_BCTHW  # neither lies beside the next pass
         state = DenoiseState(x_BCTHW=x_BCTHW, generator_state=generator.get_state(), step=step + 1)
         after_step(state)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ BYTES_CELLS = 6
 NAME_CELLS = 10
 SPARK_CELLS = 24
 LEVEL_BYTES = 16 * 2**20
-SHOWN_BELOW = ("It is reached by ", "The holder is written at ", "It was allocated at ")
+SHOWN_BELOW = re.compile("It is reached by |The holder is written at |It was allocated at ")
 """How sentences begin that say what the holder's path and the site show."""
 PARTS = {
     "cache": "cache", "fragmented": "fragmented", "awaiting_free": "live", "component": "weights",
@@ -63,9 +64,9 @@ def verdict_rows(view: View, verdict: Verdict, width: int, *, tight: bool = Fals
     """All about one but its remedy, which is `remedy_rows`; where it is `tight`, its holder in one line."""
     paint = view.paint
     rows = [Row(width).add(line, paint.bold) for line in wrapped(spoken(verdict.title), width)]
-    shown = SHOWN_BELOW if verdict.holder is not None or verdict.site is not None else ()
+    below = verdict.holder is not None or verdict.site is not None
     for sentence in verdict.evidence:
-        if not (shown and sentence.startswith(shown)):
+        if not (below and SHOWN_BELOW.match(sentence)):
             rows += told(width, "·", spoken(sentence), paint.muted, paint.text)
     if verdict.holder is not None:
         rows += holder_rows(view, verdict.holder, width, tight=tight)

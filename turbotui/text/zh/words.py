@@ -117,7 +117,6 @@ WORDS: dict[str, str] = {
     "host": "主机",
     "device": "设备",
     "pinned": "锁页",
-    "allocated": "已分配",
     "reserved": "已保留",
     "rss": "RSS",
     "floor": "底线",
