@@ -12,9 +12,9 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from engine.errors import EngineError, InvalidRequest, ModelUnusable
-from engine.models.card import Card, inferred_card
+from engine.models.card import CARD_FILE, Card, inferred_card, read_card
 from engine.models.demo_files import DEMO_FOLDER
-from engine.models.folders import FOLDERS, TEXT, TOKENIZER, VAE
+from engine.models.folders import FOLDERS, TEXT, TOKENIZER, VAE, was_made_here
 from engine.models.importing.borrowing import weights_of_component
 from engine.models.importing.identify import Expert, Found, identify, identify_group, identify_weights
 from engine.models.importing.mapping import Mapped, Part, map_weights
@@ -23,7 +23,6 @@ from engine.models.importing.roles import Dit, choose_dits, fingerprint
 from engine.models.importing.tokenizers import candidates, fits
 from engine.models.importing.weights import WEIGHT_ENDINGS, groups_in, read_weights
 from engine.models.model import printable
-from engine.models.random_files import was_made_here
 from engine.wire import ModelKind
 
 Kept: TypeAlias = Literal["bf16", "stored"]
@@ -154,7 +153,7 @@ def make_plan(models: Path, request: Request) -> Plan:
         request=replace(request, name=name),
         name=name,
         kind=kind,
-        card=_card(name, kind, first),
+        card=msgspec.structs.replace(_card(name, kind, first), few_steps=request.undistilled or None),
         components=tuple(components),
         tokenizer=tokenizer,
         notes=tuple(notes),
@@ -218,14 +217,25 @@ def _expert(path: Path, role: str) -> Found:
 
 
 def _lenders(models: Path) -> Iterator[Path]:
-    """The folders of models here whose parts others may use: no demo and no random ones."""
+    """The folders of models here whose parts others may use: none of random weights."""
     try:
         folders = sorted(folder for folder in models.iterdir() if folder.is_dir())
     except OSError:
         return
     for folder in folders:
-        if not folder.name.startswith(".") and folder.name != DEMO_FOLDER and not was_made_here(folder):
+        if not folder.name.startswith(".") and folder.name != DEMO_FOLDER and not _is_noise(folder):
             yield folder
+
+
+def _is_noise(folder: Path) -> bool:
+    """Whether the model in `folder` has random weights, by its marker or, of an int8 sibling, by its card."""
+    if was_made_here(folder):
+        return True
+    try:
+        card = read_card(folder / CARD_FILE)
+    except ModelUnusable:
+        return False  # none, as in repositories from elsewhere, or a damaged one
+    return card.demo or card.random
 
 
 def _part(
