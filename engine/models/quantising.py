@@ -32,7 +32,7 @@ from torch import Tensor
 from engine.errors import EngineError, ModelUnusable, NotNow, StorageUnusable, WorkFailed
 from engine.models.configs import INT8_BLOCK
 from engine.models.dtypes import DTYPES
-from engine.models.folders import DIT, FOLDERS
+from engine.models.folders import DIT, FOLDERS, was_made_here
 from engine.models.index import ComponentIndex, read_component_index
 from engine.models.layout import FP32, INT8, INT8_BLOCK_SIZE, SCALE, int8_scale_shape, resident_dtype
 from engine.models.making import only_maker, write_card
@@ -376,6 +376,7 @@ class _Making:
         card = msgspec.structs.replace(
             source.card,
             title=" ".join((source.card.title[:190], "int8")),
+            random=source.card.random or was_made_here(source.path),
             quantised_from=source.name,
             quantised_weights=weights_digest(source),
         )

@@ -74,6 +74,23 @@ def test_resident_bytes_count_alignment_and_what_is_widened_to_fp32(tmp_path: Pa
     assert dit.bytes == patch + 2 * block + time_bias
 
 
+def test_what_shows_that_a_model_makes_videos_in_few_steps(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "Wan2.1-T2V-Diffusers")
+    assert (read_model(folder).problem, read_model(folder).few_steps) == (None, False), "no proj_l"
+    for says, expected in (
+        ({}, False),
+        ({"demo": True}, True),
+        ({"random": True}, True),
+        ({"few_steps": True}, True),
+        ({"demo": True, "few_steps": False}, False),
+    ):
+        write_json(folder / "turbotui.json", {**CARD, **says})
+        assert (read_model(folder).problem, read_model(folder).few_steps) == (None, expected)
+    (folder / "turbotui.json").unlink()
+    (folder / "random.json").write_text("{}")
+    assert read_model(folder).few_steps, "made by an earlier build"
+
+
 def test_a_card_decides_the_table_and_the_defaults(tmp_path: Path) -> None:
     model = read_model(write_model(tmp_path / "m", card=CARD))
     assert model.problem is None

@@ -14,6 +14,7 @@ from engine.models.finding import look as looking
 from engine.models.finding.look import look_through
 from engine.models.finding.places import Place, find_places
 from engine.models.finding.run import main, scan
+from engine.models.importing.naming import NAME
 from engine.wire import ModelScan, ScanNews
 from tests.unit.model_folders import write_model, write_safetensors
 
@@ -112,6 +113,13 @@ def test_a_checkout_of_turbodiffusion_becomes_its_models(tmp_path: Path) -> None
     parts = {Path(part.path).name: part for part in found.parts}
     assert parts["vae.safetensors"].becomes == (one.name, two.name)
     assert {part.verdict for part in found.parts} == {"usable"} and found.skipped == ()
+
+
+def test_what_is_told_to_import_is_a_command_that_import_takes(tmp_path: Path) -> None:
+    put(tmp_path / "src", **{"Turbo Wan (1) 猫": dit(), "猫": dit(width=256)})
+    names = {model.name: shlex.split(model.command)[-1] for model in looked(tmp_path).models}
+    assert names == {"Turbo-Wan-1": "Turbo-Wan-1", "src": "src"}
+    assert all(NAME.fullmatch(name) for name in names)
 
 
 def test_hub_caches_are_found_by_their_variables_and_in_their_newest_snapshot(tmp_path: Path) -> None:

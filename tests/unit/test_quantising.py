@@ -16,11 +16,11 @@ from safetensors.torch import load_file, save_file
 import engine.models.quantising as quantising
 from engine.errors import InvalidRequest, ModelUnusable, NotFound, StorageUnusable, WorkFailed
 from engine.models.catalog import Catalog
+from engine.models.folders import RANDOM_MARKER
 from engine.models.index import read_component_index
 from engine.models.model import read_model
 from engine.models.quantised_files import MARKER, Marker, making_folder
 from engine.models.quantising import Message, quantise_model
-from engine.models.random_files import MARKER as RANDOM_MARKER
 from engine.models.random_models import Sizes, make_random_model
 from engine.models.siblings import int8_siblings, originals
 from engine.models.weight_file import TensorEntry
@@ -143,6 +143,7 @@ def test_it_is_a_model_and_the_sibling_of_the_other_and_shares_what_is_not_quant
     assert (quantised.problem, quantised.dtype, quantised.kind) == (None, "int8", "i2v")
     assert quantised.card.quantised_from == "tiny"
     assert quantised.card.title == "Tiny, random weights int8"
+    assert quantised.card.random and quantised.few_steps
     assert int8_siblings(original, [original, quantised]) == [quantised]
     assert originals(quantised, [original, quantised]) == [original]
     for name in ("text", "vae"):
