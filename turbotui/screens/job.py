@@ -68,8 +68,8 @@ class JobPanel(PagePanel):
         pictures = self.pictures
         seen = None if pictures is None else (pictures.shape, pictures.caption(), pictures.words)
         moment = int(view.wall * 2) if job is not None and job.status == "running" else None
-        seen = (seen, self.trends)
-        return (job, view.state.log, self.top, self._manifest, self.course, self.large, seen, moment)
+        own = (self.top, self._manifest, self.course, self.trends, self.large)
+        return (job, view.state.log, *own, seen, moment)
 
     def title(self, view: View) -> str:
         job = view.state.job(self.job_id)
