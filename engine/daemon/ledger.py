@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -62,13 +63,10 @@ class LedgerBook:
         self._told: set[tuple[str, str, str]] = set()
         self._lines: deque[LedgerLine] = deque(maxlen=TREND_LINES)
         """Of the newest worker; the disk's thread has them."""
+        self._recalled = False
         self._store: LedgerStore | None = None
         try:
             self._store = LedgerStore(path)
-            self.worker = self._store.newest_worker()
-            if self.worker is not None:
-                self._lines.extend(self._store.read(TREND_LINES, worker=self.worker)[0][::-1])
-                self.trends = trends(list(self._lines))
         except StorageUnusable as error:
             self._refused(error)
 
@@ -175,6 +173,7 @@ class LedgerBook:
         failed: list[StorageUnusable],
     ) -> None:
         """In the disk's thread."""
+        self._recall(store)
         try:
             line = store.write(line)
         except StorageUnusable as error:
@@ -184,6 +183,25 @@ class LedgerBook:
         self._lines.append(line)
         if line.kind in ("job", "switch"):
             done.append(trends(list(self._lines)))
+
+    def _recall(self, store: LedgerStore) -> None:
+        """In the disk's thread: what was written before this engine, read when it is first wanted."""
+        if self._recalled:
+            return
+        self._recalled = True
+        with suppress(StorageUnusable):  # told by who reads or writes next
+            if (worker := store.newest_worker()) is not None:
+                self._lines.extend(store.read(TREND_LINES, worker=worker)[0][::-1])
+
+    def _look_back(self, store: LedgerStore, found: list[tuple[str, tuple[Trend, ...]]]) -> None:
+        """In the disk's thread: the trends of what was written before."""
+        self._recall(store)
+        if self._lines:
+            found.append((self._lines[-1].worker, trends(list(self._lines))))
+
+    def _looked_back(self, found: list[tuple[str, tuple[Trend, ...]]]) -> None:
+        if self.worker is None and found:
+            self.worker, self.trends = found[0]
 
     def _written(
         self, line: LedgerLine, done: list[tuple[Trend, ...]], failed: list[StorageUnusable]
@@ -238,6 +256,10 @@ class LedgerBook:
         model: str | None,
     ) -> LedgerPage:
         """Some lines, the newest first, also those that are being written now."""
+        if self.worker is None and self._store is not None:
+            found: list[tuple[str, tuple[Trend, ...]]] = []
+            look_back = partial(self._look_back, self._store, found)
+            self._disk.put(look_back, told=lambda _error: self._looked_back(found))
         await self._disk.done(LAST_LINES_S)
         lines: list[LedgerLine] = []
         older, problem = False, self.problem

@@ -23,9 +23,10 @@ from engine.units import MIB
 from engine.wire import LedgerKind, LedgerLine
 
 SCHEMA = 1
-MAX_LINES = 20_000
-"""About 2,500 jobs with their stages and loads."""
-MAX_BYTES = 32 * MIB
+MAX_LINES = 10_000
+"""About 1,500 jobs with their stages and loads."""
+MAX_BYTES = 16 * MIB
+"""All of it is looked through when it is opened: 30 ms."""
 TRIM_SHARE = 20
 """One in so many lines goes at once where there are too many: seldom, and never all."""
 FAMILY = Family(

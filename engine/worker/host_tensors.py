@@ -9,6 +9,7 @@ import gc
 import threading
 from bisect import bisect_right
 from collections.abc import Iterator
+from typing import Any
 
 from torch import Tensor
 
@@ -73,7 +74,7 @@ def live_tensor_bytes(regions: Regions) -> int:
     return sum(storages.values())
 
 
-def _tensor_types(kind: type) -> Iterator[type]:
+def _tensor_types(kind: type[Any]) -> Iterator[type[Any]]:
     yield kind
     derived: list[type] = type.__subclasses__(kind)
     for more in derived:
