@@ -2,7 +2,7 @@
 
 import ctypes
 
-BYTES = 2 * 2**20
+BYTES = 8 * 2**20
 _libc = ctypes.CDLL(None)
 _libc.malloc.restype = ctypes.c_void_p
 
