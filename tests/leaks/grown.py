@@ -48,6 +48,7 @@ def an_orphaned_worker(field: Field) -> Iterator[None]:
             wait_for(lambda: is_gone(nursery), 2, "the nursery's end")
             assert not is_gone(worker)
             yield
+            assert is_gone(worker)
         finally:
             other.live.close()
             if worker is not None and start_time is not None and read_start_time(worker) == start_time:
