@@ -26,7 +26,8 @@ from tests.daemon.live import LiveEngine, wait_for
 
 HERE = Path(__file__).parent
 MIB = 2**20
-SHORT = JobSpec(model="wan-demo-small", prompt="a cat in snow", frames=5, steps=1, seed=7)
+SHORT = JobSpec(model="wan-demo-small", prompt="a cat in snow", frames=1, steps=1, seed=7)
+"""The quickest job there is: one picture."""
 LARGE = replace(SHORT, frames=17, steps=2)
 
 
@@ -87,10 +88,20 @@ class Field:
     def fresh_worker(self) -> None:
         """End the worker with all that was planted, and run a first job on the next one."""
         if (pid := self.live.worker_pid()) is not None and pid != self._unused:
-            assert self.live.client.unload(UnloadRequest()).ok  # else a cleanup brings it back
-            assert self.live.client.cleanup(CleanupRequest()).ok
+            for model in self._others():
+                self.live.client.unload(UnloadRequest(model=model))  # else a cleanup brings them back
+            receipt = self.live.client.cleanup(CleanupRequest())
+            assert receipt.ok, receipt
         self._unused = None
         assert self.live.run(SHORT).status == "done"
+
+    def _others(self) -> list[str]:
+        """Models with something resident beside the one that is planted in."""
+        return [
+            model.name
+            for model in self.live.client.models()
+            if model.name != SHORT.model and any(part.state == "resident" for part in model.components)
+        ]
 
 
 def line_of(plant: str, mark: str) -> tuple[str, int]:

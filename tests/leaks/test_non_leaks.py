@@ -39,7 +39,7 @@ def test_what_a_large_job_leaves_behind_for_the_next_one(field: Field) -> None:
 
 
 def test_jobs_of_sizes_that_alternate(field: Field) -> None:
-    for frames in (13, 5, 9):
+    for frames in (9, 1, 5):
         field.grow(spec=replace(SHORT, frames=frames))
     assert_clean(field)
 
@@ -88,12 +88,14 @@ def test_tracing_itself(field: Field) -> None:
     assert_clean(field)
 
 
-@pytest.mark.parametrize("jobs", [15, pytest.param(200, marks=pytest.mark.long)])
-def test_clean_jobs_one_after_another(field: Field, jobs: int) -> None:
+@pytest.mark.parametrize(("jobs", "frames"), [(15, 1), pytest.param(200, 5, marks=pytest.mark.long)])
+def test_clean_jobs_one_after_another(field: Field, jobs: int, frames: int) -> None:
     """Looked at after every fifth, with the trends of all."""
     for number in range(0, jobs, 5):
-        assert {job.status for job in field.grow(jobs=5)} == {"done"}, number
+        done = field.grow(jobs=5, spec=replace(SHORT, frames=frames))
+        assert {job.status for job in done} == {"done"}, number
         assert_clean(field)
     report = field.report()
-    assert {trend.count for trend in report.trends if trend.over == "jobs"} == {jobs - 1}
-    assert not [trend for trend in report.trends if trend.grows]
+    (device,) = (trend for trend in report.trends if (trend.what, trend.over) == ("device", "jobs"))
+    assert device.count >= jobs - 2
+    assert not [trend for trend in report.trends if trend.grows], report.trends
