@@ -25,7 +25,6 @@ from engine.wire import (
 )
 from turbotui.client.http import HttpClient
 from turbotui.format import bytes_text, clock, percent, seconds
-from turbotui.subcommands.leaks_log import tell_log
 from turbotui.subcommands.output import note, print_json_line, say
 from turbotui.subcommands.receipts import receipt_lines
 from turbotui.subcommands.session import INTERRUPTED_EXIT, Session, json_option, open_session
@@ -73,6 +72,8 @@ def leaks(
     if all_ and log is None:
         raise InvalidRequest("--all is for a log's timeline; give the log with --log")
     if log is not None:
+        from turbotui.subcommands.leaks_log import tell_log
+
         if tell_log(log, json=json, all_=all_):
             raise click.exceptions.Exit(LEAK_EXIT)
         return
