@@ -51,6 +51,7 @@ class EngineConfig:
     allocator: str = "auto"
     """Settings of the device's caching allocator: `auto`, `guide`, or as PYTORCH_ALLOC_CONF spells them."""
     vae_precision: VaePrecision = "auto"
+    """`bf16`, `fp32`, or `auto`: bf16 on a GPU, as the reference has it, on cpu as the file."""
     preview: bool = True
     """Whether a job shows its latents after each step; the frames are the same either way."""
     nan_guard: bool = True

@@ -50,6 +50,10 @@ class Paths:
         return self.state / "jobs.sqlite"
 
     @property
+    def ledger(self) -> Path:
+        return self.state / "ledger.sqlite"
+
+    @property
     def logs(self) -> Path:
         return self.state / "logs"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from engine.wire import DeviceProcess, DeviceStatus, LogLine, Receipt, WorkerStatus
+from engine.wire import DeviceProcess, DeviceStatus, LogLine, Receipt, Trend, WorkerStatus
 from engine.worker.channel import AllocatorSample
 
 EngineRole = Literal["worker", "nursery", "probe", "demo-maker", "daemon"]
@@ -81,6 +81,8 @@ class Facts:
     """The newest last."""
     log: tuple[LogLine, ...] = ()
     """The newest last."""
+    growing: tuple[Trend, ...] = ()
+    """Floors of the live worker that grow with its jobs or switches."""
     processes: tuple[ProcessFact, ...] = ()
     changes: tuple[CardChange, ...] = ()
     """Who came to the GPUs and left them lately, the newest last."""

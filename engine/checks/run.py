@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from engine.checks import engine, processes, worker
+from engine.checks import engine, floor, processes, worker
 from engine.checks.facts import Facts
 from engine.checks.unseen import unseen
 from engine.wire import NOBODYS, Finding, Severity
@@ -17,6 +17,7 @@ DETECTORS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     processes.web_ui_leftovers,
     processes.unreachable_by_signals,
     unseen,
+    floor.floors,
     worker.residue,
     worker.unexplained,
     worker.silence,

@@ -26,6 +26,7 @@ from engine.daemon.routes import (
     job_batches,
     jobs,
     leaks,
+    ledger,
     memory,
     metrics,
     models,
@@ -44,7 +45,7 @@ MAX_BODY_BYTES = 1 << 20
 """No request of ours comes near it; a prompt of 100 kB is refused with its own sentence."""
 ROUTES = (
     *(status, models, jobs, job_batches, previews, memory, sampling, checks, leaks, reset),
-    *(full_cleanup, outputs, metrics, files, recordings, audit, finding, quantising),
+    *(full_cleanup, outputs, metrics, files, recordings, audit, finding, quantising, ledger),
 )
 """Each adds its own, in the order of the API's document."""
 UNAUDITED = frozenset(

@@ -39,6 +39,7 @@ from engine.wire import (
     FindingsChanged,
     Receipt,
     ReceiptIssued,
+    Trend,
 )
 
 HOURLY_S = 3600.0
@@ -72,10 +73,14 @@ class Checks:
         engine: Callable[[], EngineStatus],
         file: Path,
         publish: Callable[[Event], None],
+        growing: Callable[[], tuple[Trend, ...]] = tuple,
         look: Callable[..., Scan] = scan,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`environ` is the environment that workers get, `look` the look through /proc."""
+        """`environ` is the environment that workers get, `growing` the floors that grow by the memory ledger,
+        `look` the look through /proc.
+        """
+        self._growing = growing
         self._memory = memory
         self._supervisor = supervisor
         self._logbook = logbook
@@ -130,6 +135,13 @@ class Checks:
             return
         age = None if self._last_at is None else self._clock() - self._last_at
         if age is None or age >= HOURLY_S or (opened and age >= OPENED_S):
+            self._begin().add_done_callback(self._ended_unasked)
+
+    def look_soon(self) -> None:
+        """Something was told that a check would find; one that is under way may be past it."""
+        if self._running is not None:
+            self._running.add_done_callback(lambda _done: self.look_soon())
+        else:
             self._begin().add_done_callback(self._ended_unasked)
 
     async def check(self) -> CheckReport:
@@ -223,6 +235,7 @@ class Checks:
             host_total_bytes=host.total_bytes if host else None,
             host_available_bytes=host.available_bytes if host else None,
             host_limited_by_cgroup=host.limited_by_cgroup if host else False,
+            growing=self._growing(),
             receipts=tuple(self._receipts),
             log=self._logbook.tail(LOG_LINES),
             changes=tuple(self._changes),

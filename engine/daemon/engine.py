@@ -28,6 +28,7 @@ from engine.daemon.job_requests import JobRequests
 from engine.daemon.job_times import JobTimes
 from engine.daemon.kill import Kill
 from engine.daemon.leaks import Leaks
+from engine.daemon.ledger import LedgerBook
 from engine.daemon.left_jobs import LeftJobs
 from engine.daemon.life import Life
 from engine.daemon.lock import EngineLock
@@ -40,6 +41,7 @@ from engine.daemon.model_list import ModelList
 from engine.daemon.model_use import ModelUse
 from engine.daemon.notify import Notifier
 from engine.daemon.nursery import Nursery
+from engine.daemon.oom_reports import OomReports
 from engine.daemon.orphans import Orphans
 from engine.daemon.overview import Overview
 from engine.daemon.own_processes import OwnProcesses
@@ -72,8 +74,10 @@ from engine.daemon.worker_starter import WorkerStarter
 from engine.embeddings import EmbeddingStore
 from engine.jobs.store import JobStore
 from engine.models.catalog import Catalog
+from engine.models.layout import vae_precision_on
 from engine.paths import Paths
 from engine.recording.entries import EngineStarted
+from engine.telemetry.samples import FromProbe
 from engine.wire import DeviceStatus, Logged, MemorySampled
 
 LAST_LINES_S = 1.0
@@ -119,7 +123,7 @@ class Engine:
         self.probe = Probe(
             log_path=paths.logs / "probe.log",
             environ=environ,
-            on_reading=lambda message: self.device_watch.heard(message),
+            on_reading=self._read,
             on_log=self.logbook.write,
             on_start=self._processes_changed,
         )
@@ -142,6 +146,9 @@ class Engine:
         )
         self.memory.ask_counters = self.supervisor.count
         self.memory.ask_reading = self.probe.read_soon
+        self.ledger = LedgerBook(paths.ledger, self.logbook, worker=lambda: self.supervisor.worker)
+        self.supervisor.on_line = self.ledger.heard
+        self.hub.listen(self.ledger.told)
         self.own = OwnProcesses(self.supervisor, self.nursery, self.probe, self.receipts)
 
         # Models and jobs.
@@ -149,6 +156,7 @@ class Engine:
         use = ModelUse(self.store.list_jobs())
         times = JobTimes(self.store.list_jobs(500))
         self.hub.listen(times.hear)
+        self.oom_reports = OomReports(paths.state / "oom", self.memory, self.logbook)
         self.plans = JobPlans(self.catalog, self.memory, settings, output_dir=output_dir, times=times)
         self.queue = QueueRunner(
             self.store,
@@ -163,6 +171,7 @@ class Engine:
             ahead=ReadAhead(on_read=lambda text: self.logbook.write("read_ahead", text, memory=True)),
             publish=self.hub.publish,
             on_queue=self._changed,
+            on_oom=self.oom_reports.take,
         )
         self.left_jobs = LeftJobs(self.store, self.logbook, instance=instance)
         self.models = ModelList(
@@ -206,7 +215,7 @@ class Engine:
             self.memory,
             first_reading,
             self.logbook,
-            on_chosen=self.queue.wake,
+            on_chosen=self._device_chosen,
             on_change=self._changed,
         )
 
@@ -310,11 +319,12 @@ class Engine:
             config=settings,
             environ=environ,
             engine=self.board.engine,
+            growing=lambda: self.ledger.growing,
             file=paths.state / "findings.json",
             publish=self.hub.publish,
         )
         self.hub.listen(self.checks.heard)
-        self.leaks = Leaks(self.supervisor, self.memory, self.checks, self.store, use)
+        self.leaks = Leaks(self.supervisor, self.memory, self.checks, self.store, use, self.ledger)
         self.remedies = Remedies(
             self.actions,
             self.memory_requests,
@@ -324,6 +334,7 @@ class Engine:
             Orphans(self.checks, proofs, self.receipts),
             self.audit,
         )
+        self.ledger.on_grown = self.checks.look_soon
         self.notifier = Notifier(
             config.notify,
             cwd=str(paths.state),
@@ -382,6 +393,7 @@ class Engine:
         server.should_exit = True
         await serving
         await self.audit.kept()
+        await self.ledger.close()
         self.store.close()
         await in_thread(partial(self.logbook.close, LAST_LINES_S), name="log-close")
 
@@ -411,8 +423,18 @@ class Engine:
         self.recorder.sampled(status)
         self.hub.publish_if_watched(lambda: MemorySampled(device=status))
 
+    def _read(self, message: FromProbe) -> None:
+        self.ledger.read(message)
+        self.device_watch.heard(message)
+
     def _changed(self) -> None:
         self.board.changed()
+
+    def _device_chosen(self) -> None:
+        device_id = self.memory.device_id
+        if device_id is not None:
+            self.catalog.vae_precision = vae_precision_on(device_id, self.catalog.vae_precision)
+        self.queue.wake()
 
     def _processes_changed(self) -> None:
         self.probe.watch(self.own.pids())

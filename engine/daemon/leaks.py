@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from engine.daemon.checks import Checks
+from engine.daemon.ledger import LedgerBook, name_of
 from engine.daemon.memory import MemoryView
 from engine.daemon.model_use import ModelUse
 from engine.daemon.supervisor import Supervisor
 from engine.errors import EngineError, InvalidRequest
 from engine.jobs.store import JobStore
 from engine.leaks.facts import ComponentUse, Facts, HostMemory
-from engine.leaks.trend import LEAST_COUNT, trends
+from engine.leaks.trend import LEAST_COUNT
 from engine.leaks.verdicts import verdicts
 from engine.paths import user_name
 from engine.wire import (
@@ -29,7 +29,6 @@ from engine.wire import (
     ExportRequest,
     Job,
     LeakReport,
-    LedgerLine,
     Tracing,
     Trend,
     WorkerStatus,
@@ -52,16 +51,14 @@ class Leaks:
         checks: Checks,
         store: JobStore,
         use: ModelUse,
-        *,
-        lines: Callable[[], Sequence[LedgerLine]] = tuple,
+        ledger: LedgerBook,
     ) -> None:
-        """`lines` gives the ledger of the device in use, the oldest first."""
         self._supervisor = supervisor
         self._memory = memory
         self._checks = checks
         self._store = store
         self._use = use
-        self._lines = lines
+        self._ledger = ledger
         self._awaited: tuple[tuple[str, int], ...] = ()
         self._awaited_at: tuple[int, float] | None = None
         """The worker, and when it was last used, at the look that saw what waited."""
@@ -144,7 +141,7 @@ class Leaks:
             worker=worker,
             components=self._components(),
             look=look,
-            trends=self._trends(worker, unknown),
+            trends=self._trends(unknown),
             host=HostMemory()
             if look is None
             else HostMemory(
@@ -160,19 +157,20 @@ class Leaks:
     def _device(self) -> DeviceStatus | None:
         return next((device for device in self._memory.statuses() if device.in_use), None)
 
-    def _trends(self, worker: WorkerStatus | None, unknown: list[str]) -> tuple[Trend, ...]:
-        lines = self._lines()
+    def _trends(self, unknown: list[str]) -> tuple[Trend, ...]:
+        worker = self._supervisor.worker
         if worker is None:
             return ()
-        # A line's worker is its pid and start: floors of one that is gone say nothing of this one.
-        own = [line for line in lines if line.worker.split(" ")[0].split(":")[0] == str(worker.pid)]
-        found = trends(own)
+        # Floors of a worker that has gone say nothing of this one.
+        found = self._ledger.trends if self._ledger.worker == name_of(worker) else ()
         most = max((trend.count for trend in found), default=0)
         if most < LEAST_COUNT:
             unknown.append(
                 f"growth: {most} of {LEAST_COUNT} jobs or switches alike since this worker started; "
                 "a slope needs more"
             )
+        if self._ledger.problem is not None:
+            unknown.append(f"growth: {self._ledger.problem}")
         return found
 
     def _components(self) -> tuple[ComponentUse, ...]:

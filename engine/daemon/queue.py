@@ -43,6 +43,7 @@ from engine.models.catalog import Catalog
 from engine.models.model import Model
 from engine.wire import Event, Job, JobChanged, JobProgress, QueueStatus
 from engine.worker.channel import JobEnded, RunJob
+from engine.worker.oom_facts import OomMoment
 
 RETRY_S = 1.0
 """Between two tries after the store refused to write, or after a bug."""
@@ -77,7 +78,12 @@ class QueueRunner:
         ahead: ReadAhead,
         publish: Callable[[Event], None],
         on_queue: Callable[[], None],
+        on_oom: Callable[[Job, JobPlan, int, OomMoment], object] = lambda job, plan, budget_bytes, moment: (
+            None
+        ),
     ) -> None:
+        """`on_oom` has a job that ran out of memory, with what it might hold and what there was."""
+        self._on_oom = on_oom
         self._ahead = ahead
         self._store = store
         self._catalog = catalog
@@ -304,7 +310,8 @@ class QueueRunner:
         with suppress(StorageUnusable):  # only a later recovery would have used it
             self._store.set_worker(job.id, worker.pid, worker.start_time)
         budget = self._memory.budget()  # anew: the worker has taken its own share since
-        return await self._supervisor.run_job(
+        budget_bytes = budget.now_bytes if budget else plan.footprint.peak_bytes
+        ended = await self._supervisor.run_job(
             RunJob(
                 job_id=job.id,
                 attempt=job.attempt,
@@ -317,11 +324,14 @@ class QueueRunner:
                 width=plan.admitted.width,
                 height=plan.admitted.height,
                 output=str(output),
-                budget_bytes=budget.now_bytes if budget else plan.footprint.peak_bytes,
+                budget_bytes=budget_bytes,
                 stage_bytes={name: stage.activation_bytes for name, stage in plan.footprint.stages.items()},
                 runs=plan.runs,
             )
         )
+        if ended.oom is not None:
+            self._on_oom(job, plan, budget_bytes, ended.oom)
+        return ended
 
     async def _worker_unless_cancelled(self) -> WorkerProcess | None:
         """The worker once it is ready; None as soon as the job is cancelled, however long it still takes."""

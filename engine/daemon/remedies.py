@@ -16,6 +16,7 @@ from engine.daemon.proofs import Proofs
 from engine.daemon.receipts import slack
 from engine.daemon.supervisor import Supervisor
 from engine.errors import InvalidRequest
+from engine.units import MIB
 from engine.wire import (
     CleanupRequest,
     KillRequest,
@@ -25,6 +26,9 @@ from engine.wire import (
     RemedyResult,
     UnloadRequest,
 )
+
+HEAP_BYTES = MIB
+"""By so much Python's heap moves a resident set by itself while something else goes."""
 
 
 class Remedies:
@@ -66,7 +70,10 @@ class Remedies:
         if not receipt.ok:
             kept = False
         elif predicted is not None and returned is not None:
-            kept = returned >= predicted - slack(predicted)
+            missing = slack(predicted)
+            if receipt.proof == "process-rss":
+                missing = max(missing, HEAP_BYTES)
+            kept = returned >= predicted - missing
         return RemedyResult(
             remedy=remedy, predicted_bytes=predicted, returned_bytes=returned, kept=kept, receipt=receipt
         )

@@ -39,6 +39,7 @@ from engine.worker.channel import (
     JobPreviewed,
     JobProgressed,
     JobStaged,
+    Ledgered,
     LibrariesLoaded,
     MemoryMoved,
     RunJob,
@@ -93,6 +94,8 @@ class Supervisor:
         self._context_measured_after_job = False
         self.on_late: Callable[[ReceiptAction, str, Receipt], None] = lambda action, target, receipt: None
         """Called with what a silent worker had been asked for and did when it spoke again."""
+        self.on_line: Callable[[WorkerProcess, Ledgered], None] = lambda worker, message: None
+        """Called with each line of the memory ledger."""
         self._watch = SilenceWatch(self._job, self._pending, logbook, on_change=on_change)
         self.closed: str | None = None
         """Why no worker may start now, while something has the whole device to itself."""
@@ -375,6 +378,8 @@ class Supervisor:
             case ComponentChanged():
                 self.residents.heard(message)
                 self._on_models()
+            case Ledgered():
+                self.on_line(worker, message)
             case MemoryMoved():
                 self._receipts.issue(message.receipt)
             case Inspected():

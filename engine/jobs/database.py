@@ -1,4 +1,4 @@
-"""The SQLite file below the job store: looked at, created, migrated and opened; its errors in sentences.
+"""The SQLite file below a store: looked at, created, migrated and opened; its errors in sentences.
 
 A file of a newer build is refused after a read-only look and stays as it is. Every error of
 SQLite leaves here as StorageUnusable with the path and the way out.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +28,31 @@ HEADER_BYTES = 100
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Family:
+    """What a file of ours is: its mark, its newest schema, and the steps that lead there."""
+
+    noun: str
+    """As errors name it: `job store`."""
+    way_out: str
+    """What moving a damaged one away begins with."""
+    application_id: int
+    script: Callable[[], str]
+    """The newest schema as SQL."""
+    steps: Callable[[], Mapping[int, str]]
+
+
+JOBS = Family(
+    noun="job store",
+    way_out="an empty queue",
+    application_id=APPLICATION_ID,
+    script=load_schema,
+    steps=load_steps,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Database:
-    """An open job store file."""
+    """An open file."""
 
     connection: sqlite3.Connection
     journal_mode: str
@@ -39,7 +62,9 @@ class Database:
     """The schema that the file had before it was brought forward."""
 
 
-def open_database(path: Path, *, schema: int = SCHEMA, steps: Mapping[int, str] | None = None) -> Database:
+def open_database(
+    path: Path, *, schema: int = SCHEMA, steps: Mapping[int, str] | None = None, family: Family = JOBS
+) -> Database:
     """Open `path`, creating it 0600 or migrating it forward as needed.
 
     `schema` and `steps` are this build's; a test gives others to try a migration.
@@ -47,8 +72,8 @@ def open_database(path: Path, *, schema: int = SCHEMA, steps: Mapping[int, str] 
     Raises:
         StorageUnusable: newer than this build, not ours, damaged, or the disk refuses.
     """
-    with storage_errors(path):
-        _look(path, schema)
+    with storage_errors(path, family):
+        _look(path, schema, family)
         _make_private(path)
         connection = sqlite3.connect(
             path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
@@ -59,19 +84,19 @@ def open_database(path: Path, *, schema: int = SCHEMA, steps: Mapping[int, str] 
                 # A file that was in WAL mode elsewhere must not touch shared memory here.
                 connection.execute("PRAGMA locking_mode = EXCLUSIVE")
             # Once more, since a transaction that was cut off has been rolled back only here.
-            found = _check_identity(connection, path, schema)
+            found = _check_identity(connection, path, schema, family)
             mode = _set_journal(connection, wal=reason is None)
             if reason is None and mode != "wal":
                 reason = f"no WAL: SQLite keeps {path} in {mode} mode"
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
             if found == 0:
-                _create(connection, schema)
+                _create(connection, schema, family)
             elif found < schema:
-                _migrate(connection, path, found, schema, load_steps() if steps is None else steps)
+                _migrate(connection, path, found, schema, family.steps() if steps is None else steps)
             check = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             if check != "ok":
-                raise StorageUnusable(_damaged(path, str(check)))
+                raise StorageUnusable(_damaged(path, str(check), family))
         except BaseException:
             connection.close()
             raise
@@ -87,12 +112,12 @@ def backup_path(path: Path, schema: int) -> Path:
 
 
 @contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
+def storage_errors(path: Path, family: Family = JOBS) -> Iterator[None]:
     """SQLite's and the system's errors inside the block come out as StorageUnusable."""
     try:
         yield
     except sqlite3.DatabaseError as error:
-        raise StorageUnusable(_explain(path, error)) from error
+        raise StorageUnusable(_explain(path, error, family)) from error
     except OSError as error:
         raise StorageUnusable(
             f"{path} cannot be used: {error.strerror}; {_free(path)}; "
@@ -109,7 +134,7 @@ def free_bytes(path: Path) -> int | None:
     return stats.f_bavail * stats.f_frsize
 
 
-def _look(path: Path, schema: int) -> None:
+def _look(path: Path, schema: int, family: Family) -> None:
     """Refuse a file that must not be opened for writing; leaves it and its folder as they are.
 
     The header says it without SQLite, which would leave files of its own beside a database in
@@ -123,27 +148,27 @@ def _look(path: Path, schema: int) -> None:
     if not header:
         return
     if len(header) < HEADER_BYTES or not header.startswith(MAGIC):
-        raise StorageUnusable(_damaged(path, "it is no SQLite database"))
+        raise StorageUnusable(_damaged(path, "it is no SQLite database", family))
     version, application = (int.from_bytes(header[at : at + 4], "big") for at in (60, 68))
     wal = path.with_name(path.name + "-wal")
     if (version, application) == (0, 0) or (wal.exists() and wal.stat().st_size > 0):
         with closing(sqlite3.connect(f"file:{quote(os.fspath(path))}?mode=ro", uri=True)) as connection:
-            _check_identity(connection, path, schema)
+            _check_identity(connection, path, schema, family)
     else:
-        _check(path, version, application, 1, schema)
+        _check(path, version, application, 1, schema, family)
 
 
-def _check_identity(connection: sqlite3.Connection, path: Path, schema: int) -> int:
+def _check_identity(connection: sqlite3.Connection, path: Path, schema: int, family: Family) -> int:
     """The file's schema, 0 when nothing is in it yet; refuses what is not ours or newer."""
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     application = int(connection.execute("PRAGMA application_id").fetchone()[0])
     tables = int(connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
-    _check(path, version, application, tables, schema)
+    _check(path, version, application, tables, schema, family)
     return version
 
 
-def _check(path: Path, version: int, application: int, tables: int, schema: int) -> None:
-    if application != APPLICATION_ID and (version, tables) != (0, 0):
+def _check(path: Path, version: int, application: int, tables: int, schema: int, family: Family) -> None:
+    if application != family.application_id and (version, tables) != (0, 0):
         raise StorageUnusable(
             f"{path} is another program's database; move it away, or set TURBOTUI_HOME to another place"
         )
@@ -171,11 +196,11 @@ def _set_journal(connection: sqlite3.Connection, *, wal: bool) -> str:
     return mode
 
 
-def _create(connection: sqlite3.Connection, schema: int) -> None:
+def _create(connection: sqlite3.Connection, schema: int, family: Family) -> None:
     with transaction(connection):
-        for statement in split_statements(load_schema()):
+        for statement in split_statements(family.script()):
             connection.execute(statement)
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA application_id = {family.application_id}")
         connection.execute(f"PRAGMA user_version = {schema}")
 
 
@@ -232,7 +257,7 @@ def split_statements(script: str) -> Iterator[str]:
         raise ValueError(f"a script ends inside a statement: {statement.strip()[:80]!r}")
 
 
-def _explain(path: Path, error: sqlite3.DatabaseError) -> str:
+def _explain(path: Path, error: sqlite3.DatabaseError, family: Family) -> str:
     # The primary code is the low byte; the rest says which kind of it.
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_FULL:
@@ -245,13 +270,13 @@ def _explain(path: Path, error: sqlite3.DatabaseError) -> str:
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return f"{path} is held by another program for more than {BUSY_TIMEOUT_S:.0f} s; end that program"
     if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-        return _damaged(path, str(error))
+        return _damaged(path, str(error), family)
     return f"{path} cannot be used: {error} ({_free(path)}); look at the disk, then try again"
 
 
-def _damaged(path: Path, detail: str) -> str:
+def _damaged(path: Path, detail: str, family: Family) -> str:
     detail = " ".join(detail.split())
-    return f"{path} is no job store or is damaged: {detail}; move it away to begin with an empty queue"
+    return f"{path} is no {family.noun} or is damaged: {detail}; move it away to begin with {family.way_out}"
 
 
 def _free(path: Path) -> str:

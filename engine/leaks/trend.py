@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Literal, TypeAlias
 
+from engine.leaks.sentences import trend_text
 from engine.leaks.slope import slope_of
 from engine.units import KIB, MIB
 from engine.wire import LedgerLine, Trend
@@ -39,8 +40,9 @@ class Noise:
 
 NOISE: dict[What, Noise] = {
     "device": Noise(bytes_each=512, rise_bytes=4 * KIB),
-    # Python's heap grows by fragments: 0.2 MiB over a hundred jobs of a demo model that leak nothing.
-    "host": Noise(bytes_each=64 * KIB, rise_bytes=6 * MIB),
+    # The real worker on cpu, 200 jobs of the smallest demo model, its heap trimmed before each reading: all
+    # floors within 0.9 MiB, +3.1 KiB a job by fragments, and of any 6 in a row at least +11 KiB in the worst.
+    "host": Noise(bytes_each=32 * KIB, rise_bytes=4 * MIB),
     "pinned": Noise(bytes_each=4 * KIB, rise_bytes=MIB),
 }
 
@@ -59,7 +61,8 @@ def trends(lines: Sequence[LedgerLine]) -> tuple[Trend, ...]:
         for what, floor in FLOORS.items():
             floors = [(line, size) for line in ends if (size := floor(line)) is not None][-MOST_COUNT:]
             if floors:
-                found.append(_trend(what, over, floors, own))  # type: ignore[arg-type]
+                trend = _trend(what, over, floors, own)  # type: ignore[arg-type]
+                found.append(replace(trend, text=trend_text(trend, LEAST_COUNT)))
     return tuple(found)
 
 

@@ -46,6 +46,10 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     default_frames: Annotated[int, msgspec.Meta(ge=1)]
     default_steps: Annotated[int, msgspec.Meta(ge=MIN_STEPS, le=MAX_STEPS)] = MAX_STEPS
     max_frames: Annotated[int, msgspec.Meta(ge=1)]
+    few_steps: bool | None = None
+    """Whether it makes videos in 1 to 4 steps; None: by what its DiT shows, see `read_model`."""
+    random: bool = False
+    """Whether its weights are random ones made here, which are of no use to another model."""
     quantised_from: Text | None = None
     """Name of the model of which this one's int8 weights were made."""
     quantised_weights: Text | None = None

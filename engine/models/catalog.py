@@ -56,7 +56,8 @@ class Catalog:
 
     def __init__(self, models_dir: Path, vae_precision: VaePrecision = "auto") -> None:
         self._dir = models_dir
-        self._vae_precision = vae_precision
+        self.vae_precision = vae_precision
+        """In which VAEs are kept; what was found with another is looked at again at the next scan."""
         self._known: Mapping[Path, tuple[Fingerprint, Model]] = {}
         self._models: tuple[Model, ...] = ()
         self._scanned = False
@@ -73,14 +74,13 @@ class Catalog:
     def scan(self) -> Scan:
         """Look at the disk, for seconds where it is slow or asleep; changes nothing of what others read."""
         before_all = self._known  # replaced as a whole by `apply`, never changed
+        precision = self.vae_precision
         known: dict[Path, tuple[Fingerprint, Model]] = {}
         models: dict[str, Model] = {}
         for folder in self._folders():
-            fingerprint = _fingerprint(folder)
+            fingerprint = ((precision, 0, 0, 0), *_fingerprint(folder))
             before = before_all.get(folder)
-            model = (
-                before[1] if before and before[0] == fingerprint else read_model(folder, self._vae_precision)
-            )
+            model = before[1] if before and before[0] == fingerprint else read_model(folder, precision)
             known[folder] = (fingerprint, model)
             # The same name twice: the person's own model, which comes first, hides the demo.
             models.setdefault(model.name, model)

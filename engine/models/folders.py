@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 
 TEXT, VAE, DIT, DIT_HIGH, DIT_LOW = "text", "vae", "dit", "dit.high", "dit.low"
@@ -18,3 +19,10 @@ FOLDERS: Mapping[str, Mapping[str, str]] = MappingProxyType(
     }
 )
 """Model kind to component to folder, in the order in which a job first needs them."""
+RANDOM_MARKER = "random.json"
+"""In the folder of every random model, see `engine.models.random_files`."""
+
+
+def was_made_here(folder: Path) -> bool:
+    """Whether `folder` holds a random model, whole or not, and nobody's own."""
+    return (folder / RANDOM_MARKER).is_file()

@@ -20,6 +20,10 @@ INT8_BLOCK_SIZE = 128
 """Rows and columns of an int8 weight that share one scale."""
 PROJ_L = "blocks.{}.attn1.proj_l.weight"
 """A block's map of sparse-linear attention's linear part, [d, d], where the model was trained for it."""
+NOT_DISTILLED = (
+    "its DiT has no proj_l, so it is not distilled by TurboDiffusion and makes no video in 1 to 4 steps; "
+    "encoder, VAE and tokenizer of such a model can be used beside a TurboWan checkpoint"
+)
 SCALE = ".weight_scale"
 """Ending of the name of an int8 weight's scales, which are fp32 in every model."""
 FP32_PARTS = frozenset({"rope", "time_embedder", "scale_shift_table", "norm1", "norm2", "norm3"})
@@ -86,6 +90,11 @@ def resident_dtype(component: str, tensor: str, main: str) -> str:
     # transformers applies its own such list to float16 alone.
     keep = DTYPES[main].bytes == 2 and component.startswith("dit") and stays_fp32(tensor)
     return FP32 if keep else main
+
+
+def vae_precision_on(device_id: str, wanted: VaePrecision) -> VaePrecision:
+    """What `wanted` comes to there: `auto` is bf16 on a GPU, as the reference has it, on cpu the file's."""
+    return "bf16" if wanted == "auto" and device_id != "cpu" else wanted
 
 
 def kept_dtype(component: str, index: ComponentIndex, vae_precision: VaePrecision = "auto") -> str:

@@ -25,7 +25,7 @@ from engine.models.configs import (
 )
 from engine.models.content import content_of
 from engine.models.dtypes import DTYPES
-from engine.models.folders import DIT, DIT_HIGH, DIT_LOW, FOLDERS, TEXT, TOKENIZER, VAE
+from engine.models.folders import DIT, DIT_HIGH, DIT_LOW, FOLDERS, TEXT, TOKENIZER, VAE, was_made_here
 from engine.models.index import FETCH_AGAIN, read_component_index
 from engine.models.layout import (
     INT8,
@@ -73,6 +73,8 @@ class Model:
     components: tuple[ModelComponent, ...] = ()
     """In the order in which a job first needs them."""
     configs: Configs | None = None
+    few_steps: bool = True
+    """Whether it makes videos in 1 to 4 steps. One that does not is of use for its other parts."""
     problem: str | None = None
     """One sentence: why it cannot be used, and the way out."""
 
@@ -129,15 +131,30 @@ def read_model(folder: Path, vae_precision: VaePrecision = "auto") -> Model:
         _check_tokenizer(folder / TOKENIZER)
     except (ModelUnusable, OSError, ValueError) as error:
         problem = printable(str(error) or type(error).__name__)
+    card = card or inferred_card(name, kind)
     return Model(
         name=name,
         kind=kind,
         path=folder,
-        card=card or inferred_card(name, kind),
+        card=card,
         components=components,
         configs=configs if problem is None else None,
+        few_steps=_few_steps(folder, card, components),
         problem=problem,
     )
+
+
+def _few_steps(folder: Path, card: Card, components: Sequence[ModelComponent]) -> bool:
+    """Whether the model makes videos in 1 to 4 steps: as its card says, else if it is distilled.
+
+    TurboDiffusion's distilled models have proj_l. Demo and random ones, which make noise in any number
+    of steps, need none.
+    """
+    if card.few_steps is not None:
+        return card.few_steps
+    if card.demo or card.random or was_made_here(folder):
+        return True
+    return any(component.proj_l for component in components)
 
 
 def printable(text: str | Path) -> str:

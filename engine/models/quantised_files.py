@@ -17,10 +17,10 @@ import msgspec
 
 from engine.errors import InvalidRequest, ModelUnusable
 from engine.models.catalog import Catalog
+from engine.models.folders import RANDOM_MARKER
 from engine.models.index import PTH_TABLES, TABLES
 from engine.models.making import files_in
 from engine.models.model import Model, printable
-from engine.models.random_files import MARKER as RANDOM_MARKER
 from engine.models.siblings import MADE_ENDING, is_int8, weights_digest
 from engine.models.weight_writer import FilePlan
 from engine.whole_file import write_whole

@@ -32,9 +32,9 @@ from torch import Tensor
 from engine.errors import EngineError, ModelUnusable, NotNow, StorageUnusable, WorkFailed
 from engine.models.configs import INT8_BLOCK
 from engine.models.dtypes import DTYPES
-from engine.models.folders import FOLDERS
+from engine.models.folders import DIT, FOLDERS, was_made_here
 from engine.models.index import ComponentIndex, read_component_index
-from engine.models.layout import FP32, INT8, INT8_BLOCK_SIZE, SCALE, int8_scale_shape
+from engine.models.layout import FP32, INT8, INT8_BLOCK_SIZE, SCALE, int8_scale_shape, resident_dtype
 from engine.models.making import only_maker, write_card
 from engine.models.model import MODEL_INDEX, Model, read_model
 from engine.models.quantised_files import (
@@ -162,13 +162,22 @@ class _Scales:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Kept:
-    """A tensor that stays as it is, byte for byte."""
+    """A tensor that stays as it is, byte for byte, or as its model keeps it beside files of more digits."""
 
     file: WeightFile
     entry: TensorEntry
+    dtype: str
 
     def parts(self, first: int, count: int) -> Iterator[memoryview]:
-        width = DTYPES[self.entry.dtype].bytes
+        stored = DTYPES[self.entry.dtype]
+        width = stored.bytes
+        if self.dtype != self.entry.dtype:
+            kept = getattr(torch, DTYPES[self.dtype].name)
+            for at in range(first, first + count, COPY_BYTES // width):
+                many = min(COPY_BYTES // width, first + count - at)
+                raw = bytearray(self.file.read(self.entry.begin + at * width, many * width))
+                yield bytes_of(torch.frombuffer(raw, dtype=getattr(torch, stored.name)).to(kept))
+            return
         begin, end = (self.entry.begin + element * width for element in (first, first + count))
         for at in range(begin, end, COPY_BYTES):
             yield memoryview(self.file.read(at, min(COPY_BYTES, end - at)))
@@ -367,6 +376,7 @@ class _Making:
         card = msgspec.structs.replace(
             source.card,
             title=" ".join((source.card.title[:190], "int8")),
+            random=source.card.random or was_made_here(source.path),
             quantised_from=source.name,
             quantised_weights=weights_digest(source),
         )
@@ -390,8 +400,11 @@ def _plan_dit(source: Model, folder: Path, stack: ExitStack) -> _Dit:
     for name, entry in index.tensors.items():
         file = opened[index.file_of[name]]
         if not is_quantised(name, entry.shape):
-            kept = _Kept(file=file, entry=entry)
-            tensors.append(TensorPlan(name=name, dtype=entry.dtype, shape=entry.shape, content=kept))
+            dtype = entry.dtype
+            if index.kept is not None and DTYPES[dtype].floating:
+                dtype = resident_dtype(DIT, name, index.kept)
+            kept = _Kept(file=file, entry=entry, dtype=dtype)
+            tensors.append(TensorPlan(name=name, dtype=dtype, shape=entry.shape, content=kept))
             continue
         if entry.dtype not in SOURCES:
             raise ModelUnusable(

@@ -11,13 +11,13 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from engine.models.folders import RANDOM_MARKER, was_made_here
 from engine.models.making import files_in, link_shared
 
 RandomDtype: TypeAlias = Literal["bf16", "int8"]
 
 RANDOM_FORMAT = 1
 """Raised whenever the made files change, so that older ones are made again."""
-MARKER = "random.json"
 
 
 class Marker(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,15 +37,10 @@ def folder_name(name: str, dtype: RandomDtype) -> str:
     return f"{name}-random" if dtype == "bf16" else f"{name}-random-{dtype}"
 
 
-def was_made_here(folder: Path) -> bool:
-    """Whether `folder` holds a random model, whole or not, and nobody's own."""
-    return (folder / MARKER).is_file()
-
-
 def read_marker(folder: Path) -> Marker | None:
     """The marker of the random model in `folder` if that is whole and by this build's recipe."""
     try:
-        marker = msgspec.json.decode((folder / MARKER).read_bytes(), type=Marker)
+        marker = msgspec.json.decode((folder / RANDOM_MARKER).read_bytes(), type=Marker)
         whole = all((folder / name).stat().st_size == size for name, size in marker.files.items())
     except (OSError, msgspec.MsgspecError, ValueError):
         return None
@@ -56,7 +51,7 @@ def write_marker(folder: Path, recipe: str, shared_recipe: str) -> None:
     """Name every file in `folder` with its bytes, last of all."""
     files = {name: (folder / name).stat().st_size for name in files_in(folder)}
     marker = Marker(format=RANDOM_FORMAT, recipe=recipe, shared_recipe=shared_recipe, files=files)
-    (folder / MARKER).write_bytes(msgspec.json.encode(marker))
+    (folder / RANDOM_MARKER).write_bytes(msgspec.json.encode(marker))
 
 
 def link_from_another(models: Path, target: Path, shared_recipe: str) -> str | None:

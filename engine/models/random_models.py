@@ -23,6 +23,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
+import msgspec
 import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from torch import nn
@@ -32,6 +33,7 @@ from engine.errors import EngineError, InvalidRequest, StorageUnusable
 from engine.models.card import inferred_card
 from engine.models.configs import I2V_CHANNELS, INT8_BLOCK
 from engine.models.demo_tokenizer import make_tokenizer
+from engine.models.folders import was_made_here
 from engine.models.layout import INT8_BLOCK_SIZE, SCALE, stays_fp32
 from engine.models.making import hidden_folder, only_maker, write_card, write_model_index
 from engine.models.random_files import (
@@ -40,7 +42,6 @@ from engine.models.random_files import (
     folder_name,
     link_from_another,
     read_marker,
-    was_made_here,
     write_marker,
 )
 from engine.models.random_noise import POOL_ELEMENTS, NoisePool, Recipe
@@ -208,7 +209,8 @@ def _make(models: Path, name: str, dtype: RandomDtype, sizes: Sizes, say: Progre
         if donor is None:
             make_tokenizer(made / "tokenizer")
         write_model_index(made, sizes.kind)
-        write_card(made, inferred_card(f"{sizes.title}, random weights", sizes.kind))
+        card = inferred_card(f"{sizes.title}, random weights", sizes.kind)
+        write_card(made, msgspec.structs.replace(card, random=True))
         write_marker(made, recipe, sizes.shared_recipe)
         made.rename(root)
     seconds = time.monotonic() - began

@@ -18,6 +18,8 @@ from pathlib import Path
 
 from engine.config import EngineConfig
 from engine.errors import InvalidRequest, ModelUnusable, StorageUnusable
+from engine.models.card import CARD_FILE
+from engine.models.layout import NOT_DISTILLED
 from engine.models.model import Model
 from engine.planning.attention import choose_attention
 from engine.planning.image_file import check_image
@@ -37,6 +39,8 @@ from engine.planning.shapes import (
 from engine.units import size_text
 from engine.wire import AttentionKind, JobSpec, ModelKind, Resolution
 
+TAKES_FEW_STEPS = '"few_steps": true'
+"""In the card of a model that shows no distillation and was made for few steps."""
 MAX_SEED = 2**63 - 1
 MAX_PRIORITY = 1000
 MIN_FREE_BYTES = 100 * 10**6
@@ -82,6 +86,11 @@ def check_request(
     """
     if model.problem is not None:
         raise ModelUnusable(f"the model {model.name} cannot be used: {model.problem}")
+    if not model.few_steps:
+        raise InvalidRequest(
+            f"{model.name} takes no jobs: {NOT_DISTILLED}; where it is made for few steps all the same, "
+            f"write {TAKES_FEW_STEPS} into its {CARD_FILE}, or import it with --undistilled"
+        )
     prompt = _check_prompt(spec.prompt, config.max_prompt_chars)
     resolution = _check_resolution(spec, model)
     frames = _check_frames(spec, model)

@@ -100,7 +100,7 @@ from engine.wire.leaks import (
     Verdict,
     VerdictKind,
 )
-from engine.wire.ledger import Held, LedgerKind, LedgerLine
+from engine.wire.ledger import Held, LedgerKind, LedgerLine, LedgerPage
 from engine.wire.memory import (
     NOBODYS,
     Balance,
@@ -124,6 +124,7 @@ from engine.wire.models import (
     ModelStatus,
     Resolution,
 )
+from engine.wire.oom import OomFit, OomFreeable, OomReport
 from engine.wire.outputs import OutputList, OutputPart, OutputVideo, PruneRequest, PruneResult
 from engine.wire.overview import (
     Background,
@@ -267,6 +268,7 @@ __all__ = [
     "LeakReport",
     "LedgerKind",
     "LedgerLine",
+    "LedgerPage",
     "Licence",
     "LockHolder",
     "LogLine",
@@ -281,6 +283,9 @@ __all__ = [
     "ModelsChanged",
     "NurseryState",
     "NurseryStatus",
+    "OomFit",
+    "OomFreeable",
+    "OomReport",
     "OutputList",
     "OutputPart",
     "OutputVideo",

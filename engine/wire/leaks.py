@@ -118,6 +118,8 @@ class Trend(Wire):
     stage: str | None = None
     floors: tuple[int, ...] = ()
     """The newest last."""
+    text: str = ""
+    """One sentence."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from engine.wire.base import Wire
+from engine.wire.leaks import Trend
 
 LedgerKind: TypeAlias = Literal["load", "unload", "switch", "cleanup", "job", "stage"]
 
@@ -74,3 +75,18 @@ class LedgerLine(Wire):
         if self.device.after is None or self.reserved.after is None:
             return None
         return self.device.after - self.reserved.after
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LedgerPage(Wire):
+    """Some of the memory ledger, the newest first, and how the floors move."""
+
+    lines: tuple[LedgerLine, ...]
+    older: bool
+    """Whether more of what was asked for comes before the last one."""
+    trends: tuple[Trend, ...] = ()
+    """Of the newest worker, whatever lines were asked for."""
+    worker: str | None = None
+    """Whose they are; None before any line."""
+    problem: str | None = None
+    """Why lines are not kept, or not all that were written can be read."""

@@ -67,6 +67,34 @@ class Batch:
     """Called when their copies and all earlier ones are queued, with the mark of their end."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Counted:
+    """Bytes of this process for the memory ledger; None where this device cannot tell."""
+
+    allocated_bytes: int | None = None
+    """In live tensors, as they were asked for: without what an allocator rounds up."""
+    reserved_bytes: int | None = None
+    """Of the driver, by the allocator."""
+    rss_bytes: int | None = None
+    """Anonymous pages on the host, without mapped files."""
+    pinned_bytes: int | None = None
+    """On the host and held in place by the driver, without registered files."""
+
+    def highest(self, other: Counted) -> Counted:
+        """Of each the more."""
+        return Counted(
+            allocated_bytes=_more(self.allocated_bytes, other.allocated_bytes),
+            reserved_bytes=_more(self.reserved_bytes, other.reserved_bytes),
+            rss_bytes=_more(self.rss_bytes, other.rss_bytes),
+            pinned_bytes=_more(self.pinned_bytes, other.pinned_bytes),
+        )
+
+
+def _more(one: int | None, other: int | None) -> int | None:
+    known = [size for size in (one, other) if size is not None]
+    return max(known) if known else None
+
+
 class Mark(Protocol):
     """A point in the device's work. It has passed once everything queued before it is done."""
 
@@ -155,6 +183,9 @@ class Backend(Protocol):
     def measure_ring(self, source: Source, num_bytes: int) -> None:
         """Find out `ring_rate` by reading so much of a cached file; copies nothing."""
 
+    def kept(self) -> Iterable[tuple[str, Tensor]]:
+        """Tensors that it keeps for as long as it lives, by what they are for."""
+
     def ring_rate(self) -> float | None:
         """Bytes a second that copies through pinned buffers reach here; None before any."""
 
@@ -187,6 +218,12 @@ class Backend(Protocol):
 
     def peak_bytes(self) -> int:
         """The highest `live_bytes` since `start_peak`."""
+
+    def count(self) -> Counted:
+        """What this process holds now; any thread."""
+
+    def count_peak(self) -> Counted:
+        """The most of each since `start_peak`, where that is known."""
 
     def sample(self, weights: Mapping[str, int]) -> AllocatorSample: ...
 

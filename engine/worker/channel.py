@@ -16,6 +16,7 @@ from engine.wire import (
     ComponentState,
     JobRuns,
     JobSpec,
+    LedgerLine,
     Manifest,
     Receipt,
     ReceiptStep,
@@ -24,6 +25,7 @@ from engine.wire import (
     VaePrecision,
 )
 from engine.worker.leaks.facts import Inspect, Inspected, Trace
+from engine.worker.oom_facts import OomMoment
 from engine.worker.tidy import Tidy
 
 # --------------------------------------------------------------------------- daemon -> worker
@@ -300,6 +302,8 @@ class JobEnded(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     error: str | None = None
     worker_unusable: bool = False
     """True after a fault that leaves the device context broken: this process must be replaced."""
+    oom: OomMoment | None = None
+    """What there was, where memory ran out."""
 
 
 class ActionStepped(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -346,6 +350,15 @@ class MemoryMoved(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     receipt: Receipt
 
 
+class Ledgered(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A line of the memory ledger; its number, device, worker and the driver's figures are the daemon's."""
+
+    line: LedgerLine
+    began_at: float
+    ended_at: float
+    """By `time.monotonic()`."""
+
+
 class WorkerLog(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     level: str
     event: str
@@ -370,6 +383,7 @@ FromWorker = (
     | WarmChanged
     | MemoryMoved
     | Inspected
+    | Ledgered
     | WorkerLog
 )
 

@@ -40,10 +40,19 @@ def read_image(path: Path) -> Image.Image:
             warnings.simplefilter("ignore")
             with Image.open(path, formats=FORMATS) as image:
                 image.seek(0)
-                return ImageOps.exif_transpose(image).convert("RGB")
+                return ImageOps.exif_transpose(_eight_bits(image)).convert("RGB")
     except (OSError, SyntaxError, ValueError, EOFError, MemoryError, Image.DecompressionBombError) as error:
         # Pillow's decoders answer damage with any of these.
         raise InvalidRequest(f"the image {str(path)!r} is broken ({error}); save it again") from error
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """`image`, of 16 bits of grey the upper 8: Pillow would take all above 255 for white."""
+    if not image.mode.startswith("I"):
+        return image
+    narrow = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    narrow.info = image.info  # how it was held
+    return narrow
 
 
 def fit_image(image: Image.Image, width: int, height: int) -> Tensor:

@@ -7,6 +7,7 @@ import errno
 import mmap
 import os
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
@@ -14,11 +15,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from engine.telemetry.host import read_rss
+from engine.telemetry.host import read_own, read_rss
 from engine.wire import Proof
 from engine.worker.backend import (
     CHUNK_BYTES,
     Batch,
+    Counted,
     DeviceMemory,
     Mark,
     Part,
@@ -28,6 +30,8 @@ from engine.worker.backend import (
     host_view,
 )
 from engine.worker.channel import AllocatorSample
+from engine.worker.heap import trim_heap
+from engine.worker.host_tensors import Regions, live_tensor_bytes
 
 
 class HostMemory:
@@ -37,19 +41,24 @@ class HostMemory:
     zeros where it would be a segmentation fault after munmap.
     """
 
-    def __init__(self, num_bytes: int, moved: Callable[[], None]) -> None:
+    def __init__(self, num_bytes: int, moved: Callable[[], None], regions: Regions) -> None:
         # A mapping of zero bytes is refused; shared anonymous memory would survive DONTNEED.
         self._map = mmap.mmap(-1, max(1, num_bytes), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self._bytes = num_bytes
         self._moved = moved
+        self._regions = regions
+        self._begin = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
+        weakref.finalize(self, regions.forget, self._begin)
 
     def commit(self) -> Tensor:
         self._moved()
+        self._regions.committed(self._begin, self._bytes)
         return torch.frombuffer(self._map, dtype=torch.uint8, count=self._bytes)
 
     def release(self) -> None:
         self._moved()
         self._map.madvise(mmap.MADV_DONTNEED)
+        self._regions.released(self._begin)
 
 
 class CpuBackend:
@@ -63,8 +72,8 @@ class CpuBackend:
     def __init__(self) -> None:
         self.device = torch.device("cpu")
         self._moves = 0
+        self._regions = Regions()
         self._peak_resets = True
-        self._libc = ctypes.CDLL(None)
 
     def connect(self) -> None:
         pass
@@ -81,7 +90,7 @@ class CpuBackend:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
     def new_memory(self, num_bytes: int) -> DeviceMemory:
-        return HostMemory(num_bytes, self._count_move)
+        return HostMemory(num_bytes, self._count_move, self._regions)
 
     def copy(self, batches: Iterable[Batch], moved: Callable[[int], None]) -> None:
         for batch in batches:
@@ -110,6 +119,9 @@ class CpuBackend:
     def measure_ring(self, source: Source, num_bytes: int) -> None:
         pass
 
+    def kept(self) -> Iterable[tuple[str, Tensor]]:
+        return ()
+
     def ring_rate(self) -> float | None:
         return None
 
@@ -133,9 +145,7 @@ class CpuBackend:
 
     def free_cache(self) -> None:
         # Without it glibc keeps the pages of freed activations and an unload looks smaller than it is.
-        trim = getattr(self._libc, "malloc_trim", None)
-        if trim is not None:
-            trim(0)
+        trim_heap()
 
     def held_bytes(self) -> int:
         return read_rss(os.getpid()) or 0
@@ -156,6 +166,19 @@ class CpuBackend:
                 if line.startswith("VmHWM:"):
                     return int(line.split()[1]) * 1024
         return self.held_bytes()
+
+    def count(self) -> Counted:
+        return Counted(
+            allocated_bytes=self._regions.committed_bytes + live_tensor_bytes(self._regions),
+            rss_bytes=read_own().anonymous_bytes,
+        )
+
+    def count_peak(self) -> Counted:
+        # Nobody counts the most that tensors held; of the process the kernel does, mapped files included.
+        own = read_own()
+        if not self._peak_resets or own.highest_bytes is None or own.mapped_bytes is None:
+            return Counted()
+        return Counted(rss_bytes=max(0, own.highest_bytes - own.mapped_bytes))
 
     def sample(self, weights: Mapping[str, int]) -> AllocatorSample:
         return AllocatorSample(taken_at=time.monotonic(), device_allocs=self._moves, weights=dict(weights))

@@ -11,10 +11,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from engine.telemetry.host import read_own
 from engine.wire import Proof
 from engine.worker.backend import (
     CHUNK_BYTES,
     Batch,
+    Counted,
     DeviceMemory,
     Mark,
     Part,
@@ -133,6 +135,11 @@ class CudaBackend:
         with self._copying:
             self._open_ring().measure(source, num_bytes)
 
+    def kept(self) -> Iterable[tuple[str, Tensor]]:
+        yield "buffers of copies", self._buffers.tensor
+        if self._casts is not None:
+            yield from (("buffers of casts", tensor) for tensor in self._casts.kept())
+
     def ring_rate(self) -> float | None:
         return None if self._ring is None else self._ring.rate
 
@@ -170,6 +177,30 @@ class CudaBackend:
 
     def peak_bytes(self) -> int:
         return torch.cuda.max_memory_allocated(self.device)
+
+    def count(self) -> Counted:
+        return self._counted("current", read_own().anonymous_bytes)
+
+    def count_peak(self) -> Counted:
+        return self._counted("peak", None)
+
+    def _counted(self, which: Literal["current", "peak"], rss_bytes: int | None) -> Counted:
+        stats = torch.cuda.memory_stats_as_nested_dict(self.device)
+        return Counted(
+            allocated_bytes=stats["requested_bytes"]["all"][which],
+            reserved_bytes=stats["reserved_bytes"]["all"][which],
+            rss_bytes=rss_bytes,
+            pinned_bytes=self._pinned_bytes() if which == "current" else None,
+        )
+
+    def _pinned_bytes(self) -> int | None:
+        """By torch's host allocator, its cache included, and our own buffers; None where it does not tell."""
+        read = getattr(torch.cuda, "host_memory_stats_as_nested_dict", None)
+        stats = None if read is None else read()
+        if not stats:
+            return None
+        own = self._buffers.pinned_bytes + (0 if self._casts is None else self._casts.pinned_bytes)
+        return int(stats["allocated_bytes"]["current"]) + own
 
     def sample(self, weights: Mapping[str, int]) -> AllocatorSample:
         taken_at = time.monotonic()

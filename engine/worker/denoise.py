@@ -12,12 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from engine.worker.finite_guard import FiniteGuard
 
+TIMES_DTYPE = torch.float64
 Velocity = Callable[[Tensor, int], Tensor]
 """(x_BCTHW in float64, step from 0) to the net's velocity of the same shape, in any dtype."""
 
@@ -47,6 +49,16 @@ def net_timestep(t: float, device: torch.device) -> Tensor:
     return exact.to(torch.bfloat16).to(device=device, dtype=torch.float32)
 
 
+def net_velocity(net: Any, x_BCTHW: Tensor, t: float, text_BLD: Tensor, condition: Tensor | None) -> Tensor:
+    """The DiT's velocity at RF time `t`; `condition` are the channels beside the noise, or None."""
+    weight = net.patch_embedding.weight
+    x_input = x_BCTHW.to(weight.dtype)
+    if condition is not None:
+        x_input = torch.cat([x_input, condition.to(weight.dtype)], dim=1)
+    velocity: Tensor = net(x_input, net_timestep(t, weight.device), text_BLD.to(weight.dtype))
+    return velocity
+
+
 def start(shape: Sequence[int], timesteps: Sequence[float], generator: torch.Generator) -> DenoiseState:
     """The state before the first step: the seed's noise, scaled by the first timestep.
 
@@ -56,6 +68,11 @@ def start(shape: Sequence[int], timesteps: Sequence[float], generator: torch.Gen
     return DenoiseState(
         x_BCTHW=noise.to(torch.float64) * timesteps[0], generator_state=generator.get_state(), step=0
     )
+
+
+def times_bytes(timesteps: Sequence[float]) -> int:
+    """What `denoise` holds on the device for its whole length beside its state."""
+    return len(timesteps) * TIMES_DTYPE.itemsize
 
 
 def denoise(
@@ -82,7 +99,7 @@ def denoise(
     generator = torch.Generator(device=x_BCTHW.device)
     generator.set_state(state.generator_state)
     # 0-dim float64 tensors as in the reference: times float32 noise they stay float32.
-    times = torch.tensor(list(timesteps), dtype=torch.float64, device=x_BCTHW.device)
+    times = torch.tensor(list(timesteps), dtype=TIMES_DTYPE, device=x_BCTHW.device)
     for step in range(state.step, len(timesteps) - 1):
         before_step(step)
         if guard is not None:
@@ -99,8 +116,10 @@ def denoise(
                 x_BCTHW.shape, dtype=torch.float32, device=x_BCTHW.device, generator=generator
             )
             x_BCTHW = (1 - t_next) * (x_BCTHW - t * v_BCTHW) + t_next * noise
+            del noise
         if guard is not None:
             guard.look(step, x_BCTHW)
+        del v_BCTHW  # neither lies beside the next pass
         state = DenoiseState(x_BCTHW=x_BCTHW, generator_state=generator.get_state(), step=step + 1)
         after_step(state)
     if guard is not None:

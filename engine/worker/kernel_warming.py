@@ -96,7 +96,9 @@ def call_kernels(shape: NetShape, device: torch.device) -> None:
         if shape.int8:
             block = kernels.int8_kernels()
             scale = zeros(1, width // 128)
-            block.linear(x, zeros(128, width, dtype=torch.int8), scale, zeros(128, dtype=dtype))
+            weight, bias = zeros(128, width, dtype=torch.int8), zeros(128, dtype=dtype)
+            block.linear(*block.quantise(x), weight, scale, bias, dtype)
+            block.gelu_quantise(x)
         heads = x.view(1, length, shape.heads, shape.head_dim)
         for attend in _sparse_kinds() if proj_l is not None else ():
             attend(heads, heads, heads, proj_l)

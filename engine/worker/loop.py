@@ -55,8 +55,11 @@ from engine.worker.channel import (
 from engine.worker.embedding_cache import EmbeddingCache
 from engine.worker.kernel_warming import KernelWarmer, use_cache
 from engine.worker.latent_rgb import LatentColours
+from engine.worker.leaks.facts import Inspect, Trace
+from engine.worker.leaks.inspector import Inspector
 from engine.worker.mapped import PIECE_BYTES
-from engine.worker.pipeline import run_job
+from engine.worker.oom import Allocator, OomWatch
+from engine.worker.pipeline import run_job, shape_of
 from engine.worker.progress import Shares, shares_of
 from engine.worker.store import ComponentStore
 from engine.worker.stream import FileSource
@@ -126,9 +129,12 @@ class Worker:
             on_failed=lambda: self._work.put(None),
             warm=warm,
             vae_precision=settings.vae_precision,
+            on_line=channel.send,
         )
         # What is quick is served also between two steps of a job; None in `_work` wakes the loop for it.
         self._actions = ActionServer(self._store, Tidier(backend), proof=backend.proof, send=channel.send)
+        self._allocator = Allocator()
+        self._inspector = Inspector(backend, self._store, root=self, send=channel.send)
         self._warmer = Warmer(self._store, warm, on_ended=channel.send)
         self._embeddings = EmbeddingCache(
             EmbeddingStore(Path(settings.embeddings), settings.embeddings_bytes if settings.embeddings else 0)
@@ -156,6 +162,8 @@ class Worker:
             RuntimeError: as `Backend.connect`.
         """
         self._backend.connect()
+        self._allocator.attach(self._backend)
+        self._inspector.tracer.connected()
         self._lap("context")
         threading.Thread(target=self._prepare_copies, name="buffers", daemon=True).start()
         self._connected.set()
@@ -215,9 +223,12 @@ class Worker:
             message = self._next(rest)
             self._store.settle()
             self._actions.serve_quick()
+            self._inspector.serve()
             match message:
                 case RunJob():
-                    self._channel.send(self._run(message))
+                    with self._inspector.job(message.job_id):
+                        ended = self._measured(message)
+                    self._channel.send(ended)
                 case SwitchTo():
                     self._actions.switch(message)
                 case Restore():
@@ -274,6 +285,9 @@ class Worker:
                     case Unload() | Free() | Tidy() as quick:
                         self._actions.ask(quick)
                         self._work.put(None)
+                    case Inspect() | Trace() as asked:
+                        self._inspector.ask(asked)
+                        self._work.put(None)
                     case Warm() | DropWarm() as warming:
                         self._warmer.ask(warming)
                     case Count():
@@ -312,13 +326,28 @@ class Worker:
 
     # ----------------------------------------------------------------- work
 
+    def _measured(self, message: RunJob) -> JobEnded:
+        """One job, and its line of the memory ledger: what is there when nothing of it should be."""
+        model, shape = message.model.name, shape_of(message)
+        with self._store.ledger.job(message.job_id, model=model, shape=shape) as line:
+            ended = self._run(message)
+            line.end(ok=ended.manifest is not None)
+        return ended
+
     def _run(self, message: RunJob) -> JobEnded:
         """One job to its end. Nothing of it, not even its error's frames, is alive on return."""
         job_id = message.job_id
+        oom = OomWatch(
+            self._backend,
+            self._store.weights,
+            message.model.name,
+            self._allocator,
+            baseline_bytes=self._baseline_rss_bytes,
+        )
         watch = JobWatch(
             message,
             self._backend,
-            tell=self._channel.send,
+            tell=oom.through(self._channel.send),
             preview=self._settings.preview,
             colours=self._colours,
         )
@@ -332,7 +361,7 @@ class Worker:
                 message,
                 self._store,
                 self._backend,
-                report=self._channel.send,
+                report=oom.through(self._channel.send),
                 cancelled=lambda: self._between_steps(job_id),
                 embeddings=self._embeddings,
                 warn=lambda event, text: self._channel.send(
@@ -342,6 +371,7 @@ class Worker:
                 watch=watch,
                 attention=self._attention,
                 nan_guard=self._settings.nan_guard,
+                saw=oom.saw,
             )
         except EngineError as error:
             for note in getattr(error, "__notes__", ()):  # the original's traceback, as text
@@ -351,12 +381,14 @@ class Worker:
                 error_code=error.code,
                 error=str(error),
                 worker_unusable=isinstance(error, DeviceFault),
+                oom=oom.moment,
             )
         else:
             ended = JobEnded(job_id=job_id, manifest=manifest, manifest_path=str(path))
             if len(self._shares) >= SHAPES:
                 self._shares.clear()
             self._shares[shape] = shares_of(manifest.stages)
+            self._inspector.stepped(shape, manifest.step_s)
         watch.close()
         self._cancelled.discard(job_id)
         return ended
@@ -364,4 +396,5 @@ class Worker:
     def _between_steps(self, job_id: int) -> bool:
         """Serve what may be served under a job; True when the job must stop."""
         self._actions.serve_quick()
+        self._inspector.serve()
         return job_id in self._cancelled

@@ -13,10 +13,11 @@ from engine.errors import EngineError, JobCancelled, OutOfMemory, from_code
 from engine.units import size_text
 from engine.wire import ComponentState, Receipt, ReceiptAction, ReceiptStep
 from engine.worker.backend import Backend
-from engine.worker.channel import CACHE_STEP, ComponentChanged
+from engine.worker.channel import CACHE_STEP, ComponentChanged, Ledgered
 from engine.worker.components import Component
 from engine.worker.faults import as_engine_error, forget
 from engine.worker.loading import Carrier, Loading
+from engine.worker.memory_ledger import MemoryLedger, tell_nobody
 from engine.worker.receipts import ReceiptWriter
 from engine.worker.warm import WarmTier
 
@@ -45,6 +46,7 @@ class Mover:
         wall_clock: Callable[[], float],
         warm: WarmTier | None,
         on_failed: Callable[[], None],
+        on_line: Callable[[Ledgered], None] = tell_nobody,
     ) -> None:
         """`components()` are all that there are, resident or not.
 
@@ -60,6 +62,7 @@ class Mover:
         self._on_moved = on_moved
         self._receipts = ReceiptWriter(backend.proof, clock=clock, wall_clock=wall_clock)
         self._weights: dict[str, int] = {}
+        self.ledger = MemoryLedger(backend, self.weights, on_line)
 
     def weights(self) -> dict[str, int]:
         """`model/component` to resident bytes; never waits, also not for a load."""
@@ -89,7 +92,8 @@ class Mover:
         """
         began = self.clock()
         try:
-            self.fill(component, moved, keep=keep)
+            with self.ledger.line("load", component.label, model=component.model, job_id=job_id):
+                self.fill(component, moved, keep=keep)
         except JobCancelled:
             raise  # by a person, who knows
         except EngineError as error:
@@ -104,8 +108,10 @@ class Mover:
             OutOfMemory, DeviceFault: there is no memory for it; a receipt says so too.
         """
         began = self.clock()
+        line = self.ledger.begin("load", component.label, model=component.model, job_id=job_id)
 
         def ended(loading: Loading) -> None:
+            line.end(ok=loading.failure is None)
             if loading.failure is None:
                 self._tell_loaded(component, began, "copy under compute", job_id)
                 self.announce(component, load_s=self.clock() - began)
@@ -116,6 +122,7 @@ class Mover:
         try:
             loading = self._attach(component, began, ended, keep)
         except EngineError as error:
+            line.end(ok=False)
             self.tell("load", component.label, began, error=error, job_id=job_id)
             raise
         self.carrier.carry(loading)
@@ -257,11 +264,12 @@ class Mover:
     def unload(self, component: Component, *, reason: str, job_id: int | None = None) -> None:
         """An eviction, with its receipt; `reason` becomes the name of its first step."""
         began = self.clock()
-        self.backend.free_cache()  # or its bytes would count as the component's
-        before = self.backend.held_bytes()
-        expected = self.drop(component)
-        dropped = self.clock()
-        returned = self.returned_since(before)
+        with self.ledger.line("unload", component.label, model=component.model, job_id=job_id):
+            self.backend.free_cache()  # or its bytes would count as the component's
+            before = self.backend.held_bytes()
+            expected = self.drop(component)
+            dropped = self.clock()
+            returned = self.returned_since(before)
         self._on_moved(
             self.receipt(
                 "unload",

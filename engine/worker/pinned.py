@@ -33,6 +33,7 @@ class HostBuffer:
         skipped = -tensor.data_ptr() % HUGE_BYTES
         self.tensor: Tensor = tensor[skipped : skipped + num_bytes]
         """uint8, 1-D, on a huge page's boundary."""
+        self.pinned_bytes = 0
         self.refusal: str | None = None
         """Why the host would not pin it; copies from it are right all the same, and slow."""
         # A kernel that knows no such advice gives small pages, of which pinning makes no difference.
@@ -46,5 +47,6 @@ class HostBuffer:
         """Let the device copy from it by itself, for as long as the process lives."""
         try:
             registrar.register(self.tensor.data_ptr(), self.tensor.numel(), read_only=False)
+            self.pinned_bytes = self.tensor.numel()
         except OSError as error:
             self.refusal = str(error)

@@ -21,12 +21,11 @@ from torch import Tensor
 
 from engine.errors import DeviceFault, EngineError, InvalidRequest, JobCancelled
 from engine.models.folders import DIT, TEXT, VAE
-from engine.planning.residency import REST, Needed
+from engine.planning.residency import REST
 from engine.planning.residency import Stage as PlannedStage
 from engine.planning.shapes import (
     DEFAULT_SIGMA_MAX,
     FPS,
-    experts_for,
     latent_frames,
     latent_shape,
     rcm_timesteps,
@@ -36,13 +35,14 @@ from engine.worker.attending import Attending, Attention
 from engine.worker.autoencoder import decode_frames
 from engine.worker.backend import Backend
 from engine.worker.channel import JobProgressed, RunJob
-from engine.worker.components import Component, Model, component_named
+from engine.worker.components import Component, Model
 from engine.worker.conditioning import fit_image, image_condition, read_image
-from engine.worker.denoise import DenoiseState, denoise, net_timestep, start
+from engine.worker.denoise import DenoiseState, denoise, net_velocity, start, times_bytes
 from engine.worker.embedding_cache import NO_EMBEDDINGS, Embeddings
 from engine.worker.experts import NetByStep
 from engine.worker.faults import as_engine_error, forget
 from engine.worker.finite_guard import FiniteGuard
+from engine.worker.job_stages import nets_of, planned_stages
 from engine.worker.progress import TYPICAL, ProgressMeter, Shares, stages_of
 from engine.worker.side_by_side import decode_side_by_side, each_sample
 from engine.worker.stage_ledger import StageLedger
@@ -68,13 +68,14 @@ def run_job(
     watch: JobWatch | None = None,
     attention: Attention | None = None,
     nan_guard: bool = True,
+    saw: Callable[[BaseException], None] = lambda error: None,
 ) -> tuple[Manifest, Path]:
     """Make the job's video; its manifest and where that lies.
 
     `embeddings` are those of earlier prompts; `warn` hears what is not in order but ends nothing. `shares`
     is what each stage took of the last such job; None where there was none. `watch` sees its stages and
     latents, and changes neither. `attention` chooses what computes its self-attention; `nan_guard` ends it
-    where its latents are not finite.
+    where its latents are not finite. `saw` is told what ends the job before it is let go of.
 
     Whatever is raised is a new error made of text, holding no frame and no tensor.
 
@@ -93,6 +94,7 @@ def run_job(
             run.nan_guard = nan_guard
             return run.run()
     except Exception as error:  # the job's edge: it becomes text, and its frames go
+        saw(error)
         failure = as_engine_error(error, backend, f"running job {job.job_id}")
         forget(error)
     # Outside the except block, whose exception would ride along as the new one's context.
@@ -134,7 +136,17 @@ class _Run:
         shares = TYPICAL[backend.kind] if shares is None else shares
         stages, on_line = stages_of(self._kind), watch.line if watch else None
         self._meter = ProgressMeter(job.job_id, stages, clock=clock, report=report, shares=shares)
-        self._ledger = StageLedger(backend, clock=clock, on_peak=self._meter.saw_peak, on_line=on_line)
+        self._ledger = StageLedger(
+            backend,
+            clock=clock,
+            on_peak=self._meter.saw_peak,
+            on_line=on_line,
+            memory=store.ledger,
+            job_id=job.job_id,
+            model=job.model.name,
+            shape=shape_of(job),
+        )
+        self._kept = self._ledger.kept
         spec = job.spec
         if spec.frames is None or spec.steps is None:
             raise InvalidRequest(f"job {job.job_id} reached the worker without its frames and steps")
@@ -150,42 +162,28 @@ class _Run:
     def run(self) -> tuple[Manifest, Path]:
         self._meter.started()
         model = self._store.open(self._job.model)
-        nets = self._nets()
+        nets = nets_of(self._kind, self._timesteps)
         text_BLD = self._embeddings.find(model, self._job.spec.prompt, self._backend)
-        self._stages = self._planned(model, nets, with_text=text_BLD is None)
+        self._stages = planned_stages(
+            model, self._kind, nets, self._job.stage_bytes, with_text=text_BLD is None
+        )
         image = self._read_image()
+        self._kept.put("image", image)
         if text_BLD is None:
             text_BLD = self._encode_text(model, nets)
             if reason := self._embeddings.keep(model, self._job.spec.prompt, text_BLD):
                 self._warn("cache", reason)
+        else:
+            self._kept.put("text", text_BLD)
         condition = None if image is None else self._encode_image(model, image, nets)
-        latents_BCTHW = self._denoise(model, nets, text_BLD, condition)
+        del image
+        self._kept.drop("image")
+        latents = [self._denoise(model, nets, text_BLD, condition)]
         del text_BLD, condition
-        return self._decode(model, latents_BCTHW, nets)
+        self._kept.drop("text", "condition")
+        return self._decode(model, latents.pop(), nets)  # nothing here holds them while they are decoded
 
     # ----------------------------------------------------------------- stages
-
-    def _nets(self) -> tuple[str, ...]:
-        """The component that makes each step."""
-        if self._kind == "t2v":
-            return (DIT,) * self._steps
-        return tuple(f"{DIT}.{expert}" for expert in experts_for(self._timesteps))
-
-    def _planned(self, model: Model, nets: Sequence[str], *, with_text: bool) -> tuple[PlannedStage, ...]:
-        """The stages of this job in order, as the planner wants them."""
-        stages: list[tuple[Stage, str]] = [("text", TEXT)] if with_text else []
-        if self._kind == "i2v":
-            stages.append(("image", VAE))
-        stages += [("denoise", name) for name in dict.fromkeys(nets)]
-        stages.append(("decode", VAE))
-        return tuple(
-            PlannedStage(
-                name=stage,
-                needed=(Needed(model=model.name, component=name, bytes=component_named(model, name).bytes),),
-                working_bytes=self._job.stage_bytes.get(stage, 0),
-            )
-            for stage, name in stages
-        )
 
     def _read_image(self) -> Tensor | None:
         path = self._job.spec.image
@@ -199,7 +197,11 @@ class _Run:
         with self._stage(model, "text", (TEXT,)) as modules:
             self._load_ahead(model, "text", TEXT, (nets[0], VAE) if self._kind == "i2v" else (nets[0],))
             self._meter.at("text", 0, 1)
-            return encode_prompt(modules[TEXT], model.tokenizer, self._job.spec.prompt, self._backend.device)
+            text_BLD = encode_prompt(
+                modules[TEXT], model.tokenizer, self._job.spec.prompt, self._backend.device
+            )
+            self._kept.put("text", text_BLD)
+            return text_BLD
 
     def _encode_image(self, model: Model, image_CHW: Tensor, nets: Sequence[str]) -> Tensor:
         count = latent_frames(self._frames)
@@ -210,7 +212,9 @@ class _Run:
 
         with self._stage(model, "image", (VAE,)) as modules:
             self._load_ahead(model, "image", VAE, nets)
-            return image_condition(modules[VAE], image_CHW, count, check)
+            condition = image_condition(modules[VAE], image_CHW, count, check)
+            self._kept.put("condition", condition)
+            return condition
 
     def _denoise(
         self, model: Model, nets: Sequence[str], text_BLD: Tensor, condition: Tensor | None
@@ -218,13 +222,27 @@ class _Run:
         state = start(self._shape, self._timesteps, self._backend.generator(self._job.spec.seed))
         clock = self._step_clock
 
+        def keep(passing: Tensor | None) -> None:
+            """What the loop holds beside a net's pass, or between two: `passing` is what a net returned."""
+            self._kept.put(
+                "denoise",
+                state.x_BCTHW,
+                state.generator_state,
+                passing,
+                more=times_bytes(self._timesteps),
+            )
+
         def before_step(step: int) -> None:
             clock.wait_for_last_block()
             self._check()
             self._meter.at("denoise", step, self._steps)
             clock.begin()
 
-        def after_step(state: DenoiseState) -> None:
+        def after_step(stepped: DenoiseState) -> None:
+            nonlocal state
+            state = stepped
+            keep(None)
+            self._kept.put("preview", None if self._watch is None else self._watch.colours)
             clock.end()
             self._meter.saw_peak(self._backend.peak_bytes())
 
@@ -242,7 +260,9 @@ class _Run:
                     if step == self._steps - 1:
                         ahead = (*ahead, VAE)
                     self._load_ahead(model, "denoise", nets[step], ahead)
-                    return net_velocity(net, x_BCTHW, self._timesteps[step], text_BLD, condition)
+                    v_BCTHW = net_velocity(net, x_BCTHW, self._timesteps[step], text_BLD, condition)
+                    keep(v_BCTHW)
+                    return v_BCTHW
 
                 return net_by_step.run(step, forward, last=last)
 
@@ -257,8 +277,11 @@ class _Run:
                 guard=FiniteGuard(self._backend, nets) if self.nan_guard else None,
             )
             clock.finish()
+            self._kept.put("denoise", state.x_BCTHW, state.generator_state)
+            self._kept.put("latents", latents_BCTHW)
             self._meter.at("denoise", self._steps, self._steps)
-            return latents_BCTHW
+        self._kept.drop("denoise")
+        return latents_BCTHW
 
     def _decode(self, model: Model, latents_BCTHW: Tensor, nets: Sequence[str]) -> tuple[Manifest, Path]:
         job = self._job
@@ -271,15 +294,9 @@ class _Run:
 
         with VideoWriter(Path(job.output), job.width * samples, job.height) as writer:
             with self._stage(model, "decode", (VAE,)) as modules:
-                sums = None if self._watch is None else self._watch.decoding(latents_BCTHW)
-                decode = partial(decode_frames, modules[VAE])
-                for number, frames_THWC in enumerate(decode_side_by_side(decode, latents_BCTHW, check)):
-                    writer.append(frames_THWC)
-                    if sums is not None:
-                        sums.add(number, frames_THWC[:, :, : job.width])
-            if self._watch is not None and sums is not None:
-                self._watch.decoded(model.components[VAE].content, sums)
+                self._write_frames(model, modules[VAE], latents_BCTHW, writer, check)
             del latents_BCTHW
+            self._kept.drop("latents")
             self._bring_back(model, nets)
             self._meter.at("write", 0, 1)
             self._check()  # the last chance: from here on the video appears
@@ -288,6 +305,23 @@ class _Run:
             manifest, path = writer.publish(self._manifest(model, nets, writer.num_bytes, digest))
         self._meter.at("write", 1, 1)
         return manifest, path
+
+    def _write_frames(
+        self,
+        model: Model,
+        vae: Any,
+        latents_BCTHW: Tensor,
+        writer: VideoWriter,
+        check: Callable[[int, int], None],
+    ) -> None:
+        sums = None if self._watch is None else self._watch.decoding(latents_BCTHW)
+        decode = partial(decode_frames, vae)
+        for number, frames_THWC in enumerate(decode_side_by_side(decode, latents_BCTHW, check)):
+            writer.append(frames_THWC)
+            if sums is not None:
+                sums.add(number, frames_THWC[:, :, : self._job.width])
+        if self._watch is not None and sums is not None:
+            self._watch.decoded(model.components[VAE].content, sums)
 
     def _manifest(self, model: Model, nets: Sequence[str], output_bytes: int, digest: str) -> Manifest:
         job = self._job
@@ -392,11 +426,6 @@ class _Run:
             raise JobCancelled(f"job {self._job.job_id} was cancelled")
 
 
-def net_velocity(net: Any, x_BCTHW: Tensor, t: float, text_BLD: Tensor, condition: Tensor | None) -> Tensor:
-    """The DiT's velocity at RF time `t`; `condition` are the channels beside the noise, or None."""
-    weight = net.patch_embedding.weight
-    x_input = x_BCTHW.to(weight.dtype)
-    if condition is not None:
-        x_input = torch.cat([x_input, condition.to(weight.dtype)], dim=1)
-    velocity: Tensor = net(x_input, net_timestep(t, weight.device), text_BLD.to(weight.dtype))
-    return velocity
+def shape_of(job: RunJob) -> str:
+    """What makes two jobs of a model alike: `832x480x81x4`, its width, height, frames and steps."""
+    return f"{job.width}x{job.height}x{job.spec.frames}x{job.spec.steps}"

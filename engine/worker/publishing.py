@@ -58,12 +58,13 @@ def remove_leftovers(video: Path) -> None:
     Another engine may be writing its own `video` at this moment: a part whose writer lives, or
     whose writer is on another host and cannot be looked for, stays.
     """
-    names = "|".join(re.escape(path.name) for path in (video, Path(manifest_path(str(video)))))
-    parts = re.compile(rf"\.(?:{names})\.{_host()}\.(\d+)\.[0-9a-f]+{re.escape(PART)}")
+    # A pattern without their names: each job's own would stay in the module's cache.
+    parts = re.compile(rf"\.(.+)\.{_host()}\.(\d+)\.[0-9a-f]+{re.escape(PART)}")
+    names = {video.name, Path(manifest_path(str(video))).name}
     with suppress(OSError), os.scandir(video.parent) as entries:  # the write that follows says what is wrong
         for entry in entries:
             found = parts.fullmatch(entry.name)
-            if found and _is_dead(int(found[1])):
+            if found and found[1] in names and _is_dead(int(found[2])):
                 discard(Path(entry.path))
 
 

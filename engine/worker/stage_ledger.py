@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TypeAlias
 
 from engine.wire import StageRecord
 from engine.worker.backend import Backend
+from engine.worker.memory_ledger import Kept, MemoryLedger
 
 OnLine: TypeAlias = Callable[[tuple[StageRecord, ...], str | None, int | None], None]
 """Hears the lines so far whenever one begins or ends: they, the one that is being measured, and what the
@@ -24,8 +26,15 @@ class StageLedger:
         clock: Callable[[], float],
         on_peak: Callable[[int], None],
         on_line: OnLine | None = None,
+        memory: MemoryLedger,
+        job_id: int,
+        model: str,
+        shape: str,
     ) -> None:
-        """`on_peak` hears the most bytes that each stage held."""
+        """`on_peak` hears the most bytes that each stage held, `memory` keeps its line after the job."""
+        self._line = partial(memory.begin, "stage", job_id=job_id, model=model, shape=shape, peak=True)
+        self.kept = Kept(backend.device.type)
+        """What the job needs after the stage that ends next."""
         self._backend = backend
         self._clock = clock
         self._on_peak = on_peak
@@ -39,15 +48,20 @@ class StageLedger:
 
     @contextmanager
     def measured(self, stage: str) -> Iterator[None]:
-        """Writes the line of `stage` when the block has ended, and not where it raises."""
+        """Writes the line of `stage` when the block has ended; where it raises, the memory ledger's alone."""
         began = self._clock()
         before = self._backend.live_bytes()
-        self._backend.start_peak()
+        line = self._line(stage)  # which begins the peak
         if self._on_line is not None:
             self._on_line(self.records, stage, before)
-        yield
-        # Not the whole device: weights for the next stage may be travelling.
-        self._backend.mark_compute().wait()
+        try:
+            yield
+            # Not the whole device: weights for the next stage may be travelling.
+            self._backend.mark_compute().wait()
+        except BaseException:
+            line.end(ok=False, kept_bytes=self.kept.bytes)
+            raise
+        line.end(kept_bytes=self.kept.bytes)
         peak = max(before, self._backend.peak_bytes())
         self._on_peak(peak)
         self._records.append(

@@ -20,9 +20,10 @@ from engine.planning.residency import Needed, Resident, Stage, plan_stage, swaps
 from engine.wire import Receipt, ReceiptStep, Residency, VaePrecision
 from engine.worker.backend import Backend
 from engine.worker.cancels import Cancels
-from engine.worker.channel import FREED, ComponentChanged, ModelFiles
+from engine.worker.channel import FREED, ComponentChanged, Ledgered, ModelFiles
 from engine.worker.components import Component, Model, component_named
 from engine.worker.expert_swap import ExpertSwap
+from engine.worker.memory_ledger import tell_nobody
 from engine.worker.model_switch import Stepped, Unloaded, look_at_nothing, switch_to
 from engine.worker.mover import Moved, Mover, ignore_moved
 from engine.worker.opened import OpenedModels
@@ -60,6 +61,7 @@ class ComponentStore:
         vae_precision: VaePrecision = "auto",
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
+        on_line: Callable[[Ledgered], None] = tell_nobody,
     ) -> None:
         """`on_failed()` runs when a load that nobody waits for has failed: `settle` cleans up."""
         self._backend = backend
@@ -78,7 +80,10 @@ class ComponentStore:
             wall_clock=wall_clock,
             warm=warm,
             on_failed=on_failed,
+            on_line=on_line,
         )
+        self.ledger = self._mover.ledger
+        """What is held before and after all that moves weights, and jobs."""
 
     # ----------------------------------------------------------------- looking
 
@@ -339,12 +344,14 @@ class ComponentStore:
                 raise NotNow(f"{', '.join(busy)} is in use by the running job; cancel it or wait for its end")
             return self._mover.give_back("unload", target, [item for item in chosen if item.arena.attached])
 
-        with self._lock:
-            return self._mover.answer("unload", target, unload)
+        with self._lock, self.ledger.line("unload", target, model=model) as line:
+            receipt = self._mover.answer("unload", target, unload)
+            line.end(ok=receipt.ok)
+            return receipt
 
     def free(self, *, idle: bool = True) -> Receipt:
         """Give back the allocator's cache and, where `idle`, what is not in use; also in a job."""
-        with self._lock:
+        with self._lock, self.ledger.line("unload", FREED[idle]):
             return self._mover.give_back("free", FREED[idle], self._mover.idle() if idle else ())
 
     def switch(
@@ -377,8 +384,10 @@ class ComponentStore:
                 check=check,
             )
 
-        with self._lock:
-            return self._mover.answer("switch", files.name, switch)
+        with self._lock, self.ledger.line("switch", files.name, model=files.name, peak=True) as line:
+            receipt = self._mover.answer("switch", files.name, switch)
+            line.end(ok=receipt.ok)
+            return receipt
 
     # ----------------------------------------------------------------- bookkeeping, under the lock
 

@@ -5,7 +5,6 @@ Each is safe between two steps of a job: it takes nothing that is in use.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
 import time
@@ -17,6 +16,7 @@ from engine.errors import NotNow
 from engine.telemetry.host import read_rss
 from engine.wire import Proof, Receipt
 from engine.worker.backend import Backend
+from engine.worker.heap import TRIMS, trim_heap
 from engine.worker.receipts import ReceiptWriter
 from engine.worker.tidy import TIDIED, TidyWhat
 
@@ -80,15 +80,25 @@ def pinned_bytes(*, used: bool = False) -> int | None:
     """Host memory in torch's pinned blocks, or only that in tensors; None where this process has no GPU."""
     if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return None
-    counted: dict[str, int] = torch.cuda.host_memory_stats()
+    read = getattr(torch.cuda, "host_memory_stats", None)
+    counted: dict[str, int] = {} if read is None else read()
     value = counted.get("active_bytes.current" if used else "allocated_bytes.current")
     return None if value is None else int(value)
 
 
 def free_pinned() -> None:
-    """Give back pinned blocks that no tensor and no copy under way uses."""
+    """Give back pinned blocks that no tensor and no copy under way uses.
+
+    Raises:
+        NotNow: this torch cannot.
+    """
     torch.cuda.synchronize()  # a block whose copy has not been seen to end is not free yet
-    torch.accelerator.empty_host_cache()
+    empty = getattr(torch.accelerator, "empty_host_cache", None) or getattr(
+        torch._C, "_host_emptyCache", None
+    )
+    if empty is None:
+        raise NotNow("this torch gives no pinned memory back; `turbotui cleanup` starts a fresh worker")
+    empty()
 
 
 def trim() -> None:
@@ -97,31 +107,6 @@ def trim() -> None:
     Raises:
         NotNow: the C library knows no such thing, as musl does not.
     """
-    library_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if library_trim is None:
+    if not TRIMS:
         raise NotNow("this host's C library has no malloc_trim; `turbotui cleanup` starts a fresh worker")
-    library_trim(0)
-
-
-class _Counted(ctypes.Structure):
-    """mallinfo2 of glibc 2.33 and later: ten counters of the heap."""
-
-    _fields_ = [
-        (name, ctypes.c_size_t)
-        for name in (
-            "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks",
-            "keepcost",
-        )
-    ]  # fmt: skip
-
-
-def heap_free_bytes() -> int | None:
-    """Freed and kept by the C library's heap; pieces whose pages have gone already count as well.
-
-    None where it does not tell. Takes the lock of each arena in turn, for microseconds.
-    """
-    counters = getattr(ctypes.CDLL(None), "mallinfo2", None)
-    if counters is None:
-        return None
-    counters.restype = _Counted
-    return int(counters().fordblks)
+    trim_heap()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+from functools import cache
 
 import torch
 
@@ -23,7 +24,9 @@ def versions() -> dict[str, str]:
     return found
 
 
+@cache
 def _version(package: str) -> str:
+    # Once: the library keeps what it saw of each folder by its time of change, for as long as it lives.
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

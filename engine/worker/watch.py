@@ -51,6 +51,11 @@ class JobWatch:
         self._previewer.colours = self._colours.map_of(vae)
         return self._previewer.saw
 
+    @property
+    def colours(self) -> Tensor | None:
+        """What it keeps on the device until the job's end."""
+        return None if self._previewer is None else self._previewer.colours
+
     def decoding(self, latents_BCTHW: Tensor) -> DecodeSums | None:
         """What is to be told each decoded frame, and handed to `decoded` after the last."""
         return None if self._previewer is None else DecodeSums(latents_BCTHW)

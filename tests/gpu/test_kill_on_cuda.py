@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -14,37 +13,6 @@ from engine.wire import DeviceProcess, KillRequest
 from tests.daemon.live import LiveEngine, wait_for
 
 GIB = 2**30
-HOLDER = """
-import ctypes, signal, sys, time
-if sys.argv[1] == "stubborn":
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-cuda = ctypes.CDLL("libcuda.so.1")
-device, context, memory = ctypes.c_int(), ctypes.c_void_p(), ctypes.c_void_p()
-assert cuda.cuInit(0) == 0
-assert cuda.cuDeviceGet(ctypes.byref(device), 0) == 0
-assert cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), device) == 0
-assert cuda.cuCtxSetCurrent(context) == 0
-assert cuda.cuMemAlloc_v2(ctypes.byref(memory), ctypes.c_size_t(2**30)) == 0
-print("holds", flush=True)
-time.sleep(120)
-"""
-
-
-@pytest.fixture
-def holder() -> Iterator[Callable[[str], subprocess.Popen[str]]]:
-    """Starts a process that holds 1 GiB of the first GPU; ends it afterwards, whatever happened."""
-    started: list[subprocess.Popen[str]] = []
-
-    def start(kind: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen([sys.executable, "-c", HOLDER, kind], stdout=subprocess.PIPE, text=True)
-        started.append(process)
-        assert process.stdout is not None and process.stdout.readline().strip() == "holds"
-        return process
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
 
 
 def shown(live: LiveEngine, pid: int) -> DeviceProcess | None:

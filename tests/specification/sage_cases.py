@@ -51,7 +51,13 @@ def check_quantiser(device: str, dtype: torch.dtype, batch: int, length: int, ro
         values, scale = engine.quantised_blocks(x.cpu(), rows, None if centre is None else centre.cpu())
         assert torch.equal(found.values.cpu(), values.flatten(0, 3))
         assert torch.equal(found.scale.cpu(), scale.flatten(0, 1))
-        assert torch.equal(found.means, block_kernels.block_means(x, rows, centre))
+        # Summed in another order, which shows where the mean is not rounded to 16 bits.
+        torch.testing.assert_close(
+            found.means,
+            block_kernels.block_means(x, rows, centre),
+            rtol=1e-5 if dtype == torch.float32 else 0,
+            atol=1e-7,
+        )
 
 
 def check_values(device: str, dtype: torch.dtype, batch: int, length: int, rows: int) -> None:
@@ -88,7 +94,8 @@ def check_attention(
     tensors = [x.cpu() for x in (q, k, v)]
     expected = attention.sage_sparse(*tensors, at_all, (blocks.query, blocks.key), fp8)
     # The interpreter does not fuse, which moves scores whose product is summed onto a float's bits.
-    most = 1e-3 if dtype == torch.float32 or device == "cpu" else 1.5e-3
+    # Hopper sums 8-bit products with some bits less than fp32 has: 2.0e-3 and 2.4e-3 on an H200.
+    most = 1e-3 if dtype == torch.float32 or device == "cpu" else 3e-3
     if launch is not None and not launch.on_bits and dtype == torch.float32 and device == "cpu":
         most = 1.5e-4
     assert error(found, expected) < most

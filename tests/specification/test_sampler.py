@@ -35,9 +35,7 @@ def walked(
     """The engine's latents, and the generator's state after them."""
     grid = rcm_timesteps(steps, sigma_max)
     states = [start(shape, grid, generator())]
-    latents = denoise(
-        states[0], velocity, timesteps=grid, nets=("dit",) * steps, ode=ode, after_step=states.append
-    )
+    latents = denoise(states[0], velocity, timesteps=grid, ode=ode, after_step=states.append)
     assert [state.step for state in states] == list(range(steps + 1))
     assert {state.x_BCTHW.dtype for state in states} == {torch.float64} and latents.dtype == torch.float32
     return latents, states[-1].generator_state

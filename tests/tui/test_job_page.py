@@ -13,7 +13,7 @@ import pytest
 from textual._compositor import Compositor, LayoutUpdate
 
 from engine.errors import NotFound
-from engine.wire import JobChanged, JobCourse, MemorySampled, PreviewMade, StageRecord
+from engine.wire import JobChanged, JobCourse, MemorySampled, OomReport, PreviewMade, StageRecord
 from turbotui.app import TurboApp
 from turbotui.client import scenes
 from turbotui.client.scripted import ScriptedClient
@@ -335,3 +335,25 @@ def test_a_stage_that_was_left_out_is_not_still_to_come() -> None:
     ]  # fmt: skip
     begins = lines_of_running(scenes.running_job(NOW), replace(course, ended=(), current=None), NOW)
     assert [line.state for line in begins] == ["coming"] * 4
+
+
+async def test_a_job_that_ran_out_of_memory_tells_what_there_was(console: Build) -> None:
+    report = OomReport(
+        job_id=41, attempt=1, at=NOW, device_id="GPU-0", device_name="H200", stage="denoise", step=1, steps=4,
+        component="wan/dit", asked_bytes=3 * 2**30, free_bytes=0, total_bytes=1, held_bytes=1, budget_bytes=1,
+        estimated_bytes=1, parts=(), freeable=(), fits=(), message="",
+        lines=("Job 41 asked for 3.00 GiB in the stage denoise.", "Of 1.00 GiB then 0 B were free."),
+    )  # fmt: skip
+    client = scripted(
+        scenes.busy(NOW), preview=job_scenes.preview, course=job_scenes.course, out_of_memory=report
+    )
+    app = console(client)
+    async with app.run_test(size=WIDE) as pilot:
+        screen = await open_page(pilot)
+        assert not asked(client, "out_of_memory"), "it runs"
+        job = app.link.state.job(41)
+        assert job is not None
+        failed = replace(job, status="failed", error="no memory left", error_code="out_of_memory")
+        app.link._take(JobChanged(job=replace(failed, progress=None, finished_at=NOW)))
+        await redrawn(pilot, screen, lambda: "Job 41 asked for 3.00 GiB" in screen_text(app))
+        assert asked(client, "out_of_memory") == [(41,)]

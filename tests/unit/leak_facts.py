@@ -9,6 +9,7 @@ import msgspec
 from facts import GPU, NOW, WORKER, gpu
 
 from engine.leaks.facts import Facts, HostMemory
+from engine.leaks.sentences import trend_text
 from engine.units import GIB, KIB, MIB
 from engine.wire import Holder, Segment, Site, Tracing, Trend
 from engine.worker.leaks.facts import AllocatorMap, Findings, LiveTensors, UnownedBlocks
@@ -73,7 +74,8 @@ def grows(what: str, each: int = MIB, count: int = 12, **changes: Any) -> Trend:
         "high": each * 1.1, "grows": True, "floors": tuple(each * number for number in range(count)),
         **changes,
     }  # fmt: skip
-    return Trend(**whole)
+    trend = Trend(**whole)
+    return replace(trend, text=trend_text(trend, 6))
 
 
 CUT = Segment(bytes=40 * MIB, blocks=(("live", 4 * MIB), ("free", 30 * MIB), ("live", 6 * MIB)))

@@ -14,6 +14,7 @@ from engine.models.finding import look as looking
 from engine.models.finding.look import look_through
 from engine.models.finding.places import Place, find_places
 from engine.models.finding.run import main, scan
+from engine.models.importing.naming import NAME
 from engine.wire import ModelScan, ScanNews
 from tests.unit.model_folders import write_model, write_safetensors
 
@@ -114,6 +115,13 @@ def test_a_checkout_of_turbodiffusion_becomes_its_models(tmp_path: Path) -> None
     assert {part.verdict for part in found.parts} == {"usable"} and found.skipped == ()
 
 
+def test_what_is_told_to_import_is_a_command_that_import_takes(tmp_path: Path) -> None:
+    put(tmp_path / "src", **{"Turbo Wan (1) 猫": dit(), "猫": dit(width=256)})
+    names = {model.name: shlex.split(model.command)[-1] for model in looked(tmp_path).models}
+    assert names == {"Turbo-Wan-1": "Turbo-Wan-1", "src": "src"}
+    assert all(NAME.fullmatch(name) for name in names)
+
+
 def test_hub_caches_are_found_by_their_variables_and_in_their_newest_snapshot(tmp_path: Path) -> None:
     put(hub_cache(tmp_path / "hf" / "hub", "TurboDiffusion/TurboWan2.1-T2V-1.3B-480P", model=dit()) / "x")
     standard = tmp_path / ".cache" / "huggingface" / "hub"
@@ -169,8 +177,11 @@ def test_a_truncated_file_is_damaged_and_a_lost_shard_is_told(tmp_path: Path) ->
     file = tmp_path / "data" / "broken.safetensors"
     os.truncate(file, file.stat().st_size - 10)
     found = looked(tmp_path)
-    assert [(part.verdict, "truncated" in part.sentence) for part in found.parts] == [("damaged", True)]
-    assert any("m-00002-of-00002" in sentence for sentence in found.skipped) and found.models == ()
+    assert found.models == () and {part.verdict for part in found.parts} == {"damaged"}
+    sentences = sorted(part.sentence for part in found.parts)
+    assert len(sentences) == 2
+    assert any("truncated" in said for said in sentences)
+    assert any("m-00002-of-00002" in said for said in sentences)
 
 
 def test_one_file_under_two_names_is_told_once_and_our_own_models_never(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import struct
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -25,6 +26,7 @@ from engine.models.importing.make import check_room, describe, make
 from engine.models.importing.plan import Plan, Request, make_plan
 from engine.models.importing.tokenizers import count_words
 from engine.models.in_place import IN_PLACE
+from engine.models.making import write_card
 from engine.models.model import Model, read_model
 from tests.released import umt5, wan_vae, write_parts
 from tests.specification.checkpoints import quantised, turbo_wan
@@ -170,6 +172,19 @@ def test_what_is_missing_everywhere_is_named_with_the_way_to_get_it(
     refused(models, "gives 64 numbers a word and the DiT takes 48", path, other, vae)
 
 
+def test_a_model_of_random_weights_lends_nothing_and_neither_does_its_sibling(
+    parts: Path, models: Path, tmp_path: Path
+) -> None:
+    first = imported(models, save(parts / "random-int8.pth", T2V))
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    path = save(alone / "turbo.pth", T2V)
+    assert plan(models, path).components[0].of_model == first.name
+    write_card(first.path, msgspec.structs.replace(first.card, random=True))
+    with pytest.raises(InvalidRequest, match="no umT5 text encoder was given"):
+        plan(models, path)
+
+
 def test_what_is_missing_and_lies_damaged_beside_the_file_is_named(parts: Path, models: Path) -> None:
     path = save(parts / "turbo.pth", T2V)
     (vae := parts / "Wan2.1_VAE.pth").write_bytes(vae.read_bytes()[:-9])
@@ -213,7 +228,8 @@ def test_an_undistilled_dit_is_left_out_beside_a_distilled_one_and_alone_only_ta
     beside = plan(models, plain, turbo)
     assert beside.name == "turbo" and any("wan.pth is left out" in note for note in beside.notes)
     model = imported(models, plain, undistilled=True)
-    assert model.problem is None
+    assert (model.problem, model.few_steps, model.attention) == (None, True, "dense")
+    assert imported(models, turbo).card.few_steps is None
 
 
 def repository(folder: Path, **transformers: Tensors) -> Path:

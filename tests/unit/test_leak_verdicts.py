@@ -142,7 +142,7 @@ def test_a_memo_that_grows_with_every_job_is_a_leak_and_tells_the_slope() -> Non
     )
     found = only(facts)
     assert found.leak and found.stage == "denoise dit.high" and found.component == "dit.high"
-    assert any("1.0 MiB with every job, over 12 of them" in line for line in found.evidence)
+    assert any("+1.0 MiB a job" in line and "over 12 jobs" in line for line in found.evidence)
 
 
 def test_while_the_floors_rise_small_tensors_count_too() -> None:

@@ -81,7 +81,7 @@ def test_the_int8_sibling_runs_where_only_it_fits_and_both_figures_are_told(tmp_
     assert plan.runs == JobRuns(
         model="wan-int8",
         quant="int8",
-        reason="bf16 needs 28.99 GiB of 24.00 GiB; int8 needs 15.91 GiB",
+        reason="bf16 needs 28.90 GiB of 24.00 GiB; int8 needs 15.82 GiB",
     )
     assert plan.admitted.spec.model == "wan", "it is told as it was asked for"
     assert plan.footprint == estimate_footprint(SIBLING, 832, 480, 81, device_kind="cuda")
@@ -116,17 +116,17 @@ def test_what_was_asked_for_runs_whatever_fits(
 def test_where_neither_fits_the_first_one_is_refused_as_ever(tmp_path: Path) -> None:
     said = refused(tmp_path, [BF16, SIBLING], 12)
     assert said.startswith(
-        "wan at 832x480 with 81 frames needs 28.99 GiB, and the empty device has 12.00 GiB"
+        "wan at 832x480 with 81 frames needs 28.90 GiB, and the empty device has 12.00 GiB"
     )
     assert "quant" not in said
 
 
 def test_a_refusal_names_the_way_to_a_sibling_that_would_fit(tmp_path: Path) -> None:
     said = refused(tmp_path, [BF16], 24)
-    assert said.endswith("or run `turbotui quantize wan`: with int8 weights it needs 15.91 GiB")
+    assert said.endswith("or run `turbotui quantize wan`: with int8 weights it needs 15.82 GiB")
     assert "quantize" not in refused(tmp_path, [BF16], 12), "that one would not fit either"
     said = refused(tmp_path, [BF16, SIBLING], 24, "bf16")
-    assert said.endswith("or leave quant out: wan-int8 needs 15.91 GiB")
+    assert said.endswith("or leave quant out: wan-int8 needs 15.82 GiB")
 
 
 def test_a_sibling_that_there_is_not_is_refused_with_the_way_to_it(tmp_path: Path) -> None:

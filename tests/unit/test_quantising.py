@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -17,11 +16,11 @@ from safetensors.torch import load_file, save_file
 import engine.models.quantising as quantising
 from engine.errors import InvalidRequest, ModelUnusable, NotFound, StorageUnusable, WorkFailed
 from engine.models.catalog import Catalog
+from engine.models.folders import RANDOM_MARKER
 from engine.models.index import read_component_index
 from engine.models.model import read_model
 from engine.models.quantised_files import MARKER, Marker, making_folder
 from engine.models.quantising import Message, quantise_model
-from engine.models.random_files import MARKER as RANDOM_MARKER
 from engine.models.random_models import Sizes, make_random_model
 from engine.models.siblings import int8_siblings, originals
 from engine.models.weight_file import TensorEntry
@@ -60,18 +59,10 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of models with one of two experts in shards, each with a `proj_l`; read only."""
+    """A folder of models with one of two experts in shards; read only."""
     models = tmp_path_factory.mktemp("models")
     root = make_random_model(models, "tiny", sizes=TINY)
     root.rename(models / "tiny")
-    for expert in EXPERTS:
-        table = next((models / "tiny" / expert).glob("*.index.json"))
-        weight_map = json.loads(table.read_text("utf-8"))
-        shard = models / "tiny" / expert / weight_map["weight_map"]["patch_embedding.bias"]
-        proj_l = torch.randn(128, 128, generator=torch.Generator().manual_seed(1)).bfloat16()
-        save_file(load_file(shard) | {PROJ_L: proj_l}, shard, {"format": "pt"})
-        weight_map["weight_map"][PROJ_L] = shard.name
-        table.write_text(json.dumps(weight_map), "utf-8")
     (models / "tiny" / "LICENSE").write_text("free", "utf-8")
     return models
 
@@ -119,7 +110,8 @@ def test_the_linear_layers_of_the_blocks_are_the_specification_s_to_the_bit_and_
             in_channels=36, num_attention_heads=2, ffn_dim=384, num_layers=2, text_dim=64
         )
     assert replace_linears(net) == 20
-    assert set(after) == set(net.state_dict()) | {PROJ_L}
+    linear_parts = {f"blocks.{n}.attn1.proj_l.{name}" for n in range(2) for name in ("weight", "bias")}
+    assert set(after) == set(net.state_dict()) | linear_parts
     for name, weight in before.items():
         if f"{name}_scale" in after:
             values, scale = specified(weight)
@@ -151,6 +143,7 @@ def test_it_is_a_model_and_the_sibling_of_the_other_and_shares_what_is_not_quant
     assert (quantised.problem, quantised.dtype, quantised.kind) == (None, "int8", "i2v")
     assert quantised.card.quantised_from == "tiny"
     assert quantised.card.title == "Tiny, random weights int8"
+    assert quantised.card.random and quantised.few_steps
     assert int8_siblings(original, [original, quantised]) == [quantised]
     assert originals(quantised, [original, quantised]) == [original]
     for name in ("text", "vae"):

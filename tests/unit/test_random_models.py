@@ -25,9 +25,10 @@ from safetensors.torch import load_file, save_file
 
 import engine.models.random_models as random_models
 from engine.errors import InvalidRequest, StorageUnusable
+from engine.models.folders import RANDOM_MARKER
 from engine.models.index import read_component_index
 from engine.models.model import read_model
-from engine.models.random_files import MARKER, RandomDtype
+from engine.models.random_files import RandomDtype
 from engine.models.random_models import SIZES, Sizes, main, make_random_model
 from engine.models.random_noise import NoisePool, Recipe, position_of
 from engine.models.weight_writer import PART_BYTES, plan_file, write_files
@@ -309,7 +310,7 @@ def test_other_layers_or_damage_replace_a_random_model_but_nobody_s_own(tmp_path
     os.truncate(root / "vae" / "diffusion_pytorch_model.safetensors", 100)
     make_random_model(tmp_path, "a", layers=2, sizes=TINY)
     assert read_model(root).problem is None
-    (root / MARKER).unlink()
+    (root / RANDOM_MARKER).unlink()
     before = digests(root)
     with pytest.raises(StorageUnusable, match=r"a-random is there and is no random model; rename it"):
         make_random_model(tmp_path, "a", layers=1, sizes=TINY)

@@ -46,7 +46,7 @@ UNREAD_MODULES = {
     "metrics.py", "prometheus.py", "openapi.py", "audit.py", "notify.py", "log_file.py", "schema.py",
     "calibration.py", "store_rows.py", "prompts.py", "programs.py", "int8.py", "demo_files.py",
     "growth.py", "cards.py", "lookout.py", "model_list.py", "telling.py", "random_models.py",
-    "audit_reading.py",
+    "audit_reading.py", "owners.py",
 }  # fmt: skip
 """Modules of log lines, figures, names of programs, prompts."""
 AS_THEY_ARE = re.compile(
@@ -63,6 +63,7 @@ PIECES = {
     "{count} video and {count2} leftover, {bytes}", "{count} video and {count2} leftovers, {bytes}",
     "{count} videos and {count2} leftover, {bytes}", "{count} videos and {count2} leftovers, {bytes}",
     "libraries could not be loaded ahead: {name}: {error}", " and held {bytes}",
+    "; last {count} {over} {bytes_each} a {one}",
 }  # fmt: skip
 """Of longer sentences, which `composed` has whole, or of log lines."""
 
@@ -110,7 +111,7 @@ def test_everything_else_that_the_engine_says_to_people_has_its_chinese() -> Non
 def own_sources() -> list[Path]:
     """What of this side speaks to people; measuring, the scripted client and the catalogues do not."""
     skipped = {"text", "bench"}
-    names = {"scripted.py", "scenes.py"}
+    names = {"scripted.py", "script.py", "scenes.py"}
     return [
         path
         for path in sorted(CONSOLE.rglob("*.py"))
@@ -245,9 +246,8 @@ NAMES = set(
     tokenizer text_encoder torch.save config.json config.toml jobs.sqlite console.keys frames steps
     seed priority ode sigma_max resolution aspect_ratio output_dir dit_only hz seconds since until
     rrggbb ansi_blue proc help and MODEL/ all kind attention auto dense sla sagesla SLA sla_topk proj_l top-k
-    rrggbb ansi_blue proc help and MODEL/ all kind
-    CLIP GGUF LoRA TurboWan VACE _VAE.pth pth umT channels width patch_embedding.weight proj_l hub quant
-    noise switch leaks
+    leaks CLIP GGUF LoRA TurboWan VACE _VAE.pth pth umT channels width patch_embedding.weight proj_l hub quant
+    noise switch
     """.split()
 )
 """What an engineer in China writes in Latin letters too: names, commands, settings and units."""

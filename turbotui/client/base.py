@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from engine.wire import (
@@ -35,10 +35,13 @@ from engine.wire import (
     JobSpec,
     KillRequest,
     LeakReport,
+    LedgerKind,
+    LedgerPage,
     LogLine,
     MemoryHistory,
     ModelScan,
     ModelStatus,
+    OomReport,
     OutputList,
     PruneRequest,
     PruneResult,
@@ -88,6 +91,7 @@ class Client(Protocol):
     def job(self, job_id: int) -> Job: ...
     def preview(self, job_id: int, step: int | None = None) -> JobPreview: ...
     def course(self, job_id: int) -> JobCourse: ...
+    def out_of_memory(self, job_id: int) -> OomReport: ...
     def submit(self, spec: JobSpec) -> Job: ...
     def forecast(self, spec: JobSpec) -> JobForecast: ...
     def submit_many(self, batch: JobBatch) -> BatchQueued: ...
@@ -124,6 +128,15 @@ class Client(Protocol):
     def export_snapshot(self, request: ExportRequest) -> ExportedSnapshot: ...
     def remedy(self, request: RemedyRequest) -> RemedyResult: ...
     def audit(self, *, limit: int = 200, before: float | None = None) -> AuditPage: ...
+    def ledger(
+        self,
+        *,
+        limit: int = 100,
+        before: int | None = None,
+        job: int | None = None,
+        kinds: Sequence[LedgerKind] = (),
+        model: str | None = None,
+    ) -> LedgerPage: ...
     def cache(self) -> CacheStatus: ...
     def clear_cache(self) -> CacheCleared: ...
     def make_demo_models(self) -> list[ModelStatus]: ...

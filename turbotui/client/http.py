@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import msgspec
 
@@ -53,10 +53,13 @@ from engine.wire import (
     JobSpec,
     KillRequest,
     LeakReport,
+    LedgerKind,
+    LedgerPage,
     LogLine,
     MemoryHistory,
     ModelScan,
     ModelStatus,
+    OomReport,
     OutputList,
     PruneRequest,
     PruneResult,
@@ -144,6 +147,9 @@ class HttpClient:
 
     def course(self, job_id: int) -> JobCourse:
         return self._get(f"/jobs/{job_id:d}/course", JobCourse)
+
+    def out_of_memory(self, job_id: int) -> OomReport:
+        return self._get(f"/jobs/{job_id:d}/oom", OomReport)
 
     def submit(self, spec: JobSpec) -> Job:
         return self._post("/jobs", Job, spec)
@@ -254,6 +260,23 @@ class HttpClient:
     def audit(self, *, limit: int = 200, before: float | None = None) -> AuditPage:
         asked = "" if before is None else f"&before={before!r}"
         return self._call("GET", f"/audit?limit={limit:d}{asked}", AuditPage, None, LOOK_TIMEOUT_S)
+
+    def ledger(
+        self,
+        *,
+        limit: int = 100,
+        before: int | None = None,
+        job: int | None = None,
+        kinds: Sequence[LedgerKind] = (),
+        model: str | None = None,
+    ) -> LedgerPage:
+        asked = [("limit", str(limit)), *(("kind", kind) for kind in kinds)]
+        asked += [
+            (name, str(value))
+            for name, value in (("before", before), ("job", job), ("model", model))
+            if value is not None
+        ]
+        return self._call("GET", f"/ledger?{urlencode(asked)}", LedgerPage, None, LOOK_TIMEOUT_S)
 
     def cache(self) -> CacheStatus:
         return self._get("/cache", CacheStatus)

@@ -6,7 +6,7 @@ it. `python -m turbotui.client.scripted` opens the console over a made-up busy G
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -42,10 +42,13 @@ from engine.wire import (
     JobSpec,
     KillRequest,
     LeakReport,
+    LedgerKind,
+    LedgerPage,
     LogLine,
     MemoryHistory,
     ModelScan,
     ModelStatus,
+    OomReport,
     OutputList,
     PruneRequest,
     PruneResult,
@@ -145,6 +148,10 @@ class ScriptedClient(Script):
 
     def course(self, job_id: int) -> JobCourse:
         answer: JobCourse = self._answer("course", job_id, default=NotFound("no stages in a script"))
+        return answer
+
+    def out_of_memory(self, job_id: int) -> OomReport:
+        answer: OomReport = self._answer("out_of_memory", job_id, default=NotFound("no report in a script"))
         return answer
 
     def submit(self, spec: JobSpec) -> Job:
@@ -342,6 +349,19 @@ class ScriptedClient(Script):
     def audit(self, *, limit: int = 200, before: float | None = None) -> AuditPage:
         nothing = AuditPage(lines=(), older=False)
         answer: AuditPage = self._answer("audit", limit, before, default=nothing)
+        return answer
+
+    def ledger(
+        self,
+        *,
+        limit: int = 100,
+        before: int | None = None,
+        job: int | None = None,
+        kinds: Sequence[LedgerKind] = (),
+        model: str | None = None,
+    ) -> LedgerPage:
+        nothing = LedgerPage(lines=(), older=False)
+        answer: LedgerPage = self._answer("ledger", limit, before, job, default=nothing)
         return answer
 
     def cache(self) -> CacheStatus:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -29,6 +29,7 @@ from engine.wire import (
     JobMove,
     JobSpec,
     KillRequest,
+    LedgerKind,
     LogLine,
     MemoryHistory,
     MemorySampled,
@@ -187,6 +188,9 @@ class ReplayClient:
     def course(self, job_id: int) -> NoReturn:
         raise NotNow(REFUSAL)
 
+    def out_of_memory(self, job_id: int) -> NoReturn:
+        raise NotNow(REFUSAL)
+
     def submit(self, spec: JobSpec) -> NoReturn:
         raise NotNow(REFUSAL)
 
@@ -293,6 +297,17 @@ class ReplayClient:
         raise NotNow(REFUSAL)
 
     def audit(self, *, limit: int = 200, before: float | None = None) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def ledger(
+        self,
+        *,
+        limit: int = 100,
+        before: int | None = None,
+        job: int | None = None,
+        kinds: Sequence[LedgerKind] = (),
+        model: str | None = None,
+    ) -> NoReturn:
         raise NotNow(REFUSAL)
 
     def cache(self) -> NoReturn:

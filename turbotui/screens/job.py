@@ -9,6 +9,7 @@ from textual.binding import Binding
 from turbotui.attention_text import attention_text
 from turbotui.format import UNKNOWN, bytes_text, percent, seconds
 from turbotui.picture.raster import cells_for
+from turbotui.screens.job_floors import floor_rows
 from turbotui.screens.job_keys import keys_below
 from turbotui.screens.job_ledger import JobLedger
 from turbotui.screens.job_picture import JobPictures, wait_s
@@ -59,7 +60,7 @@ class JobPanel(PagePanel):
         job = view.state.job(self.job_id)
         pictures = self.pictures
         seen = None if pictures is None else (pictures.shape, pictures.caption(), pictures.words)
-        told = None if self.ledger is None else (self.ledger.manifest, self.ledger.course)
+        told = None if self.ledger is None else self.ledger.told
         moment = int(view.wall * 2) if job is not None and job.status == "running" else None
         return (job, view.state.log, self.top, told, self.large, seen, moment)
 
@@ -124,6 +125,7 @@ class JobPanel(PagePanel):
             rows[high].extend(caption)
         if self.ledger is not None:
             rows += self.ledger.rows(view, job, width)
+            rows += floor_rows(view, self.ledger.trends, width)
         lines = [line for line in view.state.log if line.job_id == job.id]
         if lines:
             rows += [Row(width), Row(width).add(t("job.log"), paint.focus_title)]
@@ -157,6 +159,8 @@ class JobPanel(PagePanel):
         rows.append(status)
         if job.error:
             put("error", spoken(job.error), strong=True)
+        if job.error and self.ledger is not None and (oom := self.ledger.oom) is not None:
+            put("memory", " ".join(spoken(line) for line in oom.lines))
         if job.waits_for:
             put("waits_for", spoken(job.waits_for))
         put("prompt", job.spec.prompt)

@@ -10,11 +10,13 @@ from turbotui.screens.job_stages import ledger_rows, lines_of_ended, lines_of_ru
 from turbotui.text import t
 
 if TYPE_CHECKING:
-    from engine.wire import Job, JobCourse, Manifest
+    from engine.wire import Job, JobCourse, LedgerPage, Manifest, OomReport, Trend
     from turbotui.app import TurboApp
     from turbotui.screens.job import JobPanel
     from turbotui.widgets.lines import Row, View
 
+OUT_OF_MEMORY = frozenset({"out_of_memory", "does_not_fit"})
+"""Codes of jobs that may have a report of their memory."""
 COURSE_S = 2.0
 """How often the stages of a running job are asked for, beside when they change."""
 
@@ -29,18 +31,34 @@ class JobLedger:
         self.manifest: Manifest | None = None
         self._looked_for: str | None = None
         self._staged: tuple[object, ...] | None = None
+        self.oom: OomReport | None = None
+        """What there was when it ran out of memory, once the engine has told it."""
+        self.trends: tuple[Trend, ...] = ()
+        """How the floors of the worker's jobs move."""
+        self._floors_of: str | None = None
+        """In what state the job was when the floors were asked for: its end adds one."""
+
+    @property
+    def told(self) -> tuple[object, ...]:
+        """All that is known; equal where nothing of it has changed."""
+        return (self.manifest, self.course, self.trends, self.oom)
 
     def follow(self, view: View) -> None:
         """Ask for the stages where they are not as they were when they were asked for."""
         job = view.state.job(self._panel.job_id)
         if job is None or job.started_at is None:
             return
+        if job.status != self._floors_of:
+            self._floors_of = job.status
+            self._follow_floors()
         running = job.status == "running"
         stage = job.progress.stage if running and job.progress is not None else None
         staged = (job.status, stage, int(view.wall / COURSE_S) if running else None)
         if staged == self._staged:
             return
         self._staged = staged
+        if job.error_code in OUT_OF_MEMORY:
+            self._ask_for_memory()
 
         def got(course: JobCourse) -> None:
             self.course = course
@@ -50,6 +68,30 @@ class JobLedger:
             lambda client: client.course(self._panel.job_id),
             then=got,
             failed=lambda error: None,  # not begun, or too long ago: the manifest has them
+            quiet=True,
+        )
+
+    def _ask_for_memory(self) -> None:
+        def got(report: OomReport) -> None:
+            self.oom = report
+
+        self._app.ask(
+            "oom",
+            lambda client: client.out_of_memory(self._panel.job_id),
+            then=got,
+            failed=lambda error: None,  # it was refused before it began, or that was too long ago
+            quiet=True,
+        )
+
+    def _follow_floors(self) -> None:
+        def got(page: LedgerPage) -> None:
+            self.trends = page.trends
+
+        self._app.ask(
+            "floors",
+            lambda client: client.ledger(limit=1),
+            then=got,
+            failed=lambda error: None,  # an older engine, or a recording: the page is whole without them
             quiet=True,
         )
 

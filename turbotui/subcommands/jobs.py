@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 import click
 
+from engine.errors import DoesNotFit, NotFound, OutOfMemory
 from engine.wire import TERMINAL_STATES, Job, JobMove, QueueStatus
 from turbotui.client.http import HttpClient
 from turbotui.format import bytes_text, clock, percent, seconds
@@ -13,6 +14,9 @@ from turbotui.subcommands.output import table, titles
 from turbotui.subcommands.quant import quant_text
 from turbotui.subcommands.session import demo_option, job_id_argument, json_option, one_of, open_session
 from turbotui.text.spoken import listed, spoken, tr, word
+
+OUT_OF_MEMORY = frozenset({OutOfMemory.code, DoesNotFit.code})
+"""Codes of jobs that may have a report of their memory."""
 
 
 @click.command("jobs")
@@ -35,7 +39,7 @@ def show(job_id: int, json: bool) -> None:
     session = open_session(json=json)
     client = session.client()
     job = client.job(job_id)
-    session.show(job, lambda: [*job_lines(job), *held_line(client, [job])])
+    session.show(job, lambda: [*job_lines(job), *held_line(client, [job]), *memory_lines(client, job)])
 
 
 @click.command()
@@ -93,6 +97,17 @@ def _change(json: bool, act: Callable[[HttpClient], Job]) -> None:
     session = open_session(json=json)
     job = act(session.client())
     session.show(job, lambda: [job_line(job)])
+
+
+def memory_lines(client: HttpClient, job: Job) -> Iterable[str]:
+    """What there was when the job ran out of memory, where it did; else nothing."""
+    if job.error_code not in OUT_OF_MEMORY:
+        return []
+    try:
+        report = client.out_of_memory(job.id)
+    except NotFound:  # too long ago, or refused before it began
+        return []
+    return ["", *(spoken(line) for line in report.lines)]
 
 
 def held_line(client: HttpClient, jobs: Iterable[Job]) -> list[str]:

@@ -20,7 +20,6 @@ from engine.wire import (
     RemedyResult,
     TraceRequest,
     Tracing,
-    Trend,
     Verdict,
 )
 from turbotui.client.http import HttpClient
@@ -72,6 +71,7 @@ def leaks(
     if all_ and log is None:
         raise InvalidRequest("--all is for a log's timeline; give the log with --log")
     if log is not None:
+        # Reading logs takes modules that no other command does.
         from turbotui.subcommands.leaks_log import tell_log
 
         if tell_log(log, json=json, all_=all_):
@@ -107,8 +107,8 @@ def report_lines(report: LeakReport) -> Iterator[str]:
     for number, verdict in enumerate(report.verdicts, 1):
         yield from verdict_lines(number, verdict)
     for trend in report.trends:
-        if line := trend_line(trend):
-            yield line
+        if trend.bytes_each is not None:
+            yield f"{'!' if trend.grows else ' '} {spoken(trend.text)}"
     for site in report.sites[:MOST_SITES]:
         yield tr(
             "live: {bytes} from {file}:{line} in {function}",
@@ -157,34 +157,6 @@ def _promised(remedy: Remedy) -> str:
     return tr("  gives back {predicted}", predicted=bytes_text(remedy.predicted_bytes))
 
 
-def trend_line(trend: Trend) -> str | None:
-    """How a floor moves; nothing where there are too few to tell."""
-    if trend.bytes_each is None:
-        return None
-    figures = {
-        "what": word(trend.what),
-        "each": _signed(trend.bytes_each),
-        "low": _signed(trend.low),
-        "high": _signed(trend.high),
-        "count": trend.count,
-    }
-    if trend.over == "jobs":
-        text = tr("floor of {what}: {each} with every job (95 %: {low} to {high}; {count} jobs)", **figures)
-    else:
-        text = tr(
-            "floor of {what}: {each} with every switch (95 %: {low} to {high}; {count} switches)", **figures
-        )
-    return text + (tr(", which grows") if trend.grows else "")
-
-
-def _signed(num_bytes: float | None) -> str:
-    return (
-        bytes_text(None)
-        if num_bytes is None
-        else f"{'+' if num_bytes > 0 else ''}{bytes_text(round(num_bytes))}"
-    )
-
-
 def tracing_line(tracing: Tracing) -> str:
     """Whether it is on, since when, and what it costs."""
     if not tracing.on:
@@ -212,7 +184,7 @@ def _summary(report: LeakReport) -> str:
         size = bytes_text(sum(known)) if known else tr("bytes unknown")
         text = tr("{leaks}, {size}", leaks=counted(len(found), "leak"), size=size)
     if others:
-        text += tr("; {others} that are none", others=counted(others, "other holder"))
+        text += tr("; also {others}: no leak", others=counted(others, "other holder"))
     return tr("{text}; {took}", text=text, took=took)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,8 @@ BYTES_CELLS = 6
 NAME_CELLS = 10
 SPARK_CELLS = 24
 LEVEL_BYTES = 16 * 2**20
+SHOWN_BELOW = re.compile("It is reached by |The holder is written at |It was allocated at ")
+"""How sentences begin that say what the holder's path and the site show."""
 PARTS = {
     "cache": "cache", "fragmented": "fragmented", "awaiting_free": "live", "component": "weights",
     "tensor": "live", "unowned_tensor": "live", "library": "context", "context": "context",
@@ -61,9 +64,9 @@ def verdict_rows(view: View, verdict: Verdict, width: int, *, tight: bool = Fals
     """All about one but its remedy, which is `remedy_rows`; where it is `tight`, its holder in one line."""
     paint = view.paint
     rows = [Row(width).add(line, paint.bold) for line in wrapped(spoken(verdict.title), width)]
-    shown = verdict.holder is not None or verdict.site is not None
+    below = verdict.holder is not None or verdict.site is not None
     for sentence in verdict.evidence:
-        if not (shown and _is_shown(sentence)):
+        if not (below and SHOWN_BELOW.match(sentence)):
             rows += told(width, "·", spoken(sentence), paint.muted, paint.text)
     if verdict.holder is not None:
         rows += holder_rows(view, verdict.holder, width, tight=tight)
@@ -74,11 +77,6 @@ def verdict_rows(view: View, verdict: Verdict, width: int, *, tight: bool = Fals
     elif verdict.site_reason is not None:
         rows += told(width, t("leaks.site"), spoken(verdict.site_reason), paint.key, paint.muted)
     return rows
-
-
-def _is_shown(sentence: str) -> bool:
-    """Whether the holder's path and the site show what an engine's sentence says."""
-    return sentence.startswith(("It is reached by ", "The holder is written at ", "It was allocated at "))
 
 
 def holder_rows(view: View, holder: Holder, width: int, *, tight: bool = False) -> list[Row]:

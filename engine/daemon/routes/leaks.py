@@ -10,6 +10,7 @@ from engine.wire import (
     ExportedSnapshot,
     ExportRequest,
     LeakReport,
+    OomReport,
     RemedyRequest,
     RemedyResult,
     TraceRequest,
@@ -24,6 +25,11 @@ def add_routes(app: FastAPI, engine: Engine) -> None:
     async def leaks() -> LeakReport:
         """Look now for what holds memory; within two seconds, also under a job."""
         return await engine.leaks.report()
+
+    @app.get("/jobs/{job_id}/oom")
+    async def out_of_memory(job_id: int) -> OomReport:
+        """What there was when this job ran out of memory."""
+        return await engine.oom_reports.of_job(job_id)
 
     @app.post("/leaks/trace")
     async def trace(request: TraceRequest) -> Tracing:

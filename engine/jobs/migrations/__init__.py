@@ -20,8 +20,13 @@ def load_schema() -> str:
 
 def load_steps() -> dict[int, str]:
     """Target version to the SQL that leads there from the version before."""
+    return steps_in(__name__)
+
+
+def steps_in(package: str) -> dict[int, str]:
+    """The steps that lie in `package`, for this file or another one that is kept like it."""
     steps: dict[int, str] = {}
-    for entry in files(__name__).iterdir():
+    for entry in files(package).iterdir():
         if match := STEP_NAME.fullmatch(entry.name):
             steps[int(match[1])] = entry.read_text("utf-8")
     return steps

@@ -17,7 +17,8 @@ def host_heap(facts: Facts) -> tuple[Verdict, ...]:
     """What grows is a leak; what was freed and is only kept by the C library is none, where nothing grows."""
     trend, free = facts.growing("host"), facts.host.heap_free_bytes
     if trend is None:
-        return () if free is None or free < TRIM_LEAST else (_kept(facts, free),)
+        kept = _resident(facts, free)
+        return () if kept < TRIM_LEAST else (_kept(facts, kept),)
     rise = rise_bytes(trend)
     told = sum(
         item.bytes for item in facts.held() if item.place == "host" and item.bytes >= least_bytes(trend)
@@ -48,12 +49,22 @@ def host_heap(facts: Facts) -> tuple[Verdict, ...]:
     )
 
 
+def _resident(facts: Facts, free: int | None) -> int:
+    """Of the heap's free pieces what can be resident at all: they count also where their pages have gone."""
+    rss = None if facts.worker is None else facts.worker.rss_bytes
+    if free is None or rss is None:
+        return 0
+    on_cpu = facts.device is not None and facts.device.kind == "cpu"
+    weights = sum(item.bytes for item in facts.components) if on_cpu else 0
+    return min(free, max(0, rss - weights))
+
+
 def _kept(facts: Facts, num_bytes: int) -> Verdict:
     size = size_text(num_bytes)
     return Verdict(
         kind="host_heap",
         leak=False,
-        title=f"{size} of the worker's heap are freed and kept by the C library, which is no leak.",
+        title=f"Up to {size} of the worker's heap are freed and kept by the C library, which is no leak.",
         evidence=(f"The heap holds {size} of free pieces, which the next request takes.",),
         bytes=num_bytes,
         device_id=facts.device_id,

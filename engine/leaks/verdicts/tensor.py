@@ -60,7 +60,8 @@ def _verdict(facts: Facts, item: LiveTensors) -> Verdict:
 def told(item: LiveTensors, trend: Trend | None) -> Iterator[str]:
     """How much it is, by what it is reached, and where that is written."""
     shape = "x".join(str(axis) for axis in item.shape) or "scalar"
-    yield f"{counted(item.storages, 'tensor')} of {size_text(item.bytes)}, the largest {shape} in {item.dtype}."
+    size = size_text(item.bytes)
+    yield f"{counted(item.storages, 'tensor')} of {size}, the largest {shape} in {item.dtype}."
     yield f"It is reached by {' > '.join(item.holder.path)}."
     if item.holder.file is not None and item.holder.line is not None:
         yield f"The holder is written at {item.holder.file}:{item.holder.line}."

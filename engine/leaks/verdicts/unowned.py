@@ -45,7 +45,8 @@ def _verdict(facts: Facts, item: UnownedBlocks, trend: Trend | None) -> Verdict:
 
 def _evidence(item: UnownedBlocks, trend: Trend | None) -> Iterator[str]:
     yield f"{counted(item.blocks, 'block')} of {size_text(item.bytes)} on stream {item.stream}."
-    yield from item.suspects
+    for suspect in item.suspects:
+        yield f"Suspected: {suspect}."
     if item.site is not None:
         yield f"They were allocated at {item.site.file}:{item.site.line} in {item.site.function}."
     if trend is not None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from engine.units import KIB, MIB, size_text
+from engine.units import KIB, MIB
 from engine.wire import Finding, Remedy, Trend
 
 LEAST_NAMED = 16 * MIB
@@ -35,20 +33,9 @@ def collect(num_bytes: int | None) -> Remedy:
     )
 
 
-def growth(trend: Trend) -> Iterator[str]:
-    """What a trend that grows says, with its figures."""
-    if trend.bytes_each is None or trend.low is None or trend.high is None:
-        return
-    count = trend.count
-    each, low, high = (size_text(round(size)) for size in (trend.bytes_each, trend.low, trend.high))
-    if trend.over == "jobs":
-        yield f"Its floor rises by {each} with every job, over {count} of them (95 %: {low} to {high})."
-    else:
-        yield f"Its floor rises by {each} with every switch, over {count} of them (95 %: {low} to {high})."
-    if trend.stage is not None and trend.component is not None:
-        yield f"It rises in the stage {trend.stage}, which uses {trend.component}."
-    elif trend.stage is not None:
-        yield f"It rises in the stage {trend.stage}."
+def growth(trend: Trend) -> tuple[str, ...]:
+    """What a trend that grows says, with its figures and where it does."""
+    return (f"Growth: {trend.text}.",)
 
 
 def least_bytes(trend: Trend | None) -> int:

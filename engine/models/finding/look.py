@@ -12,10 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engine.errors import ModelUnusable
 from engine.models.finding.places import Place
 from engine.models.importing.identify import Found, identify, identify_group
-from engine.models.importing.weights import WEIGHT_ENDINGS, groups_in
+from engine.models.importing.weights import groups_in
 from engine.models.model import MODEL_INDEX, TOKENIZER_FILES
 
 TIME_S = 30.0
@@ -170,10 +169,6 @@ def _found_in(folder: Path, place: Place, look: Look) -> list[Found]:
         ]
     try:
         groups = list(groups_in(folder))
-    except ModelUnusable as error:
-        # A shard is missing: told once, and the rest of the folder is looked at file by file.
-        look.skipped.append(str(error))
-        groups = [(path,) for path in _files(folder, WEIGHT_ENDINGS) if "-of-" not in path.name]
     except OSError:
         return found
     groups += [(path,) for path in _files(folder, (GGUF,))]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
 from engine.models.importing.identify import Found
+from engine.models.importing.naming import model_name
 from engine.models.model import printable
 from engine.wire import FoundModel, FoundPart, ModelKind
 
@@ -22,8 +22,6 @@ ABSENT = {
     "low": "the expert for low noise was not found; image to video takes two",
     "which": "neither its name nor its folder's says high or low, and image to video takes one of each",
 }
-_EXPERT = re.compile(r"[-_.]?(?:high|low)(?:[-_. ]?noise)?(?![a-z])", re.IGNORECASE)
-_VAGUE = frozenset({"diffusion_pytorch_model", "model", "pytorch_model", "transformer", "dit"})
 
 
 def match_models(found: Sequence[Found], models: Path) -> tuple[FoundModel, ...]:
@@ -138,13 +136,4 @@ def _is_umt5(found: Found) -> bool:
 
 
 def _name_of(found: Found) -> str:
-    """What a model of this DiT is called: by its file, or where that says nothing by its folder."""
-    path = found.path
-    stem = path.name if path.is_dir() else path.stem
-    if "--" in str(path) and (stem in _VAGUE or len(stem) == 40):
-        # In the hub's cache: models--ORG--NAME/snapshots/COMMIT
-        stem = next((part.split("--")[-1] for part in path.parts if part.startswith("models--")), stem)
-    elif stem in _VAGUE:
-        stem = path.parent.name
-    name = _EXPERT.sub("", stem) or path.parent.name
-    return printable(name).lstrip(".") or "model"
+    return model_name(found.path, two=found.model_kind == "i2v")

@@ -28,6 +28,12 @@ def find_cache(environ: Mapping[str, str]) -> Path:
     return _expanded(base, environ) / "huggingface" / "hub"
 
 
+def find_caches(environ: Mapping[str, str]) -> list[Path]:
+    """The cache in use, and the usual one where that is another."""
+    usual = {name: value for name, value in environ.items() if not name.startswith(("HF_", "HUGGINGFACE_"))}
+    return list(dict.fromkeys((find_cache(environ), find_cache(usual))))
+
+
 def _expanded(text: str, environ: Mapping[str, str]) -> Path:
     home = environ.get("HOME")
     if home and (text == "~" or text.startswith("~/")):

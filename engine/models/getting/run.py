@@ -26,6 +26,8 @@ from engine.wire import ErrorBody, GetNews, GetProgress
 
 EVERY_S = 0.2
 """Between two lines of progress."""
+CHUNK_BYTES = 8 * 2**20
+"""Of what has come and was not told yet; huggingface_hub writes 10 MiB at a time."""
 
 
 def fetch(errand: Errand, hub: Hub, on_progress: Callable[[GetProgress], None]) -> tuple[str, ...]:
@@ -36,7 +38,7 @@ def fetch(errand: Errand, hub: Hub, on_progress: Callable[[GetProgress], None]) 
     """
     plan = errand.plan
     check_plan(plan)
-    began, last = time.monotonic(), 0.0
+    began, last, told_bytes = time.monotonic(), 0.0, 0
     total = sum(file.bytes or 0 for file in plan.files)
     have = {(file.repository, file.path): file.have_bytes for file in plan.files}
     places = {(file.repository, file.path): file.local for file in plan.files}
@@ -47,11 +49,12 @@ def fetch(errand: Errand, hub: Hub, on_progress: Callable[[GetProgress], None]) 
             continue
 
         def told(count: int, checking: bool, key: tuple[str, str] = key, name: str = file.path) -> None:
-            nonlocal last
+            nonlocal last, told_bytes
             have[key] = count
             now = time.monotonic()
-            if now - last >= EVERY_S:
-                last = now
+            # A whole chunk is told in any case: where the Hub stalls behind it, nothing else would.
+            if now - last >= EVERY_S or sum(have.values()) - told_bytes >= CHUNK_BYTES:
+                last, told_bytes = now, sum(have.values())
                 on_progress(
                     GetProgress(
                         file=name,

@@ -61,11 +61,19 @@ def unsupported(path: Path, title: str, sentence: str) -> Found:
     return Found(path=path, kind="unsupported", verdict="unsupported", title=title, sentence=sentence)
 
 
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except OSError:
+        return 0
+
+
 def damaged(path: Path, error: Exception) -> Found:
     return Found(
         path=path,
         kind="unsupported",
         verdict="damaged",
         title="damaged",
+        bytes=_size(path),
         sentence=printable(str(error) or type(error).__name__),
     )

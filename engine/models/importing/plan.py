@@ -12,23 +12,22 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from engine.errors import EngineError, InvalidRequest, ModelUnusable
-from engine.models.card import Card, inferred_card
+from engine.models.card import CARD_FILE, Card, inferred_card, read_card
 from engine.models.demo_files import DEMO_FOLDER
-from engine.models.folders import FOLDERS, TEXT, TOKENIZER, VAE
+from engine.models.folders import FOLDERS, TEXT, TOKENIZER, VAE, was_made_here
 from engine.models.importing.borrowing import weights_of_component
 from engine.models.importing.identify import Expert, Found, identify, identify_group, identify_weights
 from engine.models.importing.mapping import Mapped, Part, map_weights
+from engine.models.importing.naming import NAME, model_name
 from engine.models.importing.nets import DitSizes, TextSizes
 from engine.models.importing.roles import Dit, choose_dits, fingerprint
 from engine.models.importing.tokenizers import candidates, fits
-from engine.models.importing.weights import WEIGHT_ENDINGS, groups_in, read_weights
+from engine.models.importing.weights import groups_in, read_weights
 from engine.models.model import printable
-from engine.models.random_files import was_made_here
 from engine.wire import ModelKind
 
 Kept: TypeAlias = Literal["bf16", "stored"]
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 FETCH = {
     TEXT: ("models_t5_umt5-xxl-enc-bf16.pth",),
     VAE: ("Wan2.1_VAE.pth",),
@@ -38,11 +37,6 @@ FETCH = {
 REPOSITORY = "Wan-AI/Wan2.1-T2V-1.3B"
 BESIDE = {"text": re.compile(r"t5", re.IGNORECASE), "vae": re.compile(r"vae", re.IGNORECASE)}
 """In the names of files beside a given one that are looked at for what is missing."""
-_EXPERT_WORD = re.compile(r"[-_. ]?(?<![a-z])(high|low)(?![a-z])([-_. ]?noise)?", re.IGNORECASE)
-_SAYS_NOTHING = re.compile(
-    r"(diffusion_pytorch_model|model|pytorch_model|transformer|checkpoints?)(-\d+-of-\d+)?|[0-9a-f]{20,}",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,7 +139,7 @@ def make_plan(models: Path, request: Request) -> Plan:
             f"no tokenizer of {text.net.vocabulary} words was found: not in what was given, not in the "
             f"models here, not in the hub's caches; give its folder too, fetched with: {_fetch(TOKENIZER)}"
         )
-    name = request.name or _name(first, two=kind == "i2v")
+    name = request.name or model_name(first.path, two=kind == "i2v")
     if NAME.fullmatch(name) is None or name == DEMO_FOLDER:
         raise InvalidRequest(
             f"{name!r} is no name for a model; give one of letters, digits, dots, dashes with --name"
@@ -154,7 +148,7 @@ def make_plan(models: Path, request: Request) -> Plan:
         request=replace(request, name=name),
         name=name,
         kind=kind,
-        card=_card(name, kind, first),
+        card=msgspec.structs.replace(_card(name, kind, first), few_steps=request.undistilled or None),
         components=tuple(components),
         tokenizer=tokenizer,
         notes=tuple(notes),
@@ -218,14 +212,25 @@ def _expert(path: Path, role: str) -> Found:
 
 
 def _lenders(models: Path) -> Iterator[Path]:
-    """The folders of models here whose parts others may use: no demo and no random ones."""
+    """The folders of models here whose parts others may use: none of random weights."""
     try:
         folders = sorted(folder for folder in models.iterdir() if folder.is_dir())
     except OSError:
         return
     for folder in folders:
-        if not folder.name.startswith(".") and folder.name != DEMO_FOLDER and not was_made_here(folder):
+        if not folder.name.startswith(".") and folder.name != DEMO_FOLDER and not _is_noise(folder):
             yield folder
+
+
+def _is_noise(folder: Path) -> bool:
+    """Whether the model in `folder` has random weights, by its marker or, of an int8 sibling, by its card."""
+    if was_made_here(folder):
+        return True
+    try:
+        card = read_card(folder / CARD_FILE)
+    except ModelUnusable:
+        return False  # none, as in repositories from elsewhere, or a damaged one
+    return card.demo or card.random
 
 
 def _part(
@@ -306,22 +311,6 @@ def _fetch(name: str) -> str:
 
 
 # --------------------------------------------------------------------------- names and card
-
-
-def _name(found: Found, *, two: bool) -> str:
-    """A name for the model out of that of its DiT's file, or of its folder where that says nothing."""
-    path = found.path
-    for step in (path, *path.absolute().parents):
-        name = step.name
-        for ending in WEIGHT_ENDINGS:
-            name = name.removesuffix(ending)
-        if name.startswith("models--"):
-            name = name.rpartition("--")[2]
-        if two:
-            name = _EXPERT_WORD.sub("", name)
-        if _SAYS_NOTHING.fullmatch(name) is None and name not in ("snapshots", "", "transformer_2"):
-            return re.sub(r"[^A-Za-z0-9._+-]+", "-", name).strip("-._")[:100]
-    return "imported"
 
 
 def _card(name: str, kind: ModelKind, dit: Found) -> Card:

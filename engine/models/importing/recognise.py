@@ -15,13 +15,9 @@ from engine.models.configs import I2V_CHANNELS, T2V_CHANNELS
 from engine.models.importing.found import Expert, Found, damaged, unsupported
 from engine.models.importing.nets import HEAD_DIM
 from engine.models.importing.weights import Weights
-from engine.models.layout import INT8
+from engine.models.layout import INT8, NOT_DISTILLED
 from engine.planning.shapes import LATENT_CHANNELS
 
-NOT_DISTILLED = (
-    "its DiT has no proj_l, so it is not distilled by TurboDiffusion and makes no video in 1 to 4 steps; "
-    "encoder, VAE and tokenizer of such a model can be used beside a TurboWan checkpoint"
-)
 _LORA = re.compile(r"\.(lora_(A|B|up|down)|lora\.(up|down)|hada_w\d|lokr_w\d|diff(_b)?)(\.|$)|(^|\.)lora_")
 _HIGH = re.compile(r"(?<![a-z])high(?:(?=[-_. ]?noise)|(?![a-z]))", re.IGNORECASE)
 _LOW = re.compile(r"(?<![a-z])low(?:(?=[-_. ]?noise)|(?![a-z]))", re.IGNORECASE)

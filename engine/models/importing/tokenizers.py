@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from engine.errors import ModelUnusable
+from engine.models.getting.cache import find_caches
 from engine.models.model import TOKENIZER_FILES
 
 FILES = ("tokenizer.json", "spiece.model", "tokenizer_config.json", "special_tokens_map.json")
@@ -52,7 +53,7 @@ def candidates(given: Iterable[Path], text_folder: Path, models: Iterable[Path])
         yield text_folder / name
     for model in models:
         yield model / "tokenizer"
-    for cache in _hub_caches():
+    for cache in find_caches(os.environ):
         for pattern in (*IN_CACHE, *IN_CACHE_OF_WAN):
             yield from sorted(cache.glob(pattern))[:LIMIT]
 
@@ -140,15 +141,3 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         if byte < 128:
             return value, at
         shift += 7
-
-
-def _hub_caches() -> list[Path]:
-    """The folders of the hub's cache, as its library finds them."""
-    found: list[Path] = []
-    if named := os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE"):
-        found.append(Path(named))
-    if home := os.environ.get("HF_HOME"):
-        found.append(Path(home) / "hub")
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    found.append(Path(cache) / "huggingface" / "hub")
-    return list(dict.fromkeys(found))

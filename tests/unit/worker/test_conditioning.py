@@ -95,6 +95,13 @@ def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
     assert (image.mode, image.size) == ("RGB", (20, 10))
 
 
+def test_sixteen_bits_of_grey_keep_their_shades(tmp_path: Path) -> None:
+    ramp = np.tile(np.arange(0, 65536, 1024, dtype=np.uint16), (8, 1))
+    Image.fromarray(ramp).save(tmp_path / "deep.png")
+    found = np.asarray(read_image(tmp_path / "deep.png"))
+    assert found[0, :, 0].tolist() == list(range(0, 256, 4)), "the upper 8 bits of each"
+
+
 def test_the_first_frame_of_an_animation_is_taken_upright(tmp_path: Path) -> None:
     red, blue = Image.new("RGB", (8, 8), "red"), Image.new("RGB", (8, 8), "blue")
     red.save(tmp_path / "moving.webp", save_all=True, append_images=[blue], lossless=True)

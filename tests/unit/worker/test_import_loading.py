@@ -16,6 +16,7 @@ from engine.models.importing.plan import Request, make_plan
 from engine.models.index import check_unchanged, read_component_index
 from engine.models.layout import ALIGNMENT, FP32, resident_dtype
 from engine.models.model import Model, read_model
+from engine.models.quantising import quantise_model
 from engine.worker.channel import ModelFiles, RunJob
 from engine.worker.components import Component, open_component
 from engine.worker.cpu import CpuBackend
@@ -260,3 +261,26 @@ def test_a_job_runs_on_an_imported_model(
         job(files), store, backend, report=seen.progress.append, cancelled=lambda: False
     )
     assert video.stat().st_size > 0 and manifest.spec.frames == 5
+
+
+def test_the_int8_sibling_of_imported_fp32_weights_keeps_the_rest_as_its_model_does(
+    parts: Path, tmp_path: Path
+) -> None:
+    wide = {name: tensor.float() for name, tensor in turbo_wan().items()}
+    torch.save(wide, path := tmp_path / "TurboWan2.1-T2V-1.3B-480P.pth")
+    model = imported(tmp_path, path, parts)
+    quantise_model(tmp_path / "models", model.name)
+    sibling = read_model(tmp_path / "models" / f"{model.name}-int8")
+    assert (sibling.problem, sibling.dtype) == (None, "int8")
+    index = read_component_index(sibling.component("dit").folder)
+    backend, found = CpuBackend(), {}
+    for which in (model, sibling):
+        part = open_component(which.name, "dit", which.component("dit").folder, backend)
+        load(part, backend)
+        found[which.name] = dict(part.module.state_dict())
+    before, loaded = found.values()
+    assert index.tensors["proj_out.weight"].dtype == "BF16"
+    assert index.tensors["blocks.0.norm2.weight"].dtype == FP32
+    for name, tensor in loaded.items():
+        if name in before and tensor.dtype != torch.int8:
+            assert torch.equal(tensor, before[name]), name

@@ -271,6 +271,8 @@ FORMS: dict[str, str] = {
     "only on this machine; from elsewhere: {way}": "只在本机可用；从别处访问：{way}",
     "whoever has the address can do what you can; Ctrl-C ends it": "拿到地址的人可以做你能做的一切；Ctrl-C 结束它",
     "nothing is on record": "没有任何记录",
+    "the ledger has no such line": "账本里没有这样的行",
+    "lines are not kept: {problem}": "没有记录：{problem:s}",
     "more before that: --before {at}": "更早的还有：--before {at}",
     "lines that cannot be read: {unreadable}": "无法读取的行：{unreadable}",
     "the history: there these keys move its cursor, and enter replays from it": "历史：在其中这些键移动光标，回车从光标处回放",

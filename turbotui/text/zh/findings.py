@@ -5,6 +5,12 @@ from __future__ import annotations
 
 FORMS: dict[str, str] = {
     "No nursery runs, so every worker imports torch anew, which takes 12 to 20 s.": "没有孵化进程在运行，因此每个工作进程都要重新导入 torch，需要 12 到 20 秒。",
+    "The worker's {what} grows by {each} with every {per}.": "工作进程的{what:s}每次{per:w}增长 {each}。",
+    "device memory": "显存",
+    "{what} memory": "{what:w}内存",
+    "By what is left after each: {text}.": "按每次之后留下的计算：{text:s}。",
+    "Over the last {shown} it has risen by {size}.": "最近 {shown} 次共上升 {size}。",
+    "`turbotui leaks` says who holds it; a fresh worker gives all of it back.": "`turbotui leaks` 说明谁占用它；新的工作进程会全部归还。",
     "It gave no reason.": "它没有给出原因。",
     "Mend what it says; `turbotui doctor` looks at the installation.": "按它所说的修复；`turbotui doctor` 检查安装情况。",
     "The nursery has the driver open, which stops a GPU reset and spoils its forks.": "孵化进程打开了驱动，这会妨碍 GPU 重置，并使派生出的进程不可用。",

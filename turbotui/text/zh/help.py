@@ -10,6 +10,7 @@ FORMS: dict[str, str] = {
     "Queue a video. With --wait --json: print its manifest, whose `output` is the video's path.": "提交一个视频。用 --wait --json 则输出它的清单，其中 `output` 是视频的路径。",
     "List the jobs that wait, run or ended lately.": "列出等待、运行和近来结束的任务。",
     "Look at one job or change it.": "查看或改动一个任务。",
+    "Show what loads, unloads, switches, jobs and stages held, the newest last, and how floors move.": "显示装载、卸载、切换、任务和阶段各占用多少，最新的在最后，以及底线的走势。",
     "Show one job whole.": "完整显示一个任务。",
     "Cancel a job; a running one ends at its next step.": "取消任务；运行中的在下一步结束。",
     "Queue a job again that failed, was cancelled or was interrupted.": "把失败、取消或中断的任务重新排队。",

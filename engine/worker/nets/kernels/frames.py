@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-NUMBERS = 4096
+NUMBERS = 2048
 """That a program takes at once."""
 
 
@@ -42,7 +42,7 @@ def norm_silu_after(
         history_KHWC, x_THWC, x_THWC if bias_C is None else bias_C, gamma_C, into,
         places, height, width, exchanged, channels**0.5,
         CHANNELS=channels, HISTORY=history, EDGE=edge, BIAS=bias_C is not None,
-        BLOCK=block, ROWS=rows, num_warps=4, enable_fp_fusion=False,
+        BLOCK=block, ROWS=rows, num_warps=8, enable_fp_fusion=False,
     )  # fmt: skip
     if not exchange:
         history_KHWC.copy_(into[-history:, :height, :width])

@@ -68,7 +68,7 @@ def quantised(x_BLHd: Tensor, rows: int, middle: Tensor | None = None) -> Quanti
     means = torch.empty((batch, heads, count, head_dim), dtype=x_BLHd.dtype, device=x_BLHd.device)
     _quantised[(count, many)](
         x_BLHd, x_BLHd if middle is None else middle, values, scale, means, *x_BLHd.stride()[:3],
-        length, heads, CENTRED=middle is not None, ROWS=rows, DIM=head_dim, num_warps=rows // 8,
+        length, heads, CENTRED=middle is not None, ROWS=rows, DIM=head_dim, num_warps=4,
         enable_fp_fusion=False,
     )  # fmt: skip
     return Quantised(values=values, scale=scale, means=means)
