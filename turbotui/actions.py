@@ -85,7 +85,7 @@ ACTIONS: tuple[Action, ...] = (
     Action(id="sheet", keys=("!",)),
     Action(id="audit", keys=("t",)),
     Action(id="leaks", keys=("l",)),
-    Action(id="findings", keys=("b",)),
+    Action(id="findings", keys=("c",)),
     Action(id="found", keys=("i",)),
     Action(id="report", keys=("w",)),
     Action(id="last_receipt", keys=(".",)),

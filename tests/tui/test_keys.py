@@ -93,7 +93,7 @@ async def test_help_begins_with_the_panel_that_has_the_focus(
         assert app.screen is app.dashboard
 
 
-OPENED = ("l", "b", "t", "m", "u", "W", "L", "C", "E", "exclamation_mark", "full_stop", "w", "R", "X", "H")
+OPENED = ("l", "c", "t", "m", "u", "W", "L", "C", "E", "exclamation_mark", "full_stop", "w", "R", "X", "H")
 
 
 async def test_a_question_mark_shows_each_screens_own_keys(console: Build, tmp_path: Any) -> None:

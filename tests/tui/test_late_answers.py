@@ -22,7 +22,7 @@ Build = Callable[..., TurboApp]
     ("keys", "asked", "answer"),
     [
         (("t",), "audit", AuditPage(lines=(), older=False)),
-        (("b", "r"), "check", CheckReport(at=NOW, elapsed_s=0.1, findings=(), new=0, clean_at=NOW)),
+        (("c", "r"), "check", CheckReport(at=NOW, elapsed_s=0.1, findings=(), new=0, clean_at=NOW)),
         (("l",), "leaks", scene_leaks.leak_report(NOW)),
         (("exclamation_mark",), "reset_plan", scene_plans.reset_plan("0")),
         (("m",), "explain_switch", None),

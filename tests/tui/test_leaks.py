@@ -221,7 +221,7 @@ async def test_enter_tells_all_of_it_and_opens_the_job_that_ran_out(console: Bui
         assert "opens the job, with its report" in text_of(pilot)
         await pilot.press("enter")
         assert isinstance(app.screen, JobScreen) and app.screen.panel.job_id == 31
-        await pilot.press("escape", "b")
+        await pilot.press("escape", "c")
         await until(pilot, lambda: "Findings" in text_of(pilot))
 
 

@@ -108,7 +108,7 @@ async def test_acting_is_refused_with_a_sentence_and_nothing_is_kept(app: Replay
         await pilot.press("exclamation_mark")
         await pilot.pause()
         assert screen_text(app).count("this is a replay") >= 5
-        await pilot.press("X", "enter", "escape", "b")
+        await pilot.press("X", "enter", "escape", "c")
         await pilot.pause()
         assert "a replay knows no checks" in screen_text(app)
         await pilot.press("escape", "w")

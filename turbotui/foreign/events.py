@@ -84,6 +84,8 @@ class ForeignEvent:
     residue_bytes: int | None = None
     at: float | None = None
     """Wall clock, where the line is a record that has its time inside."""
+    said: str | None = None
+    """What such a record says to people."""
 
 
 def read_event(text: str) -> ForeignEvent | None:

@@ -26,7 +26,7 @@ def read_record(text: str) -> ForeignEvent | None:
     except msgspec.DecodeError:
         return None
     event = _event(line)
-    return None if event is None else replace(event, at=line.at)
+    return None if event is None else replace(event, at=line.at, said=f"{line.event}: {line.text}")
 
 
 def _event(line: LogLine) -> ForeignEvent | None:

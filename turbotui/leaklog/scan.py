@@ -119,7 +119,8 @@ class Scan:
             # Of a traceback the time stands some lines above its error.
             self._note_time(self._above)
         self._above = ""
-        yield LogFact(line=self.lines, at=self._at, event=event, text=clean(text[body:].strip(), limit=TEXT))
+        said = text[body:].strip() if event.said is None else event.said
+        yield LogFact(line=self.lines, at=self._at, event=event, text=clean(said, limit=TEXT))
 
     def _note_time(self, text: str) -> int:
         """Take the line's time, and give where it goes on after it."""

@@ -214,7 +214,7 @@ class FindingsScreen(WindowScreen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,enter", "close", show=False),
         Binding("q", "close", show=False, id="quit"),
-        Binding("b", "close", show=False, id="findings"),
+        Binding("c", "close", show=False, id="findings"),
         Binding("j,down", "walk(1)", show=False, id="down"),
         Binding("k,up", "walk(-1)", show=False, id="up"),
         Binding("g,home", "walk(-100000)", show=False, id="first"),

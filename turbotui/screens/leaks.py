@@ -61,7 +61,7 @@ class LeaksScreen(WindowScreen[None]):
         Binding("f", "remedy", "screen.leaks_remedy", show=False),
         Binding("t", "trace", "screen.leaks_trace", show=False),
         Binding("e", "export", "screen.leaks_export", show=False),
-        Binding("b", "findings", "help.findings", show=False, id="findings"),
+        Binding("c", "findings", "help.findings", show=False, id="findings"),
         Binding("y", "copy_command", show=False, id="copy"),
         Binding("a", "copy_admin", show=False),
         Binding("r", "look_again", show=False),
@@ -71,7 +71,7 @@ class LeaksScreen(WindowScreen[None]):
         super().__init__(LeaksPanel())
 
     def wanted_size(self, width: int, height: int) -> tuple[int, int]:
-        return min(160, width - 2), min(46, height - 2)
+        return min(160, width - 2), min(40, height - 2)
 
     def on_mount(self) -> None:
         super().on_mount()

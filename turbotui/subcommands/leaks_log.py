@@ -65,7 +65,7 @@ def _fact_document(fact: LogFact) -> dict[str, Any]:
     values: dict[str, Any] = {"line": fact.line, "at": fact.at, "what": event.kind}
     for name in type(event).__dataclass_fields__:
         value = getattr(event, name)
-        if name not in ("kind", "at") and value not in (None, ()):
+        if name not in ("kind", "at", "said") and value not in (None, ()):
             values[name] = value
     values["text"] = fact.text
     return values

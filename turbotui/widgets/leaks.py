@@ -216,7 +216,9 @@ class LeaksPanel(ListPanel):
         verdict = self.verdict
         if verdict is None:
             job = self.job(view)
-            lines = [] if job is None else [*wrapped(spoken(job.error or ""), width), t("leaks.job_report")]
+            lines = wrapped(t("leaks.none"), width)
+            if job is not None:
+                lines = [*wrapped(spoken(job.error or ""), width), t("leaks.job_report")]
             return [*head, *(Row(width).add(line, paint.text) for line in lines)][:height]
         last = remedy_rows(view, verdict, width)
         last = last[: max(2, height - 3)]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from turbotui.format import bytes_text, gib
 from turbotui.text import t
 from turbotui.theme import GLYPHS
-from turbotui.widgets.lines import Row, View, width_of
+from turbotui.widgets.lines import Row, View, width_of, wrapped
 
 if TYPE_CHECKING:
     from rich.style import Style
@@ -47,7 +47,7 @@ def map_rows(view: View, segments: Sequence[Segment], width: int, height: int) -
     """The map in at most `height` rows, with what each pattern is and how much a cell."""
     paint = view.paint
     if not segments:
-        return [Row(width).add(t("leaks.no_segments"), paint.muted)]
+        return [Row(width).add(line, paint.muted) for line in wrapped(t("leaks.no_segments"), width)]
     total = sum(segment.bytes for segment in segments)
     head = t("leaks.segments_of", bytes=bytes_text(total), count=len(segments))
     rows = [Row(width).add(head, paint.muted)]

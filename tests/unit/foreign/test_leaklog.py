@@ -127,6 +127,7 @@ def test_our_own_file_is_read_by_its_records(tmp_path: Path) -> None:
     assert models.models[0].parts == (("dit.high", True), ("vae", False)) and cache.used_bytes == round(
         3.2 * GIB
     )
+    assert report.facts[4].text == "switch: wan, 13.50 GiB in, 0.310 s"
     stayed = report.verdicts[0]
     assert stayed.leak and stayed.bytes == round(4.4 * GIB) and stayed.remedy is not None
     assert stayed.remedy.command == "turbotui cleanup"

@@ -66,7 +66,7 @@ GUIDE = {
     "guide.logs": "webui_startup_latest.log: CUDA memory allocated, OOM",
     "guide.logs_ours": (
         "panel 6 tells loads, evictions and OOM with bytes; {report} last night. {log_file} "
-        "follows such a file, GBK too, and marks these lines."
+        "follows such a file, GBK too; turbotui leaks --log FILE tells its leaks and remedies."
     ),
     "guide.last_resort": "Last resort script: pkill python, reset, rm -rf outputs",
     "guide.last_resort_ours": (

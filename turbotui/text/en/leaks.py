@@ -19,7 +19,7 @@ TEXTS: dict[str, str] = {
     "leaks.looking": "looking…",
     "leaks.looked_objects": "looked {at} in {took}, {count} objects",
     "leaks.none": "no leak, and nothing else that is worth a line",
-    "leaks.keys_wide": "↵ all of it  f remedy  t trace  r again  e export  b check  esc back",
+    "leaks.keys_wide": "↵ all of it  f remedy  t trace  r again  e export  c check  esc back",
     "leaks.keys": "← → section  ↵ all  f remedy  t trace  r again  esc back",
     "leaks.leak": "leak",
     "leaks.no_leak": "no leak",

@@ -54,7 +54,7 @@ GUIDE = {
     "guide.logs": "webui_startup_latest.log：CUDA memory allocated、OOM",
     "guide.logs_ours": (
         "面板 6 记录装载、移出、OOM 及字节；{report} 看昨夜。{log_file} 跟踪这类文件（也可 "
-        "GBK）并标出这些行。"
+        "GBK）；turbotui leaks --log FILE 给出其中的泄漏和办法。"
     ),
     "guide.last_resort": "最后的脚本：pkill python、重置、rm -rf outputs",
     "guide.last_resort_ours": (

@@ -19,7 +19,7 @@ TEXTS: dict[str, str] = {
     "leaks.looking": "正在查看…",
     "leaks.looked_objects": "{at} 查看，用时 {took}，{count} 个对象",
     "leaks.none": "没有泄漏，也没有别的值得一提",
-    "leaks.keys_wide": "↵ 全部  f 办法  t 追踪  r 再看  e 导出  b 检查  esc 返回",
+    "leaks.keys_wide": "↵ 全部  f 办法  t 追踪  r 再看  e 导出  c 检查  esc 返回",
     "leaks.keys": "← → 换项  ↵ 全部  f 办法  t 追踪  r 再看  esc 返回",
     "leaks.leak": "泄漏",
     "leaks.no_leak": "不是泄漏",
