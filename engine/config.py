@@ -17,9 +17,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from engine.choices import Residency, VaePrecision
 from engine.errors import InvalidRequest
 from engine.units import parse_size
-from engine.wire import Residency, VaePrecision
 
 ENV_PREFIX = "TURBOTUI_"
 NOT_SETTINGS = frozenset({"TURBOTUI_HOME"})
@@ -51,8 +51,13 @@ class EngineConfig:
     allocator: str = "auto"
     """Settings of the device's caching allocator: `auto`, `guide`, or as PYTORCH_ALLOC_CONF spells them."""
     vae_precision: VaePrecision = "auto"
+    """`bf16`, `fp32`, or `auto`: bf16 on a GPU, as the reference has it, on cpu as the file."""
     preview: bool = True
     """Whether a job shows its latents after each step; the frames are the same either way."""
+    nan_guard: bool = True
+    """Whether a job ends before its decode where its latents are not finite: one sum after each step. Without
+    it such latents reach the decoder, which refuses frames that are not finite and does not know whose fault
+    they are."""
     max_prompt_chars: int = 8000
     max_queue: int = 1000
     log_bytes: int = 16 * 2**20

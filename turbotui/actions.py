@@ -84,7 +84,9 @@ ACTIONS: tuple[Action, ...] = (
     Action(id="full_cleanup", keys=("X",), tier="dangerous"),
     Action(id="sheet", keys=("!",)),
     Action(id="audit", keys=("t",)),
-    Action(id="findings", keys=("l",)),
+    Action(id="leaks", keys=("l",)),
+    Action(id="findings", keys=("b",)),
+    Action(id="found", keys=("i",)),
     Action(id="report", keys=("w",)),
     Action(id="last_receipt", keys=(".",)),
     Action(id="copy", keys=("y",)),
@@ -115,6 +117,7 @@ ACTIONS: tuple[Action, ...] = (
     Action(id="half_up", keys=("ctrl+u", "pageup"), place="lists", in_palette=False),
     Action(id="open", keys=("enter",), place="lists", in_palette=False),
     Action(id="warm", keys=("W",), place="models", tier="routine"),
+    Action(id="quantize", keys=("8",), place="models", tier="routine"),
     Action(id="retry", keys=("r",), place="queue", tier="routine"),
     Action(id="duplicate", keys=("d",), place="queue", tier="routine"),
     Action(id="edit_again", keys=("e",), place="queue", tier="routine"),
@@ -144,13 +147,13 @@ BY_ID: Mapping[str, Action] = {action.id: action for action in ACTIONS}
 KEY_LINE_HEAD = ("switch", "previous", "add", "unload", "free", "cancel")
 KEY_LINE_PAST = ("past_earlier", "past_later", "past_event", "next_event", "now", "zoom_out", "zoom_in")
 """What it begins with while the picture is of a moment that is over."""
-KEY_LINE_TAIL = ("findings", "palette", "help", "quit")
+KEY_LINE_TAIL = ("leaks", "palette", "help", "quit")
 KEY_LINE_HERE: Mapping[str, tuple[str, ...]] = {
-    "memory": ("sheet", "hard_cleanup", "park", "pause"),
+    "memory": ("findings", "sheet", "hard_cleanup", "park", "pause"),
     "history": ("past_earlier", "past_event", "now", "zoom_out", "axis", "pause"),
-    "models": ("warm", "open", "copy"),
+    "models": ("warm", "open", "copy", "found"),
     "queue": ("open", "video", "retry", "duplicate", "edit_again", "hold", "sooner", "later", "copy"),
-    "card": ("open", "kill", "sheet", "hard_cleanup", "park", "pause"),
+    "card": ("open", "findings", "kill", "sheet", "hard_cleanup", "park", "pause"),
     "log": ("filter", "all_lines", "follow", "log_file", "open", "copy"),
 }
 """What the key line offers between head and tail, by the panel that has the focus; the last ones

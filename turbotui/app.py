@@ -5,23 +5,22 @@ The first picture is painted before any engine answers.
 
 from __future__ import annotations
 
-import importlib
 import os
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import events
 from textual.app import SystemCommand
 from textual.binding import Binding
 from textual.command import CommandPalette
 
-from engine.errors import InvalidRequest, NotFound
+from engine.errors import NotFound
+from turbotui import preload
 from turbotui.actions import ACTIONS, Action
+from turbotui.appearance import PaintedApp
 from turbotui.client.looking import only_looking
 from turbotui.format import clock
 from turbotui.keymap import keymap
@@ -30,21 +29,11 @@ from turbotui.messages import StateChanged
 from turbotui.notices import Mode, Notices, When
 from turbotui.screens.dashboard import DashboardScreen
 from turbotui.seen import load_seen, save_seen
-from turbotui.symbols import Choice, guess
-from turbotui.terminal import TerminalApp
-from turbotui.text import LANGUAGES, choose_language, t, use_language
+from turbotui.symbols import Choice
+from turbotui.text import t
 from turbotui.text.spoken import spoken
-from turbotui.theme import (
-    DEFAULT,
-    Paint,
-    Palette,
-    greyed,
-    textual_theme,
-    theme_folders,
-)
-from turbotui.theme_folder import ThemeFolder
-from turbotui.widgets.bottom import TABS, Notice, Tone
-from turbotui.widgets.lines import LinePanel
+from turbotui.theme import DEFAULT
+from turbotui.widgets.bottom import Notice, Tone
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -63,14 +52,12 @@ if TYPE_CHECKING:
     from turbotui.remote.box import Box
     from turbotui.remote.recordings import Source
     from turbotui.state import Look
+    from turbotui.widgets.bottom import KeyHint
 
-THEME_LOOK_S = 1.0
-"""How soon an edited theme shows."""
-PRELOAD_AFTER_S = 1.0
 REPORT_S = 12 * 3600.0
 
 
-class TurboApp(TerminalApp):
+class TurboApp(PaintedApp):
     """The console over one engine.
 
     Args:
@@ -103,6 +90,8 @@ class TurboApp(TerminalApp):
     CSS_PATH = None
     CSS = """
     CommandPalette > Vertical { background: $panel; }
+    CommandPalette #--input { border-top: hkey $muted; }
+    CommandPalette CommandList { border-bottom: hkey $muted; }
     Input:nocolor > .input--selection, TextArea:nocolor > .text-area--selection { text-style: reverse; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -141,20 +130,13 @@ class TurboApp(TerminalApp):
         wall: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        use_language(choose_language(language))
+        super().__init__(
+            theme=theme, language=language, symbols=symbols, config_dir=config_dir, mouse=mouse,
+            monotonic=monotonic,
+        )  # fmt: skip
         self._own_keymap = keymap(keys or {})
         self.problems = (*problems, *self._own_keymap.problems)
         """What of the settings was left out and why, a sentence each."""
-        self._colourless = "NO_COLOR" in os.environ
-        """As Textual takes it."""
-        self._symbols_wanted = symbols
-        self.symbols = guess(symbols, os.environ)
-        self.themes = ThemeFolder(theme_folders(config_dir))
-        palette, self._theme_problem = self.themes.first(theme)
-        self._theme_wanted = theme
-        self._paint_with(palette)
-        super().__init__(mouse=mouse, monotonic=monotonic)
-        self.animation_level = "none"
         self.read_only = read_only
         self.restart_engine = restart_engine
         self.draft_path = draft_path
@@ -190,8 +172,6 @@ class TurboApp(TerminalApp):
         """Set and cleared by whoever has them made, from any thread."""
         self.leaving_line = ""
         self._drafts: Drafts | None = None
-        self.register_theme(textual_theme(self.paint.palette, colourless=self._colourless))
-        self.theme = self.paint.palette.name
 
     @property
     def banner(self) -> str:
@@ -208,39 +188,16 @@ class TurboApp(TerminalApp):
         self.watch_terminal()
         if self.problems:
             self.call_after_refresh(self._tell_problems)
-        self.set_timer(THEME_LOOK_S / 2, self._look_at_themes)
-        self.set_interval(THEME_LOOK_S, self._look_at_themes)
+        self.watch_themes()
         # The engine's first words must not come before the first picture.
         self.call_after_refresh(self.link.start)
         if self._first_log is not None:
-            self.call_after_refresh(self.follow_log, self._first_log)
-        # What the first key will need, so that it need not wait for the disk.
-        self.set_timer(PRELOAD_AFTER_S, threading.Thread(target=_preload, daemon=True).start)
-
-    def follow_log(self, path: str | Path | None) -> None:
-        """Show another program's log in place of the engine's; "" is the engine's own again."""
-        from turbotui.foreign_log import ForeignLog, remember_log
-        from turbotui.widgets.log import LogPanel
-
-        if path is None:
-            return
-        if self.foreign is not None:
-            self.foreign.close()
-        self.foreign = ForeignLog(Path(path), wall=self.wall) if path != "" else None
-        if self.foreign is not None:
-            remember_log(self.logs_path, self.foreign.path)
-        self.dashboard.query_one(LogPanel).show_foreign(self.foreign)
-        self.dashboard.choose("log")
+            self.call_after_refresh(lambda: self.commands.follow_log(self._first_log))
+        self.set_timer(preload.AFTER_S, preload.begin)
 
     def _tell_problems(self) -> None:
         more = len(self.problems) - 1
         self.say(self.problems[0] + (t("settings.more", count=more) if more else ""), "wait")
-
-    def show_problems(self) -> None:
-        """What of the settings was left out, in full."""
-        from turbotui.screens.reader import ReaderScreen
-
-        self.push_screen(ReaderScreen(t("settings.title"), "\n".join(self.left_out)))
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -391,19 +348,28 @@ class TurboApp(TerminalApp):
             return t(f"why.{look}")
         return None
 
+    @property
+    def commands(self) -> Commands:
+        """Loaded with the first key, or a little after the first picture."""
+        if self._commands is None:
+            from turbotui.commands import Commands
+
+            self._commands = Commands(self)
+        return self._commands
+
     def act(self, name: str, job_id: int | None = None) -> None:
         """Do an action of `turbotui.actions`, on job `job_id` where one is given, or say why not."""
-        from turbotui.commands import Commands
-
-        if self._commands is None:
-            self._commands = Commands(self)
         action = next(action for action in ACTIONS if action.id == name)
         reason = self.why_not(action, self.link.state.look(self.monotonic()))
         if reason is not None:
             self.say(reason, "wait")
             return
         self.dashboard.acts_again()
-        self._commands.do(name, job_id)
+        self.commands.do(name, job_id)
+
+    def key_line(self, hints: Iterable[KeyHint]) -> tuple[KeyHint, ...]:
+        """What of `hints` stands below the dashboard."""
+        return tuple(hints)
 
     def key_of(self, name: str) -> str:
         """The key to show for an action: the person's own, if there is one."""
@@ -412,90 +378,17 @@ class TurboApp(TerminalApp):
         return self.symbols.key(next(action.shown_key for action in ACTIONS if action.id == name))
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
-        """What the palette offers: every action, the themes and the languages."""
-        # Over a dialog there are no actions: they would open another one above it.
-        actions = ACTIONS if screen is self.dashboard else ()
-        for action in actions:
-            if action.in_palette:
-                title = f"{t(f'action.{action.id}')}  ({self.key_of(action.id)})"
-                yield SystemCommand(
-                    title, t(f"help.{action.id}"), partial(self.dashboard.action_act, action.id)
-                )
-        for place, panel in enumerate(TABS if screen is self.dashboard else ()):
-            title = f"{t('palette.panel', name=t(f'place.{panel}'))}  ({self.key_of(f'panel_{place + 1}')})"
-            yield SystemCommand(title, t("help.panel"), partial(self.dashboard.choose, panel))
-        if (left_out := self.left_out) and screen is self.dashboard:
-            yield SystemCommand(t("settings.title"), left_out[0], self.show_problems)
-        for name in self.themes.names():
-            title = t("palette.theme", name=name)
-            yield SystemCommand(title, t("palette.theme_help"), partial(self.use_theme, name))
-        for choice in get_args(Choice):
-            title = t("palette.symbols", name=choice)
-            yield SystemCommand(title, t("palette.symbols_help"), partial(self.draw_with, choice))
-        for language in LANGUAGES:
-            title = t("palette.language", name=language)
-            yield SystemCommand(title, t("palette.language_help"), partial(self.speak, language))
+        from turbotui.palette import commands_of
 
-    # ------------------------------------------------------------------ looks
-
-    def _paint_with(self, palette: Palette) -> None:
-        whole_cells, colourless = self.symbols.ascii, self._colourless
-        self.paint = Paint(palette, whole_cells=whole_cells, colourless=colourless)
-        self.grey_paint = Paint(greyed(palette), whole_cells=whole_cells, colourless=colourless)
+        return commands_of(self, screen)
 
     def action_command_palette(self) -> None:
         """Textual's, that asks in the person's language."""
         if self.use_command_palette and not isinstance(self.screen, CommandPalette):
             self.push_screen(CommandPalette(id="--command-palette", placeholder=t("palette.search")))
 
-    def use_theme(self, name: str) -> None:
-        """Change the colours at once; the file is read again, so an edited one shows."""
-        try:
-            palette = self.themes.read(name)
-        except InvalidRequest as error:
-            self.say(spoken(str(error)), "error")
-            return
-        self._theme_wanted = name
-        self._paint_with(palette)
-        self.register_theme(textual_theme(palette, colourless=self._colourless))
-        if self.theme == palette.name:
-            self._watch_theme(palette.name)  # the same name, other colours
-        else:
-            self.theme = palette.name
-        self.dashboard.tick()
-        for panel in self.screen.query(LinePanel):
-            if panel.view is not None:
-                panel.show(replace(panel.view, paint=self.paint))
-
-    def _look_at_themes(self) -> None:
-        """Take over what was edited; a file with errors is named and changes nothing."""
-        changed, problems = self.themes.look()
-        if self._theme_wanted in changed and self._theme_wanted in self.themes.names():
-            self._theme_problem = None
-            self.use_theme(self._theme_wanted)
-        if self._theme_problem is not None:
-            problems = [self._theme_problem, *(text for text in problems if text != self._theme_problem)]
-            self._theme_problem = None
-        if problems:
-            self.say("; ".join(map(spoken, problems)), "error")
-
-    def symbols_changed(self) -> None:
-        self._paint_with(self.paint.palette)
-        self.dashboard.redraw_all()
-
-    def speak(self, language: str) -> None:
-        """Change the language at once."""
-        use_language(language)
-        self.dashboard.redraw_all()
-
 
 def _palette() -> type[Provider]:
     from turbotui.palette import PlainCommands
 
     return PlainCommands
-
-
-def _preload() -> None:
-    importlib.import_module("turbotui.commands")
-    importlib.import_module("turbotui.screens.switch")
-    importlib.import_module("turbotui.screens.new_job")

@@ -12,9 +12,11 @@ import click
 
 from engine.errors import EngineError, InvalidRequest
 from engine.wire import ErrorBody
+from turbotui import garbage
 from turbotui.subcommands import (
     audit,
     bench,
+    bench_generate,
     cache,
     check,
     doctor,
@@ -22,7 +24,9 @@ from turbotui.subcommands import (
     files,
     follow,
     generate,
+    importing,
     jobs,
+    leaks,
     ledger,
     lifecycle,
     memory,
@@ -30,6 +34,7 @@ from turbotui.subcommands import (
     opening,
     outputs,
     processes,
+    quantize,
     recording,
     reset,
     switch,
@@ -56,7 +61,7 @@ Exit codes:
   4    the engine refused
   5    the work was accepted and failed
   6    check: the worst finding is a notice
-  7    check: it is a warning; doctor: there is a problem
+  7    check: it is a warning; doctor: there is a problem; leaks: a leak
   8    check: it is critical
   130  interrupted; a job that was waited for goes on, a switch was given up
 """
@@ -97,6 +102,7 @@ def app(
     if context.invoked_subcommand is None:
         if json:
             raise click.UsageError("the console prints no JSON; name a command, or leave --json out")
+        garbage.hold()
         from turbotui.console import open_console
 
         target = find_meant()
@@ -125,6 +131,8 @@ for _command in (
         jobs.release,
     ),
     models.models_group,
+    importing.import_,
+    quantize.quantize,
     switch.switch,
     switch.cancel_switch,
     models.unload,
@@ -137,6 +145,7 @@ for _command in (
     processes.kill,
     follow.watch,
     check.check,
+    leaks.leaks,
     audit.audit,
     ledger.ledger,
     doctor.doctor,
@@ -159,7 +168,15 @@ for _command in (
         lifecycle.status,
         lifecycle.run,
     ),
-    _group("bench", "Measure this host.", bench.start, bench.switch, bench.balance, bench.console),
+    _group(
+        "bench",
+        "Measure this host.",
+        bench.start,
+        bench.switch,
+        bench_generate.generate,
+        bench.balance,
+        bench.console,
+    ),
     _group("outputs", "Look at finished videos, or delete old ones.", outputs.list_outputs, outputs.prune),
     opening.open_,
     files.fetch,

@@ -145,6 +145,12 @@ class Commands(Danger, Looks):
             label = t("doing.warm", name=name)
             self.app.ask(label, lambda client: client.warm(request), then=self._receipt)
 
+    def quantize(self) -> None:
+        from turbotui.screens.quantize import start_quantizing
+
+        panel = self.app.dashboard.query_one(ModelsPanel)
+        start_quantizing(self.app, panel.chosen_model if self._at("models") else None)
+
     def demo(self) -> None:
         def made(models: list[ModelStatus]) -> None:
             self.app.making_demo = False
@@ -170,7 +176,7 @@ class Commands(Danger, Looks):
         self.app.push_screen(NewJobScreen(self.app.drafts.own))
 
     def edit_again(self, job_id: int | None = None) -> None:
-        from turbotui.screens.new_job import NewJobScreen, draft_again
+        from turbotui.screens.new_job import NewJobScreen
 
         job = self._job(job_id)
         if job is None:
@@ -178,8 +184,7 @@ class Commands(Danger, Looks):
         elif not any(not model.problem for model in self.app.link.state.models):
             self.app.say(t("models.none_for_job"), "wait")
         else:
-            draft_again(self.app.drafts.again, job, self.app.link.state)
-            self.app.push_screen(NewJobScreen(self.app.drafts.again))
+            self.app.push_screen(NewJobScreen(self.app.drafts.change(job, self.app.link.state)))
 
     def cancel(self, job_id: int | None = None) -> None:
         if job_id is None and (loading := self._loading()) is not None:
@@ -223,7 +228,7 @@ class Commands(Danger, Looks):
         )
         running = self.app.link.state.running
         # What a job loads for itself ends with the job.
-        if chosen in self._switching or (comes and (running is None or running.spec.model != chosen)):
+        if chosen in self._switching or (comes and (running is None or running.model != chosen)):
             return chosen
         return None
 

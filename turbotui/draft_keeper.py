@@ -6,8 +6,13 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from turbotui.draft import Draft, load_draft, save_draft
+from turbotui.draft import Draft, draft_of, load_draft, save_draft
+
+if TYPE_CHECKING:
+    from engine.wire import Job
+    from turbotui.state import ConsoleState
 
 SETTLE_S = 0.3
 """Changes that follow each other faster are one write."""
@@ -79,6 +84,14 @@ class Drafts:
         self.own = DraftKeeper(path, wall=wall)
         beside = None if path is None else path.with_name(f"{path.stem}-again{path.suffix}")
         self.again = DraftKeeper(beside, wall=wall)
+
+    def change(self, job: Job, state: ConsoleState) -> DraftKeeper:
+        """The one beside, filled from `job` unless it holds unsent changes of that very job."""
+        if self.again.current.job_id != job.id or self.again.current.empty:
+            kind = next((model.kind for model in state.models if model.name == job.spec.model), "t2v")
+            folder = state.engine.output_dir if state.engine is not None else None
+            self.again.keep(draft_of(job, kind=kind, output_dir=folder))
+        return self.again
 
     def close(self) -> None:
         """Both are on the disk after it."""

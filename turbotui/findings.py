@@ -80,11 +80,11 @@ def unattributed_word(device: DeviceStatus | None) -> str:
     return "ghost" if "ghost" in kinds and "unseen" not in kinds else "unseen"
 
 
-def headline(view: View, key: str) -> tuple[list[str], Style] | None:
+def headline(view: View, key: str, leaks: str) -> tuple[list[str], Style] | None:
     """What the console says of its own accord, as texts from long to short; None where there is nothing.
 
     Memory of nobody is said for as long as it is there; of the rest the worst that was not read yet.
-    `key` shows the findings.
+    `key` shows the findings, and `leaks` who holds memory.
     """
     state = view.state
     news = [
@@ -102,9 +102,13 @@ def headline(view: View, key: str) -> tuple[list[str], Style] | None:
         text = f"! {whose} {bytes_text(unseen)}"
         finding = about_device(state.check, device.id)
         if finding is None or finding.since is None:
-            return [text + t("findings.finds", press=key), text], view.paint.alarm
+            return [text + t("findings.finds", press=leaks), text], view.paint.alarm
         since = t("findings.since", at=short_when(finding.since, view.wall))
-        return [f"{text} {since}{t('findings.finds', press=key)}", f"{text} {since}", text], view.paint.alarm
+        return [
+            f"{text} {since}{t('findings.finds', press=leaks)}",
+            f"{text} {since}",
+            text,
+        ], view.paint.alarm
     if worst is None:
         return None
     more = "" if len(news) == 1 else f" +{len(news) - 1}"

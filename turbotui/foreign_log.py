@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from engine.wire import LogLine
+from turbotui.foreign.events import AROUND
 from turbotui.foreign.follow import Follower
 from turbotui.foreign.tail import ForeignLine, as_lines
 from turbotui.format import bytes_text
@@ -97,7 +98,7 @@ class ForeignLog:
             level=line.level,
             event="" if line.event is None else line.event.kind,
             text=text,
-            memory=line.event is not None,
+            memory=line.event is not None and line.event.kind not in AROUND,
         )
 
 

@@ -131,13 +131,15 @@ def pad(text: str, cells: int, align: Literal["left", "right"] = "left") -> str:
     return fill + kept if align == "right" else kept + fill
 
 
-_CLOSING = frozenset("，。；：、！？）」』”’…")
+_CLOSING = frozenset("，。；：、！？）》」』”’…")
+_OPENING = frozenset("（《「『“‘")
 
 
 def wrapped(text: str, cells: int) -> list[str]:
-    """`text` in lines of at most `cells` cells, broken at spaces where there are any near the end.
+    """`text` in lines of at most `cells` cells, broken in the latter half of a line where that is possible.
 
-    Chinese breaks between any two characters, but no line begins with a closing mark.
+    Breaks are at spaces and beside Chinese characters, but no line begins with a closing mark or ends with
+    an opening one. A word that has none is broken where the line is full.
     """
     lines: list[str] = []
     rest = text
@@ -147,14 +149,19 @@ def wrapped(text: str, cells: int) -> list[str]:
             used += cell_width(rest[fit])
             fit += 1
         fit = max(1, fit)
-        space = rest.rfind(" ", 0, fit + 1)
-        if space > fit // 2:
-            fit = space
-        elif fit > 1 and rest[fit] in _CLOSING:
-            fit -= 1
+        fit = next((place for place in range(fit, fit // 2, -1) if _breaks(rest, place)), fit)
         lines.append(rest[:fit])
         rest = rest[fit:].lstrip(" ")
     return [*lines, rest]
+
+
+def _breaks(text: str, place: int) -> bool:
+    """Whether a line may end before `place`."""
+    before, after = text[place - 1], text[place]
+    if after == " ":
+        return True
+    beside = max(cell_width(before), cell_width(after)) == 2
+    return beside and after not in _CLOSING and before not in _OPENING
 
 
 def _three_digits(value: float) -> str:

@@ -1,4 +1,8 @@
-"""Owns when the console looks for garbage: not through everything, while somebody types."""
+"""Owns when garbage is looked for: not while modules load, and never in what they leave, since that stays.
+
+To look through it over and over took 12 of the 161 ms of a command, and 35 of the 250 ms of processor time
+to the console's first picture.
+"""
 
 from __future__ import annotations
 
@@ -16,3 +20,15 @@ def leave_what_stays() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+def hold() -> None:
+    """Look for none until `go_on`: much is about to be imported."""
+    gc.disable()
+
+
+def go_on() -> None:
+    """What there is now stays; look at what comes after it."""
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from turbotui.draft import DECIMAL, MAX_SAMPLES, Draft
+from turbotui.draft import DECIMAL, MAX_SAMPLES, MAX_TOGETHER, SHARE, Draft
 from turbotui.text import t
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ ENGINE_WORDS = (
     ("seed", re.compile(r"\bseed (is\b|must\b|是|须)")),
     ("steps", re.compile(r"\bsteps (is\b|must\b|是|须)")),
     ("resolution", re.compile(r"\b(resolution|aspect_ratio) (is\b|是)")),
+    ("sla_topk", re.compile(r"\bsla_topk (is\b|是)|\bname sla_topk\b|指定 sla_topk")),
+    ("attention", re.compile(r"\battention (is\b|是)")),
     ("samples", re.compile(r"\bsamples is\b|样本数是")),
     ("image", re.compile(r"\bimage\b(?!-to)|\bthe path\b|图像|路径")),
     ("prompt", re.compile(r"\bthe prompt\b|提示词")),
@@ -41,10 +43,14 @@ def faults(draft: Draft, model: ModelStatus | None) -> dict[str, str]:
             found["frames"] = t("new.frames_most", most=model.max_frames)
         elif nearest := near_frames(frames, model.max_frames):
             found["frames"] = t("new.frames_near", near=t("new.or").join(map(str, nearest)))
-    if draft.seed and "seed" not in found and int(draft.seed) + samples(draft) - 1 > MAX_SEED:
+    jobs = 1 if draft.together else samples(draft)
+    if draft.seed and "seed" not in found and int(draft.seed) + jobs - 1 > MAX_SEED:
         found["seed"] = t("new.seed_most", most=MAX_SEED)
-    if draft.samples and "samples" not in found and not 1 <= int(draft.samples) <= MAX_SAMPLES:
-        found["samples"] = t("new.samples_most", most=MAX_SAMPLES)
+    most = MAX_TOGETHER if draft.together else MAX_SAMPLES
+    if draft.samples and "samples" not in found and not 1 <= int(draft.samples) <= most:
+        found["samples"] = t("new.samples_most", most=most)
+    if draft.sla_topk and not (SHARE.fullmatch(draft.sla_topk) and 0 < float(draft.sla_topk) <= 1):
+        found["sla_topk"] = t("new.sla_topk_range")
     return found
 
 

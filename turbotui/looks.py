@@ -34,9 +34,9 @@ class Looks(Acting):
             from turbotui.screens.reader import ReaderScreen
             from turbotui.widgets.log import when
 
-            head = f"{when(line.at, self.app.wall())}  {line.event}  {line.level}"
-            job_text = "" if line.job_id is None else f"  {t('log.job', id=line.job_id)}"
-            self.app.push_screen(ReaderScreen(head + job_text, line.text))
+            job_text = "" if line.job_id is None else t("log.job", id=line.job_id)
+            parts = (when(line.at, self.app.wall()), line.event, line.level, job_text)
+            self.app.push_screen(ReaderScreen("  ".join(filter(None, parts)), line.text))
 
     def _open_card(self) -> None:
         panel = self.app.dashboard.query_one(CardPanel)
@@ -51,6 +51,16 @@ class Looks(Acting):
         from turbotui.screens.findings import FindingsScreen
 
         self.app.push_screen(FindingsScreen(self.app.seen.findings, self.app.why_no_check()))
+
+    def leaks(self) -> None:
+        from turbotui.screens.leaks import LeaksScreen
+
+        self.app.push_screen(LeaksScreen())
+
+    def found(self) -> None:
+        from turbotui.screens.found import FoundScreen
+
+        self.app.push_screen(FoundScreen())
 
     def audit(self) -> None:
         from turbotui.screens.audit import AuditScreen
@@ -163,9 +173,28 @@ class Looks(Acting):
         from turbotui.screens.log_file import LogFileScreen
 
         foreign = self.app.dashboard.query_one(LogPanel).foreign is not None
-        self.app.push_screen(
-            LogFileScreen(recent_logs(self.app.logs_path), foreign=foreign), self.app.follow_log
-        )
+        self.app.push_screen(LogFileScreen(recent_logs(self.app.logs_path), foreign=foreign), self.follow_log)
+
+    def follow_log(self, path: str | Path | None) -> None:
+        """Show another program's log in place of the engine's; "" is the engine's own again."""
+        from turbotui.foreign_log import ForeignLog, remember_log
+
+        app = self.app
+        if path is None:
+            return
+        if app.foreign is not None:
+            app.foreign.close()
+        app.foreign = ForeignLog(Path(path), wall=app.wall) if path != "" else None
+        if app.foreign is not None:
+            remember_log(app.logs_path, app.foreign.path)
+        app.dashboard.query_one(LogPanel).show_foreign(app.foreign)
+        app.dashboard.choose("log")
+
+    def left_out(self) -> None:
+        """What of the settings was left out, in full."""
+        from turbotui.screens.reader import ReaderScreen
+
+        self.app.push_screen(ReaderScreen(t("settings.title"), "\n".join(self.app.left_out)))
 
     def palette(self) -> None:
         self.app.action_command_palette()

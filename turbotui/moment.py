@@ -7,6 +7,7 @@ import time
 from datetime import date, datetime, timedelta
 
 from engine.errors import InvalidRequest
+from turbotui.text import language
 
 _AGO = re.compile(r"-?(\d{1,6}(?:\.\d{1,3})?)(s|m|h|d|w)")
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -62,10 +63,11 @@ def parse_stretch(
 
 
 def dated(at: float, *, now: float) -> str:
-    """`02:41:10`, or with its date where that is not the day of `now`: `Nov 28 02:41:10`."""
+    """`02:41:10`, with its date if that is not the day of `now`: `Nov 28 02:41:10`, `11-28` in Chinese."""
     if _day(at) == _day(now):
         return time.strftime("%H:%M:%S", time.localtime(at))
-    return time.strftime("%b %d %H:%M:%S", time.localtime(at))
+    day = "%m-%d" if language() == "zh_CN" else "%b %d"
+    return time.strftime(f"{day} %H:%M:%S", time.localtime(at))
 
 
 def _time_of_day(day: str | None, clock: tuple[int, int, int], *, now: float, after: float | None) -> float:

@@ -91,10 +91,28 @@ def pieces(update: ChopsUpdate | LayoutUpdate) -> Iterator[tuple[int, int, Strip
         for end, (x, piece) in zip(update.chop_ends[y], update.chops[y].items(), strict=False):
             if piece is None or x >= last or end <= first:
                 continue
-            left = max(first, x)
-            cropped = piece.crop(left - x, min(end, last) - x)
+            left, right = max(first, x) - x, min(end, last) - x
+            # What changed may end in the middle of a character of a dialog above it.
+            left -= splits(piece, left)
+            cropped = piece.crop(left, right + splits(piece, right))
             if cropped.cell_length:
-                yield left, y, cropped
+                yield x + left, y, cropped
+
+
+def splits(strip: Strip, column: int) -> bool:
+    """Whether a character of two cells lies on both sides of `column`; half of one cannot be written."""
+    place = 0
+    for text, _style, _control in strip:
+        if place >= column:
+            return False
+        end = place + cell_len(text)
+        if end > column and not text.isascii():
+            for character in text:
+                place += cell_len(character)
+                if place >= column:
+                    return place > column
+        place = end
+    return False
 
 
 Codes = tuple[frozenset[str], str, str]

@@ -1,12 +1,51 @@
-"""Owns how the palette shows its commands: as they are, whatever markup or controls their names hold."""
+"""Owns what the palette offers, and how it is shown: as it is, whatever markup or controls names hold."""
 
 from __future__ import annotations
 
+from functools import partial
+from typing import TYPE_CHECKING, Any, get_args
+
+from textual.app import SystemCommand
 from textual.command import DiscoveryHit, Hit, Hits
 from textual.content import Content
 from textual.system_commands import SystemCommandsProvider
 
+from turbotui.actions import ACTIONS
 from turbotui.sanitize import clean
+from turbotui.symbols import Choice
+from turbotui.text import LANGUAGES, t
+from turbotui.widgets.bottom import TABS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from textual.screen import Screen
+
+    from turbotui.app import TurboApp
+
+
+def commands_of(app: TurboApp, screen: Screen[Any]) -> Iterator[SystemCommand]:
+    """Every action, the themes and the languages."""
+    # Over a dialog there are no actions: they would open another one above it.
+    actions = ACTIONS if screen is app.dashboard else ()
+    for action in actions:
+        if action.in_palette:
+            title = f"{t(f'action.{action.id}')}  ({app.key_of(action.id)})"
+            yield SystemCommand(title, t(f"help.{action.id}"), partial(app.dashboard.action_act, action.id))
+    for place, panel in enumerate(TABS if screen is app.dashboard else ()):
+        title = f"{t('palette.panel', name=t(f'place.{panel}'))}  ({app.key_of(f'panel_{place + 1}')})"
+        yield SystemCommand(title, t("help.panel"), partial(app.dashboard.choose, panel))
+    if (left_out := app.left_out) and screen is app.dashboard:
+        yield SystemCommand(t("settings.title"), left_out[0], app.commands.left_out)
+    for name in app.themes.names():
+        title = t("palette.theme", name=name)
+        yield SystemCommand(title, t("palette.theme_help"), partial(app.use_theme, name))
+    for choice in get_args(Choice):
+        title = t("palette.symbols", name=choice)
+        yield SystemCommand(title, t("palette.symbols_help"), partial(app.draw_with, choice))
+    for language in LANGUAGES:
+        title = t("palette.language", name=language)
+        yield SystemCommand(title, t("palette.language_help"), partial(app.speak, language))
 
 
 class PlainCommands(SystemCommandsProvider):

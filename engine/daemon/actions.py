@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -39,6 +40,7 @@ from engine.worker.channel import (
     Wanted,
     Warm,
 )
+from engine.worker.tidy import TIDIED, Tidy, TidyWhat
 
 
 class Actions:
@@ -88,16 +90,38 @@ class Actions:
             expected=lambda: self._supervisor.residents.resident_bytes(model, component),
         )
 
-    async def free(self, *, idle: bool = True) -> Receipt:
-        """Give back the allocator's cache and, where `idle`, the components that nobody uses."""
+    async def free(self, *, idle: bool = True, cache_bytes: int = 0) -> Receipt:
+        """Give back the allocator's cache and, where `idle`, the components that nobody uses.
+
+        `cache_bytes` is what is known of the cache, to be proved from outside.
+        """
         if self._supervisor.worker is None:
             return self._receipts.issue(nothing_to_do("free", FREED[idle]))
         return await self._give_back(
             "free",
             FREED[idle],
             lambda action_id: Free(action_id=action_id, idle=idle),
-            expected=lambda: self._supervisor.residents.resident_bytes() if idle else 0,
+            expected=lambda: cache_bytes + (self._supervisor.residents.resident_bytes() if idle else 0),
         )
+
+    async def tidy(self, what: TidyWhat, expected_bytes: int = 0) -> Receipt:
+        """Have the worker look for cycles, or give back pinned blocks or free pages of its heap."""
+        supervisor, target = self._supervisor, TIDIED[what]
+        if supervisor.worker is None:
+            return self._receipts.issue(nothing_to_do(what, target))
+
+        def message(action_id: int) -> ToWorker:
+            return Tidy(action_id=action_id, what=what)
+
+        if what == "collect":
+            return await self._give_back(what, target, message, expected=lambda: expected_bytes)
+        # Host memory beside a GPU: the driver's list of processes knows nothing of it.
+        receipt = await supervisor.ask(what, target, message)
+        if receipt.ok:
+            residue = max(0, expected_bytes - (receipt.returned_bytes or 0))
+            receipt = replace(receipt, expected_bytes=expected_bytes, residue_bytes=residue)
+        supervisor.used_at = time.monotonic()
+        return self._receipts.issue(receipt)
 
     async def _give_back(
         self,

@@ -21,15 +21,18 @@ from engine.daemon.routes import (
     audit,
     checks,
     files,
+    finding,
     full_cleanup,
     job_batches,
     jobs,
+    leaks,
     ledger,
     memory,
     metrics,
     models,
     outputs,
     previews,
+    quantising,
     recordings,
     reset,
     sampling,
@@ -41,11 +44,21 @@ from engine.wire import ErrorBody
 MAX_BODY_BYTES = 1 << 20
 """No request of ours comes near it; a prompt of 100 kB is refused with its own sentence."""
 ROUTES = (
-    *(status, models, jobs, job_batches, previews, memory, sampling, checks, reset),
-    *(full_cleanup, outputs, metrics, files, recordings, audit, ledger),
+    *(status, models, jobs, job_batches, previews, memory, sampling, checks, leaks, reset),
+    *(full_cleanup, outputs, metrics, files, recordings, audit, finding, quantising, ledger),
 )
 """Each adds its own, in the order of the API's document."""
-UNAUDITED = frozenset({"/check", "/jobs/forecast", "/jobs/many/forecast", "/explain/job", "/explain/switch"})
+UNAUDITED = frozenset(
+    {
+        "/check",
+        "/jobs/forecast",
+        "/jobs/many/forecast",
+        "/explain/job",
+        "/explain/switch",
+        "/models/scan",
+        "/models/quantise/plan",
+    }
+)
 """Posts that change nothing."""
 
 

@@ -20,12 +20,14 @@ from engine.daemon.demo import DemoModels
 from engine.daemon.device_watch import DeviceWatch
 from engine.daemon.devices import DeviceInUse
 from engine.daemon.events import EventHub
+from engine.daemon.finding import ModelFinder
 from engine.daemon.full_cleanup import FullCleanup
 from engine.daemon.job_batches import JobBatches
 from engine.daemon.job_plans import JobPlans
 from engine.daemon.job_requests import JobRequests
 from engine.daemon.job_times import JobTimes
 from engine.daemon.kill import Kill
+from engine.daemon.leaks import Leaks
 from engine.daemon.ledger import LedgerBook
 from engine.daemon.left_jobs import LeftJobs
 from engine.daemon.life import Life
@@ -39,6 +41,8 @@ from engine.daemon.model_list import ModelList
 from engine.daemon.model_use import ModelUse
 from engine.daemon.notify import Notifier
 from engine.daemon.nursery import Nursery
+from engine.daemon.oom_reports import OomReports
+from engine.daemon.orphans import Orphans
 from engine.daemon.overview import Overview
 from engine.daemon.own_processes import OwnProcesses
 from engine.daemon.planner import Planner
@@ -47,12 +51,14 @@ from engine.daemon.probe import Probe
 from engine.daemon.prompt_cache import PromptCache
 from engine.daemon.prompts import KeptPrompts
 from engine.daemon.proofs import Proofs
+from engine.daemon.quantising import Quantising
 from engine.daemon.queue import QueueRunner
 from engine.daemon.rates import Rates
 from engine.daemon.read_ahead import ReadAhead
 from engine.daemon.readiness import FirstReading
 from engine.daemon.receipt_book import ReceiptBook
 from engine.daemon.recording import FlightRecorder
+from engine.daemon.remedies import Remedies
 from engine.daemon.reset import Reset
 from engine.daemon.reset_helper import HELPER
 from engine.daemon.reset_program import ResetProgram
@@ -68,6 +74,7 @@ from engine.daemon.worker_starter import WorkerStarter
 from engine.embeddings import EmbeddingStore
 from engine.jobs.store import JobStore
 from engine.models.catalog import Catalog
+from engine.models.layout import vae_precision_on
 from engine.paths import Paths
 from engine.recording.entries import EngineStarted
 from engine.telemetry.samples import FromProbe
@@ -149,6 +156,7 @@ class Engine:
         use = ModelUse(self.store.list_jobs())
         times = JobTimes(self.store.list_jobs(500))
         self.hub.listen(times.hear)
+        self.oom_reports = OomReports(paths.state / "oom", self.memory, self.logbook)
         self.plans = JobPlans(self.catalog, self.memory, settings, output_dir=output_dir, times=times)
         self.queue = QueueRunner(
             self.store,
@@ -163,6 +171,7 @@ class Engine:
             ahead=ReadAhead(on_read=lambda text: self.logbook.write("read_ahead", text, memory=True)),
             publish=self.hub.publish,
             on_queue=self._changed,
+            on_oom=self.oom_reports.take,
         )
         self.left_jobs = LeftJobs(self.store, self.logbook, instance=instance)
         self.models = ModelList(
@@ -174,6 +183,11 @@ class Engine:
             self.hub,
             self.logbook,
         )
+        self.finder = ModelFinder(paths.models, paths.state, environ, self.logbook, self.models.rescan)
+        self.quantising = Quantising(
+            paths.models, self.logbook, on_progress=self.models.changed, on_end=self.models.rescan
+        )
+        self.models.quantising_of = self.quantising.progress_of
         self.life = Life(
             instance,
             lock,
@@ -201,7 +215,7 @@ class Engine:
             self.memory,
             first_reading,
             self.logbook,
-            on_chosen=self.queue.wake,
+            on_chosen=self._device_chosen,
             on_change=self._changed,
         )
 
@@ -310,6 +324,16 @@ class Engine:
             publish=self.hub.publish,
         )
         self.hub.listen(self.checks.heard)
+        self.leaks = Leaks(self.supervisor, self.memory, self.checks, self.store, use, self.ledger)
+        self.remedies = Remedies(
+            self.actions,
+            self.memory_requests,
+            self.supervisor,
+            self.memory,
+            proofs,
+            Orphans(self.checks, proofs, self.receipts),
+            self.audit,
+        )
         self.ledger.on_grown = self.checks.look_soon
         self.notifier = Notifier(
             config.notify,
@@ -384,6 +408,8 @@ class Engine:
         for task in tasks:
             task.cancel()
         self.models.close()
+        await self.finder.close()
+        self.quantising.close()
         self.hub.close("the engine was stopped")
         self.nursery.stop()
         await self.probe.stop()
@@ -403,6 +429,12 @@ class Engine:
 
     def _changed(self) -> None:
         self.board.changed()
+
+    def _device_chosen(self) -> None:
+        device_id = self.memory.device_id
+        if device_id is not None:
+            self.catalog.vae_precision = vae_precision_on(device_id, self.catalog.vae_precision)
+        self.queue.wake()
 
     def _processes_changed(self) -> None:
         self.probe.watch(self.own.pids())

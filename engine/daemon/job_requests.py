@@ -52,15 +52,19 @@ class JobRequests:
         plan = self._plans.admit(spec)
         if (budget := self._memory.budget()) is not None:
             plan.refuse_if_too_large(budget)
-        job = self._store.submit(plan.admitted.spec, plan.footprint.peak_bytes)
+        job = self._store.submit(plan.admitted.spec, plan.footprint.peak_bytes, plan.runs)
         size = f"{plan.admitted.width}x{plan.admitted.height}"
         self._logbook.write("job", f"queued: {spec.model}, {size}", job_id=job.id)
+        if plan.runs is not None and plan.runs.reason is not None:
+            self._logbook.write("job", f"runs as {plan.runs.model}: {plan.runs.reason}", job_id=job.id)
         return self._announce(job)
 
     def submit_many(self, plans: Sequence[JobPlan]) -> tuple[Job, ...]:
         """Queue requests that were found good, all of them or none."""
         self._life.refuse_when_stopping()
-        jobs = self._store.submit_many([(plan.admitted.spec, plan.footprint.peak_bytes) for plan in plans])
+        jobs = self._store.submit_many(
+            [(plan.admitted.spec, plan.footprint.peak_bytes, plan.runs) for plan in plans]
+        )
         if jobs:
             self._logbook.write("job", f"queued: {counted(len(jobs), 'job')} at once, from {jobs[0].id}")
         return tuple(self._announce(job) for job in jobs)

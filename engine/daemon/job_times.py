@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from engine.models.model import Model
 from engine.planning.admission import Admitted
 from engine.planning.shapes import dit_tokens
-from engine.wire import Event, Job, JobChanged
+from engine.wire import AttentionKind, Event, Job, JobChanged
 
 KEPT = 64
 """Done jobs of each model that are remembered."""
@@ -36,6 +36,9 @@ class _Shape:
     aspect_ratio: str
     frames: int
     steps: int
+    attention: AttentionKind
+    topk: float | None
+    samples: int
 
 
 class JobTimes:
@@ -65,15 +68,22 @@ class JobTimes:
                 aspect_ratio=spec.aspect_ratio,
                 frames=spec.frames,
                 steps=spec.steps,
+                # Jobs of builds that knew one kind only say nothing.
+                attention="dense" if spec.attention == "auto" else spec.attention,
+                topk=spec.sla_topk,
+                samples=spec.samples,
             )
-            self._done[spec.model].append((shape, elapsed_s))
+            self._done[job.model].append((shape, elapsed_s))
 
     def expect(self, model: Model, admitted: Admitted) -> Expected | None:
         """For a request to `model`; None where no job of it comes near."""
         done = self._done.get(model.name, ())
         work = dit_tokens(admitted.width, admitted.height, admitted.frames) * admitted.steps
+        work *= admitted.spec.samples
         by_work: dict[int, list[float]] = defaultdict(list)
         for shape, elapsed_s in done:
+            if (shape.attention, shape.topk) != (admitted.attention, admitted.sla_topk):
+                continue  # which of them is faster, and by how much, depends on the device and the size
             if (known := _work(model, shape)) is not None:
                 by_work[known].append(elapsed_s)
         if not by_work:
@@ -86,8 +96,8 @@ class JobTimes:
 
 
 def _work(model: Model, shape: _Shape) -> int | None:
-    """Tokens times steps; None where the model has no such size any more."""
+    """Tokens times steps of all samples; None where the model has no such size any more."""
     for row in model.card.table:
         if (row.name, row.aspect_ratio) == (shape.resolution, shape.aspect_ratio):
-            return dit_tokens(row.width, row.height, shape.frames) * shape.steps
+            return dit_tokens(row.width, row.height, shape.frames) * shape.steps * shape.samples
     return None

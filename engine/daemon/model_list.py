@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import replace
 
 from engine.daemon.demo import DemoModels
 from engine.daemon.events import EventHub
@@ -13,7 +15,8 @@ from engine.daemon.supervisor import Supervisor
 from engine.daemon.threads import in_thread
 from engine.models.catalog import Catalog
 from engine.models.model import Model
-from engine.wire import ModelsChanged, ModelStatus
+from engine.models.siblings import other_of
+from engine.wire import ModelsChanged, ModelStatus, QuantiseProgress
 
 
 class ModelList:
@@ -36,6 +39,8 @@ class ModelList:
         self._demo = demo
         self._hub = hub
         self._logbook = logbook
+        self.quantising_of: Callable[[str], QuantiseProgress | None] = lambda name: None
+        """How far the making of a model's int8 sibling is."""
         self._scanning = asyncio.Lock()
         self._looking: set[asyncio.Task[None]] = set()
 
@@ -82,7 +87,8 @@ class ModelList:
 
     def _status(self, model: Model) -> ModelStatus:
         residents = self._supervisor.residents
-        return self._catalog.status(
+        sibling = other_of(model, self._catalog.models())
+        status = self._catalog.status(
             model,
             residents.of_model(model.name),
             rate=residents.rate,
@@ -90,13 +96,18 @@ class ModelList:
             active=self._is_active(model.name),
             last_used_at=self._use.last_used_at(model.name),
         )
+        return replace(
+            status,
+            sibling=None if sibling is None else sibling.name,
+            quantising=self.quantising_of(model.name),
+        )
 
     def _is_active(self, name: str) -> bool:
         """Whether it was asked for last, and is there or on its way: a worker may have taken it along."""
         if name != self._use.active:
             return False
         running = self._queue.running
-        runs = running is not None and running.spec.model == name
+        runs = running is not None and running.model == name
         return runs or bool(self._supervisor.residents.of_model(name))
 
     def _looked(self, task: asyncio.Task[None]) -> None:

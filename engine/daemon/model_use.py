@@ -15,7 +15,7 @@ class ModelUse:
         """`jobs`, oldest first, are from before, so that "the one before" still means something."""
         self.active: str | None = None
         """Asked for last, by a job or a switch."""
-        self._last_used = {job.spec.model: job.finished_at for job in jobs if job.finished_at is not None}
+        self._last_used = {job.model: job.finished_at for job in jobs if job.finished_at is not None}
 
     def asked(self, name: str) -> None:
         """A job with it began, or it was switched to."""

@@ -94,6 +94,7 @@ class Planner:
             peak_bytes=max([footprint.peak_bytes, *(step.held_bytes for step in steps)]),
             steps=steps,
             note={True: KEPT, False: None, None: UNKNOWN}[kept],
+            runs=plan.runs,
         )
 
     def explain_switch(self, model: Model) -> Explanation:

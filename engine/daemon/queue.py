@@ -43,6 +43,7 @@ from engine.models.catalog import Catalog
 from engine.models.model import Model
 from engine.wire import Event, Job, JobChanged, JobProgress, QueueStatus
 from engine.worker.channel import JobEnded, RunJob
+from engine.worker.oom_facts import OomMoment
 
 RETRY_S = 1.0
 """Between two tries after the store refused to write, or after a bug."""
@@ -77,7 +78,12 @@ class QueueRunner:
         ahead: ReadAhead,
         publish: Callable[[Event], None],
         on_queue: Callable[[], None],
+        on_oom: Callable[[Job, JobPlan, int, OomMoment], object] = lambda job, plan, budget_bytes, moment: (
+            None
+        ),
     ) -> None:
+        """`on_oom` has a job that ran out of memory, with what it might hold and what there was."""
+        self._on_oom = on_oom
         self._ahead = ahead
         self._store = store
         self._catalog = catalog
@@ -142,6 +148,7 @@ class QueueRunner:
 
     def view(self, job: Job) -> Job:
         """`job` with its progress, while it runs."""
+        job = replace(job, doubt=self._plans.doubt(job.spec))
         if self._running is not None and job.id == self._running.id and job.status == "running":
             return replace(job, progress=self._progress)
         closed = self._supervisor.closed
@@ -245,7 +252,7 @@ class QueueRunner:
         model: Model | None = None
         with suppress(EngineError):  # what is wrong with that job is said when its turn comes
             following = next(iter(self._store.list_runnable()), None)
-            model = None if following is None else self._catalog.get(following.spec.model)
+            model = None if following is None else self._catalog.get(following.model)
         present = self._supervisor.residents.present()
         self._ahead.want(model, (part for name, part in present if model is not None and name == model.name))
 
@@ -254,12 +261,15 @@ class QueueRunner:
         with suppress(OSError):  # what is wrong with the folder is told by the writing of the file
             admitted.output_dir.mkdir(parents=True, exist_ok=True)
         output = choose_output(admitted.output_dir, job.id, job.spec.prompt)
-        job = self._store.claim(job.id, self._owner, output=str(output))
+        runs = chosen.plan.runs
+        job = self._store.claim(job.id, self._owner, output=str(output), runs=runs)
         self._running, self._cancel = job, asyncio.Event()
         self._progress = JobProgress(stage="start")
-        self._use.asked(job.spec.model)
+        self._use.asked(job.model)
         self._changed(job)
         self._logbook.write("job", f"starts, attempt {job.attempt}: {job.spec.model}", job_id=job.id)
+        if runs is not None and runs.reason is not None:
+            self._logbook.write("job", f"runs as {runs.model}: {runs.reason}", job_id=job.id)
         self._read_ahead()
         settle: Callable[[], Job]
         try:
@@ -280,7 +290,7 @@ class QueueRunner:
         # A full disk costs neither the truth nor the device, which others wait for to give memory back.
         self._running, self._progress = None, None
         self._ahead.want(None)  # what was read for a next job may have left by the one after it
-        self._use.used(job.spec.model)
+        self._use.used(job.model)
         if not self._unwritten.write(_end_of(job.id), lambda: self._end(settle())):
             self._changed(job)
 
@@ -300,21 +310,28 @@ class QueueRunner:
         with suppress(StorageUnusable):  # only a later recovery would have used it
             self._store.set_worker(job.id, worker.pid, worker.start_time)
         budget = self._memory.budget()  # anew: the worker has taken its own share since
-        return await self._supervisor.run_job(
+        budget_bytes = budget.now_bytes if budget else plan.footprint.peak_bytes
+        ended = await self._supervisor.run_job(
             RunJob(
                 job_id=job.id,
                 attempt=job.attempt,
                 spec=replace(
-                    plan.admitted.spec, residency=plan.admitted.spec.residency or self._config.residency
+                    plan.admitted.spec,
+                    model=plan.model.name,
+                    residency=plan.admitted.spec.residency or self._config.residency,
                 ),
                 model=files_of(plan.model),
                 width=plan.admitted.width,
                 height=plan.admitted.height,
                 output=str(output),
-                budget_bytes=budget.now_bytes if budget else plan.footprint.peak_bytes,
+                budget_bytes=budget_bytes,
                 stage_bytes={name: stage.activation_bytes for name, stage in plan.footprint.stages.items()},
+                runs=plan.runs,
             )
         )
+        if ended.oom is not None:
+            self._on_oom(job, plan, budget_bytes, ended.oom)
+        return ended
 
     async def _worker_unless_cancelled(self) -> WorkerProcess | None:
         """The worker once it is ready; None as soon as the job is cancelled, however long it still takes."""

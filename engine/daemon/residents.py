@@ -54,6 +54,10 @@ class Residents:
         """(model, component) of all that is resident or on its way, in the order in which it came."""
         return list(self._states)
 
+    def resident(self) -> list[ComponentChanged]:
+        """All whose weights are there."""
+        return [state for state in self._states.values() if state.state == "resident"]
+
     def resident_bytes(self, model: str | None = None, component: str | None = None) -> int:
         """Bytes that unloading this component, this model or (both None) everything would return now."""
         return sum(

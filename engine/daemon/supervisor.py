@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 
 from engine.daemon.cancel import Cancel
+from engine.daemon.inspections import Inspections
 from engine.daemon.line import DeviceLine
 from engine.daemon.logbook import LogBook
 from engine.daemon.memory import MemoryView
@@ -49,6 +50,7 @@ from engine.worker.channel import (
     WorkerLog,
     WorkerReady,
 )
+from engine.worker.leaks.facts import Inspected
 
 
 class Supervisor:
@@ -71,6 +73,7 @@ class Supervisor:
         self.residents = Residents()
         self.warm = WarmFiles()
         self.previews = previews
+        self.inspections = Inspections(lambda: self._worker)
         self._starter = starter
         self._nursery = nursery
         self._memory = memory
@@ -254,6 +257,7 @@ class Supervisor:
         self._starter.worker_died(died)
         self._job.worker_died(died)
         self._pending.worker_died(died)
+        self.inspections.worker_died(died)
         self._on_models()
         self._on_change()
 
@@ -378,6 +382,8 @@ class Supervisor:
                 self.on_line(worker, message)
             case MemoryMoved():
                 self._receipts.issue(message.receipt)
+            case Inspected():
+                self.inspections.heard(message)
             case LibrariesLoaded():
                 self._memory.measure_context()
             case WarmChanged():

@@ -14,6 +14,7 @@ from engine.daemon.nursery import Nursery
 from engine.daemon.rates import Rates
 from engine.daemon.worker import WorkerExit, WorkerProcess, start_worker
 from engine.errors import WorkerDied
+from engine.models.layout import vae_precision_on
 from engine.planning.allocator import choose_allocator
 from engine.worker.channel import Connected, FromWorker, Wanted, WorkerReady, WorkerSettings
 
@@ -66,10 +67,11 @@ class WorkerStarter:
                 stream=self._config.stream,
                 ring_rate=self.rates.ring(device_id),
                 allocator=self._allocator.settings,
-                vae_precision=self._config.vae_precision,
+                vae_precision=vae_precision_on(device_id, self._config.vae_precision),
                 embeddings=str(self._embeddings),
                 embeddings_bytes=self._config.embedding_cache_bytes,
                 preview=self._config.preview,
+                nan_guard=self._config.nan_guard,
                 opened=opened,
             ),
             needs_fresh_import=self._allocator.needs_fresh_import,

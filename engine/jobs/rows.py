@@ -10,19 +10,30 @@ import msgspec
 from engine.errors import InvalidRequest, StorageUnusable
 from engine.jobs.breaker import Breaker
 from engine.jobs.model import Attempt, Owner
-from engine.wire import Job, JobSpec
+from engine.wire import Job, JobRuns, JobSpec
 
 _spec_decoder = msgspec.json.Decoder(JobSpec)
 
 
-def encode_spec(spec: JobSpec) -> str:
-    """`spec` as JSON text.
+class _Beside(msgspec.Struct, frozen=True):
+    """What the text of a request holds beside it; a build that does not know it reads past it."""
+
+    runs: JobRuns | None = None
+
+
+_beside_decoder = msgspec.json.Decoder(_Beside)
+
+
+def encode_spec(spec: JobSpec, runs: JobRuns | None = None) -> str:
+    """`spec` as JSON text, and beside its fields what runs in the place of its model.
 
     Raises:
         InvalidRequest: it holds a text that is no Unicode, such as half of a surrogate pair.
     """
     try:
-        return msgspec.json.encode(spec).decode()
+        if runs is None:
+            return msgspec.json.encode(spec).decode()
+        return msgspec.json.encode({**msgspec.to_builtins(spec), "runs": runs}).decode()
     except (UnicodeError, ValueError, OverflowError) as error:
         raise InvalidRequest(f"the request cannot be stored: {error}; remove the broken character") from error
 
@@ -31,6 +42,7 @@ def to_job(row: sqlite3.Row, position: int | None) -> Job:
     """A row of `jobs` as the wire's Job; `position` is its place among those waiting."""
     try:
         spec = _spec_decoder.decode(row["spec"])
+        runs = _beside_decoder.decode(row["spec"]).runs
     except msgspec.MsgspecError as error:
         raise StorageUnusable(
             f"the request of job {row['id']} in the job store cannot be read: {error}; "
@@ -53,6 +65,7 @@ def to_job(row: sqlite3.Row, position: int | None) -> Job:
         manifest=row["manifest"],
         expected_peak_bytes=row["expected_peak_bytes"],
         duplicate_of=row["duplicate_of"],
+        runs=runs,
     )
 
 

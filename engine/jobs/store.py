@@ -19,7 +19,7 @@ from engine.jobs.files import manifest_path
 from engine.jobs.model import Outcome, Owner, Recovery, refusal, require
 from engine.jobs.order import Entry, place_at
 from engine.jobs.tables import IN_ORDER, IS_ENDED, IS_WAITING, Tables, check_priority, waits
-from engine.wire import Job, JobMove, JobSpec
+from engine.wire import Job, JobMove, JobRuns, JobSpec
 
 
 class JobStore:
@@ -116,24 +116,29 @@ class JobStore:
 
     # ----------------------------------------------------------------- asking for work
 
-    def submit(self, spec: JobSpec, expected_peak_bytes: int | None = None) -> Job:
-        """Queue a new job at the end of its priority.
+    def submit(
+        self, spec: JobSpec, expected_peak_bytes: int | None = None, runs: JobRuns | None = None
+    ) -> Job:
+        """Queue a new job at the end of its priority; `runs` is what will run in its model's place.
 
         Raises:
             NotNow: `max_waiting` jobs wait already.
             InvalidRequest: a text or number in `spec` cannot be stored.
         """
         with self._tables.write():
-            return self._tables.insert(spec, expected_peak_bytes, duplicate_of=None)
+            return self._tables.insert(spec, expected_peak_bytes, duplicate_of=None, runs=runs)
 
-    def submit_many(self, requests: Sequence[tuple[JobSpec, int | None]]) -> list[Job]:
-        """Queue them in their order, all or none; each is a request and its expected peak in bytes.
+    def submit_many(self, requests: Sequence[tuple[JobSpec, int | None, JobRuns | None]]) -> list[Job]:
+        """Queue them in their order, all or none; each is what `submit` takes.
 
         Raises:
             NotNow, InvalidRequest: as `submit`; then none of them is queued.
         """
         with self._tables.write():
-            return [self._tables.insert(spec, peak_bytes, duplicate_of=None) for spec, peak_bytes in requests]
+            return [
+                self._tables.insert(spec, peak_bytes, duplicate_of=None, runs=runs)
+                for spec, peak_bytes, runs in requests
+            ]
 
     def duplicate(self, job_id: int, spec: JobSpec | None = None) -> Job:
         """Queue the same request again as a new job; `spec` replaces it when something was changed.
@@ -144,7 +149,10 @@ class JobStore:
         with self._tables.write():
             original = self._tables.job(job_id)
             return self._tables.insert(
-                spec or original.spec, original.expected_peak_bytes, duplicate_of=job_id
+                spec or original.spec,
+                original.expected_peak_bytes,
+                duplicate_of=job_id,
+                runs=original.runs if spec is None else None,
             )
 
     def retry(self, job_id: int) -> Job:
@@ -268,8 +276,16 @@ class JobStore:
 
     # ----------------------------------------------------------------- running
 
-    def claim(self, job_id: int, owner: Owner, *, output: str, manifest: str | None = None) -> Job:
-        """Start a waiting job: it is `running`, with its attempt counted up.
+    def claim(
+        self,
+        job_id: int,
+        owner: Owner,
+        *,
+        output: str,
+        manifest: str | None = None,
+        runs: JobRuns | None = None,
+    ) -> Job:
+        """Start a waiting job: it is `running`, with its attempt counted up, and runs what `runs` says.
 
         `output` is where the video will lie, and `manifest` its manifest (None: the same name
         with `.json`); `recover` looks there after a crash.
@@ -296,6 +312,7 @@ class JobStore:
                 error=None,
                 error_code=None,
                 cancel_requested=0,
+                spec=rows.encode_spec(self._tables.job(job_id).spec, runs),
             )
             self._tables.execute(
                 "INSERT INTO attempts (job_id, attempt, started_at, instance, engine_pid, boot_id,"

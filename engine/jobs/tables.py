@@ -18,7 +18,7 @@ from engine.jobs.database import storage_errors, transaction
 from engine.jobs.files import find_proof
 from engine.jobs.model import Attempt, Outcome, refusal
 from engine.units import counted
-from engine.wire import Job, JobSpec, JobState
+from engine.wire import Job, JobRuns, JobSpec, JobState
 
 PRIORITY_LIMIT = 1_000_000
 ERROR_LIMIT_CHARS = 4000
@@ -104,14 +104,20 @@ class Tables:
         names = ", ".join(f"{name} = ?" for name in values)
         self.execute(f"UPDATE jobs SET {names} WHERE id = ?", (*values.values(), job_id))
 
-    def insert(self, spec: JobSpec, expected_peak_bytes: int | None, duplicate_of: int | None) -> Job:
+    def insert(
+        self,
+        spec: JobSpec,
+        expected_peak_bytes: int | None,
+        duplicate_of: int | None,
+        runs: JobRuns | None = None,
+    ) -> Job:
         check_priority(spec.priority)
         self.check_room()
         cursor = self.execute(
             "INSERT INTO jobs (spec, priority, place, state, created_at, expected_peak_bytes, duplicate_of)"
             " VALUES (?, ?, ?, 'queued', ?, ?, ?)",
             (
-                rows.encode_spec(spec),
+                rows.encode_spec(spec, runs),
                 spec.priority,
                 self.last_place() + 1,
                 self.now(),

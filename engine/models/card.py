@@ -33,7 +33,7 @@ class CardRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     height: Side
 
 
-class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """What a model says of itself. `kind` and the defaults are checked against the rest."""
 
     format: int
@@ -46,6 +46,10 @@ class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     default_frames: Annotated[int, msgspec.Meta(ge=1)]
     default_steps: Annotated[int, msgspec.Meta(ge=MIN_STEPS, le=MAX_STEPS)] = MAX_STEPS
     max_frames: Annotated[int, msgspec.Meta(ge=1)]
+    quantised_from: Text | None = None
+    """Name of the model of which this one's int8 weights were made."""
+    quantised_weights: Text | None = None
+    """Digest of that model's DiTs, see `engine.models.siblings`: another model under its name is another."""
 
     @property
     def table(self) -> tuple[Resolution, ...]:

@@ -16,11 +16,10 @@ from typing import Protocol, TypeAlias
 
 from engine.errors import NotFound
 from engine.models.demo_files import DEMO_FOLDER, DEMO_MODELS, are_demo_models_complete, demo_folder
+from engine.models.in_place import stamps_in_place
 from engine.models.model import Model, printable, read_model
 from engine.wire import ComponentState, ComponentStatus, ModelStatus, VaePrecision
 
-ATTENTION = "sdpa"
-"""Of every model: diffusers' processors call torch's scaled dot product over all tokens."""
 SCAN_LIMIT = 4096
 """Entries of one folder that a scan looks at."""
 
@@ -57,7 +56,8 @@ class Catalog:
 
     def __init__(self, models_dir: Path, vae_precision: VaePrecision = "auto") -> None:
         self._dir = models_dir
-        self._vae_precision = vae_precision
+        self.vae_precision = vae_precision
+        """In which VAEs are kept; what was found with another is looked at again at the next scan."""
         self._known: Mapping[Path, tuple[Fingerprint, Model]] = {}
         self._models: tuple[Model, ...] = ()
         self._scanned = False
@@ -74,14 +74,13 @@ class Catalog:
     def scan(self) -> Scan:
         """Look at the disk, for seconds where it is slow or asleep; changes nothing of what others read."""
         before_all = self._known  # replaced as a whole by `apply`, never changed
+        precision = self.vae_precision
         known: dict[Path, tuple[Fingerprint, Model]] = {}
         models: dict[str, Model] = {}
         for folder in self._folders():
-            fingerprint = _fingerprint(folder)
+            fingerprint = ((precision, 0, 0, 0), *_fingerprint(folder))
             before = before_all.get(folder)
-            model = (
-                before[1] if before and before[0] == fingerprint else read_model(folder, self._vae_precision)
-            )
+            model = before[1] if before and before[0] == fingerprint else read_model(folder, precision)
             known[folder] = (fingerprint, model)
             # The same name twice: the person's own model, which comes first, hides the demo.
             models.setdefault(model.name, model)
@@ -192,7 +191,8 @@ def model_status(
         default_steps=card.default_steps,
         max_frames=card.max_frames,
         last_used_at=last_used_at,
-        attention=ATTENTION,
+        attention=model.attention,
+        quantised_from=card.quantised_from,
     )
 
 
@@ -211,7 +211,8 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def _fingerprint(folder: Path) -> Fingerprint:
-    """Name, inode, length and time of change of every file of a model, two levels deep."""
+    """Name, inode, length and time of change of every file of a model, two levels deep, and of those
+    elsewhere that it uses."""
     found: list[tuple[str, int, int, int]] = []
     for level in (folder, *_subfolders(folder)):
         try:
@@ -228,4 +229,5 @@ def _fingerprint(folder: Path) -> Fingerprint:
                     found.append((entry.path, info.st_ino, info.st_size, info.st_mtime_ns))
         except OSError as error:
             found.append((str(level), 0, -1, error.errno or 0))
+        found += stamps_in_place(level)
     return tuple(sorted(found))

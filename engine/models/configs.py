@@ -68,6 +68,7 @@ class VaeConfig(msgspec.Struct, frozen=True, kw_only=True, rename={"class_name":
     decoder_base_dim: Size | None = None
     z_dim: Size = 16
     dim_mult: tuple[Size, ...] = (1, 2, 4, 4)
+    num_res_blocks: Size = 2
     temperal_downsample: tuple[bool, ...] = (False, True, True)
     is_residual: bool = False
     patch_size: int | None = None

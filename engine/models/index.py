@@ -20,6 +20,7 @@ import msgspec
 
 from engine.errors import ModelUnusable
 from engine.models.dtypes import DTYPES
+from engine.models.in_place import IN_PLACE, read_in_place
 from engine.models.pth import PTH_ENDINGS, read_pth
 from engine.models.weight_file import (
     FETCH_AGAIN,
@@ -29,6 +30,7 @@ from engine.models.weight_file import (
     TensorEntry,
     WeightFile,
     open_weight_file,
+    samples_of,
     unreadable,
 )
 
@@ -53,9 +55,6 @@ TABLES = ".safetensors.index.json"
 PTH_TABLES = ".bin.index.json"
 """Endings of the tables of sharded components."""
 
-SAMPLES = 16
-SAMPLE_BYTES = 4096
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ComponentIndex:
@@ -73,6 +72,8 @@ class ComponentIndex:
     identity: str
     """`sha256:` of headers, lengths and samples of the weights. Equal for equal files wherever they
     lie; it tells two experts of one layout apart and never reads a whole file."""
+    kept: str | None = None
+    """The number format in which the weights are kept whatever their files have; None for theirs."""
 
 
 class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -101,10 +102,14 @@ def read_index(path: Path) -> FileIndex:
 def read_component_index(folder: Path) -> ComponentIndex:
     """The weight files of the component in `folder`, sharded or not, merged and checked.
 
+    Or those elsewhere that its table names, see `in_place`.
+
     Raises:
         ModelUnusable: as `read_index`, or the folder has no weight file, a shard is missing, or
             the shards and their table disagree.
     """
+    if os.path.lexists(folder / IN_PLACE):
+        return _component_in_place(folder)
     names, weight_map = _weight_files(folder)
     files = tuple(read_index(folder / name) for name in names)
     tensors: dict[str, TensorEntry] = {}
@@ -127,6 +132,19 @@ def read_component_index(folder: Path) -> ComponentIndex:
         file_of=MappingProxyType(file_of),
         bytes=sum(file.weights_bytes for file in files),
         identity=_identity(files),
+    )
+
+
+def _component_in_place(folder: Path) -> ComponentIndex:
+    found = read_in_place(folder)
+    return ComponentIndex(
+        folder=folder,
+        files=found.files,
+        tensors=found.tensors,
+        file_of=found.file_of,
+        bytes=sum(file.weights_bytes for file in found.files),
+        identity=_identity(found.files, found.names),
+        kept=found.kept,
     )
 
 
@@ -240,13 +258,13 @@ def _weight_files(folder: Path) -> tuple[list[str], dict[str, str]]:
                 return [name], {}
         tables = sorted(folder.glob(f"*{ending}"))
         if tables:
-            return _read_table(tables[0])
+            return read_table(tables[0])
     raise ModelUnusable(
         f"{folder} has no weights ({' or '.join((*SINGLE_FILES, *SINGLE_PTH_FILES))}); {FETCH_AGAIN}"
     )
 
 
-def _read_table(table: Path) -> tuple[list[str], dict[str, str]]:
+def read_table(table: Path) -> tuple[list[str], dict[str, str]]:
     """Names of the shards that `table` lists, and its tensor table."""
     try:
         weight_map = msgspec.json.decode(table.read_bytes(), type=_Shards).weight_map
@@ -264,18 +282,11 @@ def _read_table(table: Path) -> tuple[list[str], dict[str, str]]:
     return names, weight_map
 
 
-def _identity(files: tuple[FileIndex, ...]) -> str:
+def _identity(files: tuple[FileIndex, ...], names: str = "") -> str:
     """Two experts of one layout have equal headers and lengths, so bytes of the weights go in too."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(names.encode())
     for file in files:
         digest.update(f"{file.path.name} {file.bytes} {file.header_sha256}\n".encode())
-        begin, end = file.data_begin, file.data_end
-        stride = max(1, (end - begin) // SAMPLES)
-        try:
-            with open(file.path, "rb", buffering=0) as handle:
-                for sample in range(begin, begin + SAMPLES * stride, stride):
-                    length = max(0, min(SAMPLE_BYTES, end - sample))
-                    digest.update(os.pread(handle.fileno(), length, sample))
-        except OSError as error:
-            raise unreadable(file.path, error) from error
+        for sample in samples_of(file.path, file.data_begin, file.data_end):
+            digest.update(sample)
     return f"sha256:{digest.hexdigest()}"

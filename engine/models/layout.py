@@ -18,6 +18,8 @@ FP32 = "F32"
 INT8 = "I8"
 INT8_BLOCK_SIZE = 128
 """Rows and columns of an int8 weight that share one scale."""
+PROJ_L = "blocks.{}.attn1.proj_l.weight"
+"""A block's map of sparse-linear attention's linear part, [d, d], where the model was trained for it."""
 SCALE = ".weight_scale"
 """Ending of the name of an int8 weight's scales, which are fp32 in every model."""
 FP32_PARTS = frozenset({"rope", "time_embedder", "scale_shift_table", "norm1", "norm2", "norm3"})
@@ -45,8 +47,11 @@ def int8_scale_shape(rows: int, columns: int) -> tuple[int, int]:
 def main_dtype(index: ComponentIndex) -> str:
     """The floating dtype that holds most of the component's bytes, as the header spells it.
 
-    What it computes in: integers are stored numbers, and the scales that belong to them no others.
+    What it computes in: integers are stored numbers, and the scales that belong to them no others. Or
+    what was asked for when it was imported.
     """
+    if index.kept is not None:
+        return index.kept
     share: dict[str, int] = {}
     # Tied tensors of a checkpoint lie in one place and count once.
     distinct = {
@@ -58,6 +63,11 @@ def main_dtype(index: ComponentIndex) -> str:
         if DTYPES[entry.dtype].floating:
             share[entry.dtype] = share.get(entry.dtype, 0) + entry.bytes
     return max(share, key=lambda dtype: share[dtype], default=FP32)
+
+
+def has_proj_l(index: ComponentIndex) -> bool:
+    """Whether a DiT of these tensors was trained for sparse-linear attention."""
+    return PROJ_L.format(0) in index.tensors
 
 
 def stays_fp32(tensor: str) -> bool:
@@ -76,6 +86,11 @@ def resident_dtype(component: str, tensor: str, main: str) -> str:
     # transformers applies its own such list to float16 alone.
     keep = DTYPES[main].bytes == 2 and component.startswith("dit") and stays_fp32(tensor)
     return FP32 if keep else main
+
+
+def vae_precision_on(device_id: str, wanted: VaePrecision) -> VaePrecision:
+    """What `wanted` comes to there: `auto` is bf16 on a GPU, as the reference has it, on cpu the file's."""
+    return "bf16" if wanted == "auto" and device_id != "cpu" else wanted
 
 
 def kept_dtype(component: str, index: ComponentIndex, vae_precision: VaePrecision = "auto") -> str:

@@ -27,8 +27,16 @@ from engine.models.content import content_of
 from engine.models.dtypes import DTYPES
 from engine.models.folders import DIT, DIT_HIGH, DIT_LOW, FOLDERS, TEXT, TOKENIZER, VAE
 from engine.models.index import FETCH_AGAIN, read_component_index
-from engine.models.layout import INT8, SCALE, int8_scale_shape, kept_dtype, resident_bytes
-from engine.wire import ModelKind, VaePrecision
+from engine.models.layout import (
+    INT8,
+    PROJ_L,
+    SCALE,
+    has_proj_l,
+    int8_scale_shape,
+    kept_dtype,
+    resident_bytes,
+)
+from engine.wire import AttentionKind, ModelKind, VaePrecision
 
 MODEL_INDEX = "model_index.json"
 TOKENIZER_FILES = ("tokenizer.json", "spiece.model")
@@ -50,6 +58,8 @@ class ModelComponent:
     """Equal for components whose weights are surely the same."""
     files: tuple[Path, ...] = ()
     """Of its weights."""
+    proj_l: bool = False
+    """Whether it is a DiT with the weights of the linear part of sparse-linear attention."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,6 +88,11 @@ class Model:
         return next(
             (component.dtype for component in self.components if component.name.startswith("dit")), "unknown"
         )
+
+    @property
+    def attention(self) -> AttentionKind:
+        """What its DiT was trained for."""
+        return "sla" if any(component.proj_l for component in self.components) else "dense"
 
     def component(self, name: str) -> ModelComponent:
         """Raises: NotFound: it has no component of that name."""
@@ -197,9 +212,17 @@ def _read_components(
     if dit.int8:
         scales = last.removesuffix(".weight") + SCALE
         expected["dit"][scales] = int8_scale_shape(dit.width, dit.width)
-    components = []
+    components: list[ModelComponent] = []
     for name, folder in folders.items():
         index = read_component_index(folder)
+        sla = name in dits and has_proj_l(index)
+        if any(other.proj_l != sla for other in components if other.name in dits and name in dits):
+            raise ModelUnusable(
+                f"{folder} and the other expert are not both trained for sparse-linear attention, by their "
+                f"tensors proj_l; they belong to different models: {FETCH_AGAIN}"
+            )
+        if sla:
+            expected["dit"][PROJ_L.format(dit.num_layers - 1)] = (dit.attention_head_dim,) * 2
         for tensor, shape in expected[name.partition(".")[0]].items():
             entry = index.tensors.get(tensor)
             if entry is None or entry.shape != shape:
@@ -223,6 +246,7 @@ def _read_components(
                 dtype=DTYPES[kept_dtype(name, index, vae_precision)].name,
                 content=content_of(folder / "config.json", files),
                 files=files,
+                proj_l=sla,
             )
         )
     return configs, tuple(components)

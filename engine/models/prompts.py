@@ -19,9 +19,9 @@ import ftfy
 from engine.embeddings import embedding_key
 from engine.planning.shapes import TEXT_TOKENS
 
-CLEANING_VERSION = 1
-"""Raised whenever `clean_prompt`, or the worker's `encode_prompt`, makes something else of a prompt,
-so that no embedding from before is taken for its own."""
+CLEANING_VERSION = 2
+"""Raised whenever `clean_prompt`, the worker's `encode_prompt` or its umT5 makes something else of a prompt,
+so that no embedding from before is taken for its own. 2: umT5 rounds where the reference does."""
 _VERSION = re.compile(r"^__version__\s*=\s*['\"]([^'\"]+)['\"]", re.MULTILINE)
 
 

@@ -17,7 +17,7 @@ from engine.models.dtypes import DTYPES
 from engine.models.pickles import PickledTensor, read_pickle
 from engine.models.weight_file import FETCH_AGAIN, HEADER_LIMIT, FileIndex, Span, TensorEntry, WeightFile
 
-PTH_ENDINGS = (".pth", ".bin")
+PTH_ENDINGS = (".pth", ".bin", ".pt", ".ckpt")
 WRAPPERS = ("state_dict", "model", "module")
 """Keys under which trainers put the weights of a whole checkpoint."""
 SAVE_AGAIN = "save the model's state dict again with torch.save, or use its safetensors"

@@ -57,6 +57,7 @@ from engine.planning.shapes import LATENT_CHANNELS
 from engine.units import size_text
 from engine.wire import ModelKind
 from engine.worker.nets.int8 import replace_linears
+from engine.worker.nets.wan import add_proj_l
 
 Progress: TypeAlias = Callable[[str], None]
 
@@ -242,6 +243,7 @@ def _dits(sizes: Sizes, name: str, dtype: RandomDtype, pool: NoisePool) -> Itera
             num_layers=sizes.num_layers,
             text_dim=sizes.text_dim,
         )
+        add_proj_l(model)
     if dtype == "int8":
         replace_linears(model)
     shapes = _shapes(model)

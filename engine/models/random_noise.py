@@ -60,7 +60,7 @@ class NoisePool:
         while count:
             taken = min(count, self.elements - position)
             numbers = source[position : position + taken]
-            found.append(_bytes(numbers if cooked else _cook(numbers, recipe)))
+            found.append(bytes_of(numbers if cooked else _cook(numbers, recipe)))
             count -= taken
             position = 0
         return found
@@ -114,7 +114,8 @@ def _cook(noise: Tensor, recipe: Recipe) -> Tensor:
     return numbers.to(dtype)
 
 
-def _bytes(numbers: Tensor) -> memoryview:
+def bytes_of(numbers: Tensor) -> memoryview:
+    """The bytes of a contiguous tensor, where they lie."""
     return numbers.view(torch.uint8).numpy().data
 
 

@@ -20,6 +20,9 @@ HEADER_LIMIT = 100_000_000
 """Bytes of a header, a pickle or a table of contents; the safetensors library refuses longer
 headers too."""
 
+SAMPLES = 16
+SAMPLE_BYTES = 4096
+
 FETCH_AGAIN = "fetch or convert the model again"
 
 
@@ -151,6 +154,21 @@ def open_weight_file(path: Path) -> Iterator[WeightFile]:
         )
     finally:
         os.close(handle)
+
+
+def samples_of(path: Path, begin: int, end: int) -> Iterator[bytes]:
+    """Bytes here and there between `begin` and `end`, which tell weights apart whose headers are alike.
+
+    Raises:
+        ModelUnusable: the file cannot be read.
+    """
+    stride = max(1, (end - begin) // SAMPLES)
+    try:
+        with open(path, "rb", buffering=0) as handle:
+            for sample in range(begin, begin + SAMPLES * stride, stride):
+                yield os.pread(handle.fileno(), max(0, min(SAMPLE_BYTES, end - sample)), sample)
+    except OSError as error:
+        raise unreadable(path, error) from error
 
 
 def unreadable(path: Path, error: OSError) -> ModelUnusable:

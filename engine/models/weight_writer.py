@@ -26,7 +26,7 @@ PROGRESS_S = 5.0
 class Content(Protocol):
     """The numbers of one tensor."""
 
-    def parts(self, first: int, count: int) -> Sequence[memoryview]:
+    def parts(self, first: int, count: int) -> Iterable[memoryview]:
         """The bytes of `count` elements from element `first` on; asked from several threads at once."""
 
 
@@ -70,8 +70,8 @@ class FilePlan:
         return len(self.header) + sum(tensor.bytes for tensor in self.tensors)
 
 
-def plan_file(name: str, tensors: Iterable[TensorPlan]) -> FilePlan:
-    """A file of `tensors` in their order."""
+def plan_file(name: str, tensors: Iterable[TensorPlan], *, boundary: int = 8) -> FilePlan:
+    """A file of `tensors` in their order, the first on a multiple of `boundary` bytes."""
     ordered = tuple(tensors)
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     end = 0
@@ -83,8 +83,8 @@ def plan_file(name: str, tensors: Iterable[TensorPlan]) -> FilePlan:
             "data_offsets": [begin, end],
         }
     text = json.dumps(header, separators=(",", ":")).encode()
-    # Padded as the library pads it, so that the numbers begin on a boundary of 8.
-    text += b" " * (-len(text) % 8)
+    # Padded with spaces, as the library pads it for a boundary of 8.
+    text += b" " * (-(8 + len(text)) % boundary)
     return FilePlan(name=name, tensors=ordered, header=len(text).to_bytes(8, "little") + text)
 
 
@@ -128,10 +128,11 @@ def write_files(
     *,
     writers: int,
     on_progress: Callable[[int], None] = lambda num_bytes: None,
+    progress_s: float = PROGRESS_S,
 ) -> None:
     """Write each file into its folder, under another name until it is whole. Synced by nobody.
 
-    `on_progress(bytes so far)` is called every few seconds, on the thread that called.
+    `on_progress(bytes so far)` is called every `progress_s`, on the thread that called.
 
     Raises:
         OSError: the disk is full or fails; what was written stays, under the other names.
@@ -142,7 +143,7 @@ def write_files(
         pending = {threads.submit(writing.run) for _ in range(writers)}
         try:
             while pending:
-                done, pending = wait(pending, timeout=PROGRESS_S, return_when=FIRST_EXCEPTION)
+                done, pending = wait(pending, timeout=progress_s, return_when=FIRST_EXCEPTION)
                 for future in done:
                     future.result()
                 if pending:

@@ -19,18 +19,23 @@ from pathlib import Path
 from engine.config import EngineConfig
 from engine.errors import InvalidRequest, ModelUnusable, StorageUnusable
 from engine.models.model import Model
+from engine.planning.attention import choose_attention
 from engine.planning.image_file import check_image
 from engine.planning.shapes import (
     DEFAULT_SIGMA_MAX,
+    MAX_SAMPLES,
+    MAX_SIDE,
     MAX_SIGMA_MAX,
     MAX_STEPS,
     MIN_SIGMA_MAX,
     MIN_STEPS,
+    SIZE_STEP,
+    adaptive_size,
     are_valid_frames,
     nearest_frames,
 )
 from engine.units import size_text
-from engine.wire import JobSpec, ModelKind, Resolution
+from engine.wire import AttentionKind, JobSpec, ModelKind, Resolution
 
 MAX_SEED = 2**63 - 1
 MAX_PRIORITY = 1000
@@ -54,6 +59,9 @@ class Admitted:
     frames: int
     steps: int
     sigma_max: float
+    attention: AttentionKind
+    sla_topk: float | None
+    """None of `dense`."""
     output_dir: Path
 
 
@@ -63,13 +71,13 @@ def check_request(
     config: EngineConfig,
     default_output_dir: Path | str,
     *,
-    look: Callable[[Path], object] = check_image,
+    look: Callable[[Path], tuple[int, int]] = check_image,
 ) -> Admitted:
-    """What `spec` asks of `model`, every default filled in; `look` raises InvalidRequest for a bad image.
+    """What `spec` asks of `model`, every default filled in; `look` gives an image's size.
 
     Raises:
         ModelUnusable: the model has a problem.
-        InvalidRequest: a value that could never work.
+        InvalidRequest: a value that could never work, or `look` has it of the image.
         StorageUnusable: the output folder cannot be written or is full.
     """
     if model.problem is not None:
@@ -92,7 +100,17 @@ def check_request(
         raise InvalidRequest(
             f"ode is for image-to-video models and {model.name} is text-to-video; leave it out"
         )
-    image = _check_image(spec, model, look)
+    attention, topk = choose_attention(spec, model)
+    if not 1 <= spec.samples <= MAX_SAMPLES:
+        raise InvalidRequest(f"samples is {spec.samples}; choose 1 to {MAX_SAMPLES}")
+    if spec.adaptive and model.kind == "t2v":
+        raise InvalidRequest(
+            f"adaptive takes an image's shape and {model.name} is text-to-video; leave it out"
+        )
+    image, image_size = _check_image(spec, model, look)
+    width, height = resolution.width, resolution.height
+    if spec.adaptive and image_size is not None:
+        width, height = _adapted(resolution, image_size)
     output_dir = _check_output_dir(spec.output_dir, Path(default_output_dir))
     return Admitted(
         spec=dataclasses.replace(
@@ -105,13 +123,17 @@ def check_request(
             steps=steps,
             sigma_max=sigma_max,
             output_dir=str(output_dir),
+            attention=attention,
+            sla_topk=topk,
         ),
         kind=model.kind,
-        width=resolution.width,
-        height=resolution.height,
+        width=width,
+        height=height,
         frames=frames,
         steps=steps,
         sigma_max=sigma_max,
+        attention=attention,
+        sla_topk=topk,
         output_dir=output_dir,
     )
 
@@ -159,19 +181,32 @@ def _check_frames(spec: JobSpec, model: Model) -> int:
     return frames
 
 
-def _check_image(spec: JobSpec, model: Model, look: Callable[[Path], object]) -> str | None:
+def _adapted(row: Resolution, image_size: tuple[int, int]) -> tuple[int, int]:
+    found = adaptive_size(row, *image_size)
+    if found is None:
+        width, height = image_size
+        raise InvalidRequest(
+            f"the image is {width}x{height}, and in that shape a side of the video would not be "
+            f"{SIZE_STEP} to {MAX_SIDE} pixels; crop it or leave adaptive out"
+        )
+    return found
+
+
+def _check_image(
+    spec: JobSpec, model: Model, look: Callable[[Path], tuple[int, int]]
+) -> tuple[str | None, tuple[int, int] | None]:
+    """The image's path and its size in pixels; neither of a model that takes none."""
     if model.kind == "t2v":
         if spec.image is not None:
             raise InvalidRequest(
                 f"an image was given and {model.name} is text-to-video; leave it out or choose an "
                 "image-to-video model"
             )
-        return None
+        return None, None
     if spec.image is None:
         raise InvalidRequest(f"{model.name} is image-to-video and needs an image; give the path of one")
     path = _check_path("image", spec.image, "the image's full path")
-    look(path)
-    return str(path)
+    return str(path), look(path)
 
 
 def _check_output_dir(wanted: str | None, default: Path) -> Path:

@@ -4,8 +4,7 @@ Analytic: weights from the files' headers, working memory from the nets' sizes a
 An upper estimate, meant for admission: too high makes a job wait, too low makes it fail.
 
 Source: of the DiT what `engine.worker.nets.wan` holds at once (U = tokens x D x bytes; 5.08 to 5.44 U
-measured on an H200 at 32,760 and 75,600 tokens); of the Wan2.1 VAE live bytes by tensor tracking at
-832x480 and 1280x720 (proportional to pixels and channels, independent of frames).
+measured on an H200 at 32,760 and 75,600 tokens); of the VAE `engine.planning.vae_footprint`.
 """
 
 from __future__ import annotations
@@ -14,11 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from engine.models.configs import DitConfig, TextConfig, VaeConfig
+from engine.models.configs import DitConfig, TextConfig
 from engine.models.dtypes import BYTES_BY_NAME
 from engine.models.model import Model
+from engine.planning.attention import DEFAULT_TOPK
 from engine.planning.shapes import PART_TOKENS, TEXT_TOKENS, dit_tokens, latent_shape
-from engine.wire import Stage
+from engine.planning.vae_footprint import decode_bytes, encode_bytes
+from engine.wire import AttentionKind, Stage
 
 DeviceKind: TypeAlias = Literal["cuda", "cpu"]
 
@@ -27,13 +28,18 @@ MIB = 2**20
 
 ATTENTION_UNITS = 5
 """x, queries, keys, values and the attention's output, of all tokens."""
+PADDED_UNITS = 2
+"""Keys and values in whole blocks, beside those, where no kernel attends sparsely."""
+LOOKUP_BYTES = 12
+"""For each key block that a head's query block chose: its number as it is found, and as kernels take it."""
+QUERY_BLOCK, KEY_BLOCK = 128, 64
+"""Tokens of the blocks; with 8-bit products on some GPUs the other way round, which is as many pairs."""
+EIGHT_BIT_BYTES = 3
+"""For each number of all tokens with 8-bit products: queries, keys and values in 8 bits."""
+SCORE_BYTES = 3
+"""Numbers for each pair of blocks while the largest are found: scores, and what sorting them takes."""
 HEAD_BYTES = 16
 """For each number of some tokens that the output's norm and product in fp32 take."""
-VAE_PIXELS = 832 * 480
-VAE_CHANNELS = 96
-VAE_DECODE_BYTES = round(3.95 * GIB)
-"""Of the decoder with 96 base channels at 832x480 in a 16-bit dtype."""
-VAE_ENCODE_BYTES = round(2.95 * GIB)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,7 +60,7 @@ class DeviceMargins:
 
 
 MARGINS: Mapping[DeviceKind, DeviceMargins] = {
-    "cuda": DeviceMargins(factor=1.15, vae_factor=1.4, constant_bytes=160 * MIB, wide_bytes=0, int8_bytes=1),
+    "cuda": DeviceMargins(factor=1.15, vae_factor=1.25, constant_bytes=160 * MIB, wide_bytes=0, int8_bytes=1),
     "cpu": DeviceMargins(factor=1.5, vae_factor=4.5, constant_bytes=96 * MIB, wide_bytes=24, int8_bytes=12),
 }
 
@@ -85,9 +91,20 @@ class Footprint:
 
 
 def estimate_footprint(
-    model: Model, width: int, height: int, num_frames: int, *, device_kind: DeviceKind
+    model: Model,
+    width: int,
+    height: int,
+    num_frames: int,
+    *,
+    device_kind: DeviceKind,
+    attention: AttentionKind | None = None,
+    topk: float | None = None,
+    samples: int = 1,
 ) -> Footprint:
     """What a `width` x `height` video of `num_frames` takes on `device_kind`.
+
+    `attention` and its `topk` are by default the model's own. Of several samples only the latents
+    lie there at once: nets see one after the other.
 
     Raises:
         ValueError: the model has a problem, or the size or count is none that the nets take.
@@ -97,7 +114,7 @@ def estimate_footprint(
     configs, margins = model.configs, MARGINS[device_kind]
     sizes = {component.name: component.bytes for component in model.components}
     widths = {component.name: BYTES_BY_NAME[component.dtype] for component in model.components}
-    latents_bytes = 8 * _product(latent_shape(width, height, num_frames))
+    latents_bytes = 8 * _product(latent_shape(width, height, num_frames, samples))
     experts = [name for name in sizes if name.startswith("dit")]
 
     def stage(*names: str, live_bytes: int, factor: float) -> StageFootprint:
@@ -110,21 +127,25 @@ def estimate_footprint(
     stages["text"] = stage(
         "text", live_bytes=_text_bytes(configs.text, widths["text"]), factor=margins.factor
     )
-    vae, channels = configs.vae, vae_scale(configs.vae, width, height, widths["vae"])
+    vae = configs.vae
     if model.kind == "i2v":
         stages["image"] = stage(
             "vae",
-            live_bytes=round(VAE_ENCODE_BYTES * vae.base_dim * channels) + latents_bytes,
+            live_bytes=encode_bytes(vae, width, height, widths["vae"]) + latents_bytes,
             factor=margins.vae_factor,
         )
     tokens = dit_tokens(width, height, num_frames)
     # Float64 x and v, the next x, fresh noise; the net's input and output are smaller.
-    dit_bytes = _dit_bytes(configs.dit, tokens, widths[experts[0]], margins) + 5 * latents_bytes
+    kind = attention or model.attention
+    attention_bytes = _attention_bytes(
+        configs.dit, tokens, widths[experts[0]], kind, topk or DEFAULT_TOPK, by_kernels=device_kind == "cuda"
+    )
+    dit_bytes = _dit_bytes(configs.dit, tokens, widths[experts[0]], margins, attention_bytes)
+    dit_bytes += 5 * latents_bytes
     stages["denoise"] = stage(*experts, live_bytes=dit_bytes, factor=margins.factor)
-    decoder = vae.decoder_base_dim or vae.base_dim
     stages["decode"] = stage(
         "vae",
-        live_bytes=round(VAE_DECODE_BYTES * decoder * channels) + latents_bytes,
+        live_bytes=decode_bytes(vae, width, height, widths["vae"]) + latents_bytes,
         factor=margins.vae_factor,
     )
     return Footprint(
@@ -134,24 +155,37 @@ def estimate_footprint(
     )
 
 
-def vae_scale(vae: VaeConfig, width: int, height: int, dtype_bytes: int) -> float:
-    """Live bytes of the VAE at this size over those of the measured one, for each base channel."""
-    widest = max(vae.dim_mult[0], vae.dim_mult[1] / 2)  # full resolution; a quarter of its pixels
-    return width * height / VAE_PIXELS * dtype_bytes / 2 / VAE_CHANNELS * widest
+def _attention_bytes(
+    dit: DitConfig, tokens: int, dtype_bytes: int, kind: AttentionKind, topk: float, *, by_kernels: bool
+) -> int:
+    """What self-attention takes beside its inputs and its output."""
+    if kind == "dense":
+        return 0
+    numbers = tokens * dit.width
+    pairs = dit.num_attention_heads * -(-tokens // QUERY_BLOCK) * -(-tokens // KEY_BLOCK)
+    found = round(pairs * (topk * LOOKUP_BYTES + SCORE_BYTES * dtype_bytes))
+    eight_bit = numbers * EIGHT_BIT_BYTES if kind == "sagesla" else 0
+    if by_kernels:
+        return found + eight_bit
+    # One query block at a time: the keys and values that it chose, as they are and in fp32.
+    gathered = round(2 * topk * numbers * (dtype_bytes + 4))
+    return PADDED_UNITS * numbers * dtype_bytes + gathered + found + eight_bit
 
 
-def _dit_bytes(dit: DitConfig, tokens: int, dtype_bytes: int, margins: DeviceMargins) -> int:
+def _dit_bytes(
+    dit: DitConfig, tokens: int, dtype_bytes: int, margins: DeviceMargins, attention_bytes: int
+) -> int:
     """Live bytes of one forward pass at its peak: in attention, in the feed-forward or at the output."""
     unit, part = tokens * dit.width * dtype_bytes, min(tokens, PART_TOKENS)
     beside = part * dit.width * (3 * dtype_bytes + margins.wide_bytes)
     inner = part * dit.ffn_dim * (dtype_bytes + (margins.int8_bytes if dit.int8 else 0))
     head = part * dit.width * max(HEAD_BYTES, margins.wide_bytes)
     # While q, k and v are made, part by part, the attention's output is not there yet.
-    attention = (ATTENTION_UNITS - 1) * unit + max(unit + part * dit.width * dtype_bytes, beside)
+    attending = (ATTENTION_UNITS - 1) * unit + max(unit + attention_bytes, beside)
     # Text keys and values, fp32 rotary tables, modulation: small but for short videos.
     text = TEXT_TOKENS * (dit.text_dim + 4 * dit.width) * dtype_bytes
     rotary = tokens * dit.attention_head_dim * 4 * 2
-    return max(attention, unit + beside + inner, unit + head) + text + rotary
+    return max(attending, unit + beside + inner, unit + head) + text + rotary
 
 
 def _text_bytes(text: TextConfig, dtype_bytes: int) -> int:

@@ -23,11 +23,13 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 """Decoders that may see the file, here and in the worker; Pillow knows dozens, of unequal care."""
 REMEDY = f"give a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file of at most {MAX_PIXELS // 10**6} megapixels"
 CHUNK = 2**20
+ORIENTATION, LYING = 0x0112, (5, 6, 7, 8)
+"""The EXIF entry by which cameras say how they were held, and its values for a quarter of a turn."""
 JPEG_END = b"\xff\xd9"
 
 
 def check_image(path: Path) -> tuple[int, int]:
-    """The image's (width, height) in pixels, as its header says.
+    """The image's (width, height) in pixels, upright, as its header says.
 
     Raises:
         InvalidRequest: no such file, not readable, too large, no image of a known format, or
@@ -96,6 +98,11 @@ def _check_content(path: Path, file: IO[bytes], size: int) -> tuple[int, int]:
             warnings.simplefilter("ignore")
             with Image.open(file, formats=FORMATS) as image:
                 width, height = image.size
+                # A PNG's getexif would decode it where the header tells nothing.
+                if (image.format != "PNG" or "exif" in image.info) and image.getexif().get(
+                    ORIENTATION
+                ) in LYING:
+                    width, height = height, width
                 if width * height > MAX_PIXELS:
                     raise _too_large(path, f"{width}x{height} pixels")
                 whole = _is_whole(image.format or "", file, size)

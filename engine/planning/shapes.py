@@ -30,6 +30,10 @@ PART_TOKENS = 16384
 """Tokens of a video for which the DiT computes at once what each needs alone; whole blocks of any kernel."""
 
 MIN_STEPS, MAX_STEPS = 1, 4
+MAX_SAMPLES = 8
+"""Videos of one job; side by side they must still be a picture that a player opens."""
+MAX_SIDE = 128 * SIZE_STEP
+"""Pixels. Source: the reference's rotary embedding knows 128 rows and columns of tokens."""
 BOUNDARY = 0.9
 """RF time below which the low-noise expert takes over. Source: Wan2.2 I2V A14B configuration."""
 DEFAULT_SIGMA_MAX: Mapping[ModelKind, float] = MappingProxyType({"t2v": 80.0, "i2v": 200.0})
@@ -83,6 +87,19 @@ def resolutions(*names: str) -> tuple[Resolution, ...]:
     )
 
 
+def adaptive_size(row: Resolution, image_width: int, image_height: int) -> tuple[int, int] | None:
+    """Width and height in the image's shape and with about the pixels of `row`; None where a side is
+    beyond what the nets take.
+
+    Source: TurboDiffusion inference/wan2.2_i2v_infer.py; halves are rounded to even.
+    """
+    area, ratio = row.width * row.height, image_height / image_width
+    height = SIZE_STEP * round(math.sqrt(area * ratio) / SIZE_STEP)
+    width = SIZE_STEP * round(math.sqrt(area / ratio) / SIZE_STEP)
+    fits = all(SIZE_STEP <= side <= MAX_SIDE for side in (width, height))
+    return (width, height) if fits else None
+
+
 def are_valid_frames(num_frames: int) -> bool:
     """Whether the VAE can fold `num_frames` whole: 4n + 1."""
     return num_frames >= 1 and (num_frames - 1) % TEMPORAL_STRIDE == 0
@@ -121,14 +138,16 @@ def latent_size(width: int, height: int) -> tuple[int, int]:
     return height // SPATIAL_STRIDE, width // SPATIAL_STRIDE
 
 
-def latent_shape(width: int, height: int, num_frames: int) -> tuple[int, int, int, int, int]:
-    """Shape [B, C, T, H, W] of one video's latents.
+def latent_shape(
+    width: int, height: int, num_frames: int, samples: int = 1
+) -> tuple[int, int, int, int, int]:
+    """Shape [B, C, T, H, W] of the latents of so many videos.
 
     Raises:
         ValueError: as `latent_frames` and `latent_size`.
     """
     rows, columns = latent_size(width, height)
-    return (1, LATENT_CHANNELS, latent_frames(num_frames), rows, columns)
+    return (samples, LATENT_CHANNELS, latent_frames(num_frames), rows, columns)
 
 
 def dit_tokens(width: int, height: int, num_frames: int) -> int:

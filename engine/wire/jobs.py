@@ -5,14 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from engine.choices import Residency
 from engine.wire.base import Wire
 from engine.wire.models import ModelKind
 
-Residency: TypeAlias = Literal["auto", "dit_only", "keep_text", "keep_experts"]
+Quant: TypeAlias = Literal["auto", "bf16", "int8"]
 
-RESIDENCIES: tuple[Residency, ...] = ("auto", "dit_only", "keep_text", "keep_experts")
-"""What a job keeps on the device beside what its running stage uses: what fits and is needed later;
-nothing; the text encoder, or both experts, as long as that is possible at all."""
+QUANTS: tuple[Quant, ...] = ("auto", "bf16", "int8")
+"""Which of a model and its int8 sibling a job runs: the one that it names, unless that does not fit the
+device and the sibling does; the one whose weights are not quantised; the sibling."""
+
+
+AttentionKind: TypeAlias = Literal["dense", "sla", "sagesla"]
+"""How a DiT's self-attention is computed: over all keys; over those that matter and linearly over all
+(sparse-linear attention); that with 8-bit products."""
+
+Attention: TypeAlias = Literal["auto", "dense", "sla", "sagesla"]
+
+ATTENTIONS: tuple[Attention, ...] = ("auto", "dense", "sla", "sagesla")
+"""What a job may ask for; `auto` is the kind that the model was trained for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,12 +46,32 @@ class JobSpec(Wire):
     """Where the noise starts; None takes 80 for t2v and 200 for i2v."""
     ode: bool = False
     """Deterministic steps without fresh noise; image-to-video models only."""
+    samples: int = 1
+    """1 to 8 videos from one draw of noise, side by side in one file."""
+    adaptive: bool = False
+    """The image's own shape, at about as many pixels as the table's; image-to-video models only."""
     output_dir: str | None = None
     """Absolute folder for the video; None takes the engine's."""
     priority: int = 0
     """Higher runs first; equal ones in the order of the queue."""
     residency: Residency | None = None
     """None takes the engine's setting."""
+    attention: Attention = "auto"
+    sla_topk: float | None = None
+    """Share of the key blocks that each query block attends to with `sla` and `sagesla`, above 0 and at
+    most 1; None takes 0.1. More is finer and slower: 0.15 is what the reference advises for quality."""
+    quant: Quant = "auto"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobRuns(Wire):
+    """What runs in the place of the model that a job names: its int8 sibling, or the one beside that."""
+
+    model: str
+    quant: Quant
+    """`bf16`, also where its weights are fp16 or fp32, or `int8`."""
+    reason: str | None = None
+    """Why, in figures; None where the job's `quant` asks for it."""
 
 
 JobState: TypeAlias = Literal[
@@ -101,6 +132,15 @@ class Job(Wire):
     manifest: str | None = None
     expected_peak_bytes: int | None = None
     duplicate_of: int | None = None
+    doubt: str | None = None
+    """One sentence: what will run and is still not what the model was made for."""
+    runs: JobRuns | None = None
+    """What runs in the place of `spec.model`; None where that does itself."""
+
+    @property
+    def model(self) -> str:
+        """The model whose weights it uses."""
+        return self.spec.model if self.runs is None else self.runs.model
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,6 +171,12 @@ class JobForecast(Wire):
     """From its start to its video, by jobs of this model that are done; None before any was."""
     expected_exact: bool = False
     """Whether those jobs had this very size, length and number of steps; else theirs was scaled by work."""
+    attention: AttentionKind | None = None
+    """What `auto` comes to, or what was asked for. None of an engine that does not say."""
+    doubt: str | None = None
+    """As `Job.doubt`."""
+    runs: JobRuns | None = None
+    """As a job's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,6 +188,20 @@ class StageRecord(Wire):
     before_bytes: int
     peak_bytes: int
     after_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AttentionRun(Wire):
+    """How a job's self-attention was computed."""
+
+    kind: AttentionKind
+    """What ran, which may be another than what was asked for."""
+    topk: float | None = None
+    """None of `dense`."""
+    by: str
+    """What computed it: `torch`, `triton`, or a library's name."""
+    note: str | None = None
+    """Why it was not computed as asked for, or not by the fastest means."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -175,3 +235,7 @@ class Manifest(Wire):
     """When the device began the first block of the first denoising step, wall clock."""
     step_s: tuple[float, ...] = ()
     """Seconds of each denoising step."""
+    attention: AttentionRun | None = None
+    """None in a manifest of an engine that did not say."""
+    runs: JobRuns | None = None
+    """Why `spec.model` is another than the one that was asked for; None where it is not."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from engine.wire.base import Wire
+from engine.wire.receipts import Receipt
 
 VerdictKind: TypeAlias = Literal[
     "cache",  # the allocator's, releasable at once
@@ -31,6 +32,7 @@ RemedyAction: TypeAlias = Literal[
     "free_pinned",  # empty the host allocator's cache
     "trim",  # give the host's heap back to the kernel
     "cleanup",  # end the worker and start a fresh one
+    "park",  # end it and start none
     "kill",  # the process, by pid and start time
 ]
 
@@ -141,6 +143,55 @@ class Segment(Wire):
     pool: Literal["small", "large", "expandable"] = "large"
     blocks: tuple[tuple[Literal["live", "awaiting", "free"], int], ...] = ()
     """State and bytes of each block in order."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RemedyRequest(Wire):
+    """Run a verdict's remedy, as the report told it."""
+
+    remedy: Remedy
+    other_user: bool = False
+    """Of a kill: also if the process is another user's."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RemedyResult(Wire):
+    """What a remedy promised, and what it gave back."""
+
+    remedy: Remedy
+    predicted_bytes: int | None
+    returned_bytes: int | None
+    """Where the memory was, less what was loaded again; None where nobody could see it."""
+    kept: bool | None
+    """Whether so much came back as was promised; None where either is not known."""
+    receipt: Receipt
+    """Of the action, with its proof."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TraceRequest(Wire):
+    """Note in the worker where memory is allocated, or no more."""
+
+    on: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportRequest(Wire):
+    """Write the allocator's snapshot to a file on the engine's machine."""
+
+    path: str
+    """Absolute; its folder exists."""
+    format: Literal["pickle", "json"] = "json"
+    """`pickle` is torch's own, which pytorch.org/memory_viz reads."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportedSnapshot(Wire):
+    """The file that was written."""
+
+    path: str
+    bytes: int
+    format: Literal["pickle", "json"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

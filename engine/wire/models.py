@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from engine.wire.base import Wire
+from engine.wire.quantise import QuantiseProgress
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,9 +42,6 @@ class ComponentStatus(Wire):
 
 ModelKind: TypeAlias = Literal["t2v", "i2v"]
 
-VaePrecision: TypeAlias = Literal["auto", "bf16", "fp32"]
-"""In which a VAE computes; `auto` is that of its files."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelStatus(Wire):
@@ -69,4 +67,11 @@ class ModelStatus(Wire):
     max_frames: int
     last_used_at: float | None = None
     attention: str | None = None
-    """How its DiT attends: `sdpa`, torch's own over all tokens. None of an engine that does not say."""
+    """How its DiT was trained to attend: `dense`, or `sla` where it has the weights of the linear part.
+    None of an engine that does not say."""
+    quantised_from: str | None = None
+    """Name of the model of which its int8 weights were made, by its own card."""
+    sibling: str | None = None
+    """Name of its int8 sibling here, or of the model that it is the int8 sibling of."""
+    quantising: QuantiseProgress | None = None
+    """How far the making of its int8 sibling is, while the engine has one made."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from engine.wire.base import Wire
+from engine.wire.jobs import JobRuns
 
 PlanAction: TypeAlias = Literal[
     "evict",
@@ -47,6 +48,8 @@ class Explanation(Wire):
     steps: tuple[PlanStep, ...]
     note: str | None = None
     """What the plan rests on and nobody sees in its steps, or what of it cannot be known."""
+    runs: JobRuns | None = None
+    """What a job would run in the place of the model that it names."""
 
 
 Proof: TypeAlias = Literal[
@@ -63,6 +66,9 @@ ReceiptAction: TypeAlias = Literal[
     "unload",
     "switch",
     "free",
+    "collect",  # Python looked for cycles, and the cache was emptied
+    "free_pinned",  # the host allocator's cache of pinned blocks was emptied
+    "trim",  # free pages of the host's heap went back to the kernel
     "swap",  # one expert took the place of the other
     "park",  # everything out, the worker and its context too
     "cleanup",  # the worker was ended and replaced

@@ -26,18 +26,23 @@ from engine.worker.channel import (
     Unloaded,
 )
 from engine.worker.store import ComponentStore
+from engine.worker.tidy import TIDIED, Tidy
+from engine.worker.tidying import Tidier
 
 LOOK_S = 2.0
 """How long a switch waits for what the daemon saw; then it goes by its own count."""
-Quick: TypeAlias = Unload | Free
+Quick: TypeAlias = Unload | Free | Tidy
 
 
 class ActionServer:
     """Served by the thread that does all device work; `ask` and `proceed` are for the one that listens."""
 
-    def __init__(self, store: ComponentStore, *, proof: Proof, send: Callable[[FromWorker], None]) -> None:
+    def __init__(
+        self, store: ComponentStore, tidier: Tidier, *, proof: Proof, send: Callable[[FromWorker], None]
+    ) -> None:
         """`proof` is what an answer of this device rests on."""
         self._store = store
+        self._tidier = tidier
         self._proof = proof
         self._send = send
         self._quick: queue.SimpleQueue[Quick] = queue.SimpleQueue()
@@ -61,6 +66,9 @@ class ActionServer:
             if isinstance(message, Unload):
                 unload = partial(self._store.unload, message.model, message.component)
                 self._answer(message.action_id, "unload", message.model or "everything", unload)
+            elif isinstance(message, Tidy):
+                tidy = partial(self._tidier.tidy, message.what)
+                self._answer(message.action_id, message.what, TIDIED[message.what], tidy)
             else:
                 free = partial(self._store.free, idle=message.idle)
                 self._answer(message.action_id, "free", FREED[message.idle], free)

@@ -223,6 +223,17 @@ class Arena:
             owner._buffers[name] = master.to(self._backend.device)
         return memory
 
+    def views(self) -> Iterator[Tensor]:
+        """Tensors over all memory that it keeps, attached or not: one of each region, and those beside."""
+        for region in (self._home, self._region):
+            if region is not None:
+                yield from region.views[:1]
+        for owner, name, master in self._outside:
+            yield master
+            current = owner._buffers[name]
+            if current is not None and current is not master:
+                yield current
+
     def _forget_views(self) -> None:
         for number, parameter in self._parameters:
             parameter.data = self._empties[number]

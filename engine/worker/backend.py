@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from engine.wire import Proof
 from engine.worker.channel import AllocatorSample
+from engine.worker.nets import frames
 
 CHUNK_BYTES = 16 * 2**20
 """The most that is read from a file at once; also how late a cancel is seen there."""
@@ -182,6 +183,9 @@ class Backend(Protocol):
     def measure_ring(self, source: Source, num_bytes: int) -> None:
         """Find out `ring_rate` by reading so much of a cached file; copies nothing."""
 
+    def kept(self) -> Iterable[tuple[str, Tensor]]:
+        """Tensors that it keeps for as long as it lives, by what they are for."""
+
     def ring_rate(self) -> float | None:
         """Bytes a second that copies through pinned buffers reach here; None before any."""
 
@@ -279,6 +283,8 @@ def later_calls(device: torch.device) -> Iterator[None]:
             heads = torch.ones(1, 4, 512, 128, device=device, dtype=dtype)
             F.scaled_dot_product_attention(heads, heads, heads)
         yield
+    with torch.inference_mode():
+        yield from frames.first_calls(device)
 
 
 def host_view(tensor: Tensor) -> memoryview:

@@ -30,8 +30,13 @@ class CastLane:
         memory.pin(registrar)  # or not: so few bytes may take their time
         self.pinned_bytes = memory.pinned_bytes
         self._buffers = torch.split(memory.tensor, BUFFER_BYTES)
+        self._pinned = memory.tensor
         self._emptied = [torch.cuda.Event(blocking=True) for _ in self._buffers]  # type: ignore[no-untyped-call]
         self._next = 0
+
+    def kept(self) -> tuple[torch.Tensor, ...]:
+        """Its buffers, on the device and on the host."""
+        return self._staged, self._pinned
 
     def copy(self, part: Part, moved: Callable[[int], None]) -> None:
         """Queue the copy of `part`, whose target has another dtype than its file."""

@@ -14,6 +14,7 @@ import msgspec
 
 from engine.wire import (
     ComponentState,
+    JobRuns,
     JobSpec,
     LedgerLine,
     Manifest,
@@ -23,6 +24,9 @@ from engine.wire import (
     StageRecord,
     VaePrecision,
 )
+from engine.worker.leaks.facts import Inspect, Inspected, Trace
+from engine.worker.oom_facts import OomMoment
+from engine.worker.tidy import Tidy
 
 # --------------------------------------------------------------------------- daemon -> worker
 
@@ -64,6 +68,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     embeddings_bytes: int = 0
     preview: bool = True
     """Whether jobs show their latents after each step."""
+    nan_guard: bool = True
+    """Whether a job ends where its latents are not finite."""
     opened: tuple[Wanted, ...] = ()
     """Whose files are looked at while the libraries warm up: a `Preload` of them will come."""
 
@@ -84,6 +90,8 @@ class RunJob(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """What this worker may hold on its device, weights and stages together."""
     stage_bytes: dict[Stage, int]
     """Working memory that each stage needs beside its weights, as the daemon planned it."""
+    runs: JobRuns | None = None
+    """Why the model is another than the one that was asked for, for the manifest."""
 
 
 class CancelJob(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -186,7 +194,10 @@ ToWorker = (
     | DropWarm
     | Unload
     | Free
+    | Tidy
     | Count
+    | Inspect
+    | Trace
     | Stop
 )
 
@@ -291,6 +302,8 @@ class JobEnded(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     error: str | None = None
     worker_unusable: bool = False
     """True after a fault that leaves the device context broken: this process must be replaced."""
+    oom: OomMoment | None = None
+    """What there was, where memory ran out."""
 
 
 class ActionStepped(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -369,6 +382,7 @@ FromWorker = (
     | Unloaded
     | WarmChanged
     | MemoryMoved
+    | Inspected
     | Ledgered
     | WorkerLog
 )

@@ -18,14 +18,14 @@ import torch
 from diffusers import AutoencoderKLWan
 from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
 from torch import Tensor, nn
-from transformers import UMT5Config, UMT5EncoderModel
 
 from engine.errors import ModelUnusable, NotFound
 from engine.models.configs import read_dit_config
 from engine.models.content import content_of
 from engine.models.folders import DIT, DIT_HIGH, DIT_LOW, FOLDERS, TEXT, TOKENIZER, VAE
+from engine.models.in_place import stamps_in_place
 from engine.models.index import FETCH_AGAIN, ComponentIndex, read_component_index
-from engine.models.layout import kept_dtype, resident_dtype
+from engine.models.layout import has_proj_l, kept_dtype, resident_dtype
 from engine.models.prompts import config_digest, digest_of
 from engine.wire import VaePrecision
 from engine.worker.arena import Arena
@@ -33,7 +33,8 @@ from engine.worker.backend import Backend
 from engine.worker.channel import ModelFiles
 from engine.worker.loading import Loading, Vacancy
 from engine.worker.nets.int8 import replace_linears
-from engine.worker.nets.wan import WanNet
+from engine.worker.nets.umt5 import TextEncoder
+from engine.worker.nets.wan import WanNet, add_proj_l
 from engine.worker.region import Gate
 from engine.worker.stream import TORCH_DTYPES, Transfer, order_of, plan_transfers
 from engine.worker.text import Tokenizer, open_tokenizer
@@ -245,7 +246,7 @@ def open_component(
     int8 = name.startswith(DIT) and read_dit_config(folder).int8
     index = read_component_index(folder)
     try:
-        module = _build(name, config, int8=int8)
+        module = _build(name, config, int8=int8, sla=name.startswith(DIT) and has_proj_l(index))
     except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
         raise ModelUnusable(
             f"{folder / 'config.json'} describes no {name} that this build knows ({error}); {FETCH_AGAIN}"
@@ -301,6 +302,7 @@ def folder_stamp(folder: Path) -> FolderStamp:
                 with suppress(OSError):
                     info = os.stat(entry.path)
                     found.append((entry.name, info.st_ino, info.st_size, info.st_mtime_ns))
+    found += stamps_in_place(folder)
     return tuple(sorted(found))
 
 
@@ -317,13 +319,11 @@ def _open_tokenizer(folder: Path) -> tuple[Tokenizer, FolderStamp, str | None]:
     return tokenizer, stamp, digest if folder_stamp(folder) == stamp else None
 
 
-def _build(name: str, config: dict[str, Any], *, int8: bool) -> nn.Module:
+def _build(name: str, config: dict[str, Any], *, int8: bool, sla: bool) -> nn.Module:
     """The module on the meta device but for its computed buffers, in evaluation mode."""
     with torch.device("meta"), _without_init():
         if name == TEXT:
-            module: Any = UMT5EncoderModel(UMT5Config.from_dict(config))
-            # Its configuration says that embeddings are not tied, which means those of a decoder.
-            module.encoder.embed_tokens.weight = module.shared.weight
+            module: Any = TextEncoder.build(config)
         elif name == VAE:
             module = AutoencoderKLWan.from_config(config)
         else:
@@ -332,6 +332,8 @@ def _build(name: str, config: dict[str, Any], *, int8: bool) -> nn.Module:
             module = WanNet.build(config)
             if int8:
                 replace_linears(module)
+            if sla:
+                add_proj_l(module)
     for part in module.modules():
         if isinstance(part, WanRotaryPosEmbed):
             computed = WanRotaryPosEmbed(part.attention_head_dim, part.patch_size, part.max_seq_len)

@@ -119,6 +119,9 @@ class CpuBackend:
     def measure_ring(self, source: Source, num_bytes: int) -> None:
         pass
 
+    def kept(self) -> Iterable[tuple[str, Tensor]]:
+        return ()
+
     def ring_rate(self) -> float | None:
         return None
 

@@ -135,6 +135,11 @@ class CudaBackend:
         with self._copying:
             self._open_ring().measure(source, num_bytes)
 
+    def kept(self) -> Iterable[tuple[str, Tensor]]:
+        yield "buffers of copies", self._buffers.tensor
+        if self._casts is not None:
+            yield from (("buffers of casts", tensor) for tensor in self._casts.kept())
+
     def ring_rate(self) -> float | None:
         return None if self._ring is None else self._ring.rate
 

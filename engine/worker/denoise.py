@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.errors import WorkFailed
+from engine.worker.finite_guard import FiniteGuard
 
 TIMES_DTYPE = torch.float64
 Velocity = Callable[[Tensor, int], Tensor]
@@ -80,19 +80,20 @@ def denoise(
     velocity: Velocity,
     *,
     timesteps: Sequence[float],
-    nets: Sequence[str],
     ode: bool = False,
     before_step: Callable[[int], None] = lambda step: None,
     after_step: Callable[[DenoiseState], None] = lambda state: None,
     saw: Saw | None = None,
+    guard: FiniteGuard | None = None,
 ) -> Tensor:
     """Walk `state` down `timesteps` to 0 and return the latents, float32.
 
-    `nets` names each step's net for errors. `before_step` may raise, to cancel; `after_step` gets
-    each new state. Same state and nets: the same latents, whether resumed or watched or not.
+    `before_step` may raise, to cancel; `after_step` gets each new state, which the device may still
+    have to make. `guard` looks at each of them; without it values that are not finite pass. Same state
+    and nets: the same latents, whether resumed or watched or not.
 
     Raises:
-        WorkFailed: the net returned a value that is not finite.
+        WorkFailed: the net returned a value that is not finite, told one step later or at the end.
     """
     x_BCTHW = state.x_BCTHW
     generator = torch.Generator(device=x_BCTHW.device)
@@ -101,14 +102,10 @@ def denoise(
     times = torch.tensor(list(timesteps), dtype=TIMES_DTYPE, device=x_BCTHW.device)
     for step in range(state.step, len(timesteps) - 1):
         before_step(step)
-        place = f"step {step + 1} of {len(timesteps) - 1}"
+        if guard is not None:
+            guard.check(step - 2)  # the one before may still run
         t, t_next = times[step], times[step + 1]
         v_BCTHW = velocity(x_BCTHW, step).to(torch.float64)
-        if not bool(torch.isfinite(v_BCTHW).all()):
-            raise WorkFailed(
-                f"{nets[step]} returned values that are not finite in {place}; "
-                "its weight file may be damaged: fetch or convert the model again"
-            )
         if saw is not None:
             saw(step, x_BCTHW, v_BCTHW, t)
         if ode:
@@ -119,8 +116,12 @@ def denoise(
                 x_BCTHW.shape, dtype=torch.float32, device=x_BCTHW.device, generator=generator
             )
             x_BCTHW = (1 - t_next) * (x_BCTHW - t * v_BCTHW) + t_next * noise
+        if guard is not None:
+            guard.look(step, x_BCTHW)
             del noise
         del v_BCTHW  # neither lies beside the next pass
         state = DenoiseState(x_BCTHW=x_BCTHW, generator_state=generator.get_state(), step=step + 1)
         after_step(state)
+    if guard is not None:
+        guard.check(len(timesteps) - 2)
     return state.x_BCTHW.to(torch.float32)

@@ -44,15 +44,17 @@ class NetByStep:
         """Whether the leased net came, or should have come, by a swap: its weights may fail late."""
         self._may_swap = True
 
-    def run(self, step: int, forward: Callable[[Any], Tensor]) -> Tensor:
+    def run(self, step: int, forward: Callable[[Any], Tensor], *, last: bool = True) -> Tensor:
         """`forward(net)` with the net of `step`; once more with a net loaded anew after a failed swap.
+
+        Without `last` another pass of the step follows, which needs the same weights: none swaps out.
 
         Raises:
             whatever `forward` or a load raises, but for the first fault around a swap.
         """
         failure: Exception | None = None
         try:
-            return self._run(step, forward)
+            return self._run(step, forward, last)
         except Exception as error:  # anything may have met the mixture, the device's refusal included
             if not self._swapped or isinstance(error, JobCancelled | DeviceFault):
                 raise
@@ -61,7 +63,7 @@ class NetByStep:
         forget(failure)
         del failure
         self._start_over()
-        return self._run(step, forward)
+        return self._run(step, forward, last)
 
     def __enter__(self) -> NetByStep:
         return self
@@ -70,12 +72,12 @@ class NetByStep:
         self._leased, self._net = None, None
         self._stack.__exit__(*raised)
 
-    def _run(self, step: int, forward: Callable[[Any], Tensor]) -> Tensor:
+    def _run(self, step: int, forward: Callable[[Any], Tensor], last: bool) -> Tensor:
         name, following = self._nets[step], self._nets[min(step + 1, len(self._nets) - 1)]
         if name != self._leased:
             self._open(name)
         swap = None
-        if following != name and self._may_swap:
+        if last and following != name and self._may_swap:
             swap = self._store.begin_swap(self._model, name, following, job_id=self._job_id)
         if swap is None:
             return forward(self._net)

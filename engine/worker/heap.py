@@ -4,7 +4,27 @@ from __future__ import annotations
 
 import ctypes
 
-_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+_libc = ctypes.CDLL(None)
+_trim = getattr(_libc, "malloc_trim", None)
+TRIMS = _trim is not None
+"""Whether this host's C library can."""
+
+
+class _Counted(ctypes.Structure):
+    """mallinfo2 of glibc 2.33 and later: ten counters of the heap."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks",
+            "keepcost",
+        )
+    ]  # fmt: skip
+
+
+_count = getattr(_libc, "mallinfo2", None)
+if _count is not None:
+    _count.restype = _Counted
 
 
 def trim_heap() -> None:
@@ -14,3 +34,11 @@ def trim_heap() -> None:
     """
     if _trim is not None:
         _trim(0)
+
+
+def heap_free_bytes() -> int | None:
+    """Freed and kept by the C library's heap; pieces whose pages have gone already count as well.
+
+    None where it does not tell. Takes the lock of each arena in turn, for microseconds.
+    """
+    return None if _count is None else int(_count().fordblks)

@@ -76,5 +76,6 @@ def live_tensor_bytes(regions: Regions) -> int:
 
 def _tensor_types(kind: type[Any]) -> Iterator[type[Any]]:
     yield kind
-    for more in kind.__subclasses__():
+    derived: list[type] = type.__subclasses__(kind)
+    for more in derived:
         yield from _tensor_types(more)

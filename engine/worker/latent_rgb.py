@@ -89,7 +89,7 @@ class DecodeSums:
         self.sums: Sums = np.zeros((CHANNELS + 1, CHANNELS + 4))
 
     def add(self, latent_frame: int, frames_THWC: NDArray[np.uint8]) -> None:
-        """The pixel frames that `latent_frame` became; the last of them is taken."""
+        """The pixel frames that `latent_frame` of the first video became; the last of them is taken."""
         if self._latents_TNC is None:
             return
         image = frames_THWC[-1]

@@ -17,13 +17,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from engine.embeddings import EmbeddingStore
 from engine.errors import DeviceFault, EngineError
 from engine.telemetry.host import read_rss
 from engine.worker.action_server import ActionServer
 from engine.worker.allocator import apply_allocator, read_allocator
+from engine.worker.attending import Attention
 from engine.worker.backend import Backend, open_backend
 from engine.worker.channel import (
     CancelAction,
@@ -52,12 +53,18 @@ from engine.worker.channel import (
     WorkerSettings,
 )
 from engine.worker.embedding_cache import EmbeddingCache
+from engine.worker.kernel_warming import KernelWarmer, use_cache
 from engine.worker.latent_rgb import LatentColours
+from engine.worker.leaks.facts import Inspect, Trace
+from engine.worker.leaks.inspector import Inspector
 from engine.worker.mapped import PIECE_BYTES
+from engine.worker.oom import Allocator, OomWatch
 from engine.worker.pipeline import run_job, shape_of
 from engine.worker.progress import Shares, shares_of
 from engine.worker.store import ComponentStore
 from engine.worker.stream import FileSource
+from engine.worker.tidy import Tidy
+from engine.worker.tidying import Tidier
 from engine.worker.versions import versions
 from engine.worker.warm import MEASURED_PIECES, open_warm_tier
 from engine.worker.warming import Warmer
@@ -76,6 +83,8 @@ def run_worker(connection: Connection[Any, Any], device_id: str, settings: Worke
     try:
         if device_id != "cpu":
             apply_allocator(settings.allocator)
+            if settings.embeddings:
+                use_cache(Path(settings.embeddings).with_name("triton"))
         backend = open_backend("cpu" if device_id == "cpu" else "cuda")
         worker = Worker(channel, backend, settings)
         worker.listen()
@@ -123,13 +132,19 @@ class Worker:
             on_line=channel.send,
         )
         # What is quick is served also between two steps of a job; None in `_work` wakes the loop for it.
-        self._actions = ActionServer(self._store, proof=backend.proof, send=channel.send)
+        self._actions = ActionServer(self._store, Tidier(backend), proof=backend.proof, send=channel.send)
+        self._allocator = Allocator()
+        self._inspector = Inspector(backend, self._store, root=self, send=channel.send)
         self._warmer = Warmer(self._store, warm, on_ended=channel.send)
         self._embeddings = EmbeddingCache(
             EmbeddingStore(Path(settings.embeddings), settings.embeddings_bytes if settings.embeddings else 0)
         )
         beside = Path(settings.embeddings).with_name("latent-colours") if settings.embeddings else None
         self._colours = LatentColours(beside)
+        self._kernels = KernelWarmer(
+            self._store, backend, log=lambda text: self._tell("kernels", text, level="debug")
+        )
+        self._attention = Attention(backend, log=lambda text: self._tell("attention", text))
 
     def listen(self) -> None:
         """Take messages from now on, and look at the files of what will be loaded first."""
@@ -147,9 +162,12 @@ class Worker:
             RuntimeError: as `Backend.connect`.
         """
         self._backend.connect()
+        self._allocator.attach(self._backend)
+        self._inspector.tracer.connected()
         self._lap("context")
         threading.Thread(target=self._prepare_copies, name="buffers", daemon=True).start()
         self._connected.set()
+        self._kernels.connected()
         self._channel.send(Connected())
         self._backend.warm_up()
         self._lap("libraries")
@@ -177,6 +195,9 @@ class Worker:
                 self._channel.send(WorkerLog(level="warning", event="load", text=text, memory=True))
         self._lap("first loads begun")
 
+    def _tell(self, event: str, text: str, level: Literal["info", "debug"] = "info") -> None:
+        self._channel.send(WorkerLog(level=level, event=event, text=text))
+
     def _lap(self, name: str) -> None:
         self._laps.append(f"{name} {time.monotonic() - self._began:.3f}")
 
@@ -202,9 +223,12 @@ class Worker:
             message = self._next(rest)
             self._store.settle()
             self._actions.serve_quick()
+            self._inspector.serve()
             match message:
                 case RunJob():
-                    self._channel.send(self._measured(message))
+                    with self._inspector.job(message.job_id):
+                        ended = self._measured(message)
+                    self._channel.send(ended)
                 case SwitchTo():
                     self._actions.switch(message)
                 case Restore():
@@ -258,8 +282,11 @@ class Worker:
                         self._cancelled.add(job_id)
                     case CancelAction(action_id=action_id):
                         self._store.cancels.ask(action_id)
-                    case Unload() | Free() as quick:
+                    case Unload() | Free() | Tidy() as quick:
                         self._actions.ask(quick)
+                        self._work.put(None)
+                    case Inspect() | Trace() as asked:
+                        self._inspector.ask(asked)
                         self._work.put(None)
                     case Warm() | DropWarm() as warming:
                         self._warmer.ask(warming)
@@ -268,12 +295,18 @@ class Worker:
                     case Proceed() as proceed:
                         self._actions.proceed(proceed)
                     case Preload() as preload:
+                        for wanted in preload.wanted[:1]:
+                            self._kernels.want(wanted.model)
                         threading.Thread(target=self._preload, args=(preload,), daemon=True).start()
                     case RunJob() as work:
                         # The pipe keeps order: a cancel from before this start meant an earlier one.
                         self._cancelled.discard(work.job_id)
+                        self._kernels.want(work.model)
                         self._work.put(work)
-                    case SwitchTo() | Restore() | Stop() as work:
+                    case SwitchTo() as work:
+                        self._kernels.want(work.model)
+                        self._work.put(work)
+                    case Restore() | Stop() as work:
                         self._work.put(work)
         except (EOFError, OSError):
             os._exit(0)  # the daemon is gone: the kernel gives everything back, now
@@ -304,27 +337,41 @@ class Worker:
     def _run(self, message: RunJob) -> JobEnded:
         """One job to its end. Nothing of it, not even its error's frames, is alive on return."""
         job_id = message.job_id
+        oom = OomWatch(
+            self._backend,
+            self._store.weights,
+            message.model.name,
+            self._allocator,
+            baseline_bytes=self._baseline_rss_bytes,
+        )
         watch = JobWatch(
             message,
             self._backend,
-            tell=self._channel.send,
+            tell=oom.through(self._channel.send),
             preview=self._settings.preview,
             colours=self._colours,
         )
-        shape = (message.model.name, message.width, message.height, message.spec.frames, message.spec.steps)
+        spec = message.spec
+        shape = (
+            *(message.model.name, message.width, message.height, spec.frames, spec.steps),
+            *(spec.samples, spec.attention),
+        )
         try:
             manifest, path = run_job(
                 message,
                 self._store,
                 self._backend,
-                report=self._channel.send,
+                report=oom.through(self._channel.send),
                 cancelled=lambda: self._between_steps(job_id),
                 embeddings=self._embeddings,
-                warn=lambda text: self._channel.send(
-                    WorkerLog(level="warning", event="cache", text=text, job_id=job_id)
+                warn=lambda event, text: self._channel.send(
+                    WorkerLog(level="warning", event=event, text=text, job_id=job_id)
                 ),
                 shares=watch.begin(self._shares.get(shape)),
                 watch=watch,
+                attention=self._attention,
+                nan_guard=self._settings.nan_guard,
+                saw=oom.saw,
             )
         except EngineError as error:
             for note in getattr(error, "__notes__", ()):  # the original's traceback, as text
@@ -334,12 +381,14 @@ class Worker:
                 error_code=error.code,
                 error=str(error),
                 worker_unusable=isinstance(error, DeviceFault),
+                oom=oom.moment,
             )
         else:
             ended = JobEnded(job_id=job_id, manifest=manifest, manifest_path=str(path))
             if len(self._shares) >= SHAPES:
                 self._shares.clear()
             self._shares[shape] = shares_of(manifest.stages)
+            self._inspector.stepped(shape, manifest.step_s)
         watch.close()
         self._cancelled.discard(job_id)
         return ended
@@ -347,4 +396,5 @@ class Worker:
     def _between_steps(self, job_id: int) -> bool:
         """Serve what may be served under a job; True when the job must stop."""
         self._actions.serve_quick()
+        self._inspector.serve()
         return job_id in self._cancelled

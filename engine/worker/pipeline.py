@@ -12,6 +12,7 @@ import gc
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from engine.planning.shapes import (
     rcm_timesteps,
 )
 from engine.wire import Manifest, ModelKind, Residency, Stage
+from engine.worker.attending import Attending, Attention
 from engine.worker.autoencoder import decode_frames
 from engine.worker.backend import Backend
 from engine.worker.channel import JobProgressed, RunJob
@@ -39,10 +41,12 @@ from engine.worker.denoise import DenoiseState, denoise, net_velocity, start, ti
 from engine.worker.embedding_cache import NO_EMBEDDINGS, Embeddings
 from engine.worker.experts import NetByStep
 from engine.worker.faults import as_engine_error, forget
-from engine.worker.first_step import note_first_step
+from engine.worker.finite_guard import FiniteGuard
 from engine.worker.job_stages import nets_of, planned_stages
 from engine.worker.progress import TYPICAL, ProgressMeter, Shares, stages_of
+from engine.worker.side_by_side import decode_side_by_side, each_sample
 from engine.worker.stage_ledger import StageLedger
+from engine.worker.step_clock import StepClock
 from engine.worker.store import ComponentStore
 from engine.worker.text import encode_prompt
 from engine.worker.versions import versions
@@ -58,16 +62,20 @@ def run_job(
     report: Callable[[JobProgressed], None],
     cancelled: Callable[[], bool],
     embeddings: Embeddings = NO_EMBEDDINGS,
-    warn: Callable[[str], None] = lambda text: None,
+    warn: Callable[[str, str], None] = lambda event, text: None,
     clock: Callable[[], float] = time.monotonic,
     shares: Shares | None = None,
     watch: JobWatch | None = None,
+    attention: Attention | None = None,
+    nan_guard: bool = True,
+    saw: Callable[[BaseException], None] = lambda error: None,
 ) -> tuple[Manifest, Path]:
     """Make the job's video; its manifest and where that lies.
 
-    `embeddings` are those of earlier prompts; what is not in order but ends nothing goes to `warn`.
-    `shares` is what each stage took of the last such job; None where there was none. `watch` sees its
-    stages and latents, and changes neither.
+    `embeddings` are those of earlier prompts; `warn` hears what is not in order but ends nothing. `shares`
+    is what each stage took of the last such job; None where there was none. `watch` sees its stages and
+    latents, and changes neither. `attention` chooses what computes its self-attention; `nan_guard` ends it
+    where its latents are not finite. `saw` is told what ends the job before it is let go of.
 
     Whatever is raised is a new error made of text, holding no frame and no tensor.
 
@@ -79,8 +87,14 @@ def run_job(
     failure: EngineError | None = None
     try:
         with torch.inference_mode():
-            return _Run(job, store, backend, report, cancelled, embeddings, warn, clock, shares, watch).run()
+            run = _Run(job, store, backend, report, cancelled, embeddings, warn, clock, shares, watch)
+            run.attending = Attending(
+                attention or Attention(backend), job.spec, warn=partial(warn, "attention")
+            )
+            run.nan_guard = nan_guard
+            return run.run()
     except Exception as error:  # the job's edge: it becomes text, and its frames go
+        saw(error)
         failure = as_engine_error(error, backend, f"running job {job.job_id}")
         forget(error)
     # Outside the except block, whose exception would ride along as the new one's context.
@@ -93,6 +107,9 @@ def run_job(
 class _Run:
     """One job under way; dropped as a whole when it ends."""
 
+    attending: Attending
+    nan_guard: bool
+
     def __init__(
         self,
         job: RunJob,
@@ -101,7 +118,7 @@ class _Run:
         report: Callable[[JobProgressed], None],
         cancelled: Callable[[], bool],
         embeddings: Embeddings,
-        warn: Callable[[str], None],
+        warn: Callable[[str, str], None],
         clock: Callable[[], float],
         shares: Shares | None,
         watch: JobWatch | None,
@@ -137,11 +154,10 @@ class _Run:
         self._steps = spec.steps
         sigma_max = DEFAULT_SIGMA_MAX[self._kind] if spec.sigma_max is None else spec.sigma_max
         self._timesteps = rcm_timesteps(spec.steps, sigma_max)
-        self._shape = latent_shape(job.width, job.height, spec.frames)
+        self._shape = latent_shape(job.width, job.height, spec.frames, spec.samples)
         self._mode: Residency = spec.residency or "auto"
         self._stages: tuple[PlannedStage, ...] = ()
-        self._first_step_at: float | None = None
-        self._step_s: list[float] = []
+        self._step_clock = StepClock(backend, clock)
 
     def run(self) -> tuple[Manifest, Path]:
         self._meter.started()
@@ -156,7 +172,7 @@ class _Run:
         if text_BLD is None:
             text_BLD = self._encode_text(model, nets)
             if reason := self._embeddings.keep(model, self._job.spec.prompt, text_BLD):
-                self._warn(reason)
+                self._warn("cache", reason)
         else:
             self._kept.put("text", text_BLD)
         condition = None if image is None else self._encode_image(model, image, nets)
@@ -204,7 +220,8 @@ class _Run:
         self, model: Model, nets: Sequence[str], text_BLD: Tensor, condition: Tensor | None
     ) -> Tensor:
         state = start(self._shape, self._timesteps, self._backend.generator(self._job.spec.seed))
-        began = self._clock()
+        clock = self._step_clock
+        guard = FiniteGuard(self._backend, nets) if self.nan_guard else None
 
         def keep(passing: Tensor | None) -> None:
             """What the loop holds beside a net's pass, or between two: `passing` is what a net returned."""
@@ -213,23 +230,23 @@ class _Run:
                 state.x_BCTHW,
                 state.generator_state,
                 passing,
+                None if guard is None else guard.sums,
                 more=times_bytes(self._timesteps),
             )
 
         def before_step(step: int) -> None:
-            nonlocal began
+            clock.wait_for_last_block()
             self._check()
             self._meter.at("denoise", step, self._steps)
-            began = self._clock()
+            clock.begin()
 
         def after_step(stepped: DenoiseState) -> None:
             nonlocal state
             state = stepped
             keep(None)
             self._kept.put("preview", None if self._watch is None else self._watch.colours)
-            self._step_s.append(round(self._clock() - began, 5))
+            clock.end()
             self._meter.saw_peak(self._backend.peak_bytes())
-            self._meter.at("denoise", state.step, self._steps)
 
         def lease(name: str) -> AbstractContextManager[Any]:
             line = "denoise" if name == DIT else f"denoise {name}"
@@ -237,10 +254,10 @@ class _Run:
 
         with NetByStep(self._store, model, nets, lease, job_id=self._job.job_id) as net_by_step:
 
-            def velocity(x_BCTHW: Tensor, step: int) -> Tensor:
+            def velocity(x_BCTHW: Tensor, step: int, last: bool) -> Tensor:
                 def forward(net: Any) -> Tensor:
-                    if step == 0 and self._first_step_at is None:
-                        note_first_step(net, self._backend, self._note_first_step)
+                    clock.follow(net)
+                    self.attending.give(net)
                     ahead = nets if step == 0 else ()
                     if step == self._steps - 1:
                         ahead = (*ahead, VAE)
@@ -249,36 +266,37 @@ class _Run:
                     keep(v_BCTHW)
                     return v_BCTHW
 
-                return net_by_step.run(step, forward)
+                return net_by_step.run(step, forward, last=last)
 
             latents_BCTHW = denoise(
                 state,
-                velocity,
+                partial(each_sample, velocity, self._check),
                 timesteps=self._timesteps,
-                nets=nets,
                 ode=self._job.spec.ode,
                 before_step=before_step,
                 after_step=after_step,
                 saw=None if self._watch is None else self._watch.saw(model.components[VAE].content),
+                guard=guard,
             )
-            self._kept.put("denoise", state.x_BCTHW, state.generator_state)
+            clock.finish()
+            self._kept.put(
+                "denoise", state.x_BCTHW, state.generator_state, None if guard is None else guard.sums
+            )
             self._kept.put("latents", latents_BCTHW)
+            self._meter.at("denoise", self._steps, self._steps)
         self._kept.drop("denoise")
         return latents_BCTHW
 
-    def _note_first_step(self, at: float) -> None:
-        self._first_step_at = at
-
     def _decode(self, model: Model, latents_BCTHW: Tensor, nets: Sequence[str]) -> tuple[Manifest, Path]:
         job = self._job
-        count = latents_BCTHW.shape[2]
+        samples, count = latents_BCTHW.shape[0], latents_BCTHW.shape[2]
 
-        def check(latent_frame: int) -> None:
+        def check(sample: int, latent_frame: int) -> None:
             self._check()
             self._meter.saw_peak(self._backend.peak_bytes())
-            self._meter.at("decode", latent_frame, count)
+            self._meter.at("decode", sample * count + latent_frame, samples * count)
 
-        with VideoWriter(Path(job.output), job.width, job.height) as writer:
+        with VideoWriter(Path(job.output), job.width * samples, job.height) as writer:
             with self._stage(model, "decode", (VAE,)) as modules:
                 self._write_frames(model, modules[VAE], latents_BCTHW, writer, check)
             del latents_BCTHW
@@ -298,13 +316,14 @@ class _Run:
         vae: Any,
         latents_BCTHW: Tensor,
         writer: VideoWriter,
-        check: Callable[[int], None],
+        check: Callable[[int, int], None],
     ) -> None:
         sums = None if self._watch is None else self._watch.decoding(latents_BCTHW)
-        for number, frames_THWC in enumerate(decode_frames(vae, latents_BCTHW, check)):
+        decode = partial(decode_frames, vae)
+        for number, frames_THWC in enumerate(decode_side_by_side(decode, latents_BCTHW, check)):
             writer.append(frames_THWC)
             if sums is not None:
-                sums.add(number, frames_THWC)
+                sums.add(number, frames_THWC[:, :, : self._job.width])
         if self._watch is not None and sums is not None:
             self._watch.decoded(model.components[VAE].content, sums)
 
@@ -314,7 +333,7 @@ class _Run:
             job_id=job.job_id,
             spec=job.spec,
             kind=self._kind,
-            width=job.width,
+            width=job.width * job.spec.samples,
             height=job.height,
             fps=FPS,
             timesteps=self._timesteps,
@@ -331,8 +350,10 @@ class _Run:
             versions=versions(),
             created_at=time.time(),
             attempt=job.attempt,
-            first_step_at=self._first_step_at,
-            step_s=tuple(self._step_s),
+            first_step_at=self._step_clock.first_step_at,
+            step_s=self._step_clock.step_s,
+            attention=self.attending.run,
+            runs=job.runs,
         )
 
     # ----------------------------------------------------------------- shared by the stages

@@ -9,7 +9,7 @@ Measured on one core of a busy x86 host, the step waits 0.3 ms for latents of 10
 and 0.5 ms for those of 160x90.
 """
 
-# Shapes: B videos (1), C latent channels (16), T latent frames, H/W latent rows/columns.
+# Shapes: B videos, C latent channels (16), T latent frames, H/W latent rows/columns.
 
 from __future__ import annotations
 
@@ -56,7 +56,9 @@ class Previewer:
         if self.colours is not None:
             self.colours = self.colours.to(x_BCTHW.device)
         middle = x_BCTHW.shape[2] // 2
-        estimate_CHW = x_BCTHW[0, :, middle] - t * v_BCTHW[0, :, middle]
+        estimate_BCHW = x_BCTHW[:, :, middle] - t * v_BCTHW[:, :, middle]
+        # Several samples lie side by side, as in the video.
+        estimate_CHW = torch.cat(tuple(estimate_BCHW), dim=-1)
         rgb_HWC = latents_to_rgb(_fitted(estimate_CHW), self.colours)
         # Into pinned memory, where a copy need not be waited for.
         on_host = torch.empty(rgb_HWC.shape, dtype=torch.uint8, pin_memory=rgb_HWC.is_cuda)

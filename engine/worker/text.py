@@ -59,9 +59,7 @@ def encode_prompt(encoder: nn.Module, tokenizer: Tokenizer, prompt: str, device:
         return_tensors="pt",
     )
     mask_BL = tokens["attention_mask"].to(device)
-    hidden_BLD: Tensor = encoder(
-        input_ids=tokens["input_ids"].to(device), attention_mask=mask_BL
-    ).last_hidden_state
+    hidden_BLD: Tensor = encoder(tokens["input_ids"].to(device), mask_BL)
     if not bool(torch.isfinite(hidden_BLD).all()):
         raise WorkFailed(
             "the text encoder returned values that are not finite; its weight file may be damaged: "

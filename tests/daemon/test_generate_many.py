@@ -74,6 +74,8 @@ def test_a_bad_line_is_named_and_nothing_is_queued(live: LiveEngine, tmp_path: P
         "--prompt x --again",
         "--prompt x --dry-run",
         "--prompt x --samples 2 --wait",
+        "--prompt x --together",
+        "--prompt x --samples 9 --together",
         "--from nowhere.txt",
     ],
 )
@@ -90,4 +92,14 @@ def test_samples_of_one_prompt_are_jobs_with_seeds_in_a_row(busy: LiveEngine, tm
     )
     assert code == 0
     assert [busy.client.job(job_id).spec.seed for job_id in json.loads(out)["job_ids"]] == [3, 4]
+    cancel_all(busy)
+
+
+def test_samples_together_are_one_job(busy: LiveEngine, tmp_path: Path) -> None:
+    code, out, _err = run(
+        busy, tmp_path, "generate", "-p", "x", *SMALL, "--seed", "3", "--samples", "2", "--together", "--json"
+    )
+    assert code == 0
+    job = json.loads(out)
+    assert (job["spec"]["seed"], job["spec"]["samples"]) == (3, 2)
     cancel_all(busy)

@@ -50,3 +50,18 @@ def test_sparse(dtype: torch.dtype, blocks: tuple[int, int]) -> None:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_linear_attention(dtype: torch.dtype) -> None:
     cases.check_linear_attention("cuda", dtype, 3000)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("frames", "channels"), [(1, 96), (4, 96), (2, 384), (8, 192)], ids=str)
+def test_frames(dtype: torch.dtype, frames: int, channels: int) -> None:
+    cases.check_frames("cuda", dtype, frames, channels, (30, 52))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("channels", [(96, 96), (64, 48)], ids=str)
+def test_causal_conv(dtype: torch.dtype, channels: tuple[int, int]) -> None:
+    if torch.cuda.get_device_capability() < (9, 0):
+        pytest.skip("this GPU has no copy engine for tiles; cuDNN computes there")
+    cases.check_causal_conv("cuda", dtype, channels, (3, 37, 70), cases.causal_conv.Launch())
+    cases.check_causal_conv("cuda", dtype, channels, (1, 16, 32), cases.causal_conv.Launch())

@@ -88,26 +88,42 @@ def sage_quantise(x: Tensor, rows: int) -> tuple[Tensor, Tensor]:
     return torch.cat(values, -2).to(torch.int8), torch.cat(scales, -2)
 
 
+def sage_sparse(
+    q: Tensor, k: Tensor, v: Tensor, chosen: Tensor, blocks: tuple[int, int], eight_bit_values: bool = True
+) -> Tensor:
+    """Attention over the chosen blocks by 8-bit queries and keys, and fp8 (else fp16) weights and values.
+
+    Key blocks are met in ascending order. Weights are rounded beside the largest score met so far; the
+    normaliser is of weights before they are rounded.
+    """
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    q8, q_scale = sage_quantise(q, blocks[0])
+    k8, k_scale = sage_quantise(k - k.mean(-2, keepdim=True), blocks[1])
+    v_scale = torch.ones(1)
+    if eight_bit_values:
+        v_scale = v.float().abs().amax(-2, keepdim=True) / 2.25
+        v_scale = v_scale.masked_fill(v_scale == 0, 1.0)
+    narrow, exponent = (torch.float8_e4m3fn, 8.807) if eight_bit_values else (torch.float16, 0.0)
+    values = (v.float() / v_scale).to(narrow).float()
+    scores = (q8.double() @ k8.double().transpose(-1, -2)).float() * (q_scale * k_scale.transpose(-1, -2))
+    scores = scores * (q.shape[-1] ** -0.5 * math.log2(math.e))
+    scores = scores.masked_fill(~_rows_of_blocks(chosen, scores.shape[-2:], blocks), -math.inf)
+    largest = torch.full(scores.shape[:-1], -1e30)[..., None]
+    out, total = torch.zeros(q.shape, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+    for of_block, value in zip(scores.split(blocks[1], -1), values.split(blocks[1], -2), strict=True):
+        higher = torch.maximum(largest, of_block.amax(-1, keepdim=True))
+        weights, shrink = torch.exp2(of_block - higher + exponent), torch.exp2(largest - higher).double()
+        total = total * shrink + weights.double().sum(-1, keepdim=True)
+        out = out * shrink + weights.to(narrow).double() @ value.double()
+        largest = higher
+    return (out / total * v_scale).to(v.dtype).transpose(1, 2)
+
+
 def sage_sla(
     q: Tensor, k: Tensor, v: Tensor, proj_weight: Tensor, proj_bias: Tensor, *, topk: float = 0.1,
     blocks: tuple[int, int] = SLA_BLOCKS, eight_bit_values: bool = True,
 ) -> Tensor:  # fmt: skip
     """SLA whose sparse part multiplies 8-bit queries and keys, and on newer GPUs fp8 weights and values."""
-    chosen = chosen_blocks(q, k, topk, blocks)
-    heads_q, heads_k, heads_v = (x.transpose(1, 2) for x in (q, k, v))
-    q8, q_scale = sage_quantise(heads_q, blocks[0])
-    k8, k_scale = sage_quantise(heads_k - heads_k.mean(-2, keepdim=True), blocks[1])
-    scores = (q8.int() @ k8.int().transpose(-1, -2)).float() * (q_scale * k_scale.transpose(-1, -2))
-    scores = scores * (q.shape[-1] ** -0.5 * math.log2(math.e))
-    scores = scores.masked_fill(~_rows_of_blocks(chosen, scores.shape[-2:], blocks), -math.inf)
-    weights = torch.exp2(scores - scores.amax(-1, keepdim=True))
-    if eight_bit_values:
-        v_scale = heads_v.float().abs().amax(-2, keepdim=True) / 2.25
-        v8 = (heads_v.float() / v_scale).to(torch.float8_e4m3fn).float()
-        w8 = (weights * 448.0).to(torch.float8_e4m3fn).float()
-        out = (w8 @ v8) * v_scale / 448.0
-    else:
-        out = weights.to(torch.float16).float() @ heads_v.to(torch.float16).float()
-    near = (out / weights.sum(-1, keepdim=True)).to(v.dtype).transpose(1, 2)
+    near = sage_sparse(q, k, v, chosen_blocks(q, k, topk, blocks), blocks, eight_bit_values)
     far = torch.nn.functional.linear(linear_part(q, k, v), proj_weight.to(v.dtype), proj_bias.to(v.dtype))
     return near + far

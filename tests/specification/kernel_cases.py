@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from engine.worker.nets.kernels import causal_conv, linear_attention, rows, sparse
+from engine.worker.nets.kernels import frames as frame_kernels
 from engine.worker.nets.kernels import int8 as int8_kernels
-from engine.worker.nets.kernels import linear_attention, rows, sparse
 from tests.specification import attention, dit, int8
 
 EPS = 1e-6
@@ -102,3 +103,56 @@ def check_linear_attention(device: str, dtype: torch.dtype, length: int) -> None
     linear_attention.add_linear(found, q, *linear_attention.key_state(k, v), weight, bias, 1e-5)
     error = (found.float().cpu() - expected.float()).norm() / expected.float().norm()
     assert error < {torch.float32: 2e-6}.get(dtype, 6e-3), error
+
+
+def check_frames(
+    device: str, dtype: torch.dtype, frames: int, channels: int, places: tuple[int, int]
+) -> None:
+    """What lies between the VAE's convolutions, as diffusers rounds it."""
+    x = numbers(device, dtype, frames, *places, channels)
+    before = numbers(device, dtype, 2, *places, channels, seed=3)
+    bias, gamma = (numbers(device, dtype, channels, seed=seed) for seed in (1, 2))
+    shape = (places[0] + 1, places[1] + 1)
+
+    def normed(y: Tensor) -> Tensor:
+        unit = (y.float() / y.float().norm(dim=-1, keepdim=True).clamp(min=1e-12)).to(dtype)
+        return unit * channels**0.5 * gamma.cpu()
+
+    out = torch.empty_like(x)
+    frame_kernels.rms_norm(x, gamma, out)
+    near(out, normed(x.cpu()), dtype)
+    for added in (None, bias):
+        y = x.cpu() if added is None else x.cpu() + added.cpu()
+        expected = torch.cat((before.cpu(), torch.nn.functional.silu(normed(y))))
+        history, whole = before.clone(), x.new_full((2 + frames, *places, channels), float("nan"))
+        frame_kernels.norm_silu_after(history, x, added, gamma, whole)
+        near(whole, expected, dtype)
+        assert torch.equal(whole[:2], before) and torch.equal(history, whole[-2:])
+        history, edged = before.clone(), whole.new_full((2 + frames, *shape, channels), float("nan"))
+        frame_kernels.norm_silu_after(history, x, added, gamma, edged)
+        assert torch.equal(edged[:, :-1, :-1], whole) and torch.equal(history, whole[-2:])
+        assert not edged[:, -1].any() and not edged[:, :, -1].any()
+        found = x * 3
+        total = (found if added is None else found + added) + x
+        frame_kernels.add_residual(found, added, x)
+        assert torch.equal(found, total)
+
+
+def check_causal_conv(
+    device: str, dtype: torch.dtype, channels: tuple[int, int], shape: tuple[int, int, int],
+    launch: causal_conv.Launch,
+) -> None:  # fmt: skip
+    """Frames and places that are no multiple of a tile; sums as one convolution's, each addition rounded."""
+    inputs, outputs = channels
+    frames, height, width = shape
+    whole = numbers(device, dtype, frames + 2, height, width, inputs)
+    weight = numbers(device, dtype, outputs, inputs, 3, 3, 3, seed=1) / (27 * inputs) ** 0.5
+    weight = weight.contiguous(memory_format=torch.channels_last_3d)
+    bias = numbers(device, dtype, outputs, seed=2)
+    beside = numbers(device, dtype, frames, height, width, outputs, seed=3)
+    wide = whole.double().cpu().permute(3, 0, 1, 2)[None]
+    whole = torch.nn.functional.pad(whole, (0, 0, 0, 1, 0, 1))
+    exact = torch.nn.functional.conv3d(wide, weight.double().cpu(), padding=(0, 1, 1))
+    plain = exact[0].permute(1, 2, 3, 0).to(dtype) + bias.cpu()
+    near(causal_conv.causal_conv(whole, weight, bias, None, launch), plain, dtype)
+    near(causal_conv.causal_conv(whole, weight, bias, beside, launch), plain + beside.cpu(), dtype)

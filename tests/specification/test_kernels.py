@@ -58,3 +58,16 @@ def test_sparse(cases: ModuleType, dtype: torch.dtype, blocks: tuple[int, int]) 
 def test_linear_attention(cases: ModuleType, dtype: torch.dtype) -> None:
     cases.check_linear_attention("cpu", dtype, 150)
     cases.check_linear_attention("cpu", dtype, 1100)
+
+
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+@pytest.mark.parametrize(("frames", "channels"), [(1, 96), (2, 20), (4, 192)], ids=str)
+def test_frames(cases: ModuleType, dtype: torch.dtype, frames: int, channels: int) -> None:
+    cases.check_frames("cpu", dtype, frames, channels, (5, 7))
+
+
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+@pytest.mark.parametrize("channels", [(32, 48), (64, 3)], ids=str)
+def test_causal_conv(cases: ModuleType, dtype: torch.dtype, channels: tuple[int, int]) -> None:
+    launch = cases.causal_conv.Launch(places=32)
+    cases.check_causal_conv("cpu", dtype, channels, (2, 5, 19), launch)

@@ -93,6 +93,36 @@ def test_sparse_linear_attention_is_the_statement(part: int, monkeypatch: pytest
     assert (found - alone).abs().mean() > 0.01
 
 
+@pytest.mark.parametrize("dropped", [False, True])
+def test_a_net_that_changes_its_attention_is_the_statement_of_each_kind(dropped: bool) -> None:
+    """A block's own `proj_l`; without it another video would come, and no error."""
+    tensors = turbo_wan()
+    net = net_of(tensors, 16)
+    x, text, _ = inputs(16, torch.float32)
+    if not dropped:
+        wan.add_proj_l(net)
+        for number, block in enumerate(net.blocks):
+            name = f"blocks.{number}.self_attn.attn_op.local_attn.proj_l"
+            state = {part: tensors[f"{name}.{part}"] for part in ("weight", "bias")}
+            block.attn1.proj_l.load_state_dict(state)
+    assert net.has_proj_l == (not dropped)
+
+    def found() -> Tensor:
+        with torch.inference_mode():
+            return net(x.clone(), torch.tensor([932.0]), text)
+
+    def differs(one: Tensor, other: Tensor) -> float:
+        return ((one - other).norm() / other.norm()).item()
+
+    dense = found()
+    net.set_attention(SparseLinearAttention(topk=0.5))
+    sla, stated = found(), dit.Transformer(tensors).with_sla(0.5)(x, torch.tensor([932.0]), text)
+    assert (differs(sla, stated) <= 1e-5) == (not dropped)
+    assert differs(sla, dense) > 1e-3
+    net.set_attention(dense_attention)
+    assert torch.equal(found(), dense)
+
+
 def test_tokens_in_parts_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     tensors = turbo_wan()
     x, text, _ = inputs(16, torch.float32)

@@ -11,7 +11,8 @@ import pytest
 
 from engine.wire import Event
 from turbotui.app import TurboApp
-from turbotui.client.scripted import ScriptedClient, Step
+from turbotui.client.script import Step
+from turbotui.client.scripted import ScriptedClient
 from turbotui.text import use_language
 
 NOW = 1_790_000_000.0

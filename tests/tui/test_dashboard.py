@@ -26,7 +26,8 @@ from engine.wire import (
 )
 from turbotui.app import TurboApp
 from turbotui.client import scenes
-from turbotui.client.scripted import ScriptedClient, Step
+from turbotui.client.script import Step
+from turbotui.client.scripted import ScriptedClient
 from turbotui.format import cell_width
 from turbotui.screens.choices import ChoicePanel
 from turbotui.text import t
@@ -173,7 +174,9 @@ async def test_an_engine_of_another_build_is_named_and_a_restart_offered(console
         async with app.run_test(size=WIDE) as pilot:
             await live(pilot)
             text = panel_text(app, "receipt")
-            assert ("engine is build scripted, this console 0.2.0; E restarts it" in text) is said
+            assert (
+                "E restarts the engine, best at rest: it is build scripted, this console 0.2.0" in text
+            ) is said
 
 
 async def test_read_only_does_nothing_and_says_so(console: Build) -> None:
@@ -651,9 +654,9 @@ async def test_a_notice_outlives_the_snapshot_and_ends_with_a_receipt(console: B
     client = ScriptedClient([Step(event=scenes.busy(NOW), after_s=0.3)])
     app = console(client, build="0.2.0")
     async with app.run_test(size=WIDE) as pilot:
-        await until(pilot, lambda: "E restarts it" in panel_text(app, "receipt"))
+        await until(pilot, lambda: "E restarts the engine" in panel_text(app, "receipt"))
         await live(pilot)
-        assert "this console 0.2.0; E restarts it" in panel_text(app, "receipt")
+        assert "E restarts the engine" in panel_text(app, "receipt")
         receipt = Receipt(action="free", target="", ok=True, elapsed_s=0.1, proof="nvml-process")
         client.push(ReceiptIssued(receipt=receipt))
         await until(pilot, lambda: app.link.state.receipt == receipt)

@@ -70,12 +70,12 @@ async def test_the_worst_that_was_not_read_is_said_until_it_is_read(console: Bui
     app = console(client)
     async with app.run_test(size=WIDE) as pilot:
         await live(pilot)
-        await until(pilot, lambda: "! Process 90112 is left over.  l shows it" in panel_text(app, "memory"))
+        await until(pilot, lambda: "! Process 90112 is left over.  b shows it" in panel_text(app, "memory"))
         assert colour(app, "memory", "left over") == app.paint.text
         client.push(FindingsChanged(report=found(BROKEN, ORPHAN, at=NOW + 1)))
-        await until(pilot, lambda: "wants a reset of GPU 2. +1  l shows it" in panel_text(app, "memory"))
+        await until(pilot, lambda: "wants a reset of GPU 2. +1  b shows it" in panel_text(app, "memory"))
         assert colour(app, "memory", "wants a reset") == app.paint.error
-        await pilot.press("l")
+        await pilot.press("b")
         await pilot.pause()
         await pilot.press("escape")
         await until(pilot, lambda: "wants a reset" not in panel_text(app, "memory"))
@@ -133,7 +133,7 @@ async def test_the_screen_shows_evidence_and_remedy_and_copies(
     async with app.run_test(size=size) as pilot:
         await live(pilot)
         await until(pilot, lambda: app.link.state.check is not None)
-        await pilot.press("l")
+        await pilot.press("b")
         await pilot.pause()
         text = screen_text(app)
         told = {
@@ -150,7 +150,7 @@ async def test_the_screen_shows_evidence_and_remedy_and_copies(
         assert "turbotui kill 90112" in screen_text(app) and "Its parent has ended." in screen_text(app)
         await pilot.press("y")
         assert copied == ["box, GPU 2: please look on the host", "turbotui kill 90112"]
-        await pilot.press("l")
+        await pilot.press("b")
         assert len(app.screen_stack) == 1
     use_language("en")
 
@@ -165,7 +165,7 @@ async def test_looking_again_says_that_it_looks_and_shows_what_is_found(console:
     app = console(scripted(scenes.busy(NOW), check=check))
     async with app.run_test(size=WIDE) as pilot:
         await live(pilot)
-        await pilot.press("l")
+        await pilot.press("b")
         await pilot.pause()
         assert "no check is known yet; r looks now" in screen_text(app)
         await pilot.press("r")
@@ -190,7 +190,7 @@ async def test_hostile_words_of_a_finding_reach_no_cell(
     async with app.run_test(size=WIDE) as pilot:
         await live(pilot)
         await until(pilot, lambda: app.link.state.check is not None)
-        for keys in ((), ("l",), ("y",), ("escape", "5", "j", "enter")):
+        for keys in ((), ("b",), ("y",), ("escape", "5", "j", "enter")):
             await pilot.press(*keys)
             await pilot.pause()
             assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(screen_text(app))

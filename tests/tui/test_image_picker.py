@@ -84,7 +84,7 @@ async def test_the_newest_image_is_shown_first_and_enter_takes_it(
         text = screen_text(app)
         assert "red fox.png" in text and "蓝色.jpg" in text and "older/" in text
         assert "hidden" not in text and "notes" not in text
-        assert "3 images, 1 other files not shown" in text and "40x20" in text
+        assert "3 images; not shown: 1 of other kinds" in text and "40x20" in text
         assert screen.query_one(PictureView).picture is not None
         await pilot.press("enter")
         await until(pilot, lambda: isinstance(app.screen, NewJobScreen))

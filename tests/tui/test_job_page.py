@@ -13,13 +13,14 @@ import pytest
 from textual._compositor import Compositor, LayoutUpdate
 
 from engine.errors import NotFound
-from engine.wire import JobChanged, MemorySampled, PreviewMade
+from engine.wire import JobChanged, JobCourse, MemorySampled, OomReport, PreviewMade, StageRecord
 from turbotui.app import TurboApp
 from turbotui.client import scenes
 from turbotui.client.scripted import ScriptedClient
-from turbotui.screens import beside, job
+from turbotui.screens import beside, job_ledger
 from turbotui.screens.job import JobScreen
 from turbotui.screens.job_picture import BYTES_PER_S, MOST_FPS, wait_s
+from turbotui.screens.job_stages import lines_of_running
 from turbotui.widgets.picture import PictureView
 
 from . import job_scenes
@@ -253,7 +254,7 @@ async def test_a_manifest_that_is_a_pipe_or_hangs_does_not_hold_the_console_up(
     (tmp_path / "long.json").write_bytes(b" " * beside.MOST_BYTES + b"{}")
     assert beside.read_manifest(str(tmp_path / "long.json")) is None
     hangs = threading.Event()
-    monkeypatch.setattr(job, "read_manifest", lambda _path: hangs.wait(10) and None)
+    monkeypatch.setattr(job_ledger, "read_manifest", lambda _path: hangs.wait(10) and None)
     told = job_scenes.done(clip)
     ended = replace(told.jobs[0], manifest=str(tmp_path / "30.json"))
     app = console(scripted(replace(told, jobs=(ended,))))
@@ -316,3 +317,43 @@ async def test_a_retry_shows_nothing_of_the_attempt_before(console: Build) -> No
         # The same step of the next attempt is another picture.
         app.link._take(JobChanged(job=replace(first, attempt=first.attempt + 1)))
         await redrawn(pilot, screen, lambda: asked(client, "preview").count((41, 2)) == 2)
+
+
+def test_a_stage_that_was_left_out_is_not_still_to_come() -> None:
+    course = JobCourse(
+        job_id=41,
+        ended=(StageRecord(stage="denoise", elapsed_s=3.6, before_bytes=1, peak_bytes=2, after_bytes=1),),
+        current="decode",
+        current_since=NOW,
+        current_before_bytes=1,
+        shares={"text": 0.1, "denoise": 0.5, "decode": 0.3, "write": 0.1},
+        from_last=True,
+    )
+    lines = lines_of_running(scenes.running_job(NOW), course, NOW)
+    assert [(line.name, line.state) for line in lines] == [
+        ("denoise", "ended"), ("decode", "current"), ("write", "coming"),
+    ]  # fmt: skip
+    begins = lines_of_running(scenes.running_job(NOW), replace(course, ended=(), current=None), NOW)
+    assert [line.state for line in begins] == ["coming"] * 4
+
+
+async def test_a_job_that_ran_out_of_memory_tells_what_there_was(console: Build) -> None:
+    report = OomReport(
+        job_id=41, attempt=1, at=NOW, device_id="GPU-0", device_name="H200", stage="denoise", step=1, steps=4,
+        component="wan/dit", asked_bytes=3 * 2**30, free_bytes=0, total_bytes=1, held_bytes=1, budget_bytes=1,
+        estimated_bytes=1, parts=(), freeable=(), fits=(), message="",
+        lines=("Job 41 asked for 3.00 GiB in the stage denoise.", "Of 1.00 GiB then 0 B were free."),
+    )  # fmt: skip
+    client = scripted(
+        scenes.busy(NOW), preview=job_scenes.preview, course=job_scenes.course, out_of_memory=report
+    )
+    app = console(client)
+    async with app.run_test(size=WIDE) as pilot:
+        screen = await open_page(pilot)
+        assert not asked(client, "out_of_memory"), "it runs"
+        job = app.link.state.job(41)
+        assert job is not None
+        failed = replace(job, status="failed", error="no memory left", error_code="out_of_memory")
+        app.link._take(JobChanged(job=replace(failed, progress=None, finished_at=NOW)))
+        await redrawn(pilot, screen, lambda: "Job 41 asked for 3.00 GiB" in screen_text(app))
+        assert asked(client, "out_of_memory") == [(41,)]

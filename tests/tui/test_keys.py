@@ -93,7 +93,7 @@ async def test_help_begins_with_the_panel_that_has_the_focus(
         assert app.screen is app.dashboard
 
 
-OPENED = ("l", "t", "m", "u", "W", "L", "C", "E", "exclamation_mark", "full_stop", "w", "R", "X", "H")
+OPENED = ("l", "b", "t", "m", "u", "W", "L", "C", "E", "exclamation_mark", "full_stop", "w", "R", "X", "H")
 
 
 async def test_a_question_mark_shows_each_screens_own_keys(console: Build, tmp_path: Any) -> None:
@@ -159,7 +159,7 @@ async def test_settings_with_mistakes_are_told_and_listed_in_the_palette(console
         assert "2 more" in panel_text(app, "receipt")
         titles = [command.title for command in app.get_system_commands(app.dashboard)]
         assert "Settings that were left out" in titles
-        app.show_problems()
+        app.commands.left_out()
         await pilot.pause()
         assert "fre" in screen_text(app) and "hologram" in screen_text(app)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -60,6 +61,16 @@ async def test_ones_own_process_is_named_and_ended_after_one_question(
         await pilot.pause()
         await pilot.press("right", "enter")
         await until(pilot, lambda: kills(client) == [KillRequest(pid=555, start_time=99.5)])
+
+
+async def test_what_began_on_another_day_has_its_date(console: Build) -> None:
+    app = console(scripted(on_card(scenes.busy(NOW), replace(OWN, started_at=NOW - 86400))))
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        await pilot.press("5", "K")
+        await pilot.pause()
+        day = time.strftime("%m-%d %H:%M", time.localtime(NOW - 86400))
+        assert f"{day}  (1d00h)" in screen_text(app)
 
 
 async def test_another_users_process_is_asked_for_twice(console: Build) -> None:

@@ -11,7 +11,8 @@ from engine.errors import EngineUnavailable
 from engine.wire import HistoryColumn, MemoryHistory
 from turbotui import link as link_module
 from turbotui.client import scenes
-from turbotui.client.scripted import ScriptedClient, Step
+from turbotui.client.script import Step
+from turbotui.client.scripted import ScriptedClient
 from turbotui.history import History
 from turbotui.link import Link
 

@@ -21,6 +21,7 @@ from turbotui.client import scenes
 from turbotui.client.scripted import ScriptedClient
 from turbotui.draft import Draft, draft_of, load_draft, save_draft
 from turbotui.screens import new_job
+from turbotui.widgets import forecast
 from turbotui.widgets.fields import ChoiceField
 from turbotui.widgets.prompt_area import BURST_S
 from turbotui.widgets.queue import QueuePanel
@@ -96,7 +97,7 @@ async def test_a_refusal_stays_in_place_with_what_was_typed(console: Build) -> N
         await open_editor(pilot)
         await pilot.press(*"a fox", "enter")
         await until(pilot, lambda: "! frames must be 4n + 1, got 18; take 17 or 21" in screen_text(app))
-        await pilot.pause(new_job.FORECAST_AFTER_S * 2)
+        await pilot.pause(forecast.ASK_AFTER_S * 2)
         assert "! frames must be 4n + 1" in screen_text(app), "a late forecast wiped the refusal away"
         assert app.screen.query_one(TextArea).text == "a fox"
         del client._answers["submit"]
@@ -227,6 +228,36 @@ async def test_what_stays_resident_is_chosen_and_kept_in_the_draft(console: Buil
     assert load_draft(path).residency == "dit_only"
 
 
+async def test_the_kind_of_attention_is_chosen_with_its_top_k_and_kept_in_the_draft(
+    console: Build, tmp_path: Path
+) -> None:
+    client = scripted(scenes.busy(NOW))
+    path = tmp_path / "draft.json"
+    app = console(client, draft_path=path)
+    async with app.run_test(size=WIDE) as pilot:
+        await open_editor(pilot)
+        field = app.screen.query_one("#attention", ChoiceField)
+        topk = app.screen.query_one("#sla_topk_row")
+        assert field.values == ["auto", "dense", "SLA", "SageSLA"] and field.value == "auto"
+        assert "SLA, as the model was trained" in screen_text(app) and topk.display
+        field.focus()
+        await pilot.press("right")
+        assert "not as this model was trained, and slower" in screen_text(app)
+        await until(pilot, lambda: not topk.display)
+        await pilot.press("left", "left")
+        assert "SLA with 8-bit products: the fastest" in screen_text(app)
+        await until(pilot, lambda: topk.display)
+        app.screen.query_one("#sla_topk", Input).focus()
+        await pilot.press(*"1.5")
+        await until(pilot, lambda: "above 0, at most 1" in screen_text(app))
+        await pilot.press("backspace", "backspace", "backspace", *"0.15")
+        app.screen.query_one(TextArea).focus()
+        await pilot.press("x", "enter")
+        await until(pilot, lambda: bool(submitted(client)))
+    assert (submitted(client)[0].attention, submitted(client)[0].sla_topk) == ("sagesla", 0.15)
+    assert (load_draft(path).attention, load_draft(path).sla_topk) == ("sagesla", "0.15")
+
+
 async def test_a_residency_of_another_build_is_none(console: Build) -> None:
     app = console([scenes.cpu(NOW)])
     app.drafts.own.keep(Draft(prompt="x", model="wan-demo-small", residency="keep_all"))
@@ -319,6 +350,29 @@ async def test_samples_are_jobs_with_seeds_in_a_row(console: Build) -> None:
         await until(pilot, lambda: "✓ 3 jobs queued 99 to 101" in screen_text(app))
     (batch,) = [call[1] for call in client.asked if call[0] == "submit_many"]
     assert [spec.seed for spec in batch.specs] == [7, 8, 9] and batch.again
+
+
+async def test_samples_side_by_side_are_one_job(console: Build) -> None:
+    client = scripted(scenes.cpu(NOW))
+    app = console(client)
+    async with app.run_test(size=WIDE) as pilot:
+        await open_editor(pilot)
+        await pilot.press(*"fox")
+        together = app.screen.query_one("#together")
+        assert not together.display, "one sample lies beside none"
+        app.screen.query_one("#samples", Input).value = "3"
+        await until(pilot, lambda: bool(together.display))
+        together.focus()
+        await pilot.press("right")
+        await until(pilot, lambda: "one job, 3 in one video" in screen_text(app))
+        app.screen.query_one("#samples", Input).value = "9"
+        await until(pilot, lambda: "! take 1 to 8" in screen_text(app))
+        app.screen.query_one("#samples", Input).value = "3"
+        # What it costs is that of all of them.
+        await until(pilot, lambda: 3 in [call[1].samples for call in client.asked if call[0] == "forecast"])
+        await pilot.press("enter")
+        await until(pilot, lambda: bool(submitted(client)))
+    assert submitted(client)[0].samples == 3
 
 
 async def test_keys_of_the_number_fields_step_and_draw(console: Build) -> None:
@@ -465,6 +519,21 @@ def test_what_a_job_says_beyond_the_defaults_is_carried_along() -> None:
     usual = replace(job, spec=replace(spec, sigma_max=80.0, output_dir="/videos", priority=0))
     plain = draft_of(usual, kind="t2v", output_dir="/videos").spec(image_to_video=False)
     assert (plain.sigma_max, plain.output_dir) == (None, None)
+
+
+def test_a_job_asked_again_attends_as_its_next_model_does_unless_it_asked_for_another_kind() -> None:
+    def again(attention: Any, topk: float | None, doubt: str | None = None) -> tuple[str, float | None]:
+        spec = JobSpec(model="m", prompt="x", attention=attention, sla_topk=topk)
+        job = Job(id=7, spec=spec, status="done", created_at=0.0, doubt=doubt)
+        draft = draft_of(job, kind="t2v", output_dir=None)
+        spec = draft.spec(image_to_video=False)
+        return spec.attention, spec.sla_topk
+
+    assert again("sla", 0.1) == again("dense", None) == again("auto", None) == ("auto", None)
+    assert again("sla", 0.15) == ("auto", 0.15)
+    assert again("sla", 0.1, "no proj_l") == ("sla", 0.1)
+    assert again("dense", None, "was trained for") == ("dense", None)
+    assert again("sagesla", 0.1) == ("sagesla", 0.1)
 
 
 async def test_the_cursor_goes_to_the_job_that_was_queued(console: Build) -> None:

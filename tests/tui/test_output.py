@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 from rich.color import ColorSystem
+from rich.console import Console
+from rich.segment import Segment
 from rich.style import Style
 from textual._compositor import ChopsUpdate, LayoutUpdate
+from textual.strip import Strip
 
 from engine.wire import JobChanged, MemorySampled
 from tests.tui.conftest import NOW, SMALL, WIDE, Clock, live, scripted
@@ -57,6 +60,17 @@ async def test_the_picture_is_that_of_textuals_own_way(
         assert "一只猫" in ours.text() or size == SMALL
     assert whole[1] < 0.75 * whole[0]
     assert counts[1] - whole[1] < 0.7 * (counts[0] - whole[0])
+
+
+def test_a_character_of_two_cells_is_never_written_by_half() -> None:
+    line = Strip([Segment("ab 一只"), Segment("猫在", Style(bold=True)), Segment("é雪 z")])
+    for first in range(line.cell_length):
+        for last in range(first + 1, line.cell_length + 1):
+            shown = Emulator(line.cell_length, 1)
+            shown.feed("\x1b[1;1H" + line.text)
+            update = LeanUpdate(ChopsUpdate([{0: line}], [(0, first, last)], [[line.cell_length]]))
+            shown.feed(update.render_segments(Console(color_system="truecolor")))
+            assert shown.text() == line.text, (first, last)
 
 
 def test_only_what_differs_between_two_styles_is_told() -> None:

@@ -21,7 +21,7 @@ from turbotui.replay.help import ReplayHelpPanel
 from turbotui.state import ConsoleState
 from turbotui.text import texts_of
 
-from .conftest import NOW, SMALL, WIDE, live, screen_text, until
+from .conftest import NOW, SMALL, WIDE, live, panel_text, screen_text, until
 
 LENGTH_S = 120.0
 
@@ -92,7 +92,7 @@ async def test_its_help_begins_with_the_keys_of_the_player(app: ReplayApp) -> No
             listed = "\n".join("".join(cell.text for cell in row.segments) for row in page)
             for action in ACTIONS:
                 told = texts_of("en").get(f"help.{action.id}", "-")
-                acts = action.tier != "look" or action.id in ("sheet", "audit", "findings", "fetch")
+                acts = action.tier != "look" or action.id in ("sheet", "audit", "findings", "leaks", "fetch")
                 assert not (acts and told[:30] in listed), action.id
             assert "every action; themes" in listed and "show only lines that" in listed
 
@@ -108,7 +108,7 @@ async def test_acting_is_refused_with_a_sentence_and_nothing_is_kept(app: Replay
         await pilot.press("exclamation_mark")
         await pilot.pause()
         assert screen_text(app).count("this is a replay") >= 5
-        await pilot.press("X", "enter", "escape", "l")
+        await pilot.press("X", "enter", "escape", "b")
         await pilot.pause()
         assert "a replay knows no checks" in screen_text(app)
         await pilot.press("escape", "w")
@@ -117,3 +117,18 @@ async def test_acting_is_refused_with_a_sentence_and_nothing_is_kept(app: Replay
         await pilot.press("q")
     assert app.leaving_line == ""
     assert [path.name for path in tmp_path.iterdir()] == ["night.ttrec"]
+
+
+async def test_the_key_line_names_the_players_keys_and_none_that_is_refused(app: ReplayApp) -> None:
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        line = panel_text(app, "keys")
+        assert "space pause ← back → on < event > next" in " ".join(line.split())
+        for refused in ("unload", "cancel", "retry", "check"):
+            assert refused not in line
+        assert "help" in line and "quit" in line
+        await pilot.click("#keys", offset=(line.index("space") + 1, 0))
+        await until(pilot, lambda: app.clock.paused, "a click on it does it, too")
+        await pilot.press("2")
+        await pilot.pause()
+        assert "→ on" not in " ".join(panel_text(app, "keys").split()), "the arrows are the history's there"

@@ -17,7 +17,7 @@ from turbotui.text.spoken import word
 from .conftest import NOW, SMALL, WIDE, Clock, live, screen_text, scripted, settled, until
 
 SECONDS = 70
-NEWER = (("l",), ("R",), ("X",), ("exclamation_mark",), ("5", "j", "enter"))
+NEWER = (("b",), ("R",), ("X",), ("exclamation_mark",), ("5", "j", "enter"))
 ANSWERED: dict[str, Callable[[], str]] = {
     "a": lambda: t("new.fits"),
     "m": lambda: t("switch.same"),
@@ -130,7 +130,7 @@ def test_chinese(look: Callable[..., None]) -> None:
 
 
 def test_findings_in_chinese(look: Callable[..., None]) -> None:
-    look("gpu", SMALL, "l", language="zh_CN")
+    look("gpu", SMALL, "b", language="zh_CN")
 
 
 def test_a_large_terminal(look: Callable[..., None]) -> None:

@@ -21,7 +21,7 @@ SIZES = {"80x24": SMALL, "120x36": WIDE, "200x50": LARGE}
 SCREENS = {
     "dashboard": (), "help": ("question_mark",), "switch": ("m",), "unload": ("u",), "warm": ("W",),
     "new-job": ("a",),
-    "findings": ("l",), "sheet": ("exclamation_mark",), "reset": ("R",), "full-cleanup": ("X",),
+    "findings": ("b",), "sheet": ("exclamation_mark",), "reset": ("R",), "full-cleanup": ("X",),
     "cleanup": ("C",), "restart": ("E",), "job": ("4", "enter"), "process": ("5", "j", "enter"),
     "receipt": ("full_stop",), "palette": ("colon",),
 }  # fmt: skip

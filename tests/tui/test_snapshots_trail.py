@@ -21,7 +21,7 @@ SHOWN = {
     "audit": (("t",), "90112"),
     "help": (("6", "question_mark"), "ctrl+x"),
     "guide": (("H",), "empty_cache"),
-    "screen-keys": (("l", "question_mark"), "PgUp"),
+    "screen-keys": (("b", "question_mark"), "PgUp"),
 }
 """Keys, and what is on the screen once it is whole."""
 

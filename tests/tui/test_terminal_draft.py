@@ -84,3 +84,9 @@ def test_the_editor_has_the_terminal_to_itself(tmp_path: Path, monkeypatch: pyte
         assert ENTERED in console.output[drawn:]
         os.write(console.fd, b"!")
         wait_for_draft(console, path, "从编辑器来!")
+
+
+def test_the_scripted_program_tells_what_a_job_would_cost() -> None:
+    with terminal() as console:
+        write_prompt(console, "a fox")
+        console.read_until(b"19.0 GiB")

@@ -24,8 +24,9 @@ from PIL import Image
 from engine.config import EngineConfig
 from engine.errors import EngineError, InvalidRequest, ModelUnusable, StorageUnusable
 from engine.models.card import Card, CardRow, inferred_card
-from engine.models.model import Model
+from engine.models.model import Model, ModelComponent
 from engine.planning.admission import Admitted, check_request
+from engine.planning.attention import doubt_about
 from engine.planning.image_file import check_image
 from engine.wire import JobSpec
 
@@ -42,6 +43,7 @@ CARD = Card(
     max_frames=33,
 )
 T2V = Model(name="toy", kind="t2v", path=Path("/toy"), card=CARD)
+DIT = ModelComponent(name="dit", folder=Path("/toy"), bytes=1, identity="", dtype="bfloat16")
 I2V = Model(name="toy-i2v", kind="i2v", path=Path("/toy"), card=CARD)
 CONFIG = EngineConfig(max_prompt_chars=100)
 
@@ -82,6 +84,7 @@ def test_defaults_are_filled_in_from_the_models_card(tmp_path: Path) -> None:
         steps=3,
         sigma_max=80.0,
         output_dir=str(tmp_path),
+        attention="dense",
     )
 
 
@@ -89,6 +92,41 @@ def test_what_was_admitted_is_admitted_again_unchanged(tmp_path: Path, image: st
     once = check(tmp_path, I2V, image=image, prompt="  two\r\n lines\t", ode=True, frames=5)
     assert check_request(once.spec, I2V, CONFIG, tmp_path / "other") == once
     assert (once.spec.prompt, once.sigma_max, once.spec.ode) == ("two  lines", 200.0, True)
+
+
+SLA = replace(T2V, components=(replace(DIT, proj_l=True),))
+OTHERS = [("dense", None, "dense", None), ("sla", 0.15, "sla", 0.15), ("sagesla", None, "sagesla", 0.1)]
+
+
+@pytest.mark.parametrize(("asked", "topk", "kind", "used"), [("auto", None, "sla", 0.1), *OTHERS])
+def test_attention_is_the_models_own_unless_a_job_says_another(
+    tmp_path: Path, asked: str, topk: float | None, kind: str, used: float | None
+) -> None:
+    once = check(tmp_path, SLA, attention=asked, sla_topk=topk)
+    assert (once.attention, once.sla_topk) == (once.spec.attention, once.spec.sla_topk) == (kind, used)
+    assert check_request(once.spec, SLA, CONFIG, tmp_path) == once
+    doubt = doubt_about(once.attention, SLA)
+    assert (doubt is not None) == (kind == "dense")
+    assert check(tmp_path, T2V).attention == "dense" and doubt_about("dense", T2V) is None
+
+
+def test_a_model_without_proj_l_attends_sparsely_only_where_a_top_k_says_so_too(tmp_path: Path) -> None:
+    for kind in ("sla", "sagesla"):
+        assert "has no proj_l" in refusal(tmp_path, attention=kind)
+        admitted = check(tmp_path, attention=kind, sla_topk=0.2)
+        assert (admitted.attention, admitted.sla_topk) == (kind, 0.2)
+        assert "only the sparse part" in (doubt_about(admitted.attention, T2V) or "")
+
+
+@pytest.mark.parametrize("topk", [0, -0.1, 1.01, math.nan, math.inf])
+def test_a_top_k_is_a_share_of_what_there_is(tmp_path: Path, topk: float) -> None:
+    assert f"sla_topk is {topk:g}; choose above 0, at most 1" in refusal(tmp_path, SLA, sla_topk=topk)
+
+
+def test_dense_attention_has_no_top_k(tmp_path: Path) -> None:
+    assert "would attend densely" in refusal(tmp_path, sla_topk=0.1)
+    assert "would attend densely" in refusal(tmp_path, SLA, attention="dense", sla_topk=0.1)
+    assert "choose auto, dense, sla, sagesla" in refusal(tmp_path, attention="flash")
 
 
 def test_a_resolution_without_the_default_aspect_ratio_takes_its_first(tmp_path: Path) -> None:
@@ -385,3 +423,42 @@ def test_a_disk_that_is_nearly_full_is_refused_with_what_is_left(
         check(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(2**40, 0, 100 * 10**6))
     assert check(tmp_path)
+
+
+# --------------------------------------------------------------------------- samples, the image's own shape
+
+
+def test_samples_are_one_to_eight(tmp_path: Path) -> None:
+    assert check(tmp_path, samples=8).spec.samples == 8
+    for count in (0, 9, -1):
+        assert refusal(tmp_path, samples=count) == f"samples is {count}; choose 1 to 8"
+
+
+def test_an_adaptive_size_is_the_image_s_shape_at_the_table_s_pixels(tmp_path: Path) -> None:
+    path = tmp_path / "frame.png"
+    path.write_bytes(png(300, 400))
+    admitted = check(tmp_path, I2V, image=str(path), adaptive=True)
+    assert (admitted.width, admitted.height) == (80, 112)  # of 128 x 80
+    assert (admitted.spec.resolution, admitted.spec.aspect_ratio) == ("80p", "16:10")
+    assert check(tmp_path, I2V, image=str(path)).width == 128
+    assert refusal(tmp_path, adaptive=True) == (
+        "adaptive takes an image's shape and toy is text-to-video; leave it out"
+    )
+
+
+def test_a_shape_that_the_nets_do_not_take_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "strip.png"
+    path.write_bytes(png(4000, 10))
+    assert refusal(tmp_path, I2V, image=str(path), adaptive=True) == (
+        "the image is 4000x10, and in that shape a side of the video would not be 16 to 2048 pixels; "
+        "crop it or leave adaptive out"
+    )
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP"])
+def test_an_image_that_lies_on_its_side_is_measured_upright(tmp_path: Path, image_format: str) -> None:
+    turned, path = Image.Exif(), tmp_path / "turned"
+    for orientation, size in ((6, (48, 64)), (3, (64, 48))):
+        turned[0x0112] = orientation
+        Image.new("RGB", (64, 48)).save(path, format=image_format, exif=turned)
+        assert check_image(path) == size

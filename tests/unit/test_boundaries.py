@@ -29,7 +29,9 @@ READING = {
 }
 """Besides, what reads a recording: a report of an engine that died, and a file that was copied from
 another host, must be readable where no engine answers. Nothing of it writes into an engine's folder."""
-BENEATH_BRIDGE = BRIDGE | {"engine.units"}
+SHARED = {"engine.leaks.slope"}
+"""Arithmetic alone: the slope of floors that an old log tells is computed as that of the ledger's."""
+BENEATH_BRIDGE = BRIDGE | {"engine.choices", "engine.units"}
 """What the bridge stands on comes along, for the bridge alone."""
 NETS = {"torch", "diffusers", "transformers", "torchvision", "accelerate"}
 NETS_ALLOWED = (
@@ -37,6 +39,8 @@ NETS_ALLOWED = (
     "engine.models.importers",
     "engine.models.demo",
     "engine.models.plain",
+    "engine.models.quantising",
+    "engine.models.plain_generation",
     "engine.models.random_models",
     "engine.models.random_noise",
 )
@@ -120,9 +124,22 @@ def test_the_console_knows_only_the_bridge_to_the_engine() -> None:
     wrong = [
         f"{module} imports {target}"
         for module, target in imported("turbotui")
-        if below(target, "engine") and not below(target, *BRIDGE, *READING) and target != "engine.recording"
+        if below(target, "engine")
+        and not below(target, *BRIDGE, *READING, *SHARED)
+        and target not in ("engine.recording", "engine.leaks")
     ]
     assert wrong == []
+
+
+def test_what_both_sides_share_leans_on_nothing_of_either() -> None:
+    wrong = [
+        f"{module} imports {target}"
+        for package in ("engine", "turbotui")
+        for module, target in imported(package)
+        if below(module, *SHARED) and below(target, "engine", "turbotui")
+    ]
+    assert wrong == []
+    assert loaded_by(*SHARED) & set(modules("engine")) == {"engine", "engine.leaks", *SHARED}
 
 
 def test_what_reads_a_recording_leans_on_the_bridge_alone() -> None:
@@ -244,9 +261,22 @@ def test_the_console_loads_no_nets_and_no_server() -> None:
     loaded = loaded_by(*modules("turbotui"))
     assert "textual" in loaded
     assert not loaded & (NETS | ONLY_IN_TELEMETRY | {"pydantic", "fastapi", "uvicorn", "numpy"})
-    allowed = {*BENEATH_BRIDGE, *READING}
+    allowed = {*BENEATH_BRIDGE, *READING, *SHARED}
     extra = {name for name in loaded if name.startswith("engine.") and not below(name, *allowed)}
-    assert extra <= {"engine.recording"}
+    assert extra <= {"engine.recording", "engine.leaks"}
+
+
+def test_the_first_picture_waits_for_no_wire_models() -> None:
+    loaded = loaded_by("turbotui.console")
+    assert "textual" in loaded
+    assert not [name for name in loaded if below(name, "engine.wire", "engine.recording")]
+    assert not loaded & {
+        "PIL",
+        "click",
+        "turbotui.commands",
+        "turbotui.screens.new_job",
+        "turbotui.past.archive",
+    }
 
 
 def test_the_daemon_loads_no_nets_no_driver_and_no_console() -> None:

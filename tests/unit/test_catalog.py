@@ -16,6 +16,7 @@ import pytest
 import engine.models.catalog as catalog_module
 from engine.errors import NotFound
 from engine.models.catalog import Catalog
+from engine.models.layout import vae_precision_on
 from engine.models.model import Model, read_model
 from engine.wire import ComponentState
 from tests.unit.model_folders import WIDTH, write_json, write_model, write_safetensors
@@ -299,3 +300,16 @@ def test_what_lost_its_files_since_it_was_loaded_is_there_all_the_same(tmp_path:
     states = {"dit": Present(bytes=2**30, state="resident", leased=False)}
     (part,) = catalog.status(broken, states, rate=None, active=True, last_used_at=None).components
     assert (part.name, part.bytes, part.state) == ("dit", 2**30, "resident")
+
+
+def test_a_vae_is_kept_in_bf16_on_a_gpu_and_as_its_file_on_cpu(tmp_path: Path) -> None:
+    assert vae_precision_on("cpu", "auto") == "auto"
+    assert vae_precision_on("GPU-1", "fp32") == "fp32"
+    write_model(tmp_path / "m")
+    catalog = Catalog(tmp_path)
+    wide = catalog.get("m").component("vae")
+    catalog.vae_precision = vae_precision_on("GPU-1", "auto")
+    assert catalog.rescan()
+    kept = catalog.get("m").component("vae")
+    assert (wide.dtype, kept.dtype) == ("float32", "bfloat16")
+    assert kept.bytes < wide.bytes

@@ -35,6 +35,7 @@ from engine.wire import (
     Hello,
     Job,
     JobProgress,
+    JobRuns,
     JobSpec,
     LockHolder,
     LogLine,
@@ -396,7 +397,8 @@ def test_an_explanation_is_a_table_with_its_reasons(
     engine: StandIn, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = (
-        "explain small -p cat --resolution 480p --frames 17 --steps 2 --residency dit_only --image /a.png"
+        "explain small -p cat --resolution 480p --frames 17 --steps 2 --residency dit_only --image /a.png "
+        "--attention sla --sla-topk 0.2"
     )
     assert main(command.split()) == 0
     assert engine.asked[-1][:2] == ("POST", "/explain/job")
@@ -404,7 +406,7 @@ def test_an_explanation_is_a_table_with_its_reasons(
     assert {key: spec[key] for key in ("model", "prompt", "resolution", "frames", "steps", "image")} == {
         "model": "small", "prompt": "cat", "resolution": "480p", "frames": 17, "steps": 2, "image": "/a.png",
     }  # fmt: skip
-    assert spec["residency"] == "dit_only"
+    assert (spec["residency"], spec["attention"], spec["sla_topk"]) == ("dit_only", "sla", 0.2)
     lines = capsys.readouterr().out.splitlines()
     assert lines == [
         "switch: small",
@@ -532,7 +534,8 @@ def test_the_way_on_is_told_only_where_there_is_one(
 def test_every_option_of_generate_reaches_the_engine(engine: StandIn, capsys: Any) -> None:
     options = (
         "generate --model m --resolution 480p --aspect-ratio 9:16 --frames 17 --steps 2 --seed 7 "
-        "--sigma-max 90 --ode --priority 3 --residency keep_text --json --prompt"
+        "--sigma-max 90 --ode --priority 3 --residency keep_text --attention sagesla --sla-topk 0.15 "
+        "--quant int8 --json --prompt"
     )
     assert main([*options.split(), "--frames"]) == 0
     assert printed(capsys)["id"] == 41
@@ -553,10 +556,23 @@ def test_every_option_of_generate_reaches_the_engine(engine: StandIn, capsys: An
                     ode=True,
                     priority=3,
                     residency="keep_text",
+                    attention="sagesla",
+                    sla_topk=0.15,
+                    quant="int8",
                 )
             )
         ),
     )
+
+
+def test_what_runs_in_a_model_s_place_is_told_with_the_reason(engine: StandIn, capsys: Any) -> None:
+    reason = "bf16 needs 33.10 GiB of 24.00 GiB; int8 needs 19.20 GiB"
+    runs = JobRuns(model="small-int8", quant="int8", reason=reason)
+    engine.answers["/jobs"] = (200, replace(JOB, runs=runs))
+    engine.answers["/jobs/41"] = (200, replace(JOB, runs=runs))
+    for command in ("generate --model small --prompt a", "job show 41"):
+        assert main(command.split()) == 0
+        assert f"runs as small-int8: {reason}" in capsys.readouterr().out
 
 
 def test_a_prompt_comes_from_a_file_without_its_last_newline(engine: StandIn) -> None:
@@ -593,8 +609,13 @@ def test_a_prompt_file_that_is_no_prompt_is_a_usage_error(
         "job show 0",
         "generate --frames x",
         "generate --model m --prompt a --residency all",
+        "generate --model m --prompt a --attention flash",
+        "generate --model m --prompt a --sla-topk nan",
+        "explain small --attention sla",
         "explain",
         "explain small --frames 17",
+        "explain small --quant int8",
+        "generate --model m --prompt a --quant fp8",
         "warm",
         "cleanup",
         "cleanup --no-reload",

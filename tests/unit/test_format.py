@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from turbotui.format import bytes_text, cell_width, clip, clock, gib, pad, percent, seconds
+from turbotui.format import bytes_text, cell_width, clip, clock, gib, pad, percent, seconds, wrapped
 
 GIB = 2**30
 texts = st.text(alphabet=st.sampled_from("ab 一只猫é\u0301\u200b❤…x"), max_size=40)
@@ -113,3 +113,12 @@ def test_clipped_and_padded_text_keeps_to_its_cells(text: str, cells: int) -> No
     assert clipped == text or (cell_width(text) > cells and text.startswith(clipped.removesuffix("…")))
     assert cell_width(pad(text, cells)) == cells
     assert cell_width(pad(text, cells, "right")) == cells
+
+
+def test_lines_break_at_spaces_and_beside_chinese_but_not_at_its_marks() -> None:
+    assert wrapped("毫秒内由 NVML 证实收回多少", 20) == ["毫秒内由 NVML 证实收", "回多少"]
+    assert wrapped("CUDA_ALLOC_CONF、--no-half-vae", 20) == ["CUDA_ALLOC_CONF、", "--no-half-vae"]
+    assert wrapped("一二三四。五", 8) == ["一二三", "四。五"]
+    assert wrapped("一二三（四五", 8) == ["一二三", "（四五"]
+    assert wrapped("a word and then one more", 12) == ["a word and", "then one", "more"]
+    assert wrapped("/a/path/without/any/space", 10) == ["/a/path/wi", "thout/any/", "space"]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from engine.daemon.job_times import FARTHEST, NEWEST, JobTimes
+from engine.daemon.job_times import FARTHEST, NEWEST, Expected, JobTimes
 from engine.models.model import Model
 from engine.planning.admission import Admitted
 from engine.wire import Job, JobChanged, JobSpec, JobState
@@ -51,3 +52,14 @@ def test_a_size_that_the_model_no_longer_has_is_passed_over(wanted: Admitted) ->
     spec = JobSpec(model="toy", prompt="x", resolution="gone", aspect_ratio="1:1", frames=5, steps=1)
     job = Job(id=1, spec=spec, status="done", created_at=0.0, started_at=1.0, finished_at=2.0)
     assert JobTimes([job]).expect(T2V, wanted) is None
+
+
+def test_jobs_that_attended_otherwise_say_nothing(wanted: Admitted) -> None:
+    asked = done(2.0)
+    for attention, topk in (("sla", 0.1), ("sla", 0.5), ("sagesla", 0.1)):
+        spec = replace(asked.spec, attention=attention, sla_topk=topk)
+        times = JobTimes([asked, replace(asked, spec=spec, finished_at=17.0)])
+        assert times.expect(T2V, wanted) == Expected(seconds=2.0, exact=True)
+        sparse = replace(wanted, attention=attention, sla_topk=topk)
+        assert times.expect(T2V, sparse) == Expected(seconds=7.0, exact=True)
+        assert JobTimes([asked]).expect(T2V, sparse) is None

@@ -17,6 +17,7 @@ ACTS = {
     "submit", "submit_many", "cancel", "retry", "duplicate", "hold", "move", "resume_queue", "switch",
     "cancel_switch", "unload", "free", "park", "cleanup", "kill", "spare", "full_cleanup", "prune_outputs",
     "reset", "warm", "drop_warm", "clear_cache", "make_demo_models", "stop", "sample",
+    "get_model", "import_model", "cancel_errand", "quantise", "stop_quantising",
 }  # fmt: skip
 
 

@@ -23,6 +23,7 @@ PLAN: Any = SimpleNamespace(
     model=SimpleNamespace(name="wan"),
     admitted=SimpleNamespace(width=832, height=480, frames=81),
     footprint=SimpleNamespace(peak_bytes=99 * GIB),
+    way_out=None,
 )
 
 

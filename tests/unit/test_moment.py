@@ -10,6 +10,7 @@ import pytest
 
 from engine.errors import InvalidRequest
 from turbotui.moment import dated, parse_moment, parse_stretch
+from turbotui.text import use_language
 
 
 @pytest.fixture(autouse=True)
@@ -82,3 +83,8 @@ def test_a_day_on_which_the_clocks_change_has_its_own_length() -> None:
 def test_a_time_of_another_day_has_its_date() -> None:
     assert dated(at("2026-11-29 02:41:10"), now=at(NOW)) == "02:41:10"
     assert dated(at("2026-11-28 22:41:10"), now=at(NOW)) == "Nov 28 22:41:10"
+    use_language("zh_CN")
+    try:
+        assert dated(at("2026-11-28 22:41:10"), now=at(NOW)) == "11-28 22:41:10"
+    finally:
+        use_language("en")

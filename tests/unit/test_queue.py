@@ -65,6 +65,9 @@ class FakePlans:
     def __init__(self, output_dir: Path) -> None:
         self._output_dir = output_dir
 
+    def doubt(self, spec: JobSpec) -> str | None:
+        return None
+
     def admit(self, spec: JobSpec) -> JobPlan:
         if spec.model == "gone":
             raise NotFound("there is no model 'gone'")

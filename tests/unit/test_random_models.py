@@ -158,8 +158,8 @@ def test_the_experts_of_the_real_size_differ_in_every_tensor_too() -> None:
         }
         for part in (high, low)
     ]
-    assert len(begins[0]) == 1495  # 1095 of a 14B, and 400 scales
-    assert len(set(begins[0].values())) > 1490
+    assert len(begins[0]) == 1575  # 1095 of a 14B, 80 of proj_l, and 400 scales
+    assert len(set(begins[0].values())) > 1570
     assert all(begins[0][name] != begins[1][name] for name in begins[0])
 
 
@@ -172,7 +172,7 @@ def test_the_experts_of_the_real_size_differ_in_every_tensor_too() -> None:
     ],
 )
 def test_the_sizes_are_those_of_the_released_models(name: str, bf16: int, int8: int) -> None:
-    """Of one DiT, beside what stays fp32; the figures without that are those of the released models."""
+    """Of one DiT, beside what stays fp32 and `proj_l`; the figures without them are those of the family."""
     for dtype, expected in (("bf16", bf16), ("int8", int8)):
         part = next(iter(random_models._dits(SIZES[name], name, dtype, NoisePool(TINY.pool_elements))))
         planned = [tensor for file in part.files for tensor in file.tensors]
@@ -180,7 +180,10 @@ def test_the_sizes_are_those_of_the_released_models(name: str, bf16: int, int8: 
             tensor.bytes // (2 if tensor.dtype == "F32" and not tensor.name.endswith("_scale") else 1)
             for tensor in planned
         )
-        assert narrow == expected
+        proj_l = [tensor for tensor in planned if ".proj_l." in tensor.name]
+        assert {(tensor.dtype, tensor.shape) for tensor in proj_l} == {("BF16", (128, 128)), ("BF16", (128,))}
+        assert narrow - sum(tensor.bytes for tensor in proj_l) == expected
+        assert len(proj_l) == 2 * SIZES[name].num_layers
         assert len([tensor for tensor in planned if tensor.dtype == "I8"]) in (0, 10 * SIZES[name].num_layers)
         assert all(sum(tensor.bytes for tensor in file.tensors) <= 10**10 for file in part.files)
         assert len(part.files) == (1 if bf16 < 10**10 else 3 if dtype == "bf16" else 2)
@@ -318,7 +321,7 @@ def test_a_disk_with_too_little_room_is_refused_with_the_bytes_before_anything_i
 ) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=60_000_000_000))
-    with pytest.raises(StorageUnusable, match=r"needs \d{11} bytes \(64\.39 GiB\) .* has 60000000000 \(55"):
+    with pytest.raises(StorageUnusable, match=r"needs \d{11} bytes \(64\.40 GiB\) .* has 60000000000 \(55"):
         make_random_model(tmp_path, "wan2.2-i2v-a14b")
     assert os.listdir(tmp_path) == [".random.lock"]
 

@@ -315,3 +315,16 @@ def test_a_quiet_night_says_so_and_the_json_is_whole() -> None:
     lines = report_lines(report)
     assert len(lines) == 4 and "none ended" in "\n".join(lines)
     assert msgspec.json.decode(msgspec.json.encode(report))["host"] == "box"
+
+
+def test_a_failed_job_is_told_once() -> None:
+    told = LogLine(
+        seq=1, at=NIGHT + 5, level="error", event="job", text="failed: the image is gone", job_id=5
+    )
+    report = facts(
+        job(5, NIGHT + 5, "failed", error="the image is gone"),
+        Entry(NIGHT + 5, Logged(line=told)),
+        line(NIGHT + 6, "job", "of no job that is known", "error"),
+    )
+    assert [one.id for one in report.failures] == [5]
+    assert [one.text for one in report.findings] == ["of no job that is known"]

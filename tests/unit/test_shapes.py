@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from engine.planning.shapes import (
     TABLES,
+    adaptive_size,
     are_valid_frames,
     dit_tokens,
     expert_for,
@@ -22,6 +23,7 @@ from engine.planning.shapes import (
     rcm_timesteps,
     resolutions,
 )
+from engine.wire import Resolution
 
 
 @pytest.mark.parametrize(("frames", "latents"), [(1, 1), (5, 2), (17, 5), (77, 20), (81, 21)])
@@ -104,3 +106,20 @@ def test_the_low_noise_expert_takes_over_below_the_boundary() -> None:
     assert experts_for(rcm_timesteps(4, 200.0)) == ("high", "high", "low", "low")
     assert experts_for(rcm_timesteps(3, 200.0)) == ("high", "high", "low")
     assert experts_for(rcm_timesteps(2, 200.0)) == ("high", "high")
+
+
+@pytest.mark.parametrize(
+    ("image", "table", "size"),
+    [
+        ((1280, 720), (1280, 720), (1280, 720)),
+        ((4032, 3024), (1280, 720), (1104, 832)),
+        ((3024, 4032), (832, 480), (544, 736)),
+        ((1, 1), (832, 480), (624, 624)),
+    ],
+)
+def test_an_adaptive_size_keeps_the_area_and_takes_the_ratio(
+    image: tuple[int, int], table: tuple[int, int], size: tuple[int, int]
+) -> None:
+    row = Resolution(name="x", aspect_ratio="16:9", width=table[0], height=table[1])
+    assert adaptive_size(row, *image) == size
+    assert adaptive_size(row, 9999, 1) is None and adaptive_size(row, 1, 9999) is None

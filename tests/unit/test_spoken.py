@@ -46,7 +46,7 @@ UNREAD_MODULES = {
     "metrics.py", "prometheus.py", "openapi.py", "audit.py", "notify.py", "log_file.py", "schema.py",
     "calibration.py", "store_rows.py", "prompts.py", "programs.py", "int8.py", "demo_files.py",
     "growth.py", "cards.py", "lookout.py", "model_list.py", "telling.py", "random_models.py",
-    "audit_reading.py",
+    "audit_reading.py", "owners.py",
 }  # fmt: skip
 """Modules of log lines, figures, names of programs, prompts."""
 AS_THEY_ARE = re.compile(
@@ -111,7 +111,7 @@ def test_everything_else_that_the_engine_says_to_people_has_its_chinese() -> Non
 def own_sources() -> list[Path]:
     """What of this side speaks to people; measuring, the scripted client and the catalogues do not."""
     skipped = {"text", "bench"}
-    names = {"scripted.py", "scenes.py"}
+    names = {"scripted.py", "script.py", "scenes.py"}
     return [
         path
         for path in sorted(CONSOLE.rglob("*.py"))
@@ -182,19 +182,20 @@ def test_every_kind_of_finding_and_every_condition_of_a_reset_has_its_name() -> 
 NO_SENTENCES = NOT_SAID | {
     "t", "tr", "known", "counted", "word", "titles", "Binding", "query_one", "query", "add_class", "Path",
     "argument", "Choice", "one_of", "strftime", "option", "command", "getLogger", "style", "run_worker",
-    "sub", "search", "findall", "_sized", "frozenset",
+    "sub", "search", "findall", "_sized", "_after", "match", "frozenset",
 }  # fmt: skip
 """What takes keys of a catalogue, patterns, keys to press, names of files and of styles."""
 PIECES_HERE = {", and they speak different versions ({wire} and {wire_version})"}
 """Of sentences that are known whole."""
 NEVER_SHOWN = {
     "clock.py", "sse.py", "base.py", "standing.py", "moment.py", "messages.py", "kept.py", "facts.py",
-    "scene_plans.py", "scene_gpus.py",
+    "scene_plans.py", "scene_gpus.py", "scene_models.py", "scan.py", "scene_leaks.py", "script.py",
 }  # fmt: skip
 """Modules whose texts are log lines of a recording, which stay English, or how times are written."""
 ALLOWED = re.compile(
     r"\n|\x1b|^( {2})?sigma_max|^turbotui |^turbotui:|^(pid|uid) \{\w+\}( {2}|$)|pid \{pid\}$"
-    r"|^\{executable\} -m|install -o|visudo|^(scp|env|exec|cat|import)\b|^file:\{|sha256 \{|\\[bdWw]|\(\?P<"
+    r"|^\{executable\} -m|install -o|visudo|^(scp|env|exec|cat|import|curl)\b|^file:\{|sha256 \{|\\[bdsWw]"
+    r"|\(\?P<"
 )
 """Commands, patterns, and names before figures."""
 
@@ -244,7 +245,9 @@ NAMES = set(
     make run TORCH nvidia-smi nvidia-persistenced CUDA_VISIBLE_DEVICES TURBOTUI_HOME image_dim
     tokenizer text_encoder torch.save config.json config.toml jobs.sqlite console.keys frames steps
     seed priority ode sigma_max resolution aspect_ratio output_dir dit_only hz seconds since until
-    rrggbb ansi_blue proc help and MODEL/ all kind
+    rrggbb ansi_blue proc help and MODEL/ all kind attention auto dense sla sagesla SLA sla_topk proj_l top-k
+    leaks CLIP GGUF LoRA TurboWan VACE _VAE.pth pth umT channels width patch_embedding.weight proj_l hub quant
+    noise switch
     """.split()
 )
 """What an engineer in China writes in Latin letters too: names, commands, settings and units."""

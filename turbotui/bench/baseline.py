@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from engine.errors import WorkFailed
+from turbotui.bench.plain_child import plain_command, run_plain
 from turbotui.bench.rows import Plain
 
 SECONDS = {
@@ -38,10 +33,9 @@ class Baseline:
 
     def __init__(self, large: Path, small: Path, *, runs: int, say: Callable[[str], None]) -> None:
         """`large` and `small` are the models' folders."""
-        self._command = [
-            *(sys.executable, "-P", "-m", "engine.models.plain"),
-            *(str(large / "transformer"), str(small / "transformer")),
-        ]
+        self._command = plain_command(
+            "engine.models.plain", str(large / "transformer"), str(small / "transformer")
+        )
         self._left = runs
         self._lazy = False
         self._say = say
@@ -63,40 +57,15 @@ class Baseline:
         """
         self._left -= 1
         self._say(f"plain diffusers, {self._left} runs left after this")
-        cuda = device_id != "cpu"
-        self._lazy = not cuda
-        environ = {**os.environ, "CUDA_VISIBLE_DEVICES": device_id if cuda else ""}
+        self._lazy = device_id == "cpu"
         began = time.perf_counter()
-        # A file and not a pipe for what it complains of: nobody reads it before the end.
-        with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as complaints:
-            child = subprocess.Popen(
-                [*self._command, "cuda" if cuda else "cpu"],
-                env=environ,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=complaints,
-                text=True,
-            )
-            try:
-                self._listen(child, began)
-                code = child.wait()
-            except BaseException:
-                child.kill()
-                child.wait()
-                raise
-            complaints.seek(0)
-            words = complaints.read().strip().splitlines()
-        if code != 0:
-            raise WorkFailed(f"plain diffusers failed: {words[-1] if words else f'exit code {code}'}")
 
-    def _listen(self, child: subprocess.Popen[str], began: float) -> None:
-        assert child.stdout is not None
-        with child.stdout as lines:
-            for line in lines:
-                told: dict[str, Any] = json.loads(line)
-                self._found.setdefault(told["name"], []).append((told["seconds"], told["bytes"]))
-                if told["name"] == "load":
-                    self._found.setdefault("ready", []).append((time.perf_counter() - began, None))
+        def hear(told: dict[str, Any]) -> None:
+            self._found.setdefault(told["name"], []).append((told["seconds"], told["bytes"]))
+            if told["name"] == "load":
+                self._found.setdefault("ready", []).append((time.perf_counter() - began, None))
+
+        run_plain(self._command, device_id, hear)
 
     def of(self, row: str) -> Plain | None:
         """The baseline of a row, or None where there is none."""

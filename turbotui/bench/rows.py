@@ -214,9 +214,18 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
     Raises:
         StorageUnusable: it cannot be written.
     """
+    write_file(path, msgspec.json.format(msgspec.json.encode(rows), indent=2) + b"\n")
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Put `data` into `path`, whole or not at all.
+
+    Raises:
+        StorageUnusable: it cannot be written.
+    """
     beside = path.with_name(f".{path.name}.part")
     try:
-        beside.write_bytes(msgspec.json.format(msgspec.json.encode(rows), indent=2) + b"\n")
+        beside.write_bytes(data)
         os.replace(beside, path)
     except OSError as error:
         raise StorageUnusable(f"{path} cannot be written: {error.strerror}; choose another file") from error

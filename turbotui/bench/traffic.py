@@ -31,7 +31,8 @@ from engine.wire import (
 )
 from turbotui.app import TurboApp
 from turbotui.client.scenes import LOG, busy, gib, gpu, gpu_balance
-from turbotui.client.scripted import ScriptedClient, Step
+from turbotui.client.script import Step
+from turbotui.client.scripted import ScriptedClient
 
 HZ = 10
 JOB_S = 24

@@ -31,13 +31,19 @@ from engine.wire import (
     CheckReport,
     CleanupRequest,
     EngineStatus,
+    ErrandStatus,
     ErrorBody,
     EventFrame,
     Explanation,
+    ExportedSnapshot,
+    ExportRequest,
     FullCleanupPlan,
     FullCleanupRequest,
+    GetPlan,
+    GetRequest,
     Goodbye,
     Hello,
+    ImportRequest,
     Job,
     JobBatch,
     JobCourse,
@@ -46,24 +52,36 @@ from engine.wire import (
     JobPreview,
     JobSpec,
     KillRequest,
+    LeakReport,
     LedgerKind,
     LedgerPage,
     LogLine,
     MemoryHistory,
+    ModelScan,
     ModelStatus,
+    OomReport,
     OutputList,
     PruneRequest,
     PruneResult,
+    QuantisePlan,
+    QuantiseRequest,
+    QuantiseStopped,
     QueueStatus,
     Receipt,
+    ReleasedModel,
+    RemedyRequest,
+    RemedyResult,
     ResetHelper,
     ResetPlan,
     ResetRequest,
     SamplingRequest,
+    ScanRequest,
     SpareRequest,
     Status,
     StopRequest,
     SwitchRequest,
+    TraceRequest,
+    Tracing,
     UnloadRequest,
     WarmRequest,
 )
@@ -129,6 +147,9 @@ class HttpClient:
 
     def course(self, job_id: int) -> JobCourse:
         return self._get(f"/jobs/{job_id:d}/course", JobCourse)
+
+    def out_of_memory(self, job_id: int) -> OomReport:
+        return self._get(f"/jobs/{job_id:d}/oom", OomReport)
 
     def submit(self, spec: JobSpec) -> Job:
         return self._post("/jobs", Job, spec)
@@ -224,6 +245,18 @@ class HttpClient:
     def last_check(self) -> CheckReport:
         return self._call("GET", "/check", CheckReport, None, LOOK_TIMEOUT_S)
 
+    def leaks(self) -> LeakReport:
+        return self._call("GET", "/leaks", LeakReport, None, LOOK_TIMEOUT_S)
+
+    def trace(self, request: TraceRequest) -> Tracing:
+        return self._post("/leaks/trace", Tracing, request, timeout=LOOK_TIMEOUT_S)
+
+    def export_snapshot(self, request: ExportRequest) -> ExportedSnapshot:
+        return self._post("/leaks/export", ExportedSnapshot, request, timeout=LOOK_TIMEOUT_S)
+
+    def remedy(self, request: RemedyRequest) -> RemedyResult:
+        return self._post("/leaks/remedy", RemedyResult, request, timeout=LONG_TIMEOUT_S)
+
     def audit(self, *, limit: int = 200, before: float | None = None) -> AuditPage:
         asked = "" if before is None else f"&before={before!r}"
         return self._call("GET", f"/audit?limit={limit:d}{asked}", AuditPage, None, LOOK_TIMEOUT_S)
@@ -256,6 +289,37 @@ class HttpClient:
 
     def make_demo_models(self) -> list[ModelStatus]:
         return self._post("/models/demo", list[ModelStatus], timeout=LONG_TIMEOUT_S)
+
+    def scan_models(self, request: ScanRequest) -> ModelScan:
+        return self._post("/models/scan", ModelScan, request, timeout=LOOK_TIMEOUT_S)
+
+    def released_models(self) -> list[ReleasedModel]:
+        return self._call("GET", "/models/released", list[ReleasedModel], None, LOOK_TIMEOUT_S)
+
+    def get_plan(self, name: str) -> GetPlan:
+        path = f"/models/released/{quote(name, safe='')}"
+        return self._call("GET", path, GetPlan, None, LOOK_TIMEOUT_S)
+
+    def model_errand(self) -> ErrandStatus:
+        return self._get("/models/errand", ErrandStatus)
+
+    def get_model(self, request: GetRequest) -> ErrandStatus:
+        return self._post("/models/get", ErrandStatus, request)
+
+    def import_model(self, request: ImportRequest) -> ErrandStatus:
+        return self._post("/models/import", ErrandStatus, request)
+
+    def cancel_errand(self) -> ErrandStatus:
+        return self._post("/models/errand/cancel", ErrandStatus)
+
+    def plan_quantising(self, request: QuantiseRequest) -> QuantisePlan:
+        return self._post("/models/quantise/plan", QuantisePlan, request, timeout=LONG_TIMEOUT_S)
+
+    def quantise(self, request: QuantiseRequest) -> QuantisePlan:
+        return self._post("/models/quantise", QuantisePlan, request, timeout=LONG_TIMEOUT_S)
+
+    def stop_quantising(self) -> QuantiseStopped:
+        return self._post("/models/quantise/stop", QuantiseStopped)
 
     def history(self, device_id: str, *, seconds: float, columns: int) -> MemoryHistory:
         query = f"device_id={quote(device_id)}&seconds={seconds:g}&columns={columns:d}"

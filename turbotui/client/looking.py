@@ -15,7 +15,8 @@ LOOKS = frozenset(
         "hello", "status", "models", "jobs", "job", "preview", "course", "forecast", "forecast_many",
         "full_cleanup_plan", "outputs", "reset_plan", "reset_helper", "explain", "explain_switch", "check",
         "last_check", "audit", "ledger", "cache", "history", "logs", "metrics", "subscribe", "ask",
-        "receive_file", "socket_path", "where",
+        "receive_file", "socket_path", "where", "scan_models", "released_models", "get_plan", "model_errand",
+        "plan_quantising", "leaks", "out_of_memory",
     }
 )  # fmt: skip
 """What a client does that changes nothing, by name; what is not here is refused, whoever asks for it."""

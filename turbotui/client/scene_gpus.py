@@ -18,7 +18,7 @@ from engine.wire import (
     Snapshot,
 )
 from turbotui.client import scenes
-from turbotui.client.scripted import Step
+from turbotui.client.script import Step
 
 TOTAL_GIB = 140.4
 RESERVE_GIB = 0.4

@@ -41,7 +41,7 @@ from engine.wire import (
     SwitchRequest,
     WorkerStatus,
 )
-from turbotui.client.scripted import Step
+from turbotui.client.script import Step
 
 GIB = 2**30
 MIB = 2**20
@@ -120,7 +120,8 @@ def model(
         name=name, kind=kind, title=name, demo=False, path=f"/data/models/{name}", dtype=dtype,
         bytes=sum(part.bytes for part in components), active=active, components=components,
         resolutions=RESOLUTIONS, default_resolution="480p", default_aspect_ratio="16:9", default_frames=81,
-        default_steps=4, max_frames=161, last_used_at=used, attention="sdpa",
+        default_steps=4, max_frames=161, last_used_at=used,
+        attention="sla" if name.startswith("wan2") else "dense",
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Owns an engine that is only a script: a Client that replays wire events and remembers what it was asked.
+"""Owns an engine that is only a script: a Client over its events that remembers what it was asked.
 
 The tests drive the console with it and the cost of drawing is measured over it; nothing else uses
 it. `python -m turbotui.client.scripted` opens the console over a made-up busy GPU.
@@ -6,9 +6,8 @@ it. `python -m turbotui.client.scripted` opens the console over a made-up busy G
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from engine.errors import EngineError, EngineUnavailable, NotFound
@@ -24,12 +23,16 @@ from engine.wire import (
     CancelRequest,
     CheckReport,
     CleanupRequest,
-    Event,
-    EventFrame,
+    ErrandStatus,
     Explanation,
+    ExportedSnapshot,
+    ExportRequest,
     FullCleanupPlan,
     FullCleanupRequest,
+    GetPlan,
+    GetRequest,
     Hello,
+    ImportRequest,
     Job,
     JobBatch,
     JobCourse,
@@ -38,51 +41,45 @@ from engine.wire import (
     JobPreview,
     JobSpec,
     KillRequest,
+    LeakReport,
     LedgerKind,
     LedgerPage,
     LogLine,
     MemoryHistory,
+    ModelScan,
     ModelStatus,
+    OomReport,
     OutputList,
     PruneRequest,
     PruneResult,
+    QuantisePlan,
+    QuantiseRequest,
+    QuantiseStopped,
     Receipt,
+    ReleasedModel,
+    RemedyRequest,
+    RemedyResult,
     ResetHelper,
     ResetPlan,
     ResetRequest,
+    ScanRequest,
     Snapshot,
     SpareRequest,
     Status,
     StopRequest,
     SwitchRequest,
+    TraceRequest,
+    Tracing,
     UnloadRequest,
     WarmRequest,
 )
-from turbotui.client.base import Stream
+from turbotui.client.script import Script, Step
 
 GIB = 2**30
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Step:
-    """An event and how long after the one before it comes."""
-
-    event: Event
-    after_s: float = 0.0
-
-
-@dataclass(kw_only=True, slots=True)
-class ScriptedStream:
-    """Ends the replay."""
-
-    closed: threading.Event = field(default_factory=threading.Event)
-
-    def close(self) -> None:
-        self.closed.set()
-
-
-class ScriptedClient:
-    """Replays `script` to every subscriber, then stays silent until closed.
+class ScriptedClient(Script):
+    """Answers what it is asked, beside the events of its script.
 
     Args:
         ends: What to raise when the script is over, instead of staying silent.
@@ -96,62 +93,10 @@ class ScriptedClient:
         ends: EngineError | None = None,
         answers: dict[str, Any] | None = None,
     ) -> None:
-        self._script = script
-        self._ends = ends
+        super().__init__(script, ends=ends)
         self._answers = dict(answers or {})
-        self._pushed: list[Event] = []
-        self._wake = threading.Condition()
         self.asked: list[tuple[Any, ...]] = []
         """Every call with its arguments, in order."""
-        self.snapshot: Snapshot | None = None
-        self._stream: ScriptedStream | None = None
-
-    # ------------------------------------------------------------------ the stream
-
-    def push(self, *events: Event) -> None:
-        """Send more events, after the script."""
-        with self._wake:
-            self._pushed += events
-            self._wake.notify_all()
-
-    def end(self, error: EngineError | None = None) -> None:
-        """End the stream now, as a lost engine does."""
-        with self._wake:
-            self._ends = error or EngineUnavailable("the engine's stream broke")
-            if self._stream is not None:
-                self._stream.close()
-            self._wake.notify_all()
-
-    def subscribe(self, on_frame: Callable[[EventFrame], None], *, on_open: Callable[[Stream], None]) -> None:
-        stream = ScriptedStream()
-        self._stream = stream
-        on_open(stream)
-        seq = 0
-        for step in self._script:
-            if step.after_s and stream.closed.wait(step.after_s):
-                break
-            if stream.closed.is_set():
-                break
-            seq += 1
-            self._remember(step.event)
-            on_frame(EventFrame(seq=seq, event=step.event))
-        while self._ends is None and not stream.closed.is_set():
-            with self._wake:
-                if not self._pushed:
-                    self._wake.wait(0.02)
-                events, self._pushed = self._pushed, []
-            for event in events:
-                seq += 1
-                self._remember(event)
-                on_frame(EventFrame(seq=seq, event=event))
-        if self._ends is not None:
-            raise self._ends
-
-    def _remember(self, event: Event) -> None:
-        if isinstance(event, Snapshot):
-            self.snapshot = event
-
-    # ------------------------------------------------------------------ questions
 
     def _answer(self, name: str, *arguments: Any, default: Any = None) -> Any:
         self.asked.append((name, *arguments))
@@ -203,6 +148,10 @@ class ScriptedClient:
 
     def course(self, job_id: int) -> JobCourse:
         answer: JobCourse = self._answer("course", job_id, default=NotFound("no stages in a script"))
+        return answer
+
+    def out_of_memory(self, job_id: int) -> OomReport:
+        answer: OomReport = self._answer("out_of_memory", job_id, default=NotFound("no report in a script"))
         return answer
 
     def submit(self, spec: JobSpec) -> Job:
@@ -367,6 +316,36 @@ class ScriptedClient:
         answer: CheckReport = self._answer("last_check", default=NotFound("no check in a script"))
         return answer
 
+    def leaks(self) -> LeakReport:
+        clean = LeakReport(at=0.0, elapsed_s=0.4, verdicts=(), trends=(), tracing=Tracing(on=False))
+        answer: LeakReport = self._answer("leaks", default=clean)
+        return answer
+
+    def trace(self, request: TraceRequest) -> Tracing:
+        answer: Tracing = self._answer("trace", request, default=Tracing(on=request.on))
+        return answer
+
+    def export_snapshot(self, request: ExportRequest) -> ExportedSnapshot:
+        written = ExportedSnapshot(path=request.path, bytes=2**20, format=request.format)
+        answer: ExportedSnapshot = self._answer("export_snapshot", request, default=written)
+        return answer
+
+    def remedy(self, request: RemedyRequest) -> RemedyResult:
+        size = request.remedy.predicted_bytes
+        receipt = Receipt(
+            action="cleanup",
+            target="worker",
+            ok=True,
+            returned_bytes=size,
+            elapsed_s=0.5,
+            proof="nvml-process",
+        )
+        result = RemedyResult(
+            remedy=request.remedy, predicted_bytes=size, returned_bytes=size, kept=True, receipt=receipt
+        )
+        answer: RemedyResult = self._answer("remedy", request, default=result)
+        return answer
+
     def audit(self, *, limit: int = 200, before: float | None = None) -> AuditPage:
         nothing = AuditPage(lines=(), older=False)
         answer: AuditPage = self._answer("audit", limit, before, default=nothing)
@@ -399,6 +378,51 @@ class ScriptedClient:
         answer: list[ModelStatus] = self._answer("make_demo_models", default=[])
         return answer
 
+    def scan_models(self, request: ScanRequest) -> ModelScan:
+        nothing = ModelScan(at=0.0, elapsed_s=0.1, models=(), parts=(), places=("/root",), others=0)
+        answer: ModelScan = self._answer("scan_models", request, default=nothing)
+        return answer
+
+    def released_models(self) -> list[ReleasedModel]:
+        answer: list[ReleasedModel] = self._answer("released_models", default=[])
+        return answer
+
+    def get_plan(self, name: str) -> GetPlan:
+        answer: GetPlan = self._answer("get_plan", name, default=NotFound("no released model in a script"))
+        return answer
+
+    def model_errand(self) -> ErrandStatus:
+        answer: ErrandStatus = self._answer("model_errand", default=ErrandStatus())
+        return answer
+
+    def get_model(self, request: GetRequest) -> ErrandStatus:
+        answer: ErrandStatus = self._answer("get_model", request, default=ErrandStatus())
+        return answer
+
+    def import_model(self, request: ImportRequest) -> ErrandStatus:
+        answer: ErrandStatus = self._answer("import_model", request, default=ErrandStatus())
+        return answer
+
+    def cancel_errand(self) -> ErrandStatus:
+        answer: ErrandStatus = self._answer("cancel_errand", default=ErrandStatus())
+        return answer
+
+    def plan_quantising(self, request: QuantiseRequest) -> QuantisePlan:
+        plan = QuantisePlan(
+            model=request.model, name=f"{request.model}-int8", path=f"/data/models/{request.model}-int8",
+            source_bytes=27 * GIB, bytes=14 * GIB, free_bytes=200 * GIB, layers=400,
+        )  # fmt: skip
+        answer: QuantisePlan = self._answer("plan_quantising", request, default=plan)
+        return answer
+
+    def quantise(self, request: QuantiseRequest) -> QuantisePlan:
+        answer: QuantisePlan = self._answer("quantise", request, default=self.plan_quantising(request))
+        return answer
+
+    def stop_quantising(self) -> QuantiseStopped:
+        answer: QuantiseStopped = self._answer("stop_quantising", default=QuantiseStopped(model="wan"))
+        return answer
+
     def history(self, device_id: str, *, seconds: float, columns: int) -> MemoryHistory:
         nothing = MemoryHistory(device_id=device_id, columns=())
         answer: MemoryHistory = self._answer("history", device_id, default=nothing)
@@ -412,13 +436,22 @@ class ScriptedClient:
         self._answer("stop", request)
 
 
+def _no_plan(target: str) -> Explanation:
+    return Explanation(
+        target=target, fits=True, budget_bytes=2**37, tenants="nobody", peak_bytes=2**33, steps=()
+    )
+
+
 def main() -> int:
     """The console over a made-up busy GPU; an argument `idle`, `first`, `two` or `eight` is another scene."""
     import sys
     import time
 
+    from turbotui import garbage
+
+    garbage.hold()
     from turbotui.app import TurboApp
-    from turbotui.client import scene_gpus, scene_plans, scenes
+    from turbotui.client import scene_gpus, scene_leaks, scene_models, scene_plans, scenes
 
     scene = sys.argv[1] if len(sys.argv) > 1 else "busy"
 
@@ -427,8 +460,13 @@ def main() -> int:
             "explain_switch": scenes.switch_plan,
             "last_check": scene_plans.found(time.time()),
             "check": lambda: scene_plans.found(time.time()),
+            "leaks": lambda: scene_leaks.leak_report(time.time()),
+            "remedy": scene_leaks.remedied,
             "reset_plan": scene_plans.reset_plan,
             "full_cleanup_plan": lambda: scene_plans.full_cleanup_plan(time.time()),
+            "scan_models": scene_models.scan(),
+            "released_models": scene_models.released(),
+            "get_plan": scene_models.plan,
         }
         return ScriptedClient(scene_gpus.script(scene, time.time()), answers=answers)
 
@@ -440,9 +478,3 @@ def main() -> int:
 
 if __name__ == "__main__":
     raise SystemExit(main())
-
-
-def _no_plan(target: str) -> Explanation:
-    return Explanation(
-        target=target, fits=True, budget_bytes=2**37, tenants="nobody", peak_bytes=2**33, steps=()
-    )

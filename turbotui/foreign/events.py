@@ -24,14 +24,20 @@ Kind: TypeAlias = Literal[
     "cleared",  # the allocator's cache was emptied
     "port",  # another instance has the address
     "oom",
+    "job",  # a video was made
+    "started",  # the program begins anew
 ]
 KINDS: tuple[Kind, ...] = (
     *("memory", "models", "cache", "allocated", "loading", "loaded"),
-    *("unloading", "unloaded", "parts_out", "cleared", "port", "oom"),
+    *("unloading", "unloaded", "parts_out", "cleared", "port", "oom", "job", "started"),
 )
+AROUND: frozenset[Kind] = frozenset({"job", "started"})
+"""Tell nothing of memory themselves, but which of its figures belong together."""
 SCANNED = 8000
 """Characters of a line that are looked at."""
 
+MOST = 2.0**62
+"""Bytes; a line may say any number, and none that is larger means anything."""
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _WIDE = str.maketrans("：（），；％／＝。【】", ":(),;%/=.[]")  # what Chinese wording uses
 _NUMBER = r"(\d+(?:\.\d+)?)"
@@ -72,16 +78,46 @@ class ForeignEvent:
     device: int | None = None
     tensors: int | None = None
     port: int | None = None
+    expected_bytes: int | None = None
+    """What an unload should give back, and what did come back of it, where a program proves it."""
+    returned_bytes: int | None = None
+    residue_bytes: int | None = None
+    at: float | None = None
+    """Wall clock, where the line is a record that has its time inside."""
 
 
 def read_event(text: str) -> ForeignEvent | None:
     """What a line tells of memory; None for all others."""
     plain = text[:SCANNED].translate(_WIDE)
+    if plain.startswith('{"seq":'):
+        return read_own(text)
     for pattern, read in _KNOWN:
         found = pattern.search(plain)
         if found is not None and (event := read(found, plain)) is not None:
             return event
     return None
+
+
+def may_tell(text: str) -> bool:
+    """Whether `read_event` could find something: a quick look, which most lines of a log do not pass."""
+    lowered = text[:SCANNED].lower()
+    return any(word in lowered for word in _WORDS)
+
+
+_WORDS = frozenset(
+    {
+        *("memory", "model", "vram", "oom", "cache", "alloc", "load", "port", "socket", "address"),
+        *("executed", "generat", "saved", "running on", "starting server", '{"seq":'),
+        *("显存", "模型", "缓存", "端口", "内存", "生成", "保存"),
+    }
+)
+
+
+def read_own(text: str) -> ForeignEvent | None:
+    """A line of this engine's own file, which is a record in JSON."""
+    from turbotui.foreign.own import read_record
+
+    return read_record(text)
 
 
 def level_of(text: str) -> Literal["info", "warning", "error"]:
@@ -97,7 +133,7 @@ _WARNING = re.compile(r"\bWARN(?:ING)?\b|Warning:|警告")
 
 def size(number: str, unit: str) -> int:
     """`23.1`, `G` in bytes."""
-    return round(float(number) * _UNITS[unit[0].upper()])
+    return round(min(float(number) * _UNITS[unit[0].upper()], MOST))
 
 
 def _sized(pattern: str, text: str) -> int | None:
@@ -144,7 +180,9 @@ def _cache(found: re.Match[str], text: str) -> ForeignEvent:
     )
 
 
-def _allocated(found: re.Match[str], text: str) -> ForeignEvent:
+def _allocated(found: re.Match[str], text: str) -> ForeignEvent | None:
+    if _PEAK.search(text[: found.start()]):
+        return None  # the most that there was is no state of now
     rest = text[found.start() :]
     return ForeignEvent(
         kind="allocated",
@@ -152,6 +190,17 @@ def _allocated(found: re.Match[str], text: str) -> ForeignEvent:
         reserved_bytes=_sized(r"(?:reserved|已保留|预留)[^\d\n]{0,24}SIZE", rest),
         total_bytes=_sized(r"(?:total|总计|共)[^\d\n]{0,24}SIZE", rest),
     )
+
+
+_PEAK = re.compile(r"(?:max(?:imum)?|peak)[\s_]*$|(?:峰值|最大)\s*$", re.IGNORECASE)
+
+
+def _summary(found: re.Match[str], text: str) -> ForeignEvent:
+    """A row of `torch.cuda.memory_summary()`, whose first figure is that of now."""
+    held = size(found[2], found[3])
+    if found[1].lower().startswith("allocated"):
+        return ForeignEvent(kind="allocated", allocated_bytes=held)
+    return ForeignEvent(kind="allocated", reserved_bytes=held)
 
 
 def _of_model(kind: Kind) -> Callable[[re.Match[str], str], ForeignEvent]:
@@ -178,6 +227,10 @@ def _plain(kind: Kind) -> Callable[[re.Match[str], str], ForeignEvent]:
         return ForeignEvent(kind=kind, used_bytes=_sized("SIZE", text[found.end() :]))
 
     return read
+
+
+def _around(kind: Kind) -> Callable[[re.Match[str], str], ForeignEvent]:
+    return lambda _found, _text: ForeignEvent(kind=kind)
 
 
 def _named(kind: Kind) -> Callable[[re.Match[str], str], ForeignEvent]:
@@ -260,8 +313,10 @@ _KNOWN: tuple[tuple[re.Pattern[str], _Reader], ...] = tuple(
             _plain("cleared"),
         ),
         (r"model components? unloaded|模型组件(?:已|均已)?(?:全部)?卸载", _plain("parts_out")),
+        (r"^\|\s*(Allocated memory|GPU reserved memory)\s*\|\s*" + _SIZE, _summary),
         (
-            r"(?:CUDA|GPU|torch\.cuda)[ ._]*memory[ _]*allocated|memory allocated:"
+            r"(?:CUDA|GPU|torch\.cuda)[ ._]*memory[ _]*(?:allocated|reserved)|memory (?:allocated|reserved):"
+            r"|\ballocated\b[\s:=]{1,3}\d[\d.]*\s*[KMGT]i?B\W.{0,20}\breserved\b"
             r"|CUDA\s*(?:显存|内存)?\s*已分配|已分配\s*(?:CUDA|GPU)?\s*显存",
             _allocated,
         ),
@@ -271,6 +326,7 @@ _KNOWN: tuple[tuple[re.Pattern[str], _Reader], ...] = tuple(
             _plain("unloaded"),
         ),
         (r"unloading (?:all )?(?:loaded )?models?\b|(?:正在|开始)?卸载模型", _of_model("unloading")),
+        (r"\b[1-9]\d* models? unloaded\b", _plain("unloaded")),
         (r"unloaded partially\W+(?P<mb>\d+(?:\.\d+)?)\s*MB", _named("unloaded")),
         (
             r"model loaded\b|模型\s*(?:已)?(?:加载|载入)\s*(?:完成|成功|完毕)|模型已(?:加载|载入)",
@@ -282,6 +338,15 @@ _KNOWN: tuple[tuple[re.Pattern[str], _Reader], ...] = tuple(
         ),
         (r"loaded completely \d+(?:\.\d+)? (?P<mb>\d+(?:\.\d+)?)", _named("loaded")),
         (r"loaded partially \d+(?:\.\d+)? (?P<mb>\d+(?:\.\d+)?)", _named("loaded")),
+        (
+            r"\bprompt executed in\b|\b(?:generation|video) (?:completed?|finished|done|saved)\b"
+            r"|\bsaved (?:the )?video\b|(?:视频)?生成\s*(?:已)?(?:完成|成功|完毕)|视频\s*已?(?:保存|生成)",
+            _around("job"),
+        ),
+        (
+            r"^\W*(?:\[?INFO\]?\W*)?starting server\b|\brunning on (?:local URL|https?://)",
+            _around("started"),
+        ),
         (r"requested to load (?P<model>[\w./-]+)", _named("loading")),
         (r"(?<![a-z])loading (?:diffusion )?models?\b|(?:正在|开始)?(?:加载|载入)模型", _of_model("loading")),
     )

@@ -11,14 +11,35 @@ from turbotui.moment import dated
 from turbotui.past.seen import Seen
 from turbotui.replay.client import NO_CHECK, REFUSAL
 from turbotui.replay.clock import ReplayClock
+from turbotui.text import t
 from turbotui.text.spoken import tr, word
+from turbotui.widgets.bottom import KeyHint
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from textual.binding import BindingType
 
     from turbotui.actions import Action
     from turbotui.state import Look
 
+PLAYER_LINE = (
+    ("player_still", "space", "pause"),
+    ("player_back", "←", "past_earlier"),
+    ("player_on", "→", "past_later"),
+    ("player_event", "<", "past_event"),
+    ("player_next", ">", "next_event"),
+)
+"""What is chosen in the key line, its key, and whose label it has."""
+PLAYER_ACTIONS = {
+    "player_still": "hold_still",
+    "player_back": "jump(-1)",
+    "player_on": "jump(1)",
+    "player_event": "jump_event(-1)",
+    "player_next": "jump_event(1)",
+}
+ASKS_AN_ENGINE = ("sheet", "audit", "findings", "leaks", "fetch")
+"""What changes nothing, and still has nobody to ask."""
 JUMP_WATCHED_S = 5.0
 """Left and right jump as far as so many seconds of watching."""
 
@@ -72,7 +93,23 @@ class ReplayApp(TurboApp):
         self.dashboard.go_to_now()
         self._go(at)
 
+    def key_line(self, hints: Iterable[KeyHint]) -> tuple[KeyHint, ...]:
+        """The player's keys, then those that look: what is refused anyway has no place."""
+        # On the history the arrows are its cursor's.
+        moves = self.dashboard.past_at is None and self.dashboard.focused_place() != "history"
+        player = PLAYER_LINE if moves else PLAYER_LINE[:1]
+        return (
+            *(
+                KeyHint(action=action, key=key, label=t(f"key.{label}"), enabled=True)
+                for action, key, label in player
+            ),
+            *(hint for hint in hints if hint.enabled and hint.action not in ASKS_AN_ENGINE),
+        )
+
     def act(self, name: str, job_id: int | None = None) -> None:
+        if name in PLAYER_ACTIONS:
+            self.call_later(self.run_action, PLAYER_ACTIONS[name])
+            return
         if name == "help":
             from turbotui.replay.help import ReplayHelp
 

@@ -18,9 +18,12 @@ from engine.wire import (
     CleanupRequest,
     Event,
     EventFrame,
+    ExportRequest,
     FullCleanupRequest,
+    GetRequest,
     Heartbeat,
     Hello,
+    ImportRequest,
     Job,
     JobBatch,
     JobMove,
@@ -32,11 +35,15 @@ from engine.wire import (
     MemorySampled,
     ModelStatus,
     PruneRequest,
+    QuantiseRequest,
+    RemedyRequest,
     ResetRequest,
+    ScanRequest,
     SpareRequest,
     Status,
     StopRequest,
     SwitchRequest,
+    TraceRequest,
     UnloadRequest,
     WarmRequest,
 )
@@ -181,6 +188,9 @@ class ReplayClient:
     def course(self, job_id: int) -> NoReturn:
         raise NotNow(REFUSAL)
 
+    def out_of_memory(self, job_id: int) -> NoReturn:
+        raise NotNow(REFUSAL)
+
     def submit(self, spec: JobSpec) -> NoReturn:
         raise NotNow(REFUSAL)
 
@@ -253,6 +263,18 @@ class ReplayClient:
     def last_check(self) -> NoReturn:
         raise NotNow(NO_CHECK)
 
+    def leaks(self) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def trace(self, request: TraceRequest) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def export_snapshot(self, request: ExportRequest) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def remedy(self, request: RemedyRequest) -> NoReturn:
+        raise NotNow(REFUSAL)
+
     def full_cleanup_plan(self) -> NoReturn:
         raise NotNow(REFUSAL)
 
@@ -295,6 +317,36 @@ class ReplayClient:
         raise NotNow(REFUSAL)
 
     def make_demo_models(self) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def scan_models(self, request: ScanRequest) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def released_models(self) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def get_plan(self, name: str) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def model_errand(self) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def get_model(self, request: GetRequest) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def import_model(self, request: ImportRequest) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def cancel_errand(self) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def plan_quantising(self, request: QuantiseRequest) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def quantise(self, request: QuantiseRequest) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def stop_quantising(self) -> NoReturn:
         raise NotNow(REFUSAL)
 
     def stop(self, request: StopRequest) -> NoReturn:

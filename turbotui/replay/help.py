@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from turbotui.replay.app import ASKS_AN_ENGINE
 from turbotui.screens.help import KEY_CELLS, HelpPanel
 from turbotui.screens.reader import PageScreen
 from turbotui.text.spoken import tr, word
@@ -19,9 +20,6 @@ PLAYER_KEYS = (
     ("2", "the history: there these keys move its cursor, and enter replays from it"),
     ("q", "leave the replay"),
 )
-
-ASKS_AN_ENGINE = ("sheet", "audit", "findings", "fetch")
-"""What changes nothing, and still has nobody to ask."""
 
 
 class ReplayHelpPanel(HelpPanel):

@@ -121,6 +121,7 @@ def find_facts(entries: Sequence[Entry], rows: Sequence[Row], *, since: float, u
     receipts = [entry.what.receipt for entry in within if isinstance(entry.what, ReceiptIssued)]
     lines = [entry.what.line for entry in within if isinstance(entry.what, Logged)]
     switches = [receipt for receipt in receipts if receipt.action == "switch"]
+    failures = tuple(job for job in jobs if job.status in ("failed", "interrupted"))
     counts = Counter[str](job.status for job in jobs)
     counts["oom"] = sum(job.error_code == "out_of_memory" for job in jobs)
     hello = next((entry.what for entry in reversed(entries) if isinstance(entry.what, EngineStarted)), None)
@@ -132,7 +133,7 @@ def find_facts(entries: Sequence[Entry], rows: Sequence[Row], *, since: float, u
         runs=runs,
         counts=dict(counts),
         models=dict(Counter(job.spec.model for job in jobs).most_common()),
-        failures=tuple(job for job in jobs if job.status in ("failed", "interrupted")),
+        failures=failures,
         ooms=tuple(line for line in lines if line.event == "oom"),
         switches=len(switches),
         worst_switch=max(switches, key=lambda receipt: receipt.elapsed_s, default=None),
@@ -146,7 +147,7 @@ def find_facts(entries: Sequence[Entry], rows: Sequence[Row], *, since: float, u
         peaks=_peaks(rows, _devices(entries)),
         visits=find_visits(entries, rows, runs, since, until),
         unseen=_unseen(rows, since, until),
-        findings=tuple(line for line in lines if _is_finding(line)),
+        findings=tuple(line for line in lines if _is_finding(line, failures)),
         gaps=find_gaps(entries, runs, since, until),
     )
 
@@ -169,9 +170,12 @@ def _ended(receipt: Receipt, lines: Sequence[LogLine]) -> Ended:
     return ended
 
 
-def _is_finding(line: LogLine) -> bool:
+def _is_finding(line: LogLine, failures: Sequence[Job]) -> bool:
     """A warning or an error that no other section tells, or what `check` found."""
     if line.event == "oom" or line.event in ACTIONS or _REFUSED.match(line.text):
+        return False
+    failed = next((job for job in failures if job.id == line.job_id), None)
+    if line.event == "job" and failed is not None and failed.error and failed.error in line.text:
         return False
     return line.level in ("warning", "error") or line.event == "check"
 

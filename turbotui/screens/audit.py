@@ -94,7 +94,8 @@ class AuditPanel(ListPanel):
 
     def below(self, view: View) -> str:
         more = super().below(view)
-        return (f"{more}  " if more else "") + t("audit.keys")
+        keys = t("audit.keys" if self.keys(view) else "audit.keys_none")
+        return (f"{more}  " if more else "") + keys
 
     def keys(self, view: View) -> list[Key]:
         wanted = self.wanted.casefold()
@@ -255,9 +256,7 @@ class AuditScreen(WindowScreen[None]):
 
     def _asked(self) -> None:
         self._asking = False
-        if self.is_mounted:
-            self.refresh_panel()
-            self.panel.redraw()
+        self.show_late()
 
     def action_walk(self, by: int) -> None:
         self.panel.move(by)

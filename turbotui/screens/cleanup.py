@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from turbotui.format import bytes_text, clock, seconds
+from turbotui.format import bytes_text
 from turbotui.screens.confirm import ConfirmPanel, ConfirmScreen
 from turbotui.text import t
 from turbotui.text.spoken import word
 from turbotui.widgets.lines import View
+from turbotui.widgets.log import began
 from turbotui.widgets.models import resident_bytes
 from turbotui.workers import held_bytes
 
@@ -29,7 +30,7 @@ def cleanup_dialog(view: View, worker: WorkerStatus, where: str | None) -> Confi
         (t("restart.where"), where or (state.hello.host if state.hello else "")),
         (t("cleanup.device"), _device_text(worker, device)),
         (t("restart.worker"), f"pid {worker.pid}  {word(worker.state)}"),
-        (t("restart.since"), f"{clock(worker.started_at)}  ({seconds(view.wall - worker.started_at)})"),
+        (t("restart.since"), began(worker.started_at, view.wall)),
     ]
     resident = [
         (f"{model.name}/{part.name}", part.bytes)

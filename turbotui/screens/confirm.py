@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from turbotui.format import clock, seconds
 from turbotui.screens.window import WindowScreen
 from turbotui.text import t
 from turbotui.text.spoken import word
 from turbotui.widgets.lines import Row, View, wrapped
+from turbotui.widgets.log import began
 from turbotui.widgets.panels import Panel
 
 if TYPE_CHECKING:
@@ -124,18 +124,18 @@ def restart_dialog(view: View, where: str | None) -> ConfirmScreen:
     elif state.engine is not None:
         engine = state.engine
         facts.append((t("restart.engine"), f"pid {engine.pid}  {engine.build}"))
-        facts.append(
-            (t("restart.since"), f"{clock(engine.started_at)}  ({seconds(view.wall - engine.started_at)})")
-        )
+        facts.append((t("restart.since"), began(engine.started_at, view.wall)))
         facts += [
             (t("restart.worker"), f"pid {worker.pid}  {word(worker.state)}") for worker in state.workers
         ]
     if lost:
         loss = t("restart.loses_lost")
     elif state.running is not None:
-        loss = t("restart.loses_job", id=state.running.id, count=len(state.waiting))
+        loss = t("restart.loses_job", id=state.running.id)
     else:
-        loss = t("restart.loses", count=len(state.waiting))
+        loss = t("restart.loses")
+    if state.waiting and not lost:
+        loss += t("cleanup.waiting", count=len(state.waiting))
     answers = ((t("restart.yes"), True),)
     return ConfirmScreen(
         ConfirmPanel(title=t("restart.title"), facts=tuple(facts), loss=loss, answers=answers)

@@ -17,6 +17,7 @@ from turbotui.actions import (
     bound_keys,
 )
 from turbotui.screens.behind import StillBehind
+from turbotui.screens.panel_keys import PanelKeys
 from turbotui.screens.past import PastKeys
 from turbotui.screens.plan import LEAST, Place, is_wide, plan
 from turbotui.screens.planned import PlannedLayout
@@ -38,7 +39,6 @@ from turbotui.widgets.lines import LinePanel, View
 from turbotui.widgets.log import LogPanel, LogTail
 from turbotui.widgets.memory import MemoryPanel
 from turbotui.widgets.models import ModelsPanel
-from turbotui.widgets.panels import ListPanel
 from turbotui.widgets.pressure import PressureBanner, pressing
 from turbotui.widgets.queue import QueuePanel
 from turbotui.widgets.selecting import SelectingScreen
@@ -64,7 +64,7 @@ LEAST_NOTICE_S = 3.0
 """So long an answer can be read before a receipt takes its place that the person did not ask for."""
 
 
-class DashboardScreen(StillBehind, PastKeys, SelectingScreen):
+class DashboardScreen(StillBehind, PanelKeys, PastKeys, SelectingScreen):
     """Draws at 10 Hz while something moves and the terminal has attention, else at 2 Hz."""
 
     CSS = """
@@ -291,7 +291,7 @@ class DashboardScreen(StillBehind, PastKeys, SelectingScreen):
     def _hints(self, view: View) -> tuple[KeyHint, ...]:
         here = KEY_LINE_HERE.get(self.focused_place(), ())
         names = (*KEY_LINE_HEAD, *here) if self.past_at is None else (*KEY_LINE_PAST, *KEY_LINE_HEAD)
-        return tuple(
+        return self.turbo.key_line(
             KeyHint(
                 action=name,
                 key=self.turbo.key_of(name),
@@ -337,33 +337,6 @@ class DashboardScreen(StillBehind, PastKeys, SelectingScreen):
         else:
             self.turbo.act(name)
 
-    def _list(self) -> ListPanel | None:
-        return self.focused if isinstance(self.focused, ListPanel) else None
-
-    def look_down(self) -> None:
-        if panel := self._list():
-            panel.move(1)
-
-    def look_up(self) -> None:
-        if panel := self._list():
-            panel.move(-1)
-
-    def look_first(self) -> None:
-        if panel := self._list():
-            panel.move_to_end(last=False)
-
-    def look_last(self) -> None:
-        if panel := self._list():
-            panel.move_to_end(last=True)
-
-    def look_half_down(self) -> None:
-        if panel := self._list():
-            panel.page(1)
-
-    def look_half_up(self) -> None:
-        if panel := self._list():
-            panel.page(-1)
-
     def look_next_panel(self) -> None:
         self._step_panel(1)
 
@@ -382,22 +355,6 @@ class DashboardScreen(StillBehind, PastKeys, SelectingScreen):
 
     def look_axis(self) -> None:
         self.query_one(HistoryPanel).next_axis()
-
-    def look_filter(self) -> None:
-        self.choose("log")
-        self.query_one(LogPanel).edit_filter()
-
-    def look_all_lines(self) -> None:
-        self.query_one(LogPanel).toggle_all()
-
-    def look_follow(self) -> None:
-        self.query_one(LogPanel).follow()
-
-    def look_next_match(self) -> None:
-        self.query_one(LogPanel).go_to_match(1)
-
-    def look_previous_match(self) -> None:
-        self.query_one(LogPanel).go_to_match(-1)
 
     def look_back(self) -> None:
         self._go_back()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from textual.containers import Vertical
 
-from engine.wire import RESIDENCIES
+from engine.wire import ATTENTIONS, QUANTS, RESIDENCIES
 from turbotui.draft import DECIMAL, Draft
 from turbotui.format import bytes_text
 from turbotui.job_fields import FPS, SEED_DIGITS, stepped_frames
@@ -71,10 +71,18 @@ class DraftForm(Vertical):
         draw = {"r": self._draw_seed}
         yield TypedField(t("new.seed"), FieldInput(id="seed", restrict=restrict, placeholder="0", keys=draw))
         yield TypedField(t("new.samples"), FieldInput(id="samples", restrict=r"\d{0,3}", placeholder="1"))
+        yield ChoiceField(id="together", label=t("new.together"), remark=self._about_together)
         yield TypedField(t("new.image"), FieldInput(id="image", placeholder="/…/first.png"))
         yield ImageThumb()
         yield ChoiceField(id="ode", label=t("new.ode"), remark=lambda _value: t("new.ode_remark"))
+        yield ChoiceField(id="attention", label=t("new.attention"), remark=self._about_attention)
+        topk = FieldInput(id="sla_topk", restrict=r"[01]?\.?\d{0,6}", placeholder="0.1")
+        yield TypedField(t("new.sla_topk"), topk)
+        yield ChoiceField(
+            id="adaptive", label=t("new.adaptive"), remark=lambda _value: t("new.adaptive_remark")
+        )
         yield ChoiceField(id="residency", label=t("new.residency"), remark=self._about_residency)
+        yield ChoiceField(id="quant", label=t("new.quant"), remark=self._about_quant)
         yield Words(id="carried")
 
     # ------------------------------------------------------------------ what stands in the fields
@@ -89,9 +97,11 @@ class DraftForm(Vertical):
         prompt = self.query_one(PromptArea)
         if prompt.text != draft.prompt:
             prompt.take(draft.prompt)
-        for name in ("seed", "samples", "image"):
+        for name in ("seed", "samples", "image", "sla_topk"):
             self.typed(name).value.value = getattr(draft, name)
-        self.choice("ode").offer([t("new.no"), t("new.yes")], t("new.yes") if draft.ode else t("new.no"))
+        for name in ("ode", "adaptive", "together"):
+            chosen = t("new.yes") if getattr(draft, name) else t("new.no")
+            self.choice(name).offer([t("new.no"), t("new.yes")], chosen)
         self.follow_model(draft)
 
     def draft(self) -> Draft:
@@ -108,7 +118,12 @@ class DraftForm(Vertical):
             samples=self.typed("samples").value.value,
             image=self.typed("image").value.value,
             ode=self.choice("ode").value == t("new.yes"),
+            adaptive=self.choice("adaptive").value == t("new.yes"),
+            together=self.choice("together").value == t("new.yes"),
             residency=self._residency(),
+            attention="" if self._attention() == "auto" else self._attention(),
+            sla_topk=self.typed("sla_topk").value.value if self._is_sparse() else "",
+            quant=self._quant(),
             saved_at=0.0,
         )
 
@@ -133,12 +148,21 @@ class DraftForm(Vertical):
         frames.placeholder = str(model.default_frames)
         frames.value = draft.frames
         self.typed("image").display = self.choice("ode").display = self.image_to_video
+        kind = draft.attention if draft.attention in ATTENTIONS else "auto"
+        self.choice("attention").offer(
+            [t(f"new.attention_{each}") for each in ATTENTIONS], t(f"new.attention_{kind}")
+        )
+        self.choice("adaptive").display = self.image_to_video
         # One that this model or this build does not know becomes the first, auto.
         residencies = self._residencies(model)
         chosen = draft.residency if draft.residency in residencies else "auto"
         self.choice("residency").offer(
             [t(f"new.residency_{each}") for each in residencies], t(f"new.residency_{chosen}")
         )
+        # Where there is but one of the two there is nothing to choose.
+        self.choice("quant").display = model.sibling is not None
+        wanted = draft.quant if draft.quant in QUANTS and model.sibling is not None else "auto"
+        self.choice("quant").offer([t(f"new.quant_{each}") for each in QUANTS], t(f"new.quant_{wanted}"))
         carried = self._about_carried()
         self.query_one("#carried", Words).text = carried
         self.query_one("#carried", Words).display = bool(carried)
@@ -179,8 +203,11 @@ class DraftForm(Vertical):
             "frames": self._about_frames(),
             "seed": t("new.seed_remark"),
             "samples": self._about_samples(),
+            "sla_topk": t("new.sla_topk_remark"),
             "image": "",
         }
+        self.typed("sla_topk").display = self._is_sparse()
+        self.choice("together").display = self._samples() > 1
         for name, remark in remarks.items():
             self.typed(name).say(remark, faults.get(name, ""))
 
@@ -218,12 +245,22 @@ class DraftForm(Vertical):
         frames = int(text) if text and DECIMAL.fullmatch(text) else model.default_frames
         return t("new.frames_remark", length=f"{frames / FPS:.1f}", most=model.max_frames)
 
+    def _samples(self) -> int:
+        """As typed; 1 where nothing that counts is."""
+        count = self.typed("samples").value.value
+        return int(count) if count and DECIMAL.fullmatch(count) else 1
+
     def _about_samples(self) -> str:
-        count, seed = self.typed("samples").value.value, self.typed("seed").value.value
-        if not count or not DECIMAL.fullmatch(count) or not DECIMAL.fullmatch(seed) or int(count) < 2:
+        count, seed = self._samples(), self.typed("seed").value.value
+        if count < 2 or not DECIMAL.fullmatch(seed):
             return t("new.samples_remark")
+        if self.choice("together").value == t("new.yes"):
+            return t("new.samples_together", count=count)
         first = int(seed or 0)
-        return t("new.samples_seeds", first=first, last=first + int(count) - 1)
+        return t("new.samples_seeds", first=first, last=first + count - 1)
+
+    def _about_together(self, value: str) -> str:
+        return t("new.together_remark" if value == t("new.yes") else "new.apart_remark")
 
     def _about_carried(self) -> str:
         """What has no field of its own and still counts."""
@@ -235,6 +272,27 @@ class DraftForm(Vertical):
         if draft.output_dir:
             parts.append(t("new.output_dir", path=draft.output_dir))
         return t("new.carried", what=", ".join(parts)) if parts else ""
+
+    def _attention(self) -> str:
+        """The chosen kind as the engine calls it."""
+        chosen = self.choice("attention").value
+        return next((name for name in ATTENTIONS if t(f"new.attention_{name}") == chosen), "auto")
+
+    def _is_sparse(self) -> bool:
+        """Whether what is chosen has a top-k."""
+        chosen = self._attention()
+        if chosen == "auto":
+            return self.model is not None and self.model.attention == "sla"
+        return chosen != "dense"
+
+    def _about_attention(self, _value: str) -> str:
+        own = "sla" if self.model is not None and self.model.attention == "sla" else "dense"
+        chosen = self._attention()
+        if chosen == "auto":
+            return t("new.attention_auto_remark", kind=t(f"new.attention_{own}"))
+        if (chosen == "dense") != (own == "dense"):
+            return t("new.attention_dense_doubt" if chosen == "dense" else "new.attention_sparse_doubt")
+        return t(f"new.attention_{chosen}_remark")
 
     def _residencies(self, model: ModelStatus) -> list[str]:
         """What this model may keep: both experts only where there are two."""
@@ -249,6 +307,23 @@ class DraftForm(Vertical):
 
     def _about_residency(self, _value: str) -> str:
         return t(f"new.residency_{self._residency() or 'auto'}_remark")
+
+    def _quant(self) -> str:
+        """The chosen one as the engine calls it; empty is auto."""
+        chosen = self.choice("quant").value
+        found = next((name for name in QUANTS if t(f"new.quant_{name}") == chosen), "auto")
+        return "" if found == "auto" else found
+
+    def _about_quant(self, _value: str) -> str:
+        model = self.model
+        if model is None or model.sibling is None:
+            return ""
+        is_int8 = model.dtype == "int8"
+        int8, other = (model.name, model.sibling) if is_int8 else (model.sibling, model.name)
+        chosen = self._quant()
+        if chosen == "":
+            return t("new.quant_named" if is_int8 else "new.quant_where_needed", name=int8)
+        return t("new.quant_runs", name=int8 if chosen == "int8" else other)
 
     # ------------------------------------------------------------------ keys of the fields
 

@@ -1,21 +1,26 @@
-"""Owns finding an earlier prompt: a list that typing narrows, newest first."""
+"""Owns earlier prompts on the screen: a list that typing narrows, newest first; what is queued goes in."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from turbotui.draft import Draft
 from turbotui.format import seconds
-from turbotui.prompt_history import Earlier
+from turbotui.prompt_history import Earlier, PromptHistory, newest, of_jobs
 from turbotui.screens.choices import Choice, ChoicePanel, ChoiceScreen
 from turbotui.text import t
 from turbotui.widgets.lines import Row, View, wrapped
 from turbotui.widgets.panels import Key
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from textual.events import Key as KeyEvent
     from textual.events import Paste
+    from textual.screen import Screen
+
+    from turbotui.app import TurboApp
 
 FOOT_ROWS = 4
 AGE_CELLS = 8
@@ -135,3 +140,34 @@ class EarlierScreen(ChoiceScreen):
         event.stop()
         self.panel.wanted += " ".join(event.text.split())[:200]
         self.panel.redraw()
+
+
+def prompts_of(app: TurboApp) -> PromptHistory:
+    """Those of this person's console, beside the unsent job."""
+    path = app.draft_path
+    return PromptHistory(None if path is None else path.with_name("prompts.json"))
+
+
+def remember_prompt(app: TurboApp, draft: Draft) -> None:
+    """Keep what was queued just now; in a thread, for the disk's sake."""
+    # Made here: by the time the thread runs, the screen may be gone, and its app with it.
+    history, at = prompts_of(app), app.wall()
+    app.run_apart(t("earlier.title"), lambda: history.add(draft, at), quiet=True)
+
+
+def choose_earlier(screen: Screen[Any], then: Callable[[Taken], None]) -> None:
+    """Let the person choose above `screen`, if that is still the one in front once the disk has answered."""
+    app = cast("TurboApp", screen.app)
+    state = app.link.state
+    folder = state.engine.output_dir if state.engine is not None else None
+    known, history = of_jobs(state.jobs, state.models, folder), prompts_of(app)
+
+    def found(entries: list[Earlier]) -> None:
+        if screen.is_current:
+            app.push_screen(EarlierScreen(entries, app.wall()), taken)
+
+    def taken(chosen: object) -> None:
+        if isinstance(chosen, Taken):
+            then(chosen)
+
+    app.run_apart(t("earlier.title"), lambda: newest([*history.load(), *known]), then=found, quiet=True)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, ClassVar
 from textual.binding import Binding
 
 from turbotui.findings import matters, name_of, names_of, severity_style
-from turbotui.format import bytes_text, clock, seconds, short_bytes
+from turbotui.format import bytes_text, seconds, short_bytes
 from turbotui.screens.window import WindowScreen
 from turbotui.text import known, t
 from turbotui.text.spoken import spoken
 from turbotui.widgets.lines import Row, View, safe, width_of, wrapped
-from turbotui.widgets.log import short_when
+from turbotui.widgets.log import short_when, when
 from turbotui.widgets.panels import Key, ListPanel
 
 if TYPE_CHECKING:
@@ -63,14 +63,17 @@ class FindingsPanel(ListPanel):
             return row.add(t("findings.looking"), view.paint.wait)
         if report is None:
             return None
-        row.add(t("findings.looked", at=clock(report.at), took=seconds(report.elapsed_s)), view.paint.muted)
+        row.add(
+            t("findings.looked", at=when(report.at, view.wall), took=seconds(report.elapsed_s)),
+            view.paint.muted,
+        )
         if report.clean_at is not None and report.findings:
             clean = short_when(report.clean_at, view.wall)
             row.add(t("findings.clean_at", at=clean), view.paint.muted)
         return row
 
     def below(self, view: View) -> str:
-        return self.said or t("findings.keys")
+        return self.said or t("findings.keys" if self.keys(view) else "findings.keys_none")
 
     def keys(self, view: View) -> list[Key]:
         report = view.state.check
@@ -211,7 +214,7 @@ class FindingsScreen(WindowScreen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,enter", "close", show=False),
         Binding("q", "close", show=False, id="quit"),
-        Binding("l", "close", show=False, id="findings"),
+        Binding("b", "close", show=False, id="findings"),
         Binding("j,down", "walk(1)", show=False, id="down"),
         Binding("k,up", "walk(-1)", show=False, id="up"),
         Binding("g,home", "walk(-100000)", show=False, id="first"),
@@ -279,5 +282,4 @@ class FindingsScreen(WindowScreen[None]):
     def _looked(self, said: str) -> None:
         self.panel.looking = False
         self.panel.said = said
-        if self.is_mounted:
-            self.refresh_panel()
+        self.show_late()

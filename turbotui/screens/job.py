@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual.binding import Binding
 
-from turbotui.format import UNKNOWN, bytes_text, clock, percent, seconds
+from turbotui.attention_text import attention_text
+from turbotui.format import UNKNOWN, bytes_text, percent, seconds
 from turbotui.picture.raster import cells_for
-from turbotui.screens.beside import read_manifest
 from turbotui.screens.job_floors import floor_rows
 from turbotui.screens.job_keys import keys_below
+from turbotui.screens.job_ledger import JobLedger
 from turbotui.screens.job_picture import JobPictures, wait_s
-from turbotui.screens.job_stages import ledger_rows, lines_of_ended, lines_of_running
 from turbotui.screens.reader import PagePanel, PageScreen
 from turbotui.text import t
 from turbotui.text.spoken import spoken
@@ -28,15 +27,13 @@ if TYPE_CHECKING:
     from textual.events import Click
     from textual.timer import Timer
 
-    from engine.wire import Job, JobCourse, LedgerPage, Manifest, Trend
+    from engine.wire import Job
     from turbotui.app import TurboApp
 
 NAME_CELLS = 14
 LEAST_FOR_BAR = 50
 LEAST_FOR_PICTURE = 64
 """Cells of a page that has a picture beside its fields; a narrower one has it in full alone."""
-COURSE_S = 2.0
-"""How often the stages of a running job are asked for, beside when they change."""
 
 
 class JobPanel(PagePanel):
@@ -50,15 +47,11 @@ class JobPanel(PagePanel):
         super().__init__(id="job")
         self.job_id = job_id
         self.pictures: JobPictures | None = None
-        self.course: JobCourse | None = None
-        self.trends: tuple[Trend, ...] = ()
-        """How the floors of the worker's jobs move."""
+        self.ledger: JobLedger | None = None
         self.large = False
         """The picture has the whole page."""
         self.most_rows = 24
         """Of the page that are in sight at most."""
-        self._manifest: Manifest | None = None
-        self._looked_for: str | None = None
 
     def compose(self) -> ComposeResult:
         yield PictureView()
@@ -67,9 +60,9 @@ class JobPanel(PagePanel):
         job = view.state.job(self.job_id)
         pictures = self.pictures
         seen = None if pictures is None else (pictures.shape, pictures.caption(), pictures.words)
+        told = None if self.ledger is None else self.ledger.told
         moment = int(view.wall * 2) if job is not None and job.status == "running" else None
-        own = (self.top, self._manifest, self.course, self.trends, self.large)
-        return (job, view.state.log, *own, seen, moment)
+        return (job, view.state.log, self.top, told, self.large, seen, moment)
 
     def title(self, view: View) -> str:
         job = view.state.job(self.job_id)
@@ -130,8 +123,9 @@ class JobPanel(PagePanel):
             caption = self._caption(view, columns)
             rows = [Row(width).extend(row).to(width - columns, paint.text) for row in rows]
             rows[high].extend(caption)
-        rows += self._ledger(view, job, width)
-        rows += floor_rows(view, self.trends, width)
+        if self.ledger is not None:
+            rows += self.ledger.rows(view, job, width)
+            rows += floor_rows(view, self.ledger.trends, width)
         lines = [line for line in view.state.log if line.job_id == job.id]
         if lines:
             rows += [Row(width), Row(width).add(t("job.log"), paint.focus_title)]
@@ -165,16 +159,27 @@ class JobPanel(PagePanel):
         rows.append(status)
         if job.error:
             put("error", spoken(job.error), strong=True)
+        if job.error and self.ledger is not None and (oom := self.ledger.oom) is not None:
+            put("memory", " ".join(spoken(line) for line in oom.lines))
         if job.waits_for:
             put("waits_for", spoken(job.waits_for))
         put("prompt", job.spec.prompt)
         put("model", job.spec.model)
+        if (runs := job.runs) is not None:
+            why = runs.reason and spoken(runs.reason)
+            put("runs", t("job.runs_text", name=runs.model, reason=why) if why else runs.model)
         put("picture", self._picture(view, job))
         put("sampling", self._sampling(job))
         if job.spec.image:
             put("image", job.spec.image)
+        if attention := attention_text(job, None if self.ledger is None else self.ledger.manifest):
+            put("attention", attention)
+        if job.doubt:
+            put("doubt", spoken(job.doubt))
         if job.spec.residency is not None:
             put("residency", t(f"new.residency_{job.spec.residency}"))
+        if job.spec.quant != "auto":
+            put("quant", t(f"new.quant_{job.spec.quant}"))
         if job.expected_peak_bytes is not None:
             put("expected_peak", bytes_text(job.expected_peak_bytes))
         put("times", self._times(view, job))
@@ -198,7 +203,8 @@ class JobPanel(PagePanel):
         spec = job.spec
         size = size_of(job, view.state.models)
         frames = UNKNOWN if spec.frames is None else str(spec.frames)
-        ratio = f"{spec.resolution or ''} {spec.aspect_ratio or ''}".strip()
+        shape = t("job.adaptive") if spec.adaptive else spec.aspect_ratio or ""
+        ratio = f"{spec.resolution or ''} {shape}".strip()
         return t("job.picture_text", size=size, ratio=f"({ratio})" if ratio else "", frames=frames)
 
     def _sampling(self, job: Job) -> str:
@@ -207,6 +213,8 @@ class JobPanel(PagePanel):
         text = t("job.sampling_text", steps=steps, seed=spec.seed)
         if spec.sigma_max is not None:
             text += f"  sigma_max {spec.sigma_max:g}"
+        if spec.samples > 1:
+            text += "  " + t("job.samples", count=spec.samples)
         return text + ("  ODE" if spec.ode else "")
 
     def _times(self, view: View, job: Job) -> str:
@@ -214,45 +222,10 @@ class JobPanel(PagePanel):
         if job.started_at is not None:
             text += "  " + t("job.started", at=when(job.started_at, view.wall))
         if job.finished_at is not None:
-            text += "  " + t("job.finished", at=clock(job.finished_at))
+            text += "  " + t("job.finished", at=when(job.finished_at, view.wall))
             if job.started_at is not None:
                 text += "  " + t("job.took", took=seconds(job.finished_at - job.started_at))
         return text
-
-    def _look_for_manifest(self, job_id: int, path: str) -> None:
-        """In a thread: a disk may hang, and another machine answers when it does."""
-        app = cast("TurboApp", self.app)
-        self._looked_for, self._manifest = path, None
-
-        def told(manifest: Manifest | None) -> None:
-            # After a retry another one is looked for.
-            if self.is_attached and path == self._looked_for:
-                self._manifest = manifest
-                self.redraw()
-
-        app.run_apart(
-            t("job.ledger"),
-            partial(read_manifest, path) if app.box is None else partial(app.box.manifest, job_id),
-            then=told,
-            failed=lambda _why: None,  # the page is as whole as it can be
-            quiet=True,
-        )
-
-    def _ledger(self, view: View, job: Job, width: int) -> list[Row]:
-        if job.manifest and job.manifest != self._looked_for:
-            self._look_for_manifest(job.id, job.manifest)
-        course = self.course
-        if job.status == "running":
-            if course is None:
-                return []
-            lines = lines_of_running(job, course, view.wall)
-            return ledger_rows(view, lines, width, from_last=course.from_last)
-        # Where the manifest lies on another host, the engine still knows its last few jobs.
-        records = self._manifest.stages if self._manifest else course.ended if course else ()
-        elapsed_s = sum(record.elapsed_s for record in records)
-        if self._manifest is not None:
-            elapsed_s = self._manifest.elapsed_s
-        return ledger_rows(view, lines_of_ended(records, elapsed_s), width, from_last=None) if records else []
 
     def on_click(self, event: Click) -> None:
         if isinstance(event.widget, PictureView) and isinstance(self.screen, JobScreen):
@@ -283,18 +256,21 @@ class JobScreen(PageScreen):
         super().__init__(JobPanel(job_id))
         self._timer: Timer | None = None
         self._sent_at = 0.0
-        self._staged: tuple[object, ...] | None = None
-        self._floors_of: str | None = None
-        """In what state the job was when the floors were asked for: its end adds one."""
 
     def on_mount(self) -> None:
         # Before the same of what it derives from, which draws.
         self.panel.pictures = JobPictures(self.turbo, self.panel.job_id)
+        self.panel.ledger = JobLedger(self.turbo, self.panel)
 
     @property
     def _pictures(self) -> JobPictures:
         assert self.panel.pictures is not None
         return self.panel.pictures
+
+    @property
+    def _ledger(self) -> JobLedger:
+        assert self.panel.ledger is not None
+        return self.panel.ledger
 
     def wanted_size(self, width: int, height: int) -> tuple[int, int]:
         columns = min(self.most, width - 4)
@@ -309,7 +285,7 @@ class JobScreen(PageScreen):
     def refresh_panel(self) -> None:
         view = self.view()
         self._pictures.follow(view)
-        self._follow_stages(view)
+        self._ledger.follow(view)
         super().refresh_panel()
         self._show_picture(view)
 
@@ -324,44 +300,6 @@ class JobScreen(PageScreen):
         picture.styles.width, picture.styles.height = columns, rows
         picture.styles.offset = panel.picture_offset(view, int(width))
         picture.show(view.paint, pictures.picture, pictures.words, clip=clip)
-
-    def _follow_stages(self, view: View) -> None:
-        """Ask for the stages where they are not as they were when they were asked for."""
-        job = view.state.job(self.panel.job_id)
-        if job is None or job.started_at is None:
-            return
-        if job.status != self._floors_of:
-            self._floors_of = job.status
-            self._follow_floors()
-        running = job.status == "running"
-        stage = job.progress.stage if running and job.progress is not None else None
-        staged = (job.status, stage, int(view.wall / COURSE_S) if running else None)
-        if staged == self._staged:
-            return
-        self._staged = staged
-
-        def got(course: JobCourse) -> None:
-            self.panel.course = course
-
-        self.turbo.ask(
-            "course",
-            lambda client: client.course(self.panel.job_id),
-            then=got,
-            failed=lambda error: None,  # not begun, or too long ago: the manifest has them
-            quiet=True,
-        )
-
-    def _follow_floors(self) -> None:
-        def got(page: LedgerPage) -> None:
-            self.panel.trends = page.trends
-
-        self.turbo.ask(
-            "floors",
-            lambda client: client.ledger(limit=1),
-            then=got,
-            failed=lambda error: None,  # an older engine, or a recording: the page is whole without them
-            quiet=True,
-        )
 
     # ------------------------------------------------------------------ keys
 

@@ -48,13 +48,16 @@ def lines_of_running(job: Job, course: JobCourse, wall: float) -> list[StageLine
     if progress is not None and progress.eta_s is not None and job.started_at is not None:
         total_s = max(0.0, wall - job.started_at) + progress.eta_s
     lines: list[StageLine] = []
-    for stage, share in course.shares.items():
+    told = [record.stage for record in course.ended] + ([course.current] if course.current else [])
+    begun = {name.split()[0] for name in told}
+    reached = max((place for place, stage in enumerate(course.shares) if stage in begun), default=-1)
+    for place, (stage, share) in enumerate(course.shares.items()):
         expected_s = None if total_s is None else share * total_s
         own = [record for record in course.ended if record.stage.split()[0] == stage]
         lines += [_of_record(record, 1.0) for record in own]
         if course.current is not None and course.current.split()[0] == stage:
             lines.append(_current(job, course, wall, stage, expected_s))
-        elif not own:
+        elif not own and place > reached:  # else it was left out: the prompt's embedding was kept
             lines.append(StageLine(name=stage, share=0.0, state="coming", expected_s=expected_s))
     return lines
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from turbotui.format import UNKNOWN, bytes_text, clock, seconds
+from turbotui.format import UNKNOWN, bytes_text
 from turbotui.screens.confirm import ConfirmPanel, ConfirmScreen
 from turbotui.text import t
 from turbotui.widgets.lines import View, wrapped
+from turbotui.widgets.log import began
 
 if TYPE_CHECKING:
     from engine.wire import DeviceProcess
@@ -59,7 +60,7 @@ def _facts(view: View, process: DeviceProcess, where: str | None) -> tuple[tuple
     ]
     since = UNKNOWN
     if process.started_at is not None:
-        since = f"{clock(process.started_at)}  ({seconds(view.wall - process.started_at)})"
+        since = began(process.started_at, view.wall)
     facts += [
         (t("kill.process"), f"pid {process.pid}  {process.name}"),
         (t("kill.owner"), process.user or UNKNOWN),

@@ -14,18 +14,19 @@ from textual.widgets import Input, TextArea
 
 from engine.errors import EngineError
 from engine.wire import BatchQueued, JobBatch
-from turbotui.draft import Draft, draft_of
+from turbotui.draft import Draft
 from turbotui.format import seconds
 from turbotui.job_fields import faults, field_of, samples
 from turbotui.screens.behind import StillBehind
 from turbotui.screens.draft_form import DraftForm
+from turbotui.screens.earlier import choose_earlier, remember_prompt
 from turbotui.screens.image_field import pick_image
 from turbotui.screens.keys import show_keys
 from turbotui.screens.many import first_new, queued_text
 from turbotui.text import t
 from turbotui.widgets.bottom import Notice
 from turbotui.widgets.fields import FieldChanged, FieldSubmitted
-from turbotui.widgets.forecast import Estimate, ForecastPanel, estimate
+from turbotui.widgets.forecast import ForecastPanel, Request
 from turbotui.widgets.lines import LinePanel, width_of
 from turbotui.widgets.prompt_area import PromptArea
 from turbotui.widgets.queue import QueuePanel
@@ -35,26 +36,14 @@ if TYPE_CHECKING:
     from textual.binding import BindingType
     from textual.events import Key as KeyEvent
     from textual.events import Resize
-    from textual.timer import Timer
 
     from engine.wire import Job, JobSpec
     from turbotui.app import TurboApp
     from turbotui.draft_keeper import DraftKeeper
-    from turbotui.prompt_history import Earlier, PromptHistory
-    from turbotui.state import ConsoleState
+    from turbotui.screens.earlier import Taken
 
-FORECAST_AFTER_S = 0.3
 RESUMED_AFTER_S = 60.0
 """A draft that is older was not written just now, and so is told of."""
-
-
-def draft_again(keeper: DraftKeeper, job: Job, state: ConsoleState) -> None:
-    """Fill `keeper` from `job`, unless it holds what was changed of that very job and not sent."""
-    if keeper.current.job_id == job.id and not keeper.current.empty:
-        return
-    kind = next((model.kind for model in state.models if model.name == job.spec.model), "t2v")
-    folder = state.engine.output_dir if state.engine is not None else None
-    keeper.keep(draft_of(job, kind=kind, output_dir=folder))
 
 
 class NewJobScreen(StillBehind, ModalScreen[None]):
@@ -106,8 +95,6 @@ class NewJobScreen(StillBehind, ModalScreen[None]):
     def __init__(self, keeper: DraftKeeper) -> None:
         super().__init__()
         self._keeper = keeper
-        self._timer: Timer | None = None
-        self._asked = 0
         self._sending = False
         self._columns = 80
         self._last = Draft()
@@ -126,10 +113,14 @@ class NewJobScreen(StillBehind, ModalScreen[None]):
     def prompt(self) -> PromptArea:
         return self.query_one(PromptArea)
 
+    @property
+    def forecast(self) -> ForecastPanel:
+        return self.query_one(ForecastPanel)
+
     def compose(self) -> ComposeResult:
         with Vertical(id="window"):
             yield DraftForm(lambda: self.turbo.link.state.models)
-            yield ForecastPanel(id="forecast")
+            yield ForecastPanel(self._request, id="forecast")
 
     def on_mount(self) -> None:
         draft = self._keeper.current
@@ -140,7 +131,7 @@ class NewJobScreen(StillBehind, ModalScreen[None]):
         self._hand_over()
         self._check()
         self.set_interval(0.5, self._show)
-        self._ask_soon()
+        self.forecast.ask_soon()
 
     def _entitle(self, draft: Draft) -> None:
         title = t("new.title_again", id=draft.job_id) if draft.job_id else t("new.title")
@@ -161,7 +152,7 @@ class NewJobScreen(StillBehind, ModalScreen[None]):
         self.query_one("#window").styles.width = self._columns
         self._columns = min(self._columns, width)
         self.form.fit(height)
-        self.query_one(ForecastPanel).styles.margin = (1, 0, 0, 0) if height >= 30 else 0
+        self.forecast.styles.margin = (1, 0, 0, 0) if height >= 30 else 0
         self.call_after_refresh(self._show)
 
     def on_key(self, event: KeyEvent) -> None:
@@ -216,7 +207,7 @@ class NewJobScreen(StillBehind, ModalScreen[None]):
             self.form.follow_model(self.current_draft())
         if self._keep():
             self._check()
-            self._ask_soon()
+            self.forecast.ask_soon()
 
     def _keep(self) -> bool:
         """Keep the fields, unless they are as they were filled: nobody's hand has changed them, then."""
@@ -232,44 +223,13 @@ class NewJobScreen(StillBehind, ModalScreen[None]):
         self.form.tell(faults(self._last, self.form.model))
         self._show()
 
-    def _ask_soon(self) -> None:
-        self.query_one(ForecastPanel).asking = True
-        if self._timer is not None:
-            self._timer.stop()
-        self._timer = self.set_timer(FORECAST_AFTER_S, self._ask)
-
-    def _ask(self) -> None:
-        self._asked += 1
-        number = self._asked
+    def _request(self) -> Request | None:
         if faults(self._last, self.form.model):
-            self._told(number, None, None)
-            return
-        try:
-            spec = self._spec()
-        except EngineError as error:
-            self._told(number, None, str(error))
-            return
-        # The forecast is about size: an empty prompt is said only when somebody submits it.
-        spec = replace(spec, prompt=spec.prompt if spec.prompt.strip() else "-")
-        count = samples(self._last)
-        self.turbo.ask(
-            "forecast",
-            lambda client: estimate(client, spec, count),
-            then=lambda told: self._told(number, told, None),
-            failed=lambda error: self._told(number, None, error),
-            quiet=True,
-        )
+            return None
+        return Request(spec=self._spec(), samples=1 if self._last.together else samples(self._last))
 
     def _spec(self) -> JobSpec:
         return self.current_draft().spec(image_to_video=self.form.image_to_video)
-
-    def _told(self, number: int, told: Estimate | None, error: str | None) -> None:
-        if number != self._asked or not self.is_attached:
-            return
-        panel = self.query_one(ForecastPanel)
-        panel.estimate, panel.error, panel.asking = told, error, False
-        panel.model, panel.faulty = self._last.model, told is None and error is None
-        self._show()
 
     # ------------------------------------------------------------------ sending
 
@@ -280,8 +240,7 @@ class NewJobScreen(StillBehind, ModalScreen[None]):
         if self._sending:
             return
         # A forecast that is still to be asked would wipe away what the engine says to this.
-        if self._timer is not None:
-            self._timer.stop()
+        self.forecast.ask_no_more()
         self._keep()
         draft = self._last
         wrong = faults(draft, self.form.model)
@@ -315,10 +274,7 @@ class NewJobScreen(StillBehind, ModalScreen[None]):
 
     def _queued(self, answer: Job | BatchQueued) -> None:
         sent = self.current_draft() if self.is_attached else self._last
-        at = self.turbo.wall()
-        # Made here: by the time the thread runs, this screen may be gone, and its app with it.
-        history = self._history()
-        self.turbo.run_apart(t("earlier.title"), lambda: history.add(replace(sent, job_id=0), at), quiet=True)
+        remember_prompt(self.turbo, replace(sent, job_id=0))
         # The settings stay for the next one; only the prompt was used up.
         self._last = replace(sent, prompt="", job_id=0)
         self._keeper.keep(self._last)
@@ -332,9 +288,8 @@ class NewJobScreen(StillBehind, ModalScreen[None]):
 
     def _refused(self, error: str, field: str | None = None) -> None:
         self._sending = False
-        self._asked += 1
-        self._told(self._asked, None, error)
         if self.is_attached:
+            self.forecast.refuse(error)
             self.form.focus_field(field or field_of(error))
 
     # ------------------------------------------------------------------ keys
@@ -368,7 +323,7 @@ class NewJobScreen(StillBehind, ModalScreen[None]):
         self._last = self.current_draft()
         self._keeper.keep(self._last)
         self._check()
-        self._ask_soon()
+        self.forecast.ask_soon()
 
     def action_editor(self) -> None:
         """Write the prompt in the person's own editor, on this terminal."""
@@ -379,44 +334,19 @@ class NewJobScreen(StillBehind, ModalScreen[None]):
         if edited.text is not None and edited.text != self.prompt.text:
             self.prompt.take(edited.text)
         if edited.word:
-            self._asked += 1
-            self._told(self._asked, None, edited.word)
+            self.forecast.refuse(edited.word)
         self.set_focus(self.prompt)
-
-    def _history(self) -> PromptHistory:
-        from turbotui.prompt_history import PromptHistory
-
-        path = self.turbo.draft_path
-        return PromptHistory(None if path is None else path.with_name("prompts.json"))
 
     def action_earlier(self) -> None:
         """Choose among the prompts of before."""
-        from turbotui.prompt_history import newest, of_jobs
-        from turbotui.screens.earlier import EarlierScreen, Taken
+        choose_earlier(self, self._taken)
 
-        state = self.turbo.link.state
-        folder = state.engine.output_dir if state.engine is not None else None
-        known = of_jobs(state.jobs, state.models, folder)
-        history = self._history()
-
-        def found(entries: list[Earlier]) -> None:
-            if self.is_current:
-                self.turbo.push_screen(EarlierScreen(entries, self.turbo.wall()), taken)
-
-        def taken(chosen: object) -> None:
-            if isinstance(chosen, Taken):
-                self.prompt.take(chosen.draft.prompt)
-                if chosen.settings:
-                    own = self.current_draft()
-                    self._fill(replace(chosen.draft, job_id=own.job_id, saved_at=0.0))
-                self.set_focus(self.prompt)
-
-        self.turbo.run_apart(
-            t("earlier.title"),
-            lambda: newest([*history.load(), *known]),
-            then=found,
-            quiet=True,
-        )
+    def _taken(self, chosen: Taken) -> None:
+        self.prompt.take(chosen.draft.prompt)
+        if chosen.settings:
+            own = self.current_draft()
+            self._fill(replace(chosen.draft, job_id=own.job_id, saved_at=0.0))
+        self.set_focus(self.prompt)
 
     def action_many(self) -> None:
         """Queue many jobs from a file, with these settings."""
@@ -433,7 +363,9 @@ class NewJobScreen(StillBehind, ModalScreen[None]):
         except EngineError as problem:
             self._refused(str(problem))
             return
-        self.turbo.push_screen(ManyScreen(base, samples=samples(draft)), self._many_done)
+        self.turbo.push_screen(
+            ManyScreen(base, samples=1 if draft.together else samples(draft)), self._many_done
+        )
 
     def _many_done(self, queued: bool | None) -> None:
         if queued:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, ClassVar
 from textual.binding import Binding
 
 from turbotui.findings import about_process, severity_style
-from turbotui.format import UNKNOWN, bytes_text, seconds
+from turbotui.format import UNKNOWN, bytes_text
 from turbotui.screens.reader import PagePanel, PageScreen
 from turbotui.text import t
 from turbotui.text.spoken import spoken
 from turbotui.widgets.lines import Row, View, wrapped
-from turbotui.widgets.log import log_row, when
+from turbotui.widgets.log import began, log_row, when
 
 if TYPE_CHECKING:
     from textual.binding import BindingType
@@ -120,8 +120,7 @@ class ProcessPanel(PagePanel):
             put(t("process.tenant"), spoken(process.tenant))
         since = UNKNOWN
         if process.started_at is not None:
-            age = seconds(max(0.0, view.wall - process.started_at))
-            since = f"{when(process.started_at, view.wall)}  ({age})"
+            since = began(process.started_at, view.wall)
         put(t("restart.since"), since)
         put(t("kill.container"), process.container or t("process.no_container"))
         put(t("kill.command"), process.command or UNKNOWN)
@@ -169,8 +168,7 @@ class ProcessScreen(PageScreen):
 
     def _arrived(self, arrival: Arrival | None) -> None:
         self.panel.arrival = arrival
-        if self.is_mounted:
-            self.refresh_panel()
+        self.show_late()
 
     def action_copy(self) -> None:
         self.turbo.copy_text(watch_command(self.panel.process))

@@ -83,5 +83,4 @@ class ProgressScreen(PageScreen):
     def end(self, receipt: Receipt | None, failure: str = "") -> None:
         """The action has ended, with its receipt or with the reason why there is none."""
         self.panel.receipt, self.panel.failure = receipt, failure
-        if self.is_mounted:
-            self.refresh_panel()
+        self.show_late()

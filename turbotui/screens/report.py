@@ -9,7 +9,7 @@ from textual.binding import Binding
 from turbotui.format import seconds
 from turbotui.screens.reader import PagePanel, PageScreen
 from turbotui.text import t
-from turbotui.widgets.lines import Row, View, wrapped
+from turbotui.widgets.lines import Row, View, width_of, wrapped
 from turbotui.widgets.log import short_when
 
 if TYPE_CHECKING:
@@ -72,11 +72,20 @@ class ReportPanel(PagePanel):
             return [Row(width).add(t("report.reading"), paint.wait)]
         rows = [Row(width).add(line, paint.bold) for line in wrapped("".join(self.lines[:1]), width)]
         for line in self.lines[1:]:
-            name, text = line[:HEAD_CELLS], line[HEAD_CELLS:]
+            name, text = _divided(line)
             for place, part in enumerate(wrapped(text, max(1, width - HEAD_CELLS))):
                 row = Row(width).field(name if place == 0 else "", HEAD_CELLS, paint.key)
                 rows.append(row.add(part, paint.text))
         return rows
+
+
+def _divided(line: str) -> tuple[str, str]:
+    """The name that a line begins with, in its cells, and the rest."""
+    cells = place = 0
+    while cells < HEAD_CELLS and place < len(line):
+        cells += width_of(line[place])
+        place += 1
+    return line[:place], line[place:]
 
 
 class ReportScreen(PageScreen):
@@ -117,12 +126,12 @@ class ReportScreen(PageScreen):
         def told(lines: list[str]) -> None:
             if stretch == self.panel.stretch:
                 self.panel.lines = lines
-                self._drawn()
+                self.show_late()
 
         def failed(error: str) -> None:
             if stretch == self.panel.stretch:
                 self.panel.failure = error
-                self._drawn()
+                self.show_late()
 
         self.turbo.run_apart(
             t("report.reading"),
@@ -131,11 +140,6 @@ class ReportScreen(PageScreen):
             failed=failed,
             quiet=True,
         )
-
-    def _drawn(self) -> None:
-        if self.is_mounted:
-            self.refresh_panel()
-            self.panel.redraw()
 
     def action_copy(self) -> None:
         self.turbo.copy_text("\n".join(self.panel.lines or ()))

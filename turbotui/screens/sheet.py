@@ -84,10 +84,12 @@ def cost_of(view: View, name: str, plan: ResetPlan | str | None) -> Cost:
     if name == "full_cleanup":
         text = t("sheet.full", count=len(others)) if others else t("sheet.full_alone")
         return Cost(id=name, bytes=held, text=text)
+    stay = t("cleanup.waiting", count=waiting) if waiting else ""
     if job is not None:
-        return Cost(id=name, bytes=held, text=t("restart.loses_job", id=job.id, count=waiting))
-    key = "restart.loses_lost" if view.look == "lost" else "restart.loses"
-    return Cost(id=name, bytes=held, text=t(key, count=waiting))
+        return Cost(id=name, bytes=held, text=t("restart.loses_job", id=job.id) + stay)
+    if view.look == "lost":
+        return Cost(id=name, bytes=held, text=t("restart.loses_lost"))
+    return Cost(id=name, bytes=held, text=t("restart.loses") + stay)
 
 
 class SheetPanel(ListPanel):
@@ -176,8 +178,7 @@ class SheetScreen(WindowScreen[str | None]):
 
     def _told(self, plan: ResetPlan | str) -> None:
         self.panel.plan = plan
-        if self.is_mounted:
-            self.refresh_panel()
+        self.show_late()
 
     def wanted_size(self, width: int, height: int) -> tuple[int, int]:
         return min(104, width - 2), min(len(DANGEROUS) + DETAIL_ROWS + 4, height - 2)

@@ -80,8 +80,7 @@ class SwitchScreen(ChoiceScreen):
     def _ask(self, name: str, models: tuple[ModelStatus, ...]) -> None:
         def told(plan: Explanation | str) -> None:
             self._plans.put(name, models, plan)
-            if self.is_mounted:
-                self.panel.redraw()
+            self.show_late()
 
         self.turbo.ask(
             "explain",

@@ -81,6 +81,13 @@ class WindowScreen(StillBehind, SelectingScreen, ModalScreen[Outcome], Generic[O
         self._fit()
         self.panel.show(self.view())
 
+    def show_late(self) -> None:
+        """Show what came late; nothing where the screen was left meanwhile, or is not there yet."""
+        # `is_mounted` alone stays true of a screen that is gone.
+        if self.is_mounted and self.is_attached:
+            self.refresh_panel()
+            self.panel.redraw()
+
     def dismiss(self, result: Outcome | None = None) -> AwaitComplete:
         """Once: a second key of one write, such as a repeated one, finds the screen on its way out."""
         if self._dismissed:

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import click
 
 from engine.errors import InvalidRequest
-from engine.wire import RESIDENCIES, Explanation, JobSpec, Residency, SwitchRequest
+from engine.wire import (
+    ATTENTIONS,
+    RESIDENCIES,
+    Attention,
+    Explanation,
+    JobSpec,
+    Quant,
+    Residency,
+    SwitchRequest,
+)
 from turbotui.draft import whole_path
 from turbotui.format import bytes_text
 from turbotui.subcommands.output import table, titles
+from turbotui.subcommands.quant import quant_option, runs_line
 from turbotui.subcommands.session import demo_option, json_option, open_session
 from turbotui.text.spoken import spoken, tr, word
 
@@ -18,6 +29,19 @@ residency_option = click.option(
     "--residency",
     type=click.Choice(RESIDENCIES),
     help="What stays on the device beside what a stage uses; by default the engine's setting.",
+)
+
+attention_option = click.option(
+    "--attention",
+    type=click.Choice(ATTENTIONS),
+    default="auto",
+    show_default=True,
+    help="How self-attention is computed; auto is what the model was trained for.",
+)
+topk_option = click.option(
+    "--sla-topk",
+    type=float,
+    help="With sla and sagesla: the share of the keys, above 0, at most 1; by default 0.1, 0.15 is finer.",
 )
 
 
@@ -30,6 +54,9 @@ residency_option = click.option(
 @click.option("--frames", type=int, help="4n + 1.")
 @click.option("--steps", type=int, help="Denoising steps, 1 to 4.")
 @residency_option
+@attention_option
+@topk_option
+@quant_option
 @json_option
 @demo_option
 def explain(
@@ -41,6 +68,9 @@ def explain(
     frames: int | None,
     steps: int | None,
     residency: Residency | None,
+    attention: Attention,
+    sla_topk: float | None,
+    quant: Quant,
     json: bool,
     demo: bool,
 ) -> None:
@@ -50,8 +80,8 @@ def explain(
     """
     session = open_session(json=json, demo=demo)
     if prompt is None:
-        given = (image, resolution, aspect_ratio, frames, steps, residency)
-        if any(value is not None for value in given):
+        given = (image, resolution, aspect_ratio, frames, steps, residency, sla_topk)
+        if attention != "auto" or quant != "auto" or any(value is not None for value in given):
             raise InvalidRequest("these options are a job's; give its --prompt too, or none of them")
         told = session.client().explain_switch(SwitchRequest(model=model))
     else:
@@ -64,13 +94,28 @@ def explain(
             frames=frames,
             steps=steps,
             residency=residency,
+            attention=attention,
+            sla_topk=finite("--sla-topk", sla_topk),
+            quant=quant,
         )
         told = session.client().explain(spec)
     session.show(told, lambda: _lines(told))
 
 
+def finite(option: str, number: float | None) -> float | None:
+    """`number` as it is.
+
+    Raises:
+        InvalidRequest: JSON has no such number: it would say none.
+    """
+    if number is not None and not math.isfinite(number):
+        raise InvalidRequest(f"{option} is {number}; it must be a number")
+    return number
+
+
 def _lines(told: Explanation) -> Iterable[str]:
     yield told.target
+    yield from runs_line(told.runs)
     verdict = word("fits") if told.fits else tr("does not fit")
     yield tr(
         "{verdict}: peak {peak_bytes} of {budget_bytes}",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,18 +11,20 @@ import click
 import msgspec
 
 from engine.errors import EngineError, InvalidRequest, NotFound
-from engine.wire import Job, JobBatch, JobSpec, ModelKind, ModelStatus, Residency
+from engine.wire import Attention, Job, JobBatch, JobSpec, ModelKind, ModelStatus, Quant, Residency
 from turbotui.client.files import FILE_TIMEOUT_S
 from turbotui.client.http import HttpClient
 from turbotui.draft import MAX_SAMPLES, samples_of, whole_path
+from turbotui.draft import together as one_video
 from turbotui.format import bytes_text, seconds
-from turbotui.subcommands.explain import residency_option
+from turbotui.subcommands.explain import attention_option, finite, residency_option, topk_option
 from turbotui.subcommands.jobs import held_line, job_line
 from turbotui.subcommands.many import Options, queue_many
 from turbotui.subcommands.output import note
+from turbotui.subcommands.quant import quant_option, runs_line
 from turbotui.subcommands.session import INTERRUPTED_EXIT, demo_option, json_option, one_of, open_session
 from turbotui.subcommands.waiting import raise_unless_done, wait_for_job
-from turbotui.text.spoken import tr
+from turbotui.text.spoken import spoken, tr
 
 PROMPT_LIMIT_BYTES = 2**20
 """More than any engine takes; keeps `--prompt-file` from reading a disk."""
@@ -41,6 +42,7 @@ PROMPT_LIMIT_BYTES = 2**20
     "any other field of a job; - is stdin. What a line does not say is as in the other options.",
 )
 @click.option("--samples", type=click.IntRange(1, MAX_SAMPLES), help="So many jobs, with seeds in a row.")
+@click.option("--together", is_flag=True, help="With --samples: one job instead, side by side in one video.")
 @click.option("--again", is_flag=True, help="With --from: queue also what waits, runs or was just done.")
 @click.option("--dry-run", is_flag=True, help="With --from: only tell what would be queued.")
 @click.option("--image", metavar="FILE", help="The first frame, for image-to-video models.")
@@ -51,7 +53,11 @@ PROMPT_LIMIT_BYTES = 2**20
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed and device, same frames.")
 @click.option("--sigma-max", type=float, help="Where the noise starts; by default 80 for t2v, 200 for i2v.")
 @click.option("--ode", is_flag=True, help="Steps without fresh noise; image-to-video models only.")
+@click.option("--adaptive", is_flag=True, help="The image's own shape, at about as many pixels.")
 @residency_option
+@attention_option
+@topk_option
+@quant_option
 @click.option("--output-dir", metavar="DIR", help="Where the video goes.")
 @click.option("--priority", type=int, default=0, show_default=True, help="Higher runs first.")
 @click.option("--wait", is_flag=True, help="Wait for the video and show its progress.")
@@ -63,6 +69,7 @@ def generate(
     prompt_file: str | None,
     many: str | None,
     samples: int | None,
+    together: bool,
     again: bool,
     dry_run: bool,
     image: str | None,
@@ -73,7 +80,11 @@ def generate(
     seed: int,
     sigma_max: float | None,
     ode: bool,
+    adaptive: bool,
     residency: Residency | None,
+    attention: Attention,
+    sla_topk: float | None,
+    quant: Quant,
     output_dir: str | None,
     priority: int,
     wait: bool,
@@ -83,7 +94,9 @@ def generate(
     """Queue a video. With --wait --json: print its manifest, whose `output` is the video's path."""
     session = open_session(json=json, demo=demo)
     one_of("--prompt, --prompt-file and --from", prompt, prompt_file, many)
-    if wait and (many or (samples or 1) > 1):
+    if together and samples is None:
+        raise InvalidRequest("--together is for --samples; leave it out, or say how many")
+    if wait and (many or ((samples or 1) > 1 and not together)):
         raise InvalidRequest("--wait is for one job; `turbotui jobs` and `turbotui watch` follow many")
     if many is None and (again or dry_run):
         raise InvalidRequest("--again and --dry-run are for --from; leave them out, or give a file")
@@ -98,8 +111,6 @@ def generate(
     if session.target is not None:  # what is no file here is one of that machine
         first_frame, folder = image, output_dir
     client = session.client()
-    if sigma_max is not None and not math.isfinite(sigma_max):  # JSON has no such number: it would say none
-        raise InvalidRequest(f"--sigma-max is {sigma_max}; it must be a number")
     kind: ModelKind = "i2v" if image else "t2v"
     spec = JobSpec(
         model=model or ("" if many and not session.demo else _demo_model(client, kind).name),
@@ -110,12 +121,18 @@ def generate(
         frames=frames,
         steps=steps,
         seed=seed,
-        sigma_max=sigma_max,
+        sigma_max=finite("--sigma-max", sigma_max),
         ode=ode,
+        adaptive=adaptive,
         output_dir=folder,
         priority=priority,
         residency=residency,
+        attention=attention,
+        sla_topk=finite("--sla-topk", sla_topk),
+        quant=quant,
     )
+    if together and samples is not None:
+        spec, samples = one_video(spec, samples), None
     if many is not None:
         queue_many(session, client, many, spec, Options(samples=samples or 1, again=again, dry_run=dry_run))
         return
@@ -128,10 +145,14 @@ def generate(
         )
         return
     job = client.submit(spec)
+    if job.doubt:
+        note(spoken(job.doubt))
     if not wait:
         told = tr("{job}; `turbotui job show {id}` follows it", job=job_line(job), id=job.id)
-        session.show(job, lambda: [told, *held_line(client, [job])])
+        session.show(job, lambda: [told, *runs_line(job.runs), *held_line(client, [job])])
         return
+    for line in runs_line(job.runs):
+        note(line)
     try:
         ended = wait_for_job(session, client, job)
     except KeyboardInterrupt:
@@ -152,7 +173,8 @@ def _demo_model(client: HttpClient, kind: ModelKind) -> ModelStatus:
     fitting = [model for model in client.models() if model.demo and model.kind == kind and not model.problem]
     if not fitting:
         raise NotFound(f"no demo model of kind {kind} can be used; `turbotui models --demo` says why")
-    return min(fitting, key=lambda model: model.bytes)
+    # A person's int8 sibling of one is smaller, and for whoever asks for it.
+    return min(fitting, key=lambda model: (model.quantised_from is not None, model.bytes))
 
 
 def _read_prompt(name: str) -> str:

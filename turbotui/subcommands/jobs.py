@@ -6,12 +6,17 @@ from collections.abc import Callable, Iterable
 
 import click
 
+from engine.errors import DoesNotFit, NotFound, OutOfMemory
 from engine.wire import TERMINAL_STATES, Job, JobMove, QueueStatus
 from turbotui.client.http import HttpClient
 from turbotui.format import bytes_text, clock, percent, seconds
 from turbotui.subcommands.output import table, titles
+from turbotui.subcommands.quant import quant_text
 from turbotui.subcommands.session import demo_option, job_id_argument, json_option, one_of, open_session
 from turbotui.text.spoken import listed, spoken, tr, word
+
+OUT_OF_MEMORY = frozenset({OutOfMemory.code, DoesNotFit.code})
+"""Codes of jobs that may have a report of their memory."""
 
 
 @click.command("jobs")
@@ -34,7 +39,7 @@ def show(job_id: int, json: bool) -> None:
     session = open_session(json=json)
     client = session.client()
     job = client.job(job_id)
-    session.show(job, lambda: [*job_lines(job), *held_line(client, [job])])
+    session.show(job, lambda: [*job_lines(job), *held_line(client, [job]), *memory_lines(client, job)])
 
 
 @click.command()
@@ -94,6 +99,17 @@ def _change(json: bool, act: Callable[[HttpClient], Job]) -> None:
     session.show(job, lambda: [job_line(job)])
 
 
+def memory_lines(client: HttpClient, job: Job) -> Iterable[str]:
+    """What there was when the job ran out of memory, where it did; else nothing."""
+    if job.error_code not in OUT_OF_MEMORY:
+        return []
+    try:
+        report = client.out_of_memory(job.id)
+    except NotFound:  # too long ago, or refused before it began
+        return []
+    return ["", *(spoken(line) for line in report.lines)]
+
+
 def held_line(client: HttpClient, jobs: Iterable[Job]) -> list[str]:
     """That the queue is held, where one of these jobs waits for it; else nothing."""
     if not any(is_waiting(job) for job in jobs):
@@ -148,7 +164,8 @@ def job_table(jobs: list[Job]) -> Iterable[str]:
 def job_lines(job: Job) -> Iterable[str]:
     """Everything about one job, a line each."""
     spec = job.spec
-    shape = (spec.resolution, spec.aspect_ratio, spec.frames and tr("{frames} frames", frames=spec.frames))
+    ratio = tr("in the image's shape") if spec.adaptive else spec.aspect_ratio
+    shape = (spec.resolution, ratio, spec.frames and tr("{frames} frames", frames=spec.frames))
     facts = {
         "state": job_line(job),
         "model": spec.model,
@@ -157,8 +174,13 @@ def job_lines(job: Job) -> Iterable[str]:
         "shape": listed(str(part) for part in shape if part) or tr("the model's default"),
         "steps": spec.steps,
         "seed": spec.seed,
+        "samples": tr("{count} side by side", count=spec.samples) if spec.samples > 1 else None,
         "priority": spec.priority or None,
         "residency": spec.residency,
+        "attention": None if spec.attention == "auto" else spec.attention,
+        "top-k": spec.sla_topk,
+        "doubt": spoken(job.doubt) if job.doubt else None,
+        "quant": quant_text(job),
         "progress": _progress(job) if job.progress else None,
         "created": clock(job.created_at),
         "started": clock(job.started_at) if job.started_at else None,

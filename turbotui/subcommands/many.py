@@ -118,6 +118,7 @@ def _forecast_row(line: JobLine, said: BatchLine) -> list[str]:
     elif said.same_as is not None:
         takes = word("twice")
     size = f"{forecast.width}x{forecast.height}"
+    model = spec.model if forecast.runs is None else forecast.runs.model
     return [
-        str(line.number), spec.model, size, str(spec.seed), bytes_text(forecast.peak_bytes), takes, line.text
+        str(line.number), model, size, str(spec.seed), bytes_text(forecast.peak_bytes), takes, line.text
     ]  # fmt: skip

@@ -14,6 +14,8 @@ from engine.errors import InvalidRequest, StorageUnusable, WorkFailed
 from engine.paths import find_paths
 from engine.wire import ComponentStatus, ModelStatus, UnloadRequest
 from turbotui.format import bytes_text
+from turbotui.subcommands.finding import scan
+from turbotui.subcommands.getting import get
 from turbotui.subcommands.output import say, table, titles
 from turbotui.subcommands.receipts import show_receipt
 from turbotui.subcommands.session import JsonGroup, demo_option, json_option, open_session
@@ -48,6 +50,10 @@ def make_random(name: str, dtype: str, layers: int | None) -> None:
     """
     options = ["--dtype", dtype, *(["--layers", str(layers)] if layers is not None else [])]
     _run_maker(find_paths().models, [name, *options])
+
+
+models_group.add_command(scan)
+models_group.add_command(get)
 
 
 def _run_maker(models: Path, arguments: list[str]) -> None:
@@ -114,7 +120,11 @@ def free(json: bool, demo: bool) -> None:
 
 def _model_lines(models: list[ModelStatus]) -> Iterable[str]:
     if not models:
-        return [tr("no models; `turbotui models --demo` makes three small ones to try")]
+        return [
+            tr("no models; `turbotui models scan` looks for some on this host"),
+            tr("`turbotui models get` lists what can be fetched"),
+            tr("`turbotui models --demo` makes three small ones to try"),
+        ]
     rows = [titles("", "MODEL", "KIND", "DTYPE", "SIZE", "ON THE DEVICE")]
     for model in models:
         where = spoken(model.problem or "") or ", ".join(map(_component_text, model.components))

@@ -10,6 +10,7 @@ import click
 
 from engine.errors import NotNow
 from engine.paths import find_paths
+from turbotui import garbage
 from turbotui.client.launch import find_engine
 from turbotui.opening import OPENER, copy_command, has_display, output_of, start_opener, video_of
 from turbotui.subcommands.output import note, say, say_path
@@ -79,6 +80,7 @@ def view(context: click.Context, demo: bool, read_only: bool) -> None:
                 socket=holder.socket,
             )
         )
+    garbage.hold()
     from turbotui.console import open_console
 
     if code := open_console(demo=demo or bool(before.get("demo")), target=target, read_only=read_only):

@@ -74,7 +74,7 @@ class Tabs(LinePanel):
         return [row]
 
     def _told(self, view: View) -> tuple[list[str], Style] | None:
-        return headline(view, self._key_of("findings"))
+        return headline(view, self._key_of("findings"), self._key_of("leaks"))
 
     def on_click(self, event: Click) -> None:
         for start, end, tab in self._spans:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from engine.wire import DeviceProcess
+from typing import TYPE_CHECKING
+
 from turbotui.findings import about_device, about_process, severity_style, unattributed_word
 from turbotui.format import UNKNOWN, cell_width, short_bytes
 from turbotui.history import parts_of
@@ -10,6 +11,9 @@ from turbotui.text import t
 from turbotui.text.spoken import spoken
 from turbotui.widgets.lines import Row, View
 from turbotui.widgets.panels import Key, ListPanel
+
+if TYPE_CHECKING:
+    from engine.wire import DeviceProcess
 
 
 def short_age(duration: float | None) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.style import Style
 
-from turbotui.format import cell_width, clock
+from turbotui.format import cell_width, clock, seconds
 from turbotui.past.axis import cursor_label
 from turbotui.text import t
 from turbotui.text.spoken import spoken
@@ -38,6 +38,11 @@ def is_today(at: float, now: float) -> bool:
 def when(at: float, now: float) -> str:
     """Time of day to the second; what is not of today has its date and the minute."""
     return clock(at) if is_today(at, now) else time.strftime("%m-%d %H:%M", time.localtime(at))
+
+
+def began(at: float, now: float) -> str:
+    """When something began, and how long ago that is."""
+    return f"{when(at, now)}  ({seconds(max(0.0, now - at))})"
 
 
 def short_when(at: float, now: float) -> str:

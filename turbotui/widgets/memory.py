@@ -95,7 +95,7 @@ class MemoryPanel(Panel):
         if view.state.own_probe:
             texts = [t("memory.own_probe"), t("memory.own_probe_short")]
             row.add(next((text for text in texts if width_of(text) <= width), texts[-1]), view.paint.wait)
-        elif (told := headline(view, self._key_of("findings"))) is not None:
+        elif (told := headline(view, self._key_of("findings"), self._key_of("leaks"))) is not None:
             texts, style = told
             row.add(next((text for text in texts if width_of(text) <= width), texts[-1]), style)
         elif abs(device.balance.unexplained_bytes) > device.total_bytes // 100:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from turbotui.format import UNKNOWN, bytes_text, clip, clip_middle, seconds, short_bytes
+from turbotui.format import UNKNOWN, bytes_text, clip, clip_middle, percent, seconds, short_bytes
 from turbotui.text import t
 from turbotui.text.spoken import spoken
 from turbotui.widgets.lines import Row, View, width_of
@@ -82,7 +82,7 @@ class ModelsPanel(ListPanel):
         running = state.running
         return (
             state.models,
-            running and (running.id, running.spec.model),
+            running and (running.id, running.model),
             state.own_device and state.own_device.kind,
             view.making_demo,
             [(worker.warm_bytes, worker.warm_refusal) for worker in state.workers],
@@ -132,6 +132,7 @@ class ModelsPanel(ListPanel):
             return [Row(width).add(t("models.making"), view.paint.wait)]
         return [
             Row(width).add(t("models.none"), view.paint.text),
+            Row(width).add("i", view.paint.key).add(t("models.found"), view.paint.text),
             Row(width).add("D", view.paint.key).add(t("models.demo"), view.paint.text),
         ]
 
@@ -157,7 +158,7 @@ class ModelsPanel(ListPanel):
 def _model_row(view: View, model: ModelStatus, width: int) -> Row:
     paint = view.paint
     running = view.state.running
-    runs = running is not None and running.spec.model == model.name
+    runs = running is not None and running.model == model.name
     previous = previous_model(view.state.models)
     marker = "▶" if runs else "●" if model.active else "'" if previous is model else " "
     if model.problem:
@@ -172,9 +173,16 @@ def _model_row(view: View, model: ModelStatus, width: int) -> Row:
     share = warm_share(model.components)
     if not model.active and not resident_bytes(model) and share:
         _add_if_fits(row, 2 + room, (f"  ◌ {t('models.warm', share=share)}", f"  ◌ {share} %"), paint.text)
+    if model.quantised_from is not None:
+        whole = f"  {t('models.made_of', name=model.quantised_from)}"
+        _add_if_fits(row, 2 + room, (whole, f"  {t('models.sibling')}"), paint.muted)
     row.to(2 + room, paint.text)
     if runs and running is not None:
         return row.field(t("models.runs", id=running.id), BYTES_CELLS + BACK_CELLS, paint.muted, right=True)
+    if (making := model.quantising) is not None:
+        done = making.done_bytes / making.bytes if making.bytes else 0.0
+        text = t("models.quantising", share=percent(done))
+        return row.field(text, BYTES_CELLS + BACK_CELLS, paint.wait, right=True)
     if model.problem:
         there = resident_bytes(model)
         text = f"{short_bytes(there)} {t('models.unusable')}" if there else t("models.unusable")

@@ -35,10 +35,12 @@ def symbol_of(job: Job) -> str:
 
 
 def size_of(job: Job, models: tuple[ModelStatus, ...]) -> str:
-    """`1280x720` by the model's own table, else the resolution's name."""
+    """`1280x720` by the model's own table, else, as in the image's shape, the resolution's name."""
     model = next((model for model in models if model.name == job.spec.model), None)
     name = job.spec.resolution or (model.default_resolution if model else None)
     ratio = job.spec.aspect_ratio or (model.default_aspect_ratio if model else None)
+    if job.spec.adaptive:  # known once the engine has seen the image
+        return name or ""
     for row in model.resolutions if model else ():
         if row.name == name and row.aspect_ratio == ratio:
             return f"{row.width}x{row.height}"

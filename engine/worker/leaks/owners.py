@@ -1,88 +1,214 @@
-"""Who holds a tensor: the shortest way to it from something that lasts, in words.
+"""Who holds a tensor: the shortest way to it from something that lasts.
 
-What lasts is a module, a class, a running frame, a thread's own data or an exception that is being
-handled. What nothing of the kind leads to is a cycle that the collector has not looked at, or held by no
-Python object at all.
+What lasts is a module, a class or what the caller names. What nothing of the kind leads to is held by a
+call that runs, is a cycle that the collector has not looked at, or has no owner in Python at all.
 """
 
 from __future__ import annotations
 
-import ast
-import functools
+import math
 import sys
+import time
 import types
-from collections import deque
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from engine.wire import Holder
+from engine.worker.leaks.frames import RunningFrames
 from engine.worker.leaks.graph import Heap
+from engine.worker.leaks.words import Words, type_name
 
-Kind: TypeAlias = Literal[
-    "global", "attribute", "closure", "hook", "traceback", "generator", "cycle", "cache", "none"
-]
-
-MOST_HOPS = 24
 MOST_VISITED = 20_000
 """Objects of one search; what is farther away is told as far as the search came."""
-HOOKS = frozenset(
-    {
-        "_forward_hooks",
-        "_forward_pre_hooks",
-        "_backward_hooks",
-        "_backward_pre_hooks",
-        "_state_dict_hooks",
-        "_load_state_dict_pre_hooks",
-    }
-)
-"""Attributes of a torch module that hold functions which are called with it."""
+
+NOBODY = "no Python owner"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Held:
+    """How something is held."""
+
+    holder: Holder
+    running: bool = False
+    """Only calls that run hold it: it goes when they end."""
+
+
+@dataclass(kw_only=True, slots=True, eq=False)
+class _Search:
+    """The objects that lead to some targets, as far as a root or all of them."""
+
+    targets: Sequence[object]
+    came_from: dict[int, object | None]
+    """By id: what it leads to, on the shortest way; None of a target."""
+    alive: list[object] = field(default_factory=list)
+    way: list[object] | None = None
+    """From what lasts."""
+    in_use: list[object] | None = None
+    """From the frame of a running call, and its local's name."""
+    local: str | None = None
+    beyond: list[object] = field(default_factory=list)
+    """Those that something unseen refers to, but for the targets."""
+    wanted: set[int] = field(default_factory=set)
+    """Ids to look for among what is frozen."""
+
+
+class Owners:
+    """Searches of one look at the heap; a context manager, as the heap is."""
+
+    def __init__(
+        self,
+        heap: Heap,
+        *,
+        roots: Mapping[str, object] | None = None,
+        without: Iterable[object] = (),
+        in_job: bool = False,
+    ) -> None:
+        """`roots` last as modules do, by the name to tell of each. `without` holds only for the caller.
+
+        In a job nothing is looked for in what is frozen of the libraries: that takes a second and copies of
+        the fork's pages, for values that a call has on its way and gives no name.
+        """
+        self._in_job = in_job
+        self._heap = heap
+        self._roots = {id(root): name for name, root in (roots or {}).items()}
+        self._without = {id(found) for found in without}
+        self._frames = RunningFrames(heap)
+        self._words = Words(self._roots, heap)
+        self._ways: dict[int, list[Any]] = {}
+
+    def __enter__(self) -> Owners:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._frames.close()
+        self._ways.clear()
+        self._words.close()
+
+    def find(self, targets: Sequence[object]) -> Held:
+        """Who holds any of `targets`, such as the tensors of one storage; the nearest root wins."""
+        return self.find_all([targets])[0]
+
+    def find_all(self, groups: Sequence[Sequence[object]], *, until: float = math.inf) -> list[Held]:
+        """As `find` for each group, with one look at what is frozen for all of them.
+
+        At `until`, of the monotonic clock, it ends with those that it has, the first ones.
+        """
+        searches: list[_Search] = []
+        wanted: set[int] = set()
+        for targets in groups:
+            if searches and time.monotonic() >= until:
+                break
+            search = self._search(targets)
+            searches.append(search)
+            wanted |= search.wanted
+        self.look_into_frozen(wanted)
+        return [self._held(search, self._ways) for search in searches]
+
+    def look_into_frozen(self, wanted: set[int]) -> Mapping[int, list[Any]]:
+        """Ways to objects of these ids from modules that the collector does not list."""
+        unknown = wanted - self._ways.keys()
+        if unknown:
+            self._ways.update(self._heap.ways_from_frozen(unknown, libraries=not self._in_job))
+        return self._ways
+
+    def in_call(self, found: object) -> bool:
+        """Whether a call that runs holds it by a name."""
+        return id(found) in self._frames.holders
+
+    def _search(self, targets: Sequence[object]) -> _Search:
+        search = self._walk(targets)
+        if search.way is not None or len(search.came_from) >= MOST_VISITED:
+            return search
+        # Not in the walk, whose own variables would count.
+        own = {id(target) for target in targets}
+        beyond = list(self._held_beyond(search.alive, search.came_from))
+        search.beyond = [found for found in beyond if id(found) not in own]
+        # What runs has values on its way that nothing tells: only what it holds itself is looked for.
+        looked_for = [found for found in beyond if id(found) in own] if search.in_use else search.alive
+        if search.in_use or beyond or len(search.alive) == len(own):
+            search.wanted = {id(found) for found in looked_for}
+        return search
+
+    def _walk(self, targets: Sequence[object]) -> _Search:
+        came_from: dict[int, object | None] = {id(target): None for target in targets}
+        search = _Search(targets=targets, came_from=came_from)
+        waiting: deque[object] = deque(targets)
+        while waiting and len(came_from) < MOST_VISITED:
+            found = waiting.popleft()
+            if self._is_root(found) and came_from[id(found)] is not None:
+                search.way = _way(found, came_from)
+                return search
+            search.alive.append(found)
+            if search.in_use is None and (holders := self._frames.holders.get(id(found))) is not None:
+                search.in_use, search.local = [holders[0][0], *_way(found, came_from)], holders[0][1]
+            for referrer in self._heap.referrers(found):
+                if id(referrer) not in came_from and not self._is_ours(referrer):
+                    came_from[id(referrer)] = found
+                    waiting.append(referrer)
+        return search
+
+    def _held(self, search: _Search, ways: Mapping[int, list[Any]]) -> Held:
+        if search.way is not None:
+            return Held(holder=self._words.told(search.way))
+        for found in search.alive:
+            if id(found) in ways and id(found) in search.wanted:
+                way = ways[id(found)][:-1]
+                # From the nearest root, as of what is not frozen.
+                first = max(place for place, step in enumerate(way) if self._is_root(step))
+                told = self._words.told([*way[first:], *_way(found, search.came_from)])
+                return Held(holder=told)
+        if search.in_use is not None:
+            return Held(holder=self._words.told(search.in_use, local=search.local), running=True)
+        own = {id(target) for target in search.targets}
+        if len(search.came_from) >= MOST_VISITED:
+            nearest = next(found for found in search.alive if id(found) not in own)
+            told = self._words.told(_way(nearest, search.came_from))
+            return Held(holder=replace(told, path=(f"farther than {MOST_VISITED} objects", *told.path)))
+        if search.beyond:
+            told = self._words.told(_way(search.beyond[0], search.came_from))
+            if told.kind == "generator":
+                return Held(holder=told)
+            path = (self._nobody, *told.path)
+            holder = Holder(path=path, kind="none", file=told.file, line=told.line)
+            return Held(holder=holder, running=self._in_job)
+        if len(search.alive) > len(own):
+            names = dict.fromkeys(type_name(found) for found in search.alive if id(found) not in own)
+            return Held(holder=Holder(path=(f"a cycle of {', '.join(list(names)[:6])}",), kind="cycle"))
+        return Held(holder=Holder(path=(self._nobody,), kind="none"), running=self._in_job)
+
+    @property
+    def _nobody(self) -> str:
+        return "a value on its way in a running call, or no Python owner" if self._in_job else NOBODY
+
+    def _held_beyond(self, alive: list[object], came_from: Mapping[int, object]) -> Iterator[object]:
+        """Those that something refers to which the collector does not list: C code, or what is frozen."""
+        ours = Counter(id(parent) for parent in came_from.values())
+        own = _references_of_a_loop() + 1  # the heap's list
+        for found in alive:
+            known = self._heap.count(found) + ours[id(found)] + len(self._frames.holders.get(id(found), ()))
+            if sys.getrefcount(found) - known > own:
+                yield found
+
+    def _is_root(self, found: object) -> bool:
+        return issubclass(type(found), types.ModuleType | type) or id(found) in self._roots
+
+    def _is_ours(self, referrer: object) -> bool:
+        number = id(referrer)
+        return number in self._without or number in self._frames.ours or number in self._frames.ids
 
 
 def holder_of(target: object, heap: Heap, *, without: Iterable[object] = ()) -> Holder:
-    """Who holds `target`. `without` are objects that hold it only for the caller.
-
-    The nearest root wins; running frames are left to the last, since what they hold is in use.
-    """
-    left_out = {id(found) for found in without} | {id(sys._getframe()), id(sys._getframe(1))}
-    running = _running_frames()
-    came_from: dict[int, object | None] = {id(target): None}
-    waiting = deque([target])
-    alive: list[object] = [target]
-    in_use: list[object] | None = None
-    while waiting and len(came_from) < MOST_VISITED:
-        found = waiting.popleft()
-        if found is not target and _is_root(found):
-            return _told(_way(found, came_from))
-        for referrer in heap.referrers(found):
-            if id(referrer) in came_from or id(referrer) in left_out:
-                continue
-            came_from[id(referrer)] = found
-            if isinstance(referrer, types.FrameType) and id(referrer) in running:
-                in_use = in_use or _way(referrer, came_from)
-                continue
-            alive.append(referrer)
-            waiting.append(referrer)
-    if in_use is not None:
-        return _told(in_use)
-    if len(alive) > 1:
-        names = tuple(dict.fromkeys(_type_name(found) for found in alive[1:7]))
-        return Holder(path=(f"a cycle of {', '.join(names)}",), kind="cycle")
-    return Holder(path=("no Python owner",), kind="none")
+    """Who holds `target`; for several of one heap, `Owners` is quicker."""
+    with Owners(heap, without=without) as owners:
+        return owners.find([target]).holder
 
 
-def _running_frames() -> set[int]:
-    found = set()
-    for frame in sys._current_frames().values():
-        at: types.FrameType | None = frame
-        while at is not None:
-            found.add(id(at))
-            at = at.f_back
-    return found
-
-
-def _is_root(found: object) -> bool:
-    return isinstance(found, types.ModuleType | type)
+def _references_of_a_loop() -> int:
+    """What a list, the variable that walks it and a call add to a count; it differs by Python's version."""
+    probes: list[object] = [[]]
+    return next(sys.getrefcount(found) for found in probes)
 
 
 def _way(root: object, came_from: dict[int, object | None]) -> list[object]:
@@ -91,158 +217,3 @@ def _way(root: object, came_from: dict[int, object | None]) -> list[object]:
     while (after := came_from[id(way[-1])]) is not None:
         way.append(after)
     return way
-
-
-# --------------------------------------------------------------------------- in words
-
-
-def _told(way: list[object]) -> Holder:
-    path: list[str] = []
-    kind: Kind = "attribute"
-    file: str | None = None
-    line: int | None = None
-    at = 0
-    while at < len(way) - 1:
-        holder, held = way[at], way[at + 1]
-        match holder:
-            case types.ModuleType():
-                path.append(f"module {holder.__name__}")
-                if held is vars(holder) and at + 2 < len(way):
-                    name = _key_of(vars(holder), way[at + 2])
-                    path.append(name)
-                    kind = "global"
-                    file, line = _assignment(getattr(holder, "__file__", None), name)
-                    at += 1
-            case types.FunctionType():
-                path.append(f"function {holder.__qualname__}")
-                file, line = holder.__code__.co_filename, holder.__code__.co_firstlineno
-            case types.CellType():
-                functions = (step for step in reversed(way[:at]) if isinstance(step, types.FunctionType))
-                owner = next(functions, None)
-                path.append(f"closure cell {_cell_name(owner, holder)}")
-                kind = "hook" if kind == "hook" else "closure"
-            case types.TracebackType():
-                frame = holder.tb_frame
-                path.append(f"traceback in {frame.f_code.co_name}")
-                kind, file, line = "traceback", frame.f_code.co_filename, holder.tb_lineno
-            case types.FrameType():
-                path.append(f"local {_key_of(holder.f_locals, held)} of {holder.f_code.co_name}")
-                if kind not in ("traceback", "generator"):
-                    file, line = holder.f_code.co_filename, holder.f_lineno
-            case types.GeneratorType() | types.CoroutineType() | types.AsyncGeneratorType():
-                made = _code_of(holder)
-                path.append(f"generator {holder.__qualname__}, local {_local_of(holder, held)}")
-                kind, file, line = "generator", made.co_filename, _line_of(holder)
-            case functools._lru_cache_wrapper():
-                path.append(f"cache of {getattr(holder, '__qualname__', holder)}")
-                kind = "cache"
-                code = getattr(getattr(holder, "__wrapped__", None), "__code__", None)
-                if code is not None:
-                    file, line = code.co_filename, code.co_firstlineno
-            case dict():
-                key = _key_of(holder, held)
-                path.append(f"[{key}]")
-            case list() | tuple() | deque():
-                place = next((number for number, found in enumerate(holder) if found is held), None)
-                path.append("[?]" if place is None else f"[{place}]")
-            case BaseException():
-                path.append(f"exception {_type_name(holder)}")
-                kind = "traceback"
-            case _:
-                attribute = _attribute_of(holder, held, way[at + 2] if at + 2 < len(way) else None)
-                if attribute in HOOKS:
-                    path.append(f"hook of {_type_name(holder)}")
-                    kind = "hook"
-                elif attribute is not None:
-                    path.append(f"{_type_name(holder)}.{attribute}")
-                    if "cache" in attribute.lower():
-                        kind = "cache"
-                else:
-                    path.append(_type_name(holder))
-                if attribute is not None and getattr(holder, "__dict__", None) is held:
-                    at += 1
-        at += 1
-        if len(path) >= MOST_HOPS:
-            path.append("...")
-            break
-    return Holder(path=tuple(path), kind=kind, file=file, line=line)
-
-
-def _key_of(found: dict[Any, Any], held: object) -> str:
-    for key, value in list(found.items()):
-        if value is held or key is held:
-            return str(key)[:60]
-    return "?"
-
-
-def _attribute_of(holder: object, held: object, after: object) -> str | None:
-    """The attribute of `holder` by which it holds `held`, or, where that is its own table, `after`."""
-    table = getattr(holder, "__dict__", None)
-    if isinstance(table, dict):
-        wanted = after if table is held else held
-        for name, value in list(table.items()):
-            if value is wanted:
-                return str(name)
-    for kind in type(holder).__mro__:
-        for name in kind.__dict__.get("__slots__", ()):
-            if getattr(holder, name, None) is held:
-                return str(name)
-    return None
-
-
-def _cell_name(owner: types.FunctionType | None, cell: types.CellType) -> str:
-    if owner is not None:
-        for name, found in zip(owner.__code__.co_freevars, owner.__closure__ or (), strict=False):
-            if found is cell:
-                return f"{name} of {owner.__qualname__}"
-    return "of a function"
-
-
-def _code_of(generator: Any) -> types.CodeType:
-    for name in ("gi_code", "cr_code", "ag_code"):
-        code = getattr(generator, name, None)
-        if isinstance(code, types.CodeType):
-            return code
-    raise TypeError(f"{generator!r} is no generator")
-
-
-def _frame_of(generator: Any) -> types.FrameType | None:
-    for name in ("gi_frame", "cr_frame", "ag_frame"):
-        frame = getattr(generator, name, None)
-        if isinstance(frame, types.FrameType):
-            return frame
-    return None
-
-
-def _local_of(generator: Any, held: object) -> str:
-    frame = _frame_of(generator)
-    return "?" if frame is None else _key_of(frame.f_locals, held)
-
-
-def _line_of(generator: Any) -> int:
-    frame = _frame_of(generator)
-    return _code_of(generator).co_firstlineno if frame is None else frame.f_lineno
-
-
-def _type_name(found: object) -> str:
-    kind = type(found)
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _assignment(file: str | None, name: str) -> tuple[str | None, int | None]:
-    """The line of `file` that gives the module's `name` its value, where its source is there."""
-    if file is None:
-        return None, None
-    try:
-        tree = ast.parse(Path(file).read_bytes())
-    except (OSError, SyntaxError, ValueError):
-        return file, None
-    for statement in tree.body:
-        targets: list[ast.expr] = []
-        if isinstance(statement, ast.Assign):
-            targets = statement.targets
-        elif isinstance(statement, ast.AnnAssign):
-            targets = [statement.target]
-        if any(isinstance(target, ast.Name) and target.id == name for target in targets):
-            return file, statement.lineno
-    return file, None

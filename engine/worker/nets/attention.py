@@ -17,10 +17,9 @@ from torch.nn import functional as F
 from engine.worker.nets import kernels
 from engine.worker.nets.sparse_linear import (
     DEFAULT_TOPK,
-    LINEAR_EPS,
     SLA_BLOCKS,
     Blocks,
-    LinearAttention,
+    add_linear,
     choose_blocks,
     sparse_attention,
 )
@@ -49,23 +48,11 @@ class SparseLinearAttention:
         """Without `proj_l`, as models have it that were not trained for this, the sparse part alone."""
         chosen_BHMn = choose_blocks(q_BLHd, k_BLHd, self.topk, self.blocks)
         if kernels.usable(q_BLHd.device):
-            return self._by_kernels(q_BLHd, k_BLHd, v_BLHd, chosen_BHMn, proj_l)
-        near = sparse_attention(q_BLHd, k_BLHd, v_BLHd, chosen_BHMn, self.blocks)
+            near: Tensor = kernels.sparse_kernels().sparse_attention(
+                q_BLHd, k_BLHd, v_BLHd, chosen_BHMn.int(), self.blocks.query, self.blocks.key
+            )
+        else:
+            near = sparse_attention(q_BLHd, k_BLHd, v_BLHd, chosen_BHMn, self.blocks)
         if proj_l is not None:
-            far = LinearAttention(k_BLHd, v_BLHd)
-            for part in far.parts:
-                near[:, part] += proj_l(far(q_BLHd[:, part]))
-        return near
-
-    def _by_kernels(
-        self, q_BLHd: Tensor, k_BLHd: Tensor, v_BLHd: Tensor, chosen_BHMn: Tensor, proj_l: nn.Linear | None
-    ) -> Tensor:
-        near: Tensor = kernels.sparse_kernels().sparse_attention(
-            q_BLHd, k_BLHd, v_BLHd, chosen_BHMn.int(), self.blocks.query, self.blocks.key
-        )
-        if proj_l is not None:
-            linear = kernels.linear_attention_kernels()
-            weight, bias = (x.to(near.dtype).contiguous() for x in (proj_l.weight, proj_l.bias))
-            state = linear.key_state(k_BLHd, v_BLHd)
-            linear.add_linear(near, q_BLHd, *state, weight, bias, LINEAR_EPS)
+            add_linear(near, q_BLHd, k_BLHd, v_BLHd, proj_l)
         return near

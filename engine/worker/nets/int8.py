@@ -132,8 +132,9 @@ def quantise(matrix: Tensor) -> tuple[Tensor, Tensor]:
     block = INT8_BLOCK_SIZE
     padded = functional.pad(matrix.float(), (0, -columns % block, 0, -rows % block))
     blocks = padded.view(padded.shape[0] // block, block, padded.shape[1] // block, block)
-    largest = blocks.abs().amax(dim=(1, 3)).clamp(min=LEAST_MAGNITUDE)
-    whole = torch.round(blocks * (LEVELS / largest)[:, None, :, None]).clamp(-128, 127)
+    # One axis after the other: both at once take five times as long on cpu.
+    largest = blocks.abs().amax(dim=3).amax(dim=1).clamp(min=LEAST_MAGNITUDE)
+    whole = (blocks * (LEVELS / largest)[:, None, :, None]).round_().clamp_(-128, 127)
     return whole.view(padded.shape)[:rows, :columns].to(torch.int8), largest / LEVELS
 
 

@@ -14,12 +14,13 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from engine.planning.attention import DEFAULT_TOPK as DEFAULT_TOPK
 from engine.planning.shapes import PART_TOKENS
+from engine.worker.nets import kernels
 
-DEFAULT_TOPK = 0.1
 LINEAR_EPS = 1e-5
 
 
@@ -44,10 +45,23 @@ def choose_blocks(q_BLHd: Tensor, k_BLHd: Tensor, topk: float, blocks: Blocks) -
 
     By products of block means, of keys less their mean over the sequence; all in the inputs' dtype.
     """
-    centre = k_BLHd.mean(dim=1, keepdim=True)
-    q_BHMd, k_BHNd = block_means(q_BLHd, blocks.query), block_means(k_BLHd, blocks.key, centre)
+    if kernels.usable(q_BLHd.device):
+        by_blocks = kernels.block_kernels()
+        centre = by_blocks.centre(k_BLHd)
+        q_BHMd, k_BHNd = (
+            by_blocks.block_means(q_BLHd, blocks.query),
+            by_blocks.block_means(k_BLHd, blocks.key, centre),
+        )
+    else:
+        centre = k_BLHd.mean(dim=1, keepdim=True)
+        q_BHMd, k_BHNd = block_means(q_BLHd, blocks.query), block_means(k_BLHd, blocks.key, centre)
+    return best_blocks(q_BHMd, k_BHNd, blocks.chosen(k_BLHd.shape[1], topk))
+
+
+def best_blocks(q_BHMd: Tensor, k_BHNd: Tensor, count: int) -> Tensor:
+    """Of each query block the `count` key blocks whose means meet its own best, int64 [B, H, M, count]."""
     score = q_BHMd @ k_BHNd.transpose(-1, -2)
-    return score.topk(blocks.chosen(k_BLHd.shape[1], topk), dim=-1, sorted=False).indices
+    return score.topk(count, dim=-1, sorted=False).indices
 
 
 def block_means(x_BLHd: Tensor, rows: int, centre: Tensor | None = None) -> Tensor:
@@ -117,6 +131,19 @@ class LinearAttention:
         q = _features(q_BLHd)
         out = (q @ self._state_BHdd) / (LINEAR_EPS + (q * self._total_BHd).sum(-1, keepdim=True))
         return out.transpose(1, 2)
+
+
+def add_linear(near_BLHd: Tensor, q_BLHd: Tensor, k_BLHd: Tensor, v_BLHd: Tensor, proj_l: nn.Linear) -> None:
+    """Into `near_BLHd`, contiguous: linear attention over all keys through `proj_l`."""
+    if kernels.usable(q_BLHd.device):
+        linear = kernels.linear_attention_kernels()
+        weight, bias = (x.to(near_BLHd.dtype).contiguous() for x in (proj_l.weight, proj_l.bias))
+        state = linear.key_state(k_BLHd, v_BLHd)
+        linear.add_linear(near_BLHd, q_BLHd, *state, weight, bias, LINEAR_EPS)
+        return
+    far = LinearAttention(k_BLHd, v_BLHd)
+    for part in far.parts:
+        near_BLHd[:, part] += proj_l(far(q_BLHd[:, part]))
 
 
 def parts_of(length: int) -> list[slice]:

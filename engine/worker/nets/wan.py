@@ -48,7 +48,7 @@ class WanBlock(WanTransformerBlock):  # type: ignore[misc]  # diffusers has no t
         super().__init__(
             width, config.ffn_dim, config.num_attention_heads, cross_attn_norm=True, eps=config.eps
         )
-        self._self_attention = self_attention
+        self.self_attention = self_attention
 
     def forward(
         self, x_BLD: Tensor, text_BSD: Tensor, time_B6D: Tensor, rope: tuple[Tensor, Tensor]
@@ -76,7 +76,7 @@ class WanBlock(WanTransformerBlock):  # type: ignore[misc]  # diffusers has no t
             v[part] = attn.to_v(y)
         proj_l: nn.Linear | None = getattr(attn, "proj_l", None)
         heads: int = attn.heads
-        out = self._self_attention(_heads(q, heads), _heads(k, heads), _heads(v, heads), proj_l)
+        out = self.self_attention(_heads(q, heads), _heads(k, heads), _heads(v, heads), proj_l)
         out_LD = out.reshape(x_LD.shape)
         del q, k, v, out
         for part in parts_of(len(x_LD)):
@@ -115,6 +115,16 @@ class WanNet(WanTransformer3DModel):  # type: ignore[misc]  # diffusers has no t
             net.blocks.append(WanBlock(net.config, self_attention))
         net.register_to_config(num_layers=layers)
         return net
+
+    @property
+    def has_proj_l(self) -> bool:
+        """Whether it was trained for sparse-linear attention."""
+        return any(hasattr(block.attn1, "proj_l") for block in self.blocks)
+
+    def set_attention(self, self_attention: SelfAttention) -> None:
+        """Attend with this from the next pass on; the weights stay where they are."""
+        for block in self.blocks:
+            block.self_attention = self_attention
 
     def forward(self, x_BCTHW: Tensor, timestep_B: Tensor, text_BSD: Tensor) -> Tensor:
         """The velocity [B, 16, T, H, W] in fp32.
@@ -164,6 +174,16 @@ class WanNet(WanTransformer3DModel):  # type: ignore[misc]  # diffusers has no t
             out[:, part] = F.linear(normed.float() * scale + shift, weight, bias)
         patches = out.view(out.shape[0], *grid, 2, 2, -1)
         return patches.permute(0, 6, 1, 2, 4, 3, 5).flatten(5).flatten(3, 4)
+
+
+def add_proj_l(dit: Any) -> None:
+    """Give each block the map of sparse-linear attention's linear part, one [d, d] for all its heads.
+
+    For models that were trained so. New ones are as any new layer: their files hold what belongs there.
+    """
+    head_dim = dit.config.attention_head_dim
+    for block in dit.blocks:
+        block.attn1.proj_l = nn.Linear(head_dim, head_dim)
 
 
 def rope_tables(grid: tuple[int, int, int], head_dim: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -135,7 +135,7 @@ def test_an_absent_component_refuses_in_python(
     text, dit, vae = (components[name].module for name in ("text", "dit", "vae"))
     tokens = torch.zeros(1, 4, dtype=torch.int64)
     calls = [
-        lambda: text(input_ids=tokens),
+        lambda: text(tokens, torch.ones_like(tokens)),
         lambda: text.encoder.embed_tokens(tokens),
         lambda: dit.blocks[0](None, None, None, None),
         lambda: vae.decode(torch.zeros(1, 16, 1, 4, 4)),
@@ -213,7 +213,8 @@ def test_loaded_nets_compute_what_the_libraries_own_loading_gives(
         text = components["text"]
         load(text, backend)
         dtype = text.module.shared.weight.dtype
-        tokens = torch.arange(6)[None]
         their_text = UMT5EncoderModel.from_pretrained(root / "text_encoder", dtype=dtype).eval()
-        ours = text.module(input_ids=tokens).last_hidden_state
-        assert torch.equal(ours, their_text(input_ids=tokens).last_hidden_state)
+        # It rounds elsewhere than the library (tests/specification/test_umt5.py), of the same weights.
+        theirs = dict(their_text.state_dict())
+        for name, weight in text.module.state_dict().items():
+            assert torch.equal(weight, theirs[name]), name

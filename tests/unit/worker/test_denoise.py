@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from engine.errors import JobCancelled, WorkFailed
-from engine.planning.shapes import experts_for, rcm_timesteps
+from engine.planning.shapes import rcm_timesteps
+from engine.worker.cpu import CpuBackend
 from engine.worker.denoise import DenoiseState, denoise, net_timestep, start
+from engine.worker.finite_guard import FiniteGuard
 
 SHAPE = (1, 16, 2, 4, 6)
 CPU = torch.device("cpu")
@@ -52,7 +54,6 @@ def _run(seed: int, steps: int, *, ode: bool = False, sigma_max: float = 80.0) -
         start(SHAPE, timesteps, _generator(seed)),
         _velocity,
         timesteps=timesteps,
-        nets=("dit",) * steps,
         ode=ode,
         after_step=states.append,
     )
@@ -79,9 +80,8 @@ def test_the_same_seed_gives_the_same_latents_and_another_seed_others() -> None:
 @pytest.mark.parametrize("ode", [False, True])
 def test_resuming_from_a_saved_state_changes_no_bit(stop: int, ode: bool) -> None:
     timesteps = rcm_timesteps(4, 200.0)
-    nets = tuple(f"dit.{expert}" for expert in experts_for(timesteps))
     states = [start(SHAPE, timesteps, _generator(9))]
-    whole = denoise(states[0], _velocity, timesteps=timesteps, nets=nets, ode=ode, after_step=states.append)
+    whole = denoise(states[0], _velocity, timesteps=timesteps, ode=ode, after_step=states.append)
     saved = io.BytesIO()
     state = states[stop]
     torch.save({"x": state.x_BCTHW, "generator": state.generator_state, "step": state.step}, saved)
@@ -89,7 +89,7 @@ def test_resuming_from_a_saved_state_changes_no_bit(stop: int, ode: bool) -> Non
     read = torch.load(saved, weights_only=True)
     resumed = DenoiseState(x_BCTHW=read["x"], generator_state=read["generator"], step=read["step"])
     assert resumed.step == stop
-    assert torch.equal(denoise(resumed, _velocity, timesteps=timesteps, nets=nets, ode=ode), whole)
+    assert torch.equal(denoise(resumed, _velocity, timesteps=timesteps, ode=ode), whole)
 
 
 @pytest.mark.parametrize(("sigma_max", "first"), [(80.0, 988.0), (200.0, 996.0), (1600.0, 1000.0)])
@@ -117,7 +117,7 @@ def test_a_value_that_is_not_finite_names_the_step_and_the_net() -> None:
             start(SHAPE, timesteps, _generator(0)),
             broken,
             timesteps=timesteps,
-            nets=("dit.high", "dit.high", "dit.low", "dit.low"),
+            guard=FiniteGuard(CpuBackend(), ("dit.high", "dit.high", "dit.low", "dit.low")),
         )
 
 
@@ -134,7 +134,6 @@ def test_a_cancel_is_seen_between_steps() -> None:
             start(SHAPE, timesteps, _generator(0)),
             _velocity,
             timesteps=timesteps,
-            nets=("dit",) * 4,
             before_step=before_step,
             after_step=lambda state: made.append(state.step),
         )

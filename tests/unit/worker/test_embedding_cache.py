@@ -116,7 +116,9 @@ def test_models_share_what_the_same_encoder_gave_and_another_encoder_is_a_miss(
 @pytest.mark.parametrize(
     "change",
     [
-        lambda patch, model, backend: patch.setattr(prompts, "CLEANING_VERSION", 2),
+        lambda patch, model, backend: patch.setattr(
+            prompts, "CLEANING_VERSION", prompts.CLEANING_VERSION + 1
+        ),
         lambda patch, model, backend: patch.setattr(torch, "__version__", "99.0"),
         lambda patch, model, backend: patch.setattr(transformers, "__version__", "99.0"),
         lambda patch, model, backend: patch.setattr(type(backend), "kind", "cuda"),

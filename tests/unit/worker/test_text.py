@@ -37,7 +37,7 @@ def test_rows_beyond_the_prompt_are_zero_and_the_others_see_only_the_prompt(
         encoder, cpu = modules["text"], torch.device("cpu")
         embedding = encode_prompt(encoder, model.tokenizer, "a red kite", cpu)
         tokens = model.tokenizer("a red kite")["input_ids"]
-        alone = encoder(input_ids=torch.tensor([tokens])).last_hidden_state
+        alone = encoder(torch.tensor([tokens]), torch.ones(1, len(tokens)))
         long = encode_prompt(encoder, model.tokenizer, "word " * 3000, cpu)
         empty = encode_prompt(encoder, model.tokenizer, "", cpu)
     assert tokens[-1] == model.tokenizer.eos_token_id

@@ -5,22 +5,29 @@ from __future__ import annotations
 import hashlib
 import os
 import resource
+import signal
 import subprocess
+import threading
+import time
 from pathlib import Path
 
 import imageio_ffmpeg
 import numpy as np
 import pytest
 
-from engine.errors import StorageUnusable
-from engine.worker.autoencoder import Frames
-from engine.worker.video import VideoWriter
+from engine.errors import StorageUnusable, WorkFailed
+from engine.worker.leaving import Frames
+from engine.worker.video import QUEUED, VideoWriter
 
 from .conftest import manifest_of
 
 
 def _frames(count: int, seed: int = 0, side: int = 32) -> Frames:
     return np.random.default_rng(seed).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+
+
+def _feeders() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "video"]
 
 
 def test_a_finished_video_plays_with_all_its_frames_at_16_a_second(tmp_path: Path) -> None:
@@ -34,6 +41,7 @@ def test_a_finished_video_plays_with_all_its_frames_at_16_a_second(tmp_path: Pat
         assert not path.exists()
         writer.publish(manifest_of(path))
     assert digest == hashlib.sha256(first.tobytes() + rest.tobytes()).hexdigest()
+    assert writer.num_frames == 5 and _feeders() == []
     assert sorted(os.listdir(tmp_path)) == [path.with_suffix(".json").name, path.name]
     raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
     read = subprocess.run(
@@ -52,6 +60,7 @@ def test_a_writer_left_early_leaves_no_file_and_no_process(tmp_path: Path) -> No
         raise RuntimeError
     assert encoder.returncode is not None
     assert os.listdir(tmp_path) == []
+    assert _feeders() == []
 
 
 def test_the_same_frames_give_the_same_file(tmp_path: Path) -> None:
@@ -116,3 +125,38 @@ def test_a_disk_without_a_byte_left_is_said_in_the_same_way(tmp_path: Path) -> N
 def test_an_interrupt_of_the_terminal_does_not_reach_the_encoder(tmp_path: Path) -> None:
     with VideoWriter(tmp_path / "clip.mp4", 32, 32) as writer:
         assert os.getpgid(writer._encoder.pid) != os.getpgid(0)
+
+
+def test_the_decoder_does_not_wait_for_the_encoder_until_the_queue_is_full(tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "clip.mp4", 256, 256) as writer:
+        os.kill(writer._encoder.pid, signal.SIGSTOP)
+        chunk = _frames(4, side=256)
+        began = time.monotonic()
+        for _ in range(QUEUED):
+            writer.append(chunk)
+        assert time.monotonic() - began < 1
+        assert writer.num_frames < 4 * QUEUED
+        os.kill(writer._encoder.pid, signal.SIGCONT)
+        writer.finish()
+        assert writer.num_frames == 4 * QUEUED
+
+
+def test_a_writer_left_while_the_encoder_hangs_ends_it_and_its_thread(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), VideoWriter(tmp_path / "clip.mp4", 256, 256) as writer:
+        os.kill(writer._encoder.pid, signal.SIGSTOP)
+        for seed in range(QUEUED):
+            writer.append(_frames(4, seed, 256))
+        raise KeyError
+    assert os.listdir(tmp_path) == [] and _feeders() == []
+
+
+def test_an_encoder_that_ended_by_itself_is_named_and_nothing_waits_for_it(tmp_path: Path) -> None:
+    with (
+        pytest.raises(WorkFailed, match=r"clip\.mp4 could not be encoded: it ended with status -9"),
+        VideoWriter(tmp_path / "clip.mp4", 256, 256) as writer,
+    ):
+        os.kill(writer._encoder.pid, signal.SIGKILL)
+        for seed in range(3 * QUEUED):
+            writer.append(_frames(4, seed, 256))
+        writer.finish()
+    assert os.listdir(tmp_path) == [] and _feeders() == []

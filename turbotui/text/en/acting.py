@@ -127,12 +127,8 @@ TEXTS: dict[str, str] = {
     "restart.since": "since",
     "restart.was": "no engine answers; the last one was pid {pid}",
     "restart.worker": "worker",
-    "restart.loses_job": "Job {id} is interrupted and runs again from its start. {count} waiting jobs stay.",
-    "restart.loses_job.one": (
-        "Job {id} is interrupted and runs again from its start. {count} waiting job stays."
-    ),
-    "restart.loses.one": "Loaded weights are given back. {count} waiting job stays.",
-    "restart.loses": "Loaded weights are given back. {count} waiting jobs stay.",
+    "restart.loses_job": "Job {id} is interrupted and runs again from its start.",
+    "restart.loses": "Loaded weights are given back.",
     "restart.loses_lost": "Another engine is started; the queue is kept.",
     "restart.yes": "Restart",
     "reset.title": "Reset GPU {index}?",

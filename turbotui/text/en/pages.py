@@ -4,6 +4,7 @@ from __future__ import annotations
 
 TEXTS: dict[str, str] = {
     "audit.title": "Audit trail",
+    "audit.keys_none": "r again  esc back",
     "audit.keys": "↵ whole  y copy  r again  esc back",
     "audit.reading": "reading the audit log",
     "audit.none": "nobody has had anything ended, reset or deleted",
@@ -35,6 +36,7 @@ TEXTS: dict[str, str] = {
     "findings.looking": "looking…",
     "findings.looked": "looked {at} in {took}",
     "findings.clean_at": ", clean at {at}",
+    "findings.keys_none": "r again  esc back",
     "findings.keys": "y copies command  a admin's line  space scrolls  r again  esc back",
     "findings.none_known": "no check is known yet; r looks now",
     "findings.none": "nothing found",

@@ -25,21 +25,27 @@ from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 
-OWN = ("commands", "options", "help")
+OWN = ("commands", "options", "help", "import_command", "fetching", "leak_commands")
 """What this side says itself, which is looked up by its very form."""
 READ = (
     "complaints",
     "engine",
     "findings",
+    "leaks",
+    "holders",
     "doctor",
     "reset",
     "models",
+    "found",
+    "importing",
     "planning",
+    "quantising",
     "storage",
     "ledger",
     "telemetry",
     "worker",
     "jobs",
+    "leaklog",
     "remote",
     "composed",
 )

@@ -4,6 +4,10 @@
 from __future__ import annotations
 
 FORMS: dict[str, str] = {
+    "--fix takes a verdict's number or `all`, not {wanted}": "--fix 需要结论的编号或 `all`，而不是 {wanted}",
+    "a remedy changes what is held and there is no terminal to ask on; add --yes": "办法会改变占用的内存，而没有终端可供询问；请加 --yes",
+    "there is no verdict {number}: the report has {count}; look again": "没有第 {number} 个结论：报告中有 {count} 个；请再看一次",
+    "verdict {number} has no remedy that this engine can run: {title}": "第 {number} 个结论没有引擎能执行的办法：{title}",
     "this is a replay: what is over cannot be changed; leave it with q and open the console": "这是回放：已过去的不能改变；按 q 离开，再打开控制台",
     "a replay knows no checks: its log says what they found that was new": "回放中没有检查：日志里有当时的新发现",
     "job {id} {status}: {error}": "任务 {id} {status:w}：{error}",
@@ -18,6 +22,12 @@ FORMS: dict[str, str] = {
     "{model} makes videos from an image; choose one that needs only a prompt": "{model} 由图像生成视频；请选只需要提示词的",
     "job {id} of {model} ended as {status}: {error}": "{model} 的任务 {id} 以{status:w}结束：{error}",
     "plain diffusers failed: {words}": "原版 diffusers 失败：{words}",
+    "--room is {room}; write it as 24564MiB or 20GiB": "--room 是 {room}；请写成 24564MiB 或 20GiB",
+    "--room is for a GPU, and the engine works on none; leave it out": "--room 用于 GPU，而引擎没有使用 GPU；请去掉它",
+    "this build's jobs have no {name}; leave it out, or update turbotui": "这个版本的任务没有 {name}；请去掉它，或更新 turbotui",
+    "no ballast could be taken: {said}": "无法占用压舱内存：{said}",
+    "{free_mib} MiB are free, less than the room of {room_mib} MiB": "空闲 {free_mib} MiB，少于要留的 {room_mib} MiB",
+    "{name} could not be made: {words}": "{name} 无法生成：{words}",
     "unload of everything failed: {error}": "卸载全部失败：{error}",
     "the device was not read within {fresh_timeout_s} s": "设备在 {fresh_timeout_s} 秒内没有读到",
     "{path} does not hold rows of an earlier `bench switch` ({error}); name another file": "{path} 不是先前 `bench switch` 的结果（{error}）；请换一个文件",
@@ -76,7 +86,7 @@ FORMS: dict[str, str] = {
     "process {pid} is on no GPU, or is the engine's own; `turbotui ps` lists them": "进程 {pid} 不在任何 GPU 上，或属于引擎自己；`turbotui ps` 列出它们",
     "process {pid} belongs to {owner}; add --other-user if you mean it all the same": "进程 {pid} 属于 {owner}；若仍要结束，请加 --other-user",
     "no --model is given; `turbotui models` lists them, --demo takes a small one to try": "没有给 --model；`turbotui models` 列出模型，--demo 取一个小的试用",
-    "--sigma-max is {sigma_max}; it must be a number": "--sigma-max 是 {sigma_max}；它必须是数字",
+    "{option} is {number}; it must be a number": "{option} 是 {number}；它必须是数字",
     "no demo model of kind {kind} can be used; `turbotui models --demo` says why": "没有可用的 {kind} 演示模型；原因见 `turbotui models --demo`",
     "the prompt in {name} is longer than {prompt_limit_bytes} bytes; shorten it": "{name} 中的提示词超过 {prompt_limit_bytes} 字节；请缩短",
     "the prompt in {name} cannot be read: {strerror}": "{name} 中的提示词无法读取：{strerror}",

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 FORMS: dict[str, str] = {
+    "Make the int8 sibling of MODEL: half its weights' memory, and jobs take it where bf16 does not fit.": "生成 MODEL 的 int8 版本：权重显存减半，bf16 放不下时任务会用它。",
+    "Uses the processor alone and no device memory. Stopped by Ctrl-C it goes on from there when it is started again; nobody sees the new model before it is whole.": "只用处理器，不占显存。按 Ctrl-C 停止后，再次启动会从那里继续；新模型完整之前谁也看不到它。",
     "Operate TurboDiffusion video models with deterministic VRAM. Alone it opens the console.": "以确定的显存操作 TurboDiffusion 视频模型。不带命令则打开控制台。",
     "Queue a video. With --wait --json: print its manifest, whose `output` is the video's path.": "提交一个视频。用 --wait --json 则输出它的清单，其中 `output` 是视频的路径。",
     "List the jobs that wait, run or ended lately.": "列出等待、运行和近来结束的任务。",
@@ -67,6 +69,8 @@ FORMS: dict[str, str] = {
     "Run the engine in the foreground, until it is stopped or interrupted.": "在前台运行引擎，直到停止或中断。",
     "Measure this host.": "测量本机。",
     "Measure engine start, first picture, status and the demo job, in a folder of their own.": "在专用文件夹中测量引擎启动、首个画面、status 和演示任务。",
+    "Measure what a video takes: text, DiT, VAE, file, from prompt to mp4, and the most VRAM.": "测量一个视频的代价：文本、DiT、VAE、写文件、从提示词到 mp4，以及最高显存。",
+    "With an engine in a folder of its own. Each job that counts has a new prompt; none is the first. Makes the models of `turbotui models make-random` where they are missing, or with --demo small ones.": "用专用文件夹中的引擎。计入结果的任务各有新提示词，且都不是第一个。缺少 `turbotui models make-random` 的模型时会生成；加 --demo 则用小模型。",
     "Measure what switching models costs and leaves behind, with an engine in a folder of its own.": "用专用文件夹中的引擎测量切换模型的代价和残留。",
     "Uses the models of `turbotui models make-random`, or with --demo small ones that it makes itself.": "使用 `turbotui models make-random` 的模型，用 --demo 则自己生成小模型。",
     "Measure whether the parts of the device's memory add up, and what looking at it costs.": "测量设备内存的各部分之和是否吻合，以及查看的代价。",

@@ -23,6 +23,10 @@ FORMS: dict[str, str] = {
     'it has no prompt; write "prompt": "..."': '没有提示词；请写 `"prompt": "..."`',
     "{error}; write it as JSON of its kind": "{error}；请写成相应类型的 JSON",
     "it holds half of a character; remove it": "含有半个字符；请去掉它",
+    "samples is {count}; choose 1 to {max_together} in one video": "样本数是 {count}；一个视频里请取 1 到 {max_together}",
+    "{count} side by side": "{count} 个并排",
+    "in the image's shape": "按图像形状",
+    "--together is for --samples; leave it out, or say how many": "--together 用于 --samples；请去掉它，或说明几个",
     "samples is {count}; choose 1 to {max_samples}": "样本数是 {count}；请取 1 到 {max_samples}",
     # queueing them
     "--wait is for one job; `turbotui jobs` and `turbotui watch` follow many": "--wait 只用于一个任务；`turbotui jobs` 和 `turbotui watch` 可跟踪多个",

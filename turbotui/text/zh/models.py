@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 FORMS: dict[str, str] = {
+    "{folder} and the other expert are not both trained for sparse-linear attention, by their tensors proj_l; they belong to different models: {fetch_again}": "{folder} 和另一个专家并非都为稀疏线性注意力训练（看张量 proj_l）；它们属于不同的模型：{fetch_again}",
     "{path} is damaged: its table of contents has {name} at byte {header}, where it is not; {fetch_again}": "{path} 已损坏：目录表说 {name} 在第 {header} 字节，而它不在那里；{fetch_again}",
     "{path} has a damaged table of contents ({error}); {fetch_again}": "{path} 的目录表已损坏（{error}）；{fetch_again}",
     "{path} is truncated: it has {size} bytes and no table of contents at its end; {fetch_again}": "{path} 不完整：有 {size} 字节，末尾没有目录表；{fetch_again}",

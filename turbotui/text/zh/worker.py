@@ -4,6 +4,14 @@
 from __future__ import annotations
 
 FORMS: dict[str, str] = {
+    "kernels of {name} ready after {took} s": "{name} 的内核已就绪，用时 {took} 秒",
+    "kernels of {name} not ready ahead: {name2}: {error}": "{name} 的内核未能提前就绪：{name2}：{error}",
+    "{name} failed ({name2}: {error})": "{name} 失败（{name2}：{error}）",
+    "{took} ms, {differs} off: not used": "{took} ms，偏差 {differs}：不使用",
+    "this GPU has no fp8: sagesla multiplies weights and values in fp16": "此 GPU 没有 fp8：sagesla 用 fp16 乘权重和值",
+    "{kind} runs in PyTorch, which is slower: {why_no_kernels}": "{kind} 用 PyTorch 运行，较慢：{why_no_kernels}",
+    "Triton is not installed": "未安装 Triton",
+    "this GPU has compute capability {major}.{minor} and the kernels need 8.0": "此 GPU 的计算能力为 {major}.{minor}，内核需要 8.0",
     "the allocator refuses {settings} ({line}); correct engine.allocator or remove it": "分配器拒绝 {settings}（{line}）；改正 engine.allocator 或删除它",
     "{label} was used while it is not loaded; lease it first": "{label} 没有装载就被使用；请先占用它",
     "vae returned values that are not finite in latent frame {latent_frame}; its weight file may be damaged: fetch or convert the model again": "vae 在第 {latent_frame} 个潜变量帧给出非有限值；权重文件可能已损坏：重新获取或转换模型",

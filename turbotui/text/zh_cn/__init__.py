@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from turbotui.text.zh_cn import acting, guide, jobs, keys, pages, panels
+from turbotui.text.zh_cn import acting, found, guide, jobs, keys, leaks, pages, panels, quantising
 
 TEXTS: dict[str, str] = {
     **keys.TEXTS,
     **panels.TEXTS,
     **jobs.TEXTS,
     **acting.TEXTS,
+    **found.TEXTS,
     **pages.TEXTS,
     **guide.GUIDE,
+    **quantising.TEXTS,
+    **leaks.TEXTS,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 TEXTS: dict[str, str] = {
     "audit.title": "审计记录",
+    "audit.keys_none": "r 重读  esc 返回",
     "audit.keys": "↵ 全文  y 复制  r 重读  esc 返回",
     "audit.reading": "正在读取审计日志",
     "audit.none": "还没有人结束、重置或删除过任何东西",
@@ -35,6 +36,7 @@ TEXTS: dict[str, str] = {
     "findings.looking": "正在查看…",
     "findings.looked": "{at} 查看，用时 {took}",
     "findings.clean_at": "，{at} 时干净",
+    "findings.keys_none": "r 再看  esc 返回",
     "findings.keys": "y 复制命令  a 复制给管理员的话  空格滚动  r 再看  esc 返回",
     "findings.none_known": "还没有检查过；r 现在查看",
     "findings.none": "没有发现问题",

@@ -43,3 +43,27 @@ def sparse_kernels() -> Any:
 def linear_attention_kernels() -> Any:
     """The kernels of linear attention."""
     return importlib.import_module("engine.worker.nets.kernels.linear_attention")
+
+
+@lru_cache
+def block_kernels() -> Any:
+    """The kernels of means of blocks."""
+    return importlib.import_module("engine.worker.nets.kernels.blocks")
+
+
+@lru_cache
+def sage_kernels() -> Any:
+    """The kernels of SageSLA's sparse part."""
+    return importlib.import_module("engine.worker.nets.kernels.sage")
+
+
+@lru_cache
+def frame_kernels() -> Any:
+    """The kernels over the VAE's frames."""
+    return importlib.import_module("engine.worker.nets.kernels.frames")
+
+
+@lru_cache
+def conv_kernels() -> Any:
+    """The kernel of the VAE's causal convolution."""
+    return importlib.import_module("engine.worker.nets.kernels.causal_conv")

@@ -1,0 +1,66 @@
+"""What has grown between two looks into a worker: by the line that allocated it, and by what holds it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from engine.wire import Holder, Site
+from engine.worker.leaks.facts import Findings, LiveTensors
+
+NUMBER = re.compile(r"^\[\d+\]$")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Growth:
+    """Of one site, or of one holder."""
+
+    bytes: int
+    """Negative where it has shrunk."""
+    count: int
+    """Blocks or storages more."""
+    site: Site | None = None
+    holder: Holder | None = None
+    """As the later look tells it, or the earlier one where nothing is left."""
+
+
+def by_site(before: Findings, after: Findings) -> tuple[Growth, ...]:
+    """Traced memory that came or went, the largest growth first; only what a trace saw is in it."""
+    old = {(site.file, site.line, site.function): site for site in before.sites}
+    new = {(site.file, site.line, site.function): site for site in after.sites}
+    grown = []
+    for place in old.keys() | new.keys():
+        first, last = old.get(place), new.get(place)
+        num_bytes = (last.bytes if last else 0) - (first.bytes if first else 0)
+        count = (last.blocks if last else 0) - (first.blocks if first else 0)
+        if num_bytes or count:
+            grown.append(Growth(bytes=num_bytes, count=count, site=last or first))
+    return _ordered(grown)
+
+
+def by_holder(before: Findings, after: Findings) -> tuple[Growth, ...]:
+    """The same of what Python holds, traced or not; places in lists do not tell holders apart."""
+    old, new = _held(before.tensors), _held(after.tensors)
+    grown = []
+    for key in old.keys() | new.keys():
+        first, last = old.get(key, ()), new.get(key, ())
+        num_bytes = sum(item.bytes for item in last) - sum(item.bytes for item in first)
+        count = sum(item.storages for item in last) - sum(item.storages for item in first)
+        if num_bytes or count:
+            told = max(last or first, key=lambda item: item.bytes)
+            grown.append(Growth(bytes=num_bytes, count=count, site=told.site, holder=told.holder))
+    return _ordered(grown)
+
+
+def _held(tensors: Iterable[LiveTensors]) -> dict[tuple[object, ...], list[LiveTensors]]:
+    found: dict[tuple[object, ...], list[LiveTensors]] = {}
+    for item in tensors:
+        if not item.running:
+            path = tuple(step for step in item.holder.path if not NUMBER.match(step))
+            found.setdefault((item.place, item.holder.kind, path), []).append(item)
+    return found
+
+
+def _ordered(grown: list[Growth]) -> tuple[Growth, ...]:
+    return tuple(sorted(grown, key=lambda growth: (-growth.bytes, -growth.count)))

@@ -1,0 +1,177 @@
+"""`turbotui leaks` against a server that answers as an engine would."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_cli import StandIn, engine, no_engine, printed
+
+from engine.wire import (
+    ExportedSnapshot,
+    Holder,
+    Job,
+    JobSpec,
+    LeakReport,
+    OomReport,
+    Receipt,
+    Remedy,
+    RemedyResult,
+    Site,
+    Tracing,
+    Trend,
+    Verdict,
+)
+from turbotui.cli import main
+from turbotui.subcommands.leaks import _all
+
+__all__ = ["engine", "no_engine"]
+
+MIB = 2**20
+KEPT = Verdict(
+    kind="tensor", leak=True, title="64.0 MiB of tensors on GPU 0 are held by a module's variable.",
+    evidence=("It is reached by module plants\x1b[31m > KEPT.",), bytes=64 * MIB,
+    site=Site(file="/srv/plants.py", line=12, function="keep"),
+    holder=Holder(path=("module plants", "KEPT"), kind="global", file="/srv/plants.py", line=7),
+    remedy=Remedy(action="cleanup", text="End the worker.", predicted_bytes=64 * MIB),
+)  # fmt: skip
+CYCLE = replace(
+    KEPT, title="A cycle.", site=None, site_reason="nothing was traced then",
+    remedy=Remedy(action="collect", text="Have Python look for cycles.", predicted_bytes=32 * MIB),
+)  # fmt: skip
+CACHE = Verdict(
+    kind="cache", leak=False, title="5.00 GiB on GPU 0 are cache, which is no leak.", evidence=("why",),
+    bytes=5 * 2**30, remedy=Remedy(action="free", text="Leave it.", predicted_bytes=5 * 2**30),
+)  # fmt: skip
+DONE = Receipt(
+    action="collect", target="cycles and cache", ok=True, expected_bytes=32 * MIB, returned_bytes=33 * MIB,
+    elapsed_s=0.2, proof="nvml-process",
+)  # fmt: skip
+
+
+def report(*verdicts: Verdict, **changes: Any) -> LeakReport:
+    whole: dict[str, Any] = {
+        "at": 2.0, "elapsed_s": 0.4, "verdicts": verdicts, "trends": (), "tracing": Tracing(on=False),
+        **changes,
+    }  # fmt: skip
+    return LeakReport(**whole)
+
+
+def result(**changes: Any) -> RemedyResult:
+    whole: dict[str, Any] = {
+        "remedy": CYCLE.remedy, "predicted_bytes": 32 * MIB, "returned_bytes": 33 * MIB, "kept": True,
+        "receipt": DONE, **changes,
+    }  # fmt: skip
+    return RemedyResult(**whole)
+
+
+def test_each_verdict_is_told_with_its_evidence_and_a_numbered_remedy_and_a_leak_exits_with_7(
+    engine: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grows = Trend(what="device", over="jobs", count=9, bytes_each=2e6, grows=True, text="device floor +2 MB")
+    engine.answers["/leaks"] = (
+        200,
+        report(KEPT, CYCLE, CACHE, trends=(grows,), unknown=("the worker: it is slow",)),
+    )
+    assert main(["leaks"]) == 7
+    output = capsys.readouterr().out
+    for words in (
+        "1. leak, tensor: 64.0 MiB", "3. no leak, cache: 5.00 GiB", "turbotui leaks --fix 2",
+        "gives back 32.0 MiB", "not known: nothing was traced then", "! device floor +2 MB",
+        "unknown: the worker: it is slow", "2 leaks, 128 MiB; also 1 other holder: no leak; in 0.40 s",
+    ):  # fmt: skip
+        assert words in output, (words, output)
+    assert "\x1b" not in output
+
+
+def test_without_a_leak_it_exits_with_0_and_json_has_the_whole(
+    engine: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine.answers["/leaks"] = (200, report(CACHE))
+    assert main(["leaks", "--json"]) == 0
+    assert printed(capsys)["verdicts"][0]["kind"] == "cache"
+    engine.answers["/leaks"] = (200, report())
+    assert main(["leaks"]) == 0
+    assert "no leak found; in 0.40 s" in capsys.readouterr().out
+
+
+def test_a_remedy_is_run_by_its_number_and_told_with_what_it_promised(
+    engine: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine.answers["/leaks"] = (200, report(KEPT, CYCLE))
+    engine.answers["/leaks/remedy"] = (200, result())
+    assert main(["leaks", "--fix", "2", "--yes"]) == 0
+    assert engine.asked[-1][2]["remedy"]["action"] == "collect"
+    output = capsys.readouterr().out
+    assert "predicted 32.0 MiB, 33.0 MiB came back" in output and "by NVML" in output
+    engine.answers["/leaks/remedy"] = (200, result(returned_bytes=MIB, kept=False))
+    assert main(["leaks", "--fix", "2", "--yes"]) == 0
+    assert "predicted 32.0 MiB, only 1.00 MiB came back" in capsys.readouterr().out
+    failed = replace(DONE, ok=False, error="it would not")
+    engine.answers["/leaks/remedy"] = (200, result(kept=False, receipt=failed))
+    assert main(["leaks", "--fix", "2", "--yes"]) == 5
+    assert "it would not" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--fix", "9", "--yes"], ["--fix", "x", "--yes"], ["--fix", "1"]])
+def test_what_cannot_be_fixed_is_refused_and_nothing_is_done(engine: StandIn, words: list[str]) -> None:
+    engine.answers["/leaks"] = (200, report(KEPT))
+    assert main(["leaks", *words]) == 2
+    assert not [asked for asked in engine.asked if asked[1] == "/leaks/remedy"]
+
+
+def test_all_leaks_are_fixed_by_the_mildest_first_and_the_worker_is_ended_once() -> None:
+    unload = Remedy(action="unload", text="", target="wan/dit", predicted_bytes=MIB)
+    park = Remedy(action="park", text="", predicted_bytes=None)
+    verdicts = [KEPT, CYCLE, CACHE, KEPT, replace(CYCLE, remedy=unload), replace(KEPT, remedy=None)]
+    chosen = _all(verdicts)
+    assert [(one.action, one.predicted_bytes) for one in chosen] == [
+        ("collect", 32 * MIB), ("unload", MIB), ("cleanup", 128 * MIB),
+    ]  # fmt: skip
+    assert _all([KEPT, replace(KEPT, remedy=park)])[-1].predicted_bytes is None, "a sum needs all of them"
+
+
+def test_tracing_is_switched_and_told_with_its_cost(
+    engine: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    on = Tracing(on=True, since=1.0, entries=12, limit=20_000, cost_share=0.03)
+    engine.answers["/leaks/trace"] = (200, on)
+    assert main(["leaks", "--trace", "on"]) == 0
+    assert engine.asked[-1][2] == {"on": True}
+    output = capsys.readouterr().out
+    assert "12 of 20000 entries" in output and "costs 3 % of a denoise step" in output
+
+
+def test_a_snapshot_goes_to_the_file_that_this_shell_means(
+    engine: StandIn, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = str(tmp_path / "m.pickle")
+    engine.answers["/leaks/export"] = (200, ExportedSnapshot(path=path, bytes=MIB, format="pickle"))
+    assert main(["leaks", "--export", "m.pickle"]) == 0
+    assert engine.asked[-1][2] == {"path": path, "format": "pickle"}
+    assert main(["leaks", "--export", "m.json", "--watch"]) == 2
+
+
+def test_a_job_that_ran_out_of_memory_tells_what_there_was(
+    engine: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = Job(
+        id=12, spec=JobSpec(model="wan", prompt="a cat"), status="failed", created_at=1.0,
+        error="no memory", error_code="out_of_memory",
+    )  # fmt: skip
+    engine.answers["/jobs/12"] = (200, job)
+    told = OomReport(
+        job_id=12, attempt=1, at=1.0, device_id="GPU-0", device_name="H200", stage="denoise", step=1, steps=4,
+        component="wan/dit", asked_bytes=MIB, free_bytes=0, total_bytes=MIB, held_bytes=MIB, budget_bytes=MIB,
+        estimated_bytes=MIB, parts=(), freeable=(), fits=(), lines=("Job 12 asked for 1.0 MiB.",), message="",
+    )  # fmt: skip
+    engine.answers["/jobs/12/oom"] = (200, told)
+    assert main(["job", "show", "12"]) == 0
+    assert "Job 12 asked for 1.0 MiB." in capsys.readouterr().out
+    engine.answers["/jobs/12"] = (200, replace(job, error_code="work_failed"))
+    assert main(["job", "show", "12", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["id"] == 12

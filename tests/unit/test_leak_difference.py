@@ -1,0 +1,48 @@
+"""Two looks compared: what grew comes first, what left is negative, what stayed is not told."""
+
+from __future__ import annotations
+
+from engine.leaks.difference import by_holder, by_site
+from engine.wire import Holder, Site, Tracing
+from engine.worker.leaks.facts import Findings, LiveTensors
+
+
+def site(line: int, num_bytes: int, blocks: int = 1) -> Site:
+    return Site(file="plugin.py", line=line, function="keep", bytes=num_bytes, blocks=blocks)
+
+
+def tensors(num_bytes: int, *path: str, running: bool = False, storages: int = 1) -> LiveTensors:
+    return LiveTensors(
+        place="host",
+        bytes=num_bytes,
+        storages=storages,
+        shape=(1,),
+        dtype="float32",
+        holder=Holder(path=path, kind="global"),
+        running=running,
+    )
+
+
+def look(*, sites: tuple[Site, ...] = (), held: tuple[LiveTensors, ...] = ()) -> Findings:
+    return Findings(at=0, elapsed_s=0, pid=1, objects=1, sites=sites, tensors=held, tracing=Tracing(on=True))
+
+
+def test_sites_that_grew_came_or_went() -> None:
+    before = look(sites=(site(1, 100), site(2, 50), site(3, 7)))
+    after = look(sites=(site(1, 400, 4), site(3, 7), site(9, 20)))
+    grown = by_site(before, after)
+    lines = [(growth.site.line, growth.bytes, growth.count) for growth in grown if growth.site]
+    assert lines == [(1, 300, 3), (9, 20, 1), (2, -50, -1)]
+
+
+def test_holders_are_the_same_whatever_the_place_in_their_list_and_what_runs_is_left_out() -> None:
+    before = look(held=(tensors(10, "module p", "KEPT", "[0]"), tensors(5, "module p", "GONE")))
+    after = look(
+        held=(
+            tensors(30, "module p", "KEPT", "[7]", storages=3),
+            tensors(99, "local x of f", running=True),
+        )
+    )
+    grown = by_holder(before, after)
+    assert [(growth.bytes, growth.count) for growth in grown] == [(20, 2), (-5, -1)]
+    assert grown[0].holder is not None and grown[0].holder.path[-1] == "[7]"

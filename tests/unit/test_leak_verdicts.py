@@ -1,0 +1,277 @@
+"""Each verdict over made-up facts: what it finds, what only looks like it, and that none can be left out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from facts import foreign, gpu, process, spoiled
+from leak_facts import CLEAN, CUT, GPU, NOW, SITE, block, grows, held, looked, mapped
+
+import engine.leaks.verdicts as package
+from engine.checks.run import find
+from engine.leaks.facts import ComponentUse, Facts, HostMemory
+from engine.leaks.verdicts import ALL, verdicts
+from engine.units import GIB, KIB, MIB
+from engine.wire import DeviceView, Holder, Verdict, WorkerStatus
+
+LARGE = ComponentUse(
+    model="wan-large", component="dit", bytes=28 * GIB, leased=False, wanted=False, used_at=NOW - 7200
+)
+ORPHAN = process(777, name="tt-worker", role="worker", parent_name="init", left=True)
+LEFT_OVER = foreign()
+
+
+def checked(*devices: Any, **changes: Any) -> Facts:
+    """With what the baseline check finds on these devices."""
+    facts = spoiled(*changes.pop("processes", ()), devices=devices, **changes)
+    return replace(CLEAN, device=devices[0], checked=find(facts))
+
+
+def running(facts: Facts) -> Facts:
+    """The same under a job."""
+    worker = facts.worker
+    assert isinstance(worker, WorkerStatus)
+    return replace(facts, worker=replace(worker, state="running", job_id=9))
+
+
+CASES: dict[str, tuple[Facts, str, bool]] = {
+    "cache": (mapped(releasable_bytes=5 * GIB), "cache", False),
+    "fragmentation": (replace(mapped(fragmented_bytes=2 * GIB)), "fragmented", False),
+    "awaiting": (
+        replace(mapped(awaiting={"7": 64 * MIB}), awaited_before=(("7", 64 * MIB),)), "awaiting_free", True,
+    ),
+    "component": (replace(CLEAN, components=(LARGE,)), "component", True),
+    "tensor": (looked(tensors=(held(),)), "tensor", True),
+    "unowned": (looked(unowned=(block(),)), "unowned_tensor", True),
+    "library": (looked(unowned=(block(library="cuBLAS"),)), "library", False),
+    "context": (replace(CLEAN, device=gpu(context=600 * MIB)), "context", False),
+    "process": (checked(gpu(LEFT_OVER), processes=(process(),)), "process", True),
+    "orphan": (
+        checked(gpu(foreign(777, name="tt-worker", bytes=28 * GIB)), processes=(ORPHAN,)), "orphan", True,
+    ),
+    "unseen": (checked(gpu(ghost=3 * GIB, unseen=0)), "ghost", True),
+    "pinned": (replace(CLEAN, host=HostMemory(pinned_bytes=GIB, pinned_used_bytes=0)), "pinned", False),
+    "host_heap": (replace(CLEAN, trends=(grows("host"),)), "host_heap", True),
+}  # fmt: skip
+"""By detector: facts in which only it finds something, the verdict's kind, and whether that is a leak."""
+
+
+def only(facts: Facts) -> Verdict:
+    """The one verdict that there is."""
+    (found,) = verdicts(facts)
+    return found
+
+
+def test_a_worker_that_leaks_nothing_gets_no_verdict() -> None:
+    assert verdicts(CLEAN) == ()
+    assert verdicts(Facts(at=NOW)) == (), "nor does an engine that has read nothing yet"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_planted_is_found_with_its_kind_and_by_no_other_detector(name: str) -> None:
+    facts, kind, leak = CASES[name]
+    found = only(facts)
+    assert (found.kind, found.leak) == (kind, leak)
+    assert found.evidence and all(sentence.strip() for sentence in (found.title, *found.evidence))
+    if found.bytes:
+        figure = f"{found.bytes / GIB:.2f} GiB" if found.bytes >= GIB else f"{found.bytes / MIB:.1f} MiB"
+        assert figure in " ".join((found.title, *found.evidence))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(package, "ALL", {key: one for key, one in ALL.items() if key != name})
+        assert verdicts(facts) == ()
+
+
+def test_every_detector_has_a_file_a_place_in_the_registry_and_a_case() -> None:
+    files = {path.stem for path in Path(package.__file__).parent.glob("*.py")} - {"__init__", "words"}
+    assert files == set(ALL) == set(CASES)
+
+
+def test_leaks_come_first_and_the_largest_of_each_before_the_others() -> None:
+    facts = replace(
+        looked(tensors=(held(64 * MIB), held(2 * GIB)), unowned=(block(library="cuBLAS"),)),
+        host=HostMemory(pinned_bytes=GIB, pinned_used_bytes=0),
+    )
+    found = [(one.leak, one.bytes) for one in verdicts(facts)]
+    assert found == [(True, 2 * GIB), (True, 64 * MIB), (False, GIB), (False, 32 * MIB)]
+
+
+# --------------------------------------------------------------------------- tensors
+
+
+def test_a_held_tensor_is_told_with_its_owner_its_line_and_where_it_was_made() -> None:
+    found = only(looked(tensors=(held(),)))
+    assert found.site == SITE and found.holder is not None and found.holder.line == 7
+    assert "module plants > KEPT > [0]" in found.evidence[1]
+    assert "/srv/plants.py:7" in found.evidence[2] and "/srv/plants.py:12 in keep" in found.evidence[3]
+    assert found.remedy is not None
+    assert (found.remedy.action, found.remedy.predicted_bytes) == ("cleanup", 64 * MIB)
+
+
+def test_what_only_a_cycle_holds_is_given_back_by_looking_for_cycles() -> None:
+    cycle = Holder(path=("a cycle of list, dict",), kind="cycle")
+    found = only(looked(tensors=(held(holder=cycle),)))
+    assert found.leak and found.remedy is not None and found.remedy.action == "collect"
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        looked(tensors=(held(running=True),)),  # a call's own
+        looked(tensors=(held(512 * KIB),)),  # a table or a constant
+        looked(tensors=(held(8 * KIB),), job_id=9),
+    ],
+)
+def test_tensors_that_are_no_leak_are_not_told(facts: Facts) -> None:
+    assert verdicts(facts) == ()
+
+
+def test_under_a_job_and_in_a_memo_they_are_told_and_called_no_leak() -> None:
+    memo = Holder(path=("cache of grid",), kind="cache", file="/srv/grid.py", line=3)
+    assert not only(looked(tensors=(held(holder=memo),))).leak
+    assert not only(running(looked(tensors=(held(),)))).leak
+
+
+def test_a_memo_that_grows_with_every_job_is_a_leak_and_tells_the_slope() -> None:
+    memo = Holder(path=("cache of grid",), kind="cache")
+    facts = replace(
+        looked(tensors=(held(holder=memo),)),
+        trends=(grows("device", stage="denoise dit.high", component="dit.high"),),
+    )
+    found = only(facts)
+    assert found.leak and found.stage == "denoise dit.high" and found.component == "dit.high"
+    assert any("+1.0 MiB a job" in line and "over 12 jobs" in line for line in found.evidence)
+
+
+def test_while_the_floors_rise_small_tensors_count_too() -> None:
+    small = held(200 * KIB)
+    assert verdicts(looked(tensors=(small,))) == ()
+    facts = replace(looked(tensors=(small,)), trends=(grows("device", 16 * KIB),))
+    assert only(facts).leak
+
+
+def test_floors_that_rise_with_no_holder_in_sight_are_told_all_the_same() -> None:
+    found = only(replace(CLEAN, trends=(grows("device", 4 * MIB, stage="decode", component="vae"),)))
+    assert (found.kind, found.leak, found.stage) == ("unowned_tensor", True, "decode")
+    assert found.site is None and found.site_reason
+    blind = only(replace(CLEAN, look=None, trends=(grows("device", 4 * MIB),)))
+    assert "could not be looked into" in blind.evidence[-1]
+
+
+# --------------------------------------------------------------------------- the allocator's
+
+
+def test_what_waits_for_a_stream_leaks_only_where_it_did_before_and_nothing_runs() -> None:
+    facts = mapped(awaiting={"7": 64 * MIB})
+    assert not only(facts).leak
+    before = replace(facts, awaited_before=(("7", 64 * MIB),))
+    assert only(before).leak and not only(running(before)).leak
+    assert not only(replace(facts, awaited_before=(("8", 64 * MIB),))).leak, "another stream"
+    assert verdicts(mapped(awaiting={"7": 2 * MIB})) == ()
+
+
+def test_fragmentation_tells_the_longest_stretch_that_is_left() -> None:
+    found = only(replace(mapped(fragmented_bytes=30 * MIB), look=mapped(fragmented_bytes=30 * MIB).look))
+    assert not found.leak
+    cut = looked(segments=(CUT,), allocator=mapped(fragmented_bytes=30 * MIB).look.allocator)  # type: ignore[union-attr]
+    assert any("1 segment; the longest stretch is 30.0 MiB" in line for line in only(cut).evidence)
+
+
+def test_without_a_look_the_balance_speaks_and_one_that_does_not_add_up_says_nothing() -> None:
+    facts = replace(CLEAN, look=None, device=gpu(releasable=5 * GIB, fragmented=0))
+    assert only(facts).kind == "cache"
+    device = gpu(releasable=5 * GIB)
+    assert device.balance is not None
+    moving = replace(device, balance=replace(device.balance, coherent=False))
+    assert verdicts(replace(facts, device=moving)) == ()
+
+
+# --------------------------------------------------------------------------- components
+
+
+@pytest.mark.parametrize(
+    ("changes", "told", "leak"),
+    [
+        ({"leased": True}, False, False),
+        ({"wanted": True}, False, False),
+        ({"used_at": NOW - 60}, True, False),  # the one before, to which a person may come back
+        ({"used_at": NOW - 60, "jobs_since": 1}, True, False),  # two models by turns
+        ({"used_at": NOW - 60, "jobs_since": 5}, True, True),
+        ({"used_at": None}, True, False),
+        ({"used_at": None, "jobs_since": 9}, True, True),
+    ],
+)
+def test_a_component_is_forgotten_only_after_long(changes: dict[str, Any], told: bool, leak: bool) -> None:
+    found = verdicts(replace(CLEAN, components=(replace(LARGE, **changes),)))
+    assert [one.leak for one in found] == ([leak] if told else [])
+    for one in found:
+        assert one.remedy is not None and one.remedy.target == "wan-large/dit" == one.component
+
+
+# --------------------------------------------------------------------------- processes
+
+
+def test_a_tenant_that_works_is_named_and_no_leak() -> None:
+    found = only(checked(gpu(foreign(program="vLLM")), processes=(process(listens=True),)))
+    assert (found.kind, found.leak, found.bytes) == ("process", False, 6 * GIB)
+    assert found.remedy is not None and (found.remedy.pid, found.remedy.start_time) == (4242, 100.0)
+
+
+def test_another_users_process_is_asked_about_and_never_ended() -> None:
+    found = only(checked(gpu(foreign(user="liwei", program="vLLM")), processes=(process(uid=1001),)))
+    assert found.remedy is None and found.admin_line is not None and "liwei" in found.admin_line
+
+
+def test_an_orphan_on_a_card_is_ended_by_its_number_and_start() -> None:
+    remedy = only(CASES["orphan"][0]).remedy
+    assert remedy is not None and (remedy.action, remedy.pid, remedy.start_time) == ("kill", 777, 100.0)
+
+
+def test_nothing_is_promised_of_what_hangs_in_the_kernel() -> None:
+    stuck = process(777, role="worker", left=True, state="D", stuck_in="uvm_spin_loop")
+    assert only(checked(gpu(), processes=(stuck,))).remedy is None
+
+
+def test_unseen_memory_is_a_leak_only_where_nobody_can_hide() -> None:
+    hidden = replace(
+        gpu(unseen=3 * GIB), view=DeviceView(complete=False, reason="this engine is in a container")
+    )
+    found = only(checked(hidden))
+    assert (found.kind, found.leak, found.device_id) == ("unseen", False, GPU)
+
+
+# --------------------------------------------------------------------------- host memory
+
+
+def test_a_pinned_buffer_that_python_holds_is_told_with_its_owner() -> None:
+    found = only(looked(tensors=(held(place="host", pinned=True),)))
+    assert (found.kind, found.leak) == ("pinned", True) and found.holder is not None
+    assert found.remedy is not None and found.remedy.action == "cleanup"
+
+
+def test_pinned_memory_that_grows_is_a_leak() -> None:
+    found = only(replace(CLEAN, trends=(grows("pinned", 8 * MIB),)))
+    assert (found.kind, found.leak) == ("pinned", True)
+    assert found.remedy is not None and found.remedy.action == "free_pinned"
+
+
+def test_a_heap_that_grew_by_tensors_is_told_once_as_tensors() -> None:
+    facts = replace(
+        looked(tensors=(held(16 * MIB, place="host"),)),
+        device=replace(gpu(), id="cpu", kind="cpu", balance=None),
+        trends=(grows("host", 2 * MIB),),
+    )
+    assert [one.kind for one in verdicts(facts)] == ["tensor"]
+
+
+def test_a_heap_that_is_only_kept_is_trimmed_and_one_that_grows_is_not() -> None:
+    grown = replace(CLEAN, trends=(grows("host", 8 * MIB),))
+    remedy = only(grown).remedy
+    assert remedy is not None and remedy.action == "cleanup"
+    kept = only(replace(CLEAN, host=HostMemory(heap_free_bytes=GIB)))
+    assert not kept.leak and kept.remedy is not None and kept.remedy.action == "trim"
+    assert kept.remedy.predicted_bytes is None, "its pages may have gone already"
+    both = only(replace(grown, host=HostMemory(heap_free_bytes=GIB)))
+    assert both.leak and both.remedy is not None and both.remedy.action == "trim"

@@ -1,0 +1,138 @@
+"""Tensors that are kept where they should not be, each in another way."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+SHAPE = (64, 1024)
+KEPT: list[Tensor] = []
+BY_NAME: dict[str, Any] = {}
+MADE_LATE: Tensor
+LOCAL = threading.local()
+HELD: list[Any] = []
+
+
+class Keeper:
+    """Holds in a class, an instance and a slot."""
+
+    TABLE: ClassVar[dict[int, Tensor]] = {}
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.kept = tensor
+
+
+class Slotted:
+    __slots__ = ("kept",)
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.kept = tensor
+
+
+def new() -> Tensor:
+    return torch.ones(SHAPE)
+
+
+def new_on(device: str, count: int) -> Tensor:
+    return torch.ones(count, device=device)
+
+
+def make_global() -> Tensor:
+    global MADE_LATE
+    MADE_LATE = new()
+    return MADE_LATE
+
+
+def closing_over(tensor: Tensor) -> Callable[[], Tensor]:
+    def inner() -> Tensor:
+        return tensor
+
+    return inner
+
+
+def default_of(tensor: Tensor) -> Callable[[], Tensor]:
+    def inner(found: Tensor = tensor) -> Tensor:
+        return found
+
+    return inner
+
+
+def hook_on(module: nn.Module, tensor: Tensor) -> None:
+    def hook(module: nn.Module, args: object) -> None:
+        tensor.sum()
+
+    module.register_forward_pre_hook(hook)
+
+
+def failing(tensor: Tensor) -> None:
+    raise RuntimeError(f"planted {tuple(tensor.shape)}")  # the traceback's line
+
+
+def failed(tensor: Tensor) -> BaseException:
+    try:
+        failing(tensor)
+    except RuntimeError as error:
+        return error
+    raise AssertionError
+
+
+def yielding(tensor: Tensor) -> Iterator[int]:
+    local = tensor
+    yield 1  # the generator's line
+    local.sum()
+
+
+@functools.lru_cache
+def cached(number: int) -> Tensor:
+    return new()
+
+
+class Ring:
+    """Refers to itself."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+        self.own = self
+
+
+def line_of(text: str) -> int:
+    """The line of this file that begins with `text`, but for blanks."""
+    with open(__file__, encoding="utf-8") as lines:
+        return next(number for number, line in enumerate(lines, 1) if line.strip().startswith(text))
+
+
+class Waiting(threading.Thread):
+    """Runs a call that holds a tensor until told to drop it, and runs on until told to end."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        super().__init__()
+        self.box = [tensor]
+        self.ready, self.drop = threading.Event(), threading.Event()
+        self.dropped, self.finish = threading.Event(), threading.Event()
+
+    def run(self) -> None:
+        local = self.box.pop()
+        self.ready.set()
+        self.drop.wait(10)
+        del local
+        self.dropped.set()
+        self.finish.wait(10)
+
+
+def clear() -> None:
+    """Keep nothing any more."""
+    global MADE_LATE
+    KEPT.clear()
+    BY_NAME.clear()
+    HELD.clear()
+    Keeper.TABLE.clear()
+    cached.cache_clear()
+    LOCAL.__dict__.clear()
+    globals().pop("MADE_LATE", None)
+    sys.__dict__.pop("last_exc", None)

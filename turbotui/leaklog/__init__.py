@@ -1,0 +1,1 @@
+"""What an old log tells of memory: a timeline of facts, and the verdicts on it. Knows no Textual."""

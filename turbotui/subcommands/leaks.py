@@ -1,0 +1,301 @@
+"""The command that tells leaks from caches: who holds memory, where it came from, and what gives it back."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from engine.errors import EngineError, InvalidRequest
+from engine.wire import (
+    ExportRequest,
+    LeakReport,
+    Remedy,
+    RemedyRequest,
+    RemedyResult,
+    TraceRequest,
+    Tracing,
+    Verdict,
+)
+from turbotui.client.http import HttpClient
+from turbotui.format import bytes_text, clock, percent, seconds
+from turbotui.subcommands.leaks_log import tell_log
+from turbotui.subcommands.output import note, print_json_line, say
+from turbotui.subcommands.receipts import receipt_lines
+from turbotui.subcommands.session import INTERRUPTED_EXIT, Session, json_option, open_session
+from turbotui.text.spoken import counted, listed, spoken, tr, word
+
+LEAK_EXIT = 7
+"""As of a check that warns, or a doctor that finds a problem."""
+WATCH_S = 5.0
+"""Between two looks; one takes half a second of the worker."""
+MILD = ("free", "collect", "free_pinned", "trim", "unload", "kill")
+"""In this order `--fix all` tries them; what ends the worker comes last, and once."""
+ENDING = ("cleanup", "park")
+MOST_SITES = 8
+
+
+@click.command()
+@click.option("--trace", type=click.Choice(["on", "off"]), help="Note where memory is allocated, or no more.")
+@click.option("--export", metavar="FILE", help="Write the allocator's snapshot; .pickle is for memory_viz.")
+@click.option("--fix", metavar="N|all", help="Run the remedy of verdict N, or those of all leaks.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask; needed where there is no terminal to ask on.")
+@click.option("--watch", is_flag=True, help="Look again every few seconds, and tell what changes.")
+@click.option("--log", metavar="FILE", type=Path, help="Of an old log, also another program's; no engine.")
+@click.option("--all", "all_", is_flag=True, help="With --log: the whole timeline, however long it is.")
+@json_option
+def leaks(
+    trace: str | None,
+    export: str | None,
+    fix: str | None,
+    yes: bool,
+    watch: bool,
+    log: Path | None,
+    all_: bool,
+    json: bool,
+) -> None:
+    """Say of all held memory whether it is a leak or a cache, who holds it, and what gives it back.
+
+    Each verdict has its evidence and a numbered remedy with the bytes that it should return; --fix runs
+    one and compares. Tracing, while on, adds the file and line of what is allocated from then on. With
+    --json: the whole report. Exits 7 if there is a leak, else 0.
+
+    --log tells the same of a log: of a WebUI, of ComfyUI, of PyTorch or of this engine, in UTF-8 or GBK.
+    """
+    if sum(given is not None for given in (trace, export, fix, log)) + watch > 1:
+        raise InvalidRequest("--trace, --export, --fix, --watch and --log are different deeds; give one")
+    if all_ and log is None:
+        raise InvalidRequest("--all is for a log's timeline; give the log with --log")
+    if log is not None:
+        if tell_log(log, json=json, all_=all_):
+            raise click.exceptions.Exit(LEAK_EXIT)
+        return
+    session = open_session(json=json)
+    client = session.client()
+    if trace is not None:
+        state = client.trace(TraceRequest(on=trace == "on"))
+        session.show(state, lambda: [tracing_line(state)])
+    elif export is not None:
+        _export(session, client, export)
+    elif fix is not None:
+        _fix(session, client, fix, yes=yes)
+    elif watch:
+        _watch(session, client)
+    else:
+        report = client.leaks()
+        session.show(report, lambda: report_lines(report))
+        if code := exit_code(report):
+            raise click.exceptions.Exit(code)
+
+
+def exit_code(report: LeakReport) -> int:
+    return LEAK_EXIT if any(verdict.leak for verdict in report.verdicts) else 0
+
+
+# --------------------------------------------------------------------------- in words
+
+
+def report_lines(report: LeakReport) -> Iterator[str]:
+    """The whole of it: verdicts by number, growth, sites, and what is unknown."""
+    for number, verdict in enumerate(report.verdicts, 1):
+        yield from verdict_lines(number, verdict)
+    for trend in report.trends:
+        if trend.bytes_each is not None:
+            yield f"{'!' if trend.grows else ' '} {spoken(trend.text)}"
+    for site in report.sites[:MOST_SITES]:
+        yield tr(
+            "live: {bytes} from {file}:{line} in {function}",
+            bytes=bytes_text(site.bytes),
+            file=site.file,
+            line=site.line,
+            function=site.function,
+        )
+    for unknown in report.unknown:
+        yield f"{word('unknown')}: {spoken(unknown)}"
+    if report.tracing.on:
+        yield tracing_line(report.tracing)
+    yield _summary(report)
+
+
+def verdict_lines(number: int, verdict: Verdict) -> Iterator[str]:
+    """One verdict with its evidence, its place in the sources and its remedy."""
+    mark = word("leak") if verdict.leak else word("no leak")
+    yield tr(
+        "{number}. {mark}, {kind}: {title}",
+        number=number,
+        mark=mark,
+        kind=word(verdict.kind.replace("_", " ")),
+        title=spoken(verdict.title),
+    )
+    for sentence in verdict.evidence:
+        yield f"    {spoken(sentence)}"
+    if verdict.leak and verdict.site is None and verdict.site_reason:
+        yield tr("    Where it came from is not known: {reason}", reason=spoken(verdict.site_reason))
+    remedy = verdict.remedy
+    if remedy is not None:
+        yield tr("    Remedy: {remedy}", remedy=spoken(remedy.text)) + _promised(remedy)
+        yield f"        {_command(number)}"
+    if verdict.admin_line:
+        yield tr("    For whoever administers the host:")
+        yield f"        {verdict.admin_line}"
+
+
+def _command(number: int) -> str:
+    return f"turbotui leaks --fix {number}"
+
+
+def _promised(remedy: Remedy) -> str:
+    if remedy.predicted_bytes is None:
+        return ""
+    return tr("  gives back {predicted}", predicted=bytes_text(remedy.predicted_bytes))
+
+
+def tracing_line(tracing: Tracing) -> str:
+    """Whether it is on, since when, and what it costs."""
+    if not tracing.on:
+        return tr("tracing is off; it costs nothing")
+    parts = [
+        tr("tracing is on since {since}", since=clock(tracing.since))
+        if tracing.since
+        else tr("tracing is on")
+    ]
+    if tracing.limit:
+        parts.append(tr("{entries} of {limit} entries", entries=tracing.entries, limit=tracing.limit))
+    if tracing.cost_share is not None:
+        parts.append(tr("costs {share} of a denoise step", share=percent(tracing.cost_share)))
+    return listed(parts)
+
+
+def _summary(report: LeakReport) -> str:
+    took = tr("in {elapsed_s}", elapsed_s=seconds(report.elapsed_s))
+    found = [verdict for verdict in report.verdicts if verdict.leak]
+    others = len(report.verdicts) - len(found)
+    if not found:
+        text = tr("no leak found")
+    else:
+        known = [verdict.bytes for verdict in found if verdict.bytes is not None]
+        size = bytes_text(sum(known)) if known else tr("bytes unknown")
+        text = tr("{leaks}, {size}", leaks=counted(len(found), "leak"), size=size)
+    if others:
+        text += tr("; also {others}: no leak", others=counted(others, "other holder"))
+    return tr("{text}; {took}", text=text, took=took)
+
+
+# --------------------------------------------------------------------------- what is done
+
+
+def _fix(session: Session, client: HttpClient, wanted: str, *, yes: bool) -> None:
+    """Run one remedy or those of all leaks, and say what came back of what was promised."""
+    if wanted != "all" and not wanted.isdecimal():
+        raise InvalidRequest(f"--fix takes a verdict's number or `all`, not {wanted!r}")
+    if not yes and not sys.stdin.isatty():
+        raise InvalidRequest("a remedy changes what is held and there is no terminal to ask on; add --yes")
+    report = client.leaks()
+    chosen = _all(report.verdicts) if wanted == "all" else [_numbered(report.verdicts, int(wanted))]
+    if not chosen:
+        note(tr("no leak with a remedy; nothing was done"))
+        session.show([], list)
+        return
+    for remedy in chosen:
+        note(
+            f"{word(remedy.action.replace('_', '-'))} {remedy.target or remedy.pid or ''}".strip()
+            + _promised(remedy)
+        )
+    if not yes:
+        click.confirm(tr("Do it?"), abort=True, err=True)
+    results = [client.remedy(RemedyRequest(remedy=remedy)) for remedy in chosen]
+    session.show(results, lambda: [line for result in results for line in result_lines(result)])
+    if failed := next((result for result in results if not result.receipt.ok), None):
+        note(spoken(failed.receipt.error or ""))
+        raise click.exceptions.Exit(EngineError.exit_code)
+
+
+def _numbered(verdicts: Sequence[Verdict], number: int) -> Remedy:
+    count = len(verdicts)
+    if not 1 <= number <= count:
+        raise InvalidRequest(f"there is no verdict {number}: the report has {count}; look again")
+    verdict = verdicts[number - 1]
+    if verdict.remedy is None:
+        raise InvalidRequest(f"verdict {number} has no remedy that this engine can run: {verdict.title}")
+    note(tr("{number}. {title}", number=number, title=spoken(verdict.title)))
+    return verdict.remedy
+
+
+def _all(verdicts: Iterable[Verdict]) -> list[Remedy]:
+    """Those of all leaks, the same only once with all that it gives back; a worker's end comes last."""
+    found = [verdict.remedy for verdict in verdicts if verdict.leak and verdict.remedy is not None]
+    chosen = [remedy for action in MILD for remedy in _merged([one for one in found if one.action == action])]
+    endings = [one for one in found if one.action in ENDING]
+    return chosen + _merged([replace(one, action="cleanup") for one in endings])
+
+
+def _merged(remedies: Sequence[Remedy]) -> list[Remedy]:
+    merged: dict[tuple[object, ...], Remedy] = {}
+    for remedy in remedies:
+        key = (remedy.action, remedy.target, remedy.pid)
+        before = merged.get(key)
+        if before is not None:
+            known = [size for size in (before.predicted_bytes, remedy.predicted_bytes) if size is not None]
+            remedy = replace(remedy, predicted_bytes=sum(known) if len(known) == 2 else None)
+        merged[key] = remedy
+    return list(merged.values())
+
+
+def result_lines(result: RemedyResult) -> Iterator[str]:
+    """What was promised and what came back, then the receipt."""
+    predicted, returned = bytes_text(result.predicted_bytes), bytes_text(result.returned_bytes)
+    if not result.receipt.ok:
+        text = tr("predicted {predicted}, and it failed", predicted=predicted)
+    elif result.predicted_bytes is None:
+        text = tr("nothing was predicted, {returned} came back", returned=returned)
+    elif result.returned_bytes is None:
+        text = tr("predicted {predicted}; nobody could see what came back", predicted=predicted)
+    elif result.kept:
+        text = tr("predicted {predicted}, {returned} came back", predicted=predicted, returned=returned)
+    else:
+        text = tr("predicted {predicted}, only {returned} came back", predicted=predicted, returned=returned)
+    yield text
+    yield from (f"  {line}" for line in receipt_lines(result.receipt))
+
+
+def _export(session: Session, client: HttpClient, path: str) -> None:
+    # A relative path is this shell's; of another machine's folders nothing is known here.
+    whole = path if session.target is not None else os.path.abspath(os.path.expanduser(path))
+    kind = "pickle" if path.endswith((".pickle", ".pkl")) else "json"
+    written = client.export_snapshot(ExportRequest(path=whole, format=kind))  # type: ignore[arg-type]  # one of two
+    session.show(
+        written,
+        lambda: [tr("{path} written, {bytes}", path=written.path, bytes=bytes_text(written.bytes))],
+    )
+
+
+def _watch(session: Session, client: HttpClient) -> None:
+    """Until Ctrl-C: the report whenever its verdicts are others than before."""
+    told: tuple[object, ...] | None = None
+    try:
+        while True:
+            report = client.leaks()
+            found = tuple(
+                (one.kind, one.leak, one.component, one.holder, _rough(one.bytes)) for one in report.verdicts
+            )
+            if found != told:
+                told = found
+                if session.json:
+                    print_json_line(report)
+                else:
+                    say(clock(report.at))
+                    for line in report_lines(report):
+                        say(line)
+            time.sleep(WATCH_S)
+    except KeyboardInterrupt:
+        raise click.exceptions.Exit(INTERRUPTED_EXIT) from None
+
+
+def _rough(num_bytes: int | None) -> int:
+    """Its size to two digits: what moves by less is no news."""
+    return 0 if not num_bytes else round(num_bytes, -max(0, len(str(num_bytes)) - 2))

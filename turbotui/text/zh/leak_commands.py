@@ -1,0 +1,40 @@
+"""Owns the Chinese of what `turbotui leaks` prints, its help and its options."""
+
+# ruff: noqa: E501  (a sentence and its translation stand in one line)
+from __future__ import annotations
+
+FORMS: dict[str, str] = {
+    "Say of all held memory whether it is a leak or a cache, who holds it, and what gives it back.": "说明所占的内存是泄漏还是缓存、由谁持有、怎样归还。",
+    "Each verdict has its evidence and a numbered remedy with the bytes that it should return; --fix runs one and compares. Tracing, while on, adds the file and line of what is allocated from then on. With --json: the whole report. Exits 7 if there is a leak, else 0.": "每个结论都附证据，以及带编号和预计归还字节的办法；--fix 执行其中一个并比较。打开追踪后，此后分配的内存会附上文件和行号。用 --json：完整报告。有泄漏则退出码为 7，否则为 0。",
+    "Note where memory is allocated, or no more.": "记录内存在哪里分配，或不再记录。",
+    "Write the allocator's snapshot; .pickle is for memory_viz.": "写出分配器的快照；`.pickle` 供 `memory_viz` 使用。",
+    "Run the remedy of verdict N, or those of all leaks.": "执行第 N 个结论的办法，或所有泄漏的办法。",
+    "Look again every few seconds, and tell what changes.": "每隔几秒再看一次，说明有什么变化。",
+    "check: it is a warning; doctor: there is a problem; leaks: a leak": "check：是 warning；doctor：有问题；leaks：有泄漏",
+    "live: {bytes} from {file}:{line} in {function}": "活动：{bytes}，来自 {file}:{line} 的 {function}",
+    "{number}. {mark}, {kind}: {title}": "{number}. {mark}，{kind}：{title}",
+    "    Where it came from is not known: {reason}": "    来自哪里并不清楚：{reason}",
+    "  gives back {predicted}": "  归还 {predicted}",
+    "tracing is off; it costs nothing": "追踪已关闭；没有代价",
+    "tracing is on since {since}": "追踪自 {since} 起打开",
+    "tracing is on": "追踪已打开",
+    "{entries} of {limit} entries": "{entries} 条记录，上限 {limit}",
+    "costs {share} of a denoise step": "占去噪一步的 {share}",
+    "no leak found": "没有发现泄漏",
+    "{leaks}, {size}": "{leaks}，共 {size}",
+    "{count} leak": "{count} 处泄漏",
+    "{count} leaks": "{count} 处泄漏",
+    "{count} other holder": "另有 {count} 处占用",
+    "{count} other holders": "另有 {count} 处占用",
+    "; also {others}: no leak": "；{others}，不是泄漏",
+    "{text}; {took}": "{text}；{took}",
+    "no leak with a remedy; nothing was done": "没有可消除的泄漏；什么也没有做",
+    "Do it?": "执行吗？",
+    "{number}. {title}": "{number}. {title}",
+    "predicted {predicted}, and it failed": "预计 {predicted}，但失败了",
+    "nothing was predicted, {returned} came back": "没有预计，归还 {returned}",
+    "predicted {predicted}; nobody could see what came back": "预计 {predicted}；看不到归还了多少",
+    "predicted {predicted}, {returned} came back": "预计 {predicted}，归还 {returned}",
+    "predicted {predicted}, only {returned} came back": "预计 {predicted}，只归还 {returned}",
+    "{path} written, {bytes}": "已写出 {path}，{bytes}",
+}

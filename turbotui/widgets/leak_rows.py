@@ -1,0 +1,232 @@
+"""Owns how a verdict, a trend, a site and the tracing are told in rows, for the screen of leaks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from turbotui.format import bytes_text, percent, short_bytes
+from turbotui.sparkline import sparkline
+from turbotui.text import t
+from turbotui.text.spoken import spoken
+from turbotui.theme import GLYPHS
+from turbotui.widgets.lines import Row, View, width_of, wrapped
+from turbotui.widgets.log import short_when
+
+if TYPE_CHECKING:
+    from rich.style import Style
+
+    from engine.wire import Holder, LeakReport, Remedy, Site, Tracing, Trend, Verdict
+    from turbotui.theme import Paint
+
+KIND_CELLS = 12
+BYTES_CELLS = 6
+NAME_CELLS = 10
+SPARK_CELLS = 24
+LEVEL_BYTES = 16 * 2**20
+SHOWN_BELOW = ("It is reached by ", "The holder is written at ", "It was allocated at ")
+"""How sentences begin that say what the holder's path and the site show."""
+PARTS = {
+    "cache": "cache", "fragmented": "fragmented", "awaiting_free": "live", "component": "weights",
+    "tensor": "live", "unowned_tensor": "live", "library": "context", "context": "context",
+    "process": "others", "orphan": "others", "unseen": "unseen", "ghost": "unseen",
+}  # fmt: skip
+"""Kind of a verdict to the part of memory whose pattern it has; what is host memory has none."""
+
+
+def verdict_row(view: View, row: Row, verdict: Verdict) -> Row:
+    """One line: whether it is a leak, its pattern, kind and bytes, and what it is."""
+    paint = view.paint
+    part = PARTS.get(verdict.kind)
+    if part is None:
+        row.add("h", paint.muted)
+    else:
+        row.add(GLYPHS[part], paint.part[part])
+    style = verdict_style(paint, verdict)
+    row.add(" ", paint.text).field(t(f"leaks.kind_{verdict.kind}"), KIND_CELLS, style)
+    size = "" if verdict.bytes is None else short_bytes(verdict.bytes)
+    row.field(size, BYTES_CELLS, paint.bold if verdict.leak else paint.text, right=True).add("  ", paint.text)
+    if verdict.leak:
+        row.add(t("leaks.leak") + "  ", paint.error)
+    return row.add(spoken(verdict.title), paint.text if verdict.leak else paint.muted)
+
+
+def verdict_style(paint: Paint, verdict: Verdict) -> Style:
+    """Vermilion only for what nobody can be seen to hold."""
+    if verdict.kind in ("unseen", "ghost"):
+        return paint.alarm
+    return paint.error if verdict.leak else paint.text
+
+
+def verdict_rows(view: View, verdict: Verdict, width: int, *, tight: bool = False) -> list[Row]:
+    """All about one but its remedy, which is `remedy_rows`; where it is `tight`, its holder in one line."""
+    paint = view.paint
+    rows = [Row(width).add(line, paint.bold) for line in wrapped(spoken(verdict.title), width)]
+    shown = SHOWN_BELOW if verdict.holder is not None or verdict.site is not None else ()
+    for sentence in verdict.evidence:
+        if not (shown and sentence.startswith(shown)):
+            rows += told(width, "·", spoken(sentence), paint.muted, paint.text)
+    if verdict.holder is not None:
+        rows += holder_rows(view, verdict.holder, width, tight=tight)
+    if verdict.site is not None:
+        site = verdict.site
+        text = t("leaks.allocated_at", where=place_of(site), function=site.function)
+        rows += told(width, t("leaks.site"), text, paint.key, paint.text)
+    elif verdict.site_reason is not None:
+        rows += told(width, t("leaks.site"), spoken(verdict.site_reason), paint.key, paint.muted)
+    return rows
+
+
+def holder_rows(view: View, holder: Holder, width: int, *, tight: bool = False) -> list[Row]:
+    """From the root that lasts to the tensor, each step a little further in."""
+    paint = view.paint
+    if holder.kind == "none" or not holder.path:
+        steps = ", ".join(holder.path)
+        text = t("leaks.no_owner") + (f": {steps}" if steps else "")
+        return told(width, t("leaks.held_by"), text, paint.key, paint.text)
+    where = ""
+    if holder.file is not None:
+        where = os.path.basename(holder.file) + ("" if holder.line is None else f":{holder.line}")
+    name = t("leaks.held_by")
+    if tight:
+        path = " > ".join(holder.path) + (f"  {where}" if where else "")
+        return told(width, name, path, paint.key, paint.text)
+    rows = []
+    indent = width_of(name) + 1
+    last = len(holder.path) - 1
+    for depth, step in enumerate(holder.path):
+        row = (
+            Row(width)
+            .add(name if depth == 0 else "", paint.key)
+            .to(indent + 2 * max(0, depth - 1), paint.text)
+        )
+        if depth:
+            row.add("└ ", paint.faint)
+        row.add(step, paint.bold if depth == last else paint.text)
+        if depth == 0 and where:
+            row.add(f"  {where}", paint.muted)
+        rows.append(row)
+    return rows
+
+
+def remedy_rows(view: View, verdict: Verdict, width: int) -> list[Row]:
+    """What gives it back, by which key, and how much; or that nobody here can."""
+    paint, remedy = view.paint, verdict.remedy
+    rows = []
+    if remedy is not None:
+        text = spoken(remedy.text)
+        if remedy.predicted_bytes is not None:
+            text += t("leaks.predicted", bytes=bytes_text(remedy.predicted_bytes))
+        rows += told(width, f"f {t('leaks.remedy')}", text, paint.key, paint.text)
+        if remedy.command:
+            rows += told(width, "y", remedy.command, paint.key, paint.bold)
+    if verdict.admin_line:
+        rows += told(width, f"a {t('findings.admin')}", verdict.admin_line, paint.key, paint.muted)
+    if not rows:
+        rows = [Row(width).add(t("leaks.no_remedy"), paint.muted)]
+    return rows
+
+
+def told(width: int, name: str, text: str, name_style: Style, style: Style) -> list[Row]:
+    """`text` after its name, further lines below where it began."""
+    indent = width_of(name) + 1
+    rows = []
+    for place, line in enumerate(wrapped(text, max(1, width - indent))):
+        row = Row(width).add(name if place == 0 else "", name_style)
+        rows.append(row.to(indent, style).add(line, style))
+    return rows
+
+
+def place_of(site: Site) -> str:
+    return f"{os.path.basename(site.file)}:{site.line}"
+
+
+# --------------------------------------------------------------------------- beside the verdicts
+
+
+def trend_rows(view: View, trends: Sequence[Trend], width: int) -> list[Row]:
+    """Each floor over jobs and over switches as a line, and where it grows in which stage."""
+    if not trends:
+        return [Row(width).add(t("leaks.no_trends"), view.paint.muted)]
+    return [row for trend in trends for row in _trend(view, trend, width)]
+
+
+def _trend(view: View, trend: Trend, width: int) -> Iterator[Row]:
+    paint = view.paint
+    spark = min(SPARK_CELLS, max(8, width // 3))
+    row = Row(width).field(
+        t(f"leaks.what_{trend.what}"), NAME_CELLS, paint.bold if trend.grows else paint.text
+    )
+    # What moves by little is level: else its noise would look like mountains.
+    level = not trend.grows and max(trend.floors, default=0) - min(trend.floors, default=0) < LEVEL_BYTES
+    line = sparkline((0,) * len(trend.floors) if level else trend.floors, spark)
+    row.add(line, paint.error if trend.grows else paint.bar).to(NAME_CELLS + spark + 2, paint.text)
+    each = "job" if trend.over == "jobs" else "switch"
+    if trend.bytes_each is None:
+        yield row.add(t(f"leaks.few_{trend.over}", count=trend.count), paint.muted)
+        return
+    if not trend.grows:
+        yield row.add(t(f"leaks.flat_{trend.over}", count=trend.count), paint.muted)
+        return
+    row.add(t(f"leaks.grows_{each}", bytes=bytes_text(round(trend.bytes_each))), paint.error)
+    yield row
+    if trend.low is None or trend.high is None:
+        return
+    interval = t("leaks.interval", low=bytes_text(round(trend.low)), high=bytes_text(round(trend.high)))
+    text = t(f"leaks.over_{trend.over}", count=trend.count) + interval
+    if trend.stage:
+        text += t("leaks.in_stage", stage=trend.stage, component=trend.component or "-")
+    for line in wrapped(text, max(1, width - NAME_CELLS)):
+        yield Row(width).to(NAME_CELLS, paint.muted).add(line, paint.muted)
+
+
+def site_rows(view: View, report: LeakReport, width: int) -> list[Row]:
+    """What is live by where it was allocated, while that was noted."""
+    paint = view.paint
+    rows = []
+    for site in report.sites:
+        row = Row(width).field(short_bytes(site.bytes), BYTES_CELLS, paint.text, right=True)
+        row.field(f"{site.blocks}", 6, paint.muted, right=True).add("  ", paint.text)
+        rows.append(row.add(place_of(site), paint.bold).add(f"  {site.function}", paint.muted))
+    if not rows:
+        text = t("leaks.no_sites_on" if report.tracing.on else "leaks.no_sites_off")
+        rows = [Row(width).add(line, paint.muted) for line in wrapped(text, width)]
+    return rows
+
+
+def tracing_text(view: View, tracing: Tracing) -> str:
+    """Whether it is on, since when, and what it costs."""
+    if not tracing.on:
+        return t("leaks.tracing_off")
+    text = t("leaks.tracing_on")
+    if tracing.since is not None:
+        text += t("leaks.tracing_since", at=short_when(tracing.since, view.wall))
+    return text + cost_text(tracing)
+
+
+def cost_text(tracing: Tracing) -> str:
+    if tracing.cost_share is None:
+        return t("leaks.cost_unknown")
+    share = tracing.cost_share
+    return t("leaks.cost", share="<0.1 %" if 0 < share < 0.001 else _share(share))
+
+
+def _share(share: float) -> str:
+    return percent(share) if share >= 0.1 else f"{share * 100:.1f} %"
+
+
+def remedy_facts(remedy: Remedy) -> tuple[tuple[str, str], ...]:
+    """What a person agrees to."""
+    facts = []
+    if remedy.target:
+        facts.append((t("leaks.fact_target"), remedy.target))
+    if remedy.pid is not None:
+        facts.append((t("leaks.fact_process"), f"pid {remedy.pid}"))
+    predicted = t("leaks.fact_unknown")
+    if remedy.predicted_bytes is not None:
+        predicted = bytes_text(remedy.predicted_bytes)
+    facts.append((t("leaks.fact_predicted"), predicted))
+    if remedy.command:
+        facts.append((t("leaks.fact_command"), remedy.command))
+    return tuple(facts)
