@@ -27,12 +27,13 @@ class FiniteGuard:
         self._nets = nets
         # Pinned: a copy into other memory would be waited for.
         pinned = backend.kind == "cuda"
-        self._sums = torch.zeros(len(nets), dtype=torch.float64, pin_memory=pinned)
+        self.sums = torch.zeros(len(nets), dtype=torch.float64, pin_memory=pinned)
+        """One for each step; on the host."""
         self._marks: dict[int, Mark] = {}
 
     def look(self, step: int, x_BCTHW: Tensor) -> None:
         """Queue the reduction of what step `step` (from 0) made; waits for nothing."""
-        self._sums[step].copy_(x_BCTHW.sum(dtype=torch.float64), non_blocking=True)
+        self.sums[step].copy_(x_BCTHW.sum(dtype=torch.float64), non_blocking=True)
         self._marks[step] = self._backend.mark_compute()
 
     def check(self, step: int) -> None:
@@ -43,7 +44,7 @@ class FiniteGuard:
         """
         for number in sorted(number for number in self._marks if number <= step):
             self._marks.pop(number).wait()
-            if not math.isfinite(self._sums[number].item()):
+            if not math.isfinite(self.sums[number].item()):
                 raise WorkFailed(
                     f"{self._nets[number]} returned values that are not finite in step {number + 1} of "
                     f"{len(self._nets)}; its weight file may be damaged: fetch or convert the model again"

@@ -221,6 +221,7 @@ class _Run:
     ) -> Tensor:
         state = start(self._shape, self._timesteps, self._backend.generator(self._job.spec.seed))
         clock = self._step_clock
+        guard = FiniteGuard(self._backend, nets) if self.nan_guard else None
 
         def keep(passing: Tensor | None) -> None:
             """What the loop holds beside a net's pass, or between two: `passing` is what a net returned."""
@@ -229,6 +230,7 @@ class _Run:
                 state.x_BCTHW,
                 state.generator_state,
                 passing,
+                None if guard is None else guard.sums,
                 more=times_bytes(self._timesteps),
             )
 
@@ -274,10 +276,12 @@ class _Run:
                 before_step=before_step,
                 after_step=after_step,
                 saw=None if self._watch is None else self._watch.saw(model.components[VAE].content),
-                guard=FiniteGuard(self._backend, nets) if self.nan_guard else None,
+                guard=guard,
             )
             clock.finish()
-            self._kept.put("denoise", state.x_BCTHW, state.generator_state)
+            self._kept.put(
+                "denoise", state.x_BCTHW, state.generator_state, None if guard is None else guard.sums
+            )
             self._kept.put("latents", latents_BCTHW)
             self._meter.at("denoise", self._steps, self._steps)
         self._kept.drop("denoise")

@@ -54,7 +54,7 @@ async def test_a_jobs_page_shows_what_jobs_left_behind(console: Build, language:
     app = console(keeping(0), language=language)
     async with app.run_test(size=WIDE) as pilot:
         screen = await open_page(pilot)
-        await redrawn(pilot, screen, lambda: bool(screen.panel.trends))
+        await redrawn(pilot, screen, lambda: bool(screen.panel.ledger.trends))
         await pilot.press("G")
         screen.refresh_panel()
         await until(pilot, lambda: sentence in screen_text(app))
@@ -66,7 +66,7 @@ async def test_they_are_asked_for_once_a_state(console: Build) -> None:
     app = console(client)
     async with app.run_test(size=WIDE) as pilot:
         screen = await open_page(pilot)
-        await redrawn(pilot, screen, lambda: bool(screen.panel.trends))
+        await redrawn(pilot, screen, lambda: bool(screen.panel.ledger.trends))
         for _ in range(5):
             screen.refresh_panel()
         await pilot.pause()
@@ -119,7 +119,7 @@ def test_a_page_with_floors(
         for event in last_minute("gpu"):
             app.link._take(event)
         screen = await open_page(pilot)
-        await redrawn(pilot, screen, lambda: bool(screen.panel.trends))
+        await redrawn(pilot, screen, lambda: bool(screen.panel.ledger.trends))
         await pilot.press("G")
         await pilot.pause()
 
