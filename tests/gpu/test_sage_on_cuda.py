@@ -51,10 +51,9 @@ def test_attention(dtype: torch.dtype, fp8: bool, blocks: Blocks) -> None:
     cases.check_attention("cuda", dtype, 1, 1024, blocks, 4, fp8=fp8)
 
 
-@pytest.mark.parametrize("on_bits", [True, False])
-@pytest.mark.parametrize("sums_apart", [True, False])
-def test_ways_of_the_same(on_bits: bool, sums_apart: bool) -> None:
-    launch = cases.kernels.Launch(on_bits=on_bits, sums_apart=sums_apart)
+@pytest.mark.parametrize("descriptors", [True, False])
+def test_ways_of_the_same(descriptors: bool) -> None:
+    launch = cases.kernels.Launch(descriptors=descriptors)
     fp8 = has_fp8(torch.device("cuda"))
     cases.check_attention("cuda", torch.bfloat16, 1, 2000, HOPPER_BLOCKS, 5, fp8=fp8, launch=launch)
 

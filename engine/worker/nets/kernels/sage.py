@@ -31,20 +31,12 @@ MINUS_INFINITY_BITS = tl.constexpr(-0x800000)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Launch:
-    """How the attention is launched, and which of two ways of the same it goes."""
+    """How the attention is launched."""
 
     warps: int = 4
     stages: int = 2
     descriptors: bool = True
     """Load by tensor descriptors, on GPUs where products read what TMA has laid out for them."""
-    registers: int | None = None
-    """At most these a thread; None: as many as the compiler likes."""
-    sums_apart: bool = True
-    """Sum each block of keys by itself first: Hopper keeps 14 bits of a sum of fp8 products."""
-    on_bits: bool = True
-    """Sum int8 products onto the bits of a float, instead of converting each."""
-    last_apart: bool = True
-    """Meet the last chosen block behind the loop, as it alone may have fewer keys."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,10 +109,8 @@ def attention(
         q_blocks, k_blocks, v_blocks, q.scale, k.scale, v[1], chosen_BHMn, out, *out.stride()[:3],
         length, keys, heads, count, key_count, taken, head_dim**-0.5 * math.log2(math.e),
         QUERY=rows, KEY=key_rows, DIM=head_dim, FP8=v[0].dtype == torch.float8_e4m3fn,
-        EMULATED=not out.is_cuda, RAGGED=keys % key_rows != 0, SUMS_APART=launch.sums_apart,
-        LAST_APART=launch.last_apart, ON_BITS=launch.on_bits, DESCRIBED=described,
+        EMULATED=not out.is_cuda, RAGGED=keys % key_rows != 0, DESCRIBED=described,
         num_warps=launch.warps, num_stages=launch.stages,
-        **({} if launch.registers is None else {"maxnreg": launch.registers}),
     )  # fmt: skip
     return out
 
@@ -193,7 +183,7 @@ def _tile(source, row, column, width, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 def _meet(
     q, q_scale, k_blocks, v_blocks, k_scale_at, which, key_count, picked, keys, largest, total, out,
     KEY: tl.constexpr, DIM: tl.constexpr, FP8: tl.constexpr, EMULATED: tl.constexpr, RAGGED: tl.constexpr,
-    SUMS_APART: tl.constexpr, ON_BITS: tl.constexpr, DESCRIBED: tl.constexpr,
+    DESCRIBED: tl.constexpr,
 ):  # fmt: skip
     """One block of keys more in the softmax; `largest` is the largest score so far less the exponent."""
     QUERY: tl.constexpr = q.shape[0]
@@ -201,27 +191,20 @@ def _meet(
     k = _tile(k_blocks, (which * key_count + picked) * KEY, 0, DIM, KEY, DIM, DESCRIBED)
     v = _tile(v_blocks, which * DIM, picked * KEY, key_count * KEY, DIM, KEY, DESCRIBED)
     of_block = q_scale * tl.load(k_scale_at + picked)
-    present = (tl.arange(0, KEY) < keys - picked * KEY)[None, :]
-    if ON_BITS:
-        # Integers are summed onto the bits of a float, which then is WHOLE more than their sum; columns
-        # beyond the keys, where k is 0, begin and end as minus infinity. One fused step scales and takes
-        # away both WHOLE and the largest: exactly, for the scale keeps 22 bits, so that WHOLE times it
-        # has 24, and for the largest is moved to where the sum of the two is a float.
-        of_block = (of_block.to(tl.int32, bitcast=True) & -4).to(tl.float32, bitcast=True)
-        product = tl.full((QUERY, KEY), WHOLE_BITS, dtype=tl.int32)
-        if RAGGED:
-            product = tl.where(present, product, MINUS_INFINITY_BITS)
-        product = tl.dot(q, k.T, product, out_dtype=tl.int32).to(tl.float32, bitcast=True)
-        higher = tl.maximum(largest, (tl.max(product, axis=1) - WHOLE) * of_block - exponent)
-        lowered = of_block * WHOLE + higher
-        higher = lowered - of_block * WHOLE
-        weight = tl.exp2(tl.fma(product, of_block, -lowered[:, None]))
-    else:
-        product = tl.dot(q, k.T, out_dtype=tl.int32).to(tl.float32)
-        if RAGGED:
-            product = tl.where(present, product, float("-inf"))
-        higher = tl.maximum(largest, tl.max(product, axis=1) * of_block - exponent)
-        weight = tl.exp2(product * of_block - higher[:, None])
+    # Integers are summed onto the bits of a float, which then is WHOLE more than their sum, and none is
+    # converted; columns beyond the keys, where k is 0, begin and end as minus infinity. One fused step
+    # scales and takes away both WHOLE and the largest: exactly, for the scale keeps 22 bits, so that WHOLE
+    # times it has 24, and for the largest is moved to where the sum of the two is a float.
+    of_block = (of_block.to(tl.int32, bitcast=True) & -4).to(tl.float32, bitcast=True)
+    product = tl.full((QUERY, KEY), WHOLE_BITS, dtype=tl.int32)
+    if RAGGED:
+        present = (tl.arange(0, KEY) < keys - picked * KEY)[None, :]
+        product = tl.where(present, product, MINUS_INFINITY_BITS)
+    product = tl.dot(q, k.T, product, out_dtype=tl.int32).to(tl.float32, bitcast=True)
+    higher = tl.maximum(largest, (tl.max(product, axis=1) - WHOLE) * of_block - exponent)
+    lowered = of_block * WHOLE + higher
+    higher = lowered - of_block * WHOLE
+    weight = tl.exp2(tl.fma(product, of_block, -lowered[:, None]))
     shrink = tl.exp2(largest - higher)
     total = total * shrink + tl.sum(weight, axis=1)
     if FP8:
@@ -229,10 +212,8 @@ def _meet(
         weight = weight.reshape(QUERY, KEY // 16, 2, 4, 2).permute(0, 1, 3, 2, 4).reshape(QUERY, KEY)
     else:
         weight = weight.to(tl.float16)
-    if SUMS_APART:
-        out = out * shrink[:, None] + tl.dot(weight, v.T)
-    else:
-        out = tl.dot(weight, v.T, out * shrink[:, None])
+    # Each block of keys by itself first: Hopper keeps 14 bits of a sum of fp8 products.
+    out = out * shrink[:, None] + tl.dot(weight, v.T)
     return higher, total, out
 
 
@@ -241,8 +222,7 @@ def _attention(
     q_blocks, k_blocks, v_blocks, q_scale_ptr, k_scale_ptr, v_scale_ptr, chosen_ptr, out_ptr, o_b, o_l, o_h,
     length, keys, heads, count, key_count, taken, scale,
     QUERY: tl.constexpr, KEY: tl.constexpr, DIM: tl.constexpr, FP8: tl.constexpr, EMULATED: tl.constexpr,
-    RAGGED: tl.constexpr, LAST_APART: tl.constexpr, SUMS_APART: tl.constexpr, ON_BITS: tl.constexpr,
-    DESCRIBED: tl.constexpr,
+    RAGGED: tl.constexpr, DESCRIBED: tl.constexpr,
 ):  # fmt: skip
     number, which = tl.program_id(0), tl.program_id(1)
     place = which * count + number
@@ -254,19 +234,18 @@ def _attention(
     largest = tl.full((QUERY,), -1e30, dtype=tl.float32)
     total = tl.zeros((QUERY,), dtype=tl.float32)
     out = tl.zeros((QUERY, DIM), dtype=tl.float32)
-    # Only the last of all key blocks has columns beyond the keys, and it comes last.
-    apart: tl.constexpr = RAGGED and LAST_APART
-    for turn in range(0, taken - 1 if apart else taken):
+    # Only the last of all key blocks has columns beyond the keys, and it comes last, behind the loop.
+    for turn in range(0, taken - 1 if RAGGED else taken):
         picked = tl.load(list_at + turn)
         largest, total, out = _meet(
             q, q_scale, k_blocks, v_blocks, k_scale_at, which, key_count, picked, keys, largest, total, out,
-            KEY, DIM, FP8, EMULATED, RAGGED and not LAST_APART, SUMS_APART, ON_BITS, DESCRIBED,
+            KEY, DIM, FP8, EMULATED, False, DESCRIBED,
         )  # fmt: skip
-    if apart:
+    if RAGGED:
         picked = tl.load(list_at + taken - 1)
         largest, total, out = _meet(
             q, q_scale, k_blocks, v_blocks, k_scale_at, which, key_count, picked, keys, largest, total, out,
-            KEY, DIM, FP8, EMULATED, True, SUMS_APART, ON_BITS, DESCRIBED,
+            KEY, DIM, FP8, EMULATED, True, DESCRIBED,
         )  # fmt: skip
     d = tl.arange(0, DIM)
     out = out / total[:, None] * tl.load(v_scale_ptr + which * DIM + d)[None, :]
