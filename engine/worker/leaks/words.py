@@ -133,6 +133,11 @@ class _Told:
                 self.place = holder.__code__.co_filename, holder.__code__.co_firstlineno
                 if holder.__defaults__ is held or holder.__kwdefaults__ is held:
                     self.path.append("default")
+            case functools.partial() | types.MethodType():
+                function = holder.func if isinstance(holder, functools.partial) else holder.__func__
+                if isinstance(function, types.FunctionType):
+                    self.place = function.__code__.co_filename, function.__code__.co_firstlineno
+                self._instance(holder, held, named=name is not None)
             case types.CellType():
                 self.path.append(f"closure cell {self._cell_name(holder)}")
                 self.kind = "hook" if self.kind == "hook" else "closure"

@@ -70,6 +70,13 @@ def hook_on(module: nn.Module, tensor: Tensor) -> None:
     module.register_forward_pre_hook(hook)
 
 
+def partial_hook_on(module: nn.Module, tensor: Tensor) -> None:
+    def half_hook(kept: Tensor, module: nn.Module, args: object) -> None:
+        pass
+
+    module.register_forward_pre_hook(functools.partial(half_hook, tensor))
+
+
 def failing(tensor: Tensor) -> None:
     raise RuntimeError(f"planted {tuple(tensor.shape)}")  # the traceback's line
 

@@ -101,6 +101,18 @@ def test_a_hook() -> None:
     assert place(holder) == (HERE, plants.line_of("def hook("))
 
 
+def test_a_hook_that_is_half_called() -> None:
+    module = nn.Linear(2, 2)
+    plants.HELD.append(module)
+    tensor = plants.new()
+    number = id(tensor)
+    plants.partial_hook_on(module, tensor)
+    del tensor, module
+    holder = told(number)
+    assert holder.kind == "hook" and "hook of torch.nn.modules.linear.Linear" in holder.path
+    assert place(holder) == (HERE, plants.line_of("def half_hook("))
+
+
 def test_a_traceback() -> None:
     tensor = plants.new()
     number = id(tensor)
