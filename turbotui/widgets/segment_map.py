@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from turbotui.format import bytes_text, gib
+from turbotui.format import bytes_text, short_bytes
 from turbotui.text import t
 from turbotui.theme import GLYPHS
 from turbotui.widgets.lines import Row, View, width_of, wrapped
@@ -69,7 +69,7 @@ def _legend(view: View, held: dict[State, int], width: int) -> list[Row]:
     rows = [Row(width)]
     for state, num_bytes in held.items():
         glyph, style = look(view.paint, state)
-        name = f" {t(f'leaks.state_{state}')} {gib(num_bytes)}  "
+        name = f" {t(f'leaks.state_{state}')} {short_bytes(num_bytes)}  "
         if width_of(name) + 1 > rows[-1].left and rows[-1].cells:
             rows.append(Row(width))
         rows[-1].add(glyph, style).add(name, view.paint.text)
