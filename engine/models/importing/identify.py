@@ -9,14 +9,13 @@ from pathlib import Path
 from engine.errors import ModelUnusable
 from engine.models.importing.borrowing import weights_of_component
 from engine.models.importing.found import Expert, Found, Kind, Verdict, damaged, unsupported
-from engine.models.importing.recognise import NOT_DISTILLED, expert_of, recognise
+from engine.models.importing.recognise import expert_of, recognise
 from engine.models.importing.weights import WEIGHT_ENDINGS, Weights, groups_in, read_weights
 from engine.models.in_place import IN_PLACE
 from engine.models.model import MODEL_INDEX, TOKENIZER_FILES
 from engine.models.weight_file import open_weight_file
 
 __all__ = [
-    "NOT_DISTILLED",
     "Expert",
     "Found",
     "Kind",

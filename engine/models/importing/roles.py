@@ -9,9 +9,10 @@ from pathlib import Path
 
 from engine.errors import InvalidRequest
 from engine.models.folders import DIT, DIT_HIGH, DIT_LOW
-from engine.models.importing.identify import NOT_DISTILLED, Expert, Found
+from engine.models.importing.identify import Expert, Found
 from engine.models.importing.mapping import Mapped, map_weights
 from engine.models.importing.weights import read_weights
+from engine.models.layout import NOT_DISTILLED
 from engine.models.weight_file import open_weight_file
 
 COMPARED_TENSORS = 64
