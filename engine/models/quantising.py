@@ -12,14 +12,13 @@ Says each thing as a line of JSON, {kind: fields}: `plan`, `progress`, then `don
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,13 +26,12 @@ from typing import TypeAlias
 
 import msgspec
 import torch
-from torch import Tensor
 
 from engine.errors import EngineError, ModelUnusable, NotNow, StorageUnusable, WorkFailed
 from engine.models.configs import INT8_BLOCK
 from engine.models.dtypes import DTYPES
 from engine.models.folders import DIT, FOLDERS, was_made_here
-from engine.models.index import ComponentIndex, read_component_index
+from engine.models.index import read_component_index
 from engine.models.layout import FP32, INT8, INT8_BLOCK_SIZE, SCALE, int8_scale_shape, resident_dtype
 from engine.models.making import only_maker, write_card
 from engine.models.model import MODEL_INDEX, Model, read_model
@@ -53,13 +51,21 @@ from engine.models.quantised_files import (
     write_marker,
     write_state,
 )
-from engine.models.random_noise import bytes_of
+from engine.models.quantised_tensors import (
+    Kept,
+    Scales,
+    Values,
+    Weight,
+    compare,
+    is_quantised,
+    remark_on,
+    sha256_of,
+)
 from engine.models.siblings import weights_digest
-from engine.models.weight_file import TensorEntry, WeightFile, open_weight_file
+from engine.models.weight_file import open_weight_file
 from engine.models.weight_writer import FilePlan, TensorPlan, plan_shards, shard_table, write_files
 from engine.units import size_text
 from engine.wire import ErrorBody, Quantised, QuantiseError, QuantisePlan, QuantiseProgress
-from engine.worker.nets.int8 import quantise
 
 Message: TypeAlias = QuantisePlan | QuantiseProgress
 Tell: TypeAlias = Callable[[Message], None]
@@ -74,9 +80,6 @@ KINDS: Mapping[type, str] = {
 
 MAX_WRITERS = 8
 """Each holds a band in fp32 with its intermediate results, some 40 MiB."""
-BAND_ELEMENTS = 2**21
-"""Of a weight that is quantised at once, where 128 rows are not more."""
-COPY_BYTES = 8 * 2**20
 SHARD_BYTES = 2 * 10**9
 """The largest file: what a run that is stopped can lose."""
 SMALL_FILES_BYTES = 64 * 2**20
@@ -85,102 +88,6 @@ DIT_STEM = "diffusion_pytorch_model"
 PROGRESS_S = 1.0
 SOURCES = ("BF16", "F16", "F32")
 """Formats of a weight that can be quantised."""
-USUAL_ERROR = 0.02
-"""Relative L2 of a layer; normal weights have 0.009, since the largest of 16,384 of them is 4 deviations."""
-ROUNDING = 0.5 + 2**-10
-"""Steps by which a number may be off: half of one, and fp32's own rounding of the quotient."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Weight:
-    """One weight of the source [rows, columns], read from its open file."""
-
-    name: str
-    file: WeightFile
-    entry: TensorEntry
-
-    @property
-    def rows(self) -> int:
-        return self.entry.shape[0]
-
-    @property
-    def columns(self) -> int:
-        return self.entry.shape[1]
-
-    def read(self, first: int, end: int) -> Tensor:
-        """Rows `first` to `end` in the format in which they lie."""
-        dtype = DTYPES[self.entry.dtype]
-        row_bytes = self.columns * dtype.bytes
-        raw = bytearray(self.file.read(self.entry.begin + first * row_bytes, (end - first) * row_bytes))
-        return torch.frombuffer(raw, dtype=getattr(torch, dtype.name)).view(end - first, self.columns)
-
-    def bands(self, first: int, end: int) -> Iterator[tuple[int, Tensor]]:
-        """The rows from `first` to `end`, and those of their blocks, a band of whole blocks at a time."""
-        block = INT8_BLOCK_SIZE
-        step = max(1, BAND_ELEMENTS // self.columns // block) * block
-        for begin in range(first // block * block, end, step):
-            stop = min(self.rows, begin + step, -(-end // block) * block)
-            yield begin, self.read(begin, stop)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Values:
-    """The int8 numbers of a weight."""
-
-    weight: _Weight
-
-    def parts(self, first: int, count: int) -> Iterator[memoryview]:
-        columns = self.weight.columns
-        end = first + count
-        for begin, band in self.weight.bands(first // columns, -(-end // columns)):
-            values = quantise(band)[0].view(-1)
-            origin = begin * columns
-            yield bytes_of(values[max(0, first - origin) : end - origin])
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Scales:
-    """The fp32 scales of a weight, one to each of its blocks."""
-
-    weight: _Weight
-
-    def parts(self, first: int, count: int) -> Iterator[memoryview]:
-        weight = self.weight
-        across = int8_scale_shape(weight.rows, weight.columns)[1]
-        end = first + count
-        rows = (first // across * INT8_BLOCK_SIZE, min(weight.rows, -(-end // across) * INT8_BLOCK_SIZE))
-        for begin, band in weight.bands(*rows):
-            scales = quantise(band)[1]
-            if not bool(torch.isfinite(scales).all()):
-                raise ModelUnusable(
-                    f"{weight.file.path} holds {weight.name!r} with numbers that are infinite or none, which "
-                    "cannot be quantised; fetch or convert the model again"
-                )
-            origin = begin // INT8_BLOCK_SIZE * across
-            yield bytes_of(scales.view(-1)[max(0, first - origin) : end - origin])
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Kept:
-    """A tensor that stays as it is, byte for byte, or as its model keeps it beside files of more digits."""
-
-    file: WeightFile
-    entry: TensorEntry
-    dtype: str
-
-    def parts(self, first: int, count: int) -> Iterator[memoryview]:
-        stored = DTYPES[self.entry.dtype]
-        width = stored.bytes
-        if self.dtype != self.entry.dtype:
-            kept = getattr(torch, DTYPES[self.dtype].name)
-            for at in range(first, first + count, COPY_BYTES // width):
-                many = min(COPY_BYTES // width, first + count - at)
-                raw = bytearray(self.file.read(self.entry.begin + at * width, many * width))
-                yield bytes_of(torch.frombuffer(raw, dtype=getattr(torch, stored.name)).to(kept))
-            return
-        begin, end = (self.entry.begin + element * width for element in (first, first + count))
-        for at in range(begin, end, COPY_BYTES):
-            yield memoryview(self.file.read(at, min(COPY_BYTES, end - at)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -190,18 +97,9 @@ class _Dit:
     folder: str
     source: Path
     source_bytes: int
-    weights: Mapping[str, _Weight]
+    weights: Mapping[str, Weight]
     """By name: those that become int8."""
     files: tuple[FilePlan, ...]
-
-
-def is_quantised(name: str, shape: Sequence[int]) -> bool:
-    """Whether the tensor of this name and shape becomes int8: the weight of a linear layer in a block.
-
-    Not the sparse attention's `proj_l`, as in the released checkpoints.
-    """
-    parts = name.split(".")
-    return parts[0] == "blocks" and parts[-1] == "weight" and len(shape) == 2 and "proj_l" not in parts
 
 
 def quantise_model(
@@ -304,7 +202,7 @@ class _Making:
             errors=tuple(
                 QuantiseError(layer=layer, relative_l2=error) for layer, error in sorted(errors.items())
             ),
-            remark=_remark(errors),
+            remark=remark_on(errors),
             sha256={path: done.sha256 for path, done in sorted(state.files.items())},
         )
 
@@ -335,12 +233,12 @@ class _Making:
             sums: dict[str, Sums] = {}
             for name in (tensor.name for tensor in file.tensors if tensor.name in dit.weights):
                 kind = name.removesuffix(".weight").split(".", 2)[2]
-                more = _compare(dit.weights[name], written, file)
+                more = compare(dit.weights[name], written, file)
                 old = sums.get(kind, Sums(difference=0.0, weight=0.0))
                 sums[kind] = Sums(
                     difference=old.difference + more.difference, weight=old.weight + more.weight
                 )
-            return DoneFile(bytes=file.bytes, sha256=_sha256(written), sums=sums)
+            return DoneFile(bytes=file.bytes, sha256=sha256_of(written), sums=sums)
 
     def _progress(self, stage: str, path: str, done_bytes: int) -> None:
         self._tell(
@@ -396,14 +294,14 @@ def _plan_dit(source: Model, folder: Path, stack: ExitStack) -> _Dit:
     index = read_component_index(folder)
     opened = {file.path: stack.enter_context(open_weight_file(file.path)) for file in index.files}
     tensors: list[TensorPlan] = []
-    weights: dict[str, _Weight] = {}
+    weights: dict[str, Weight] = {}
     for name, entry in index.tensors.items():
         file = opened[index.file_of[name]]
         if not is_quantised(name, entry.shape):
             dtype = entry.dtype
             if index.kept is not None and DTYPES[dtype].floating:
                 dtype = resident_dtype(DIT, name, index.kept)
-            kept = _Kept(file=file, entry=entry, dtype=dtype)
+            kept = Kept(file=file, entry=entry, dtype=dtype)
             tensors.append(TensorPlan(name=name, dtype=dtype, shape=entry.shape, content=kept))
             continue
         if entry.dtype not in SOURCES:
@@ -411,36 +309,27 @@ def _plan_dit(source: Model, folder: Path, stack: ExitStack) -> _Dit:
                 f"{file.path} holds {name!r} as {entry.dtype}, which cannot be quantised; it must be one of "
                 f"{', '.join(SOURCES)}"
             )
-        weight = _Weight(name=name, file=file, entry=entry)
+        weight = Weight(name=name, file=file, entry=entry)
         weights[name] = weight
         rows, columns = entry.shape
         tensors += [
-            TensorPlan(name=name, dtype=INT8, shape=(rows, columns), content=_Values(weight=weight)),
+            TensorPlan(name=name, dtype=INT8, shape=(rows, columns), content=Values(weight=weight)),
             TensorPlan(
                 name=name.removesuffix(".weight") + SCALE,
                 dtype=FP32,
                 shape=int8_scale_shape(rows, columns),
-                content=_Scales(weight=weight),
+                content=Scales(weight=weight),
             ),
         ]
     if not weights:
         raise ModelUnusable(f"{folder} holds no linear layer in a block, so there is nothing to quantise")
     return _Dit(
-        folder=_folder_name(source, folder),
+        folder={part.folder: FOLDERS[source.kind][part.name] for part in source.components}[folder],
         source=folder,
-        source_bytes=_source_bytes(index),
+        source_bytes=index.bytes,
         weights=weights,
         files=plan_shards(DIT_STEM, tensors, SHARD_BYTES),
     )
-
-
-def _folder_name(source: Model, folder: Path) -> str:
-    names = {part.folder: FOLDERS[source.kind][part.name] for part in source.components}
-    return names[folder]
-
-
-def _source_bytes(index: ComponentIndex) -> int:
-    return index.bytes
 
 
 def _free_bytes(folder: Path) -> int:
@@ -464,65 +353,6 @@ def _left_bytes(making: Path, state: State) -> int:
 
 def _refuse() -> None:
     raise NotNow("another model is being quantised there; wait for its end")
-
-
-# --------------------------------------------------------------------------- reading back
-
-
-def _compare(weight: _Weight, written: WeightFile, plan: FilePlan) -> Sums:
-    """One band of blocks of a weight as it lies in the written file, beside what it was made of.
-
-    Raises:
-        WorkFailed: a number is farther off than rounding can bring it.
-    """
-    begins = _begins(plan)
-    block = INT8_BLOCK_SIZE
-    across = int8_scale_shape(weight.rows, weight.columns)[1]
-    bands = -(-weight.rows // block)
-    band = int.from_bytes(hashlib.sha256(weight.name.encode()).digest()[:4], "little") % bands
-    first, end = band * block, min(weight.rows, (band + 1) * block)
-    values_at = begins[weight.name] + first * weight.columns
-    scales_at = begins[weight.name.removesuffix(".weight") + SCALE] + 4 * band * across
-    raw = bytearray(written.read(values_at, (end - first) * weight.columns))
-    values = torch.frombuffer(raw, dtype=torch.int8).view(end - first, weight.columns)
-    scales = torch.frombuffer(bytearray(written.read(scales_at, 4 * across)), dtype=torch.float32)
-    steps = scales.repeat_interleave(block)[: weight.columns]
-    exact = weight.read(first, end).float()
-    difference = (exact - values.float() * steps).abs()
-    # The largest number of a block is 128 steps, and there is no 128 in an int8.
-    bound = torch.where(values == 127, 1 + 2**-10, ROUNDING) * steps
-    if bool((difference > bound).any()):
-        raise WorkFailed(
-            f"{written.path} holds {weight.name} otherwise than it was written: a number is "
-            f"{float((difference / steps).max()):.1f} steps off; check the disk, and quantise again"
-        )
-    return Sums(difference=float(difference.square().sum()), weight=float(exact.square().sum()))
-
-
-def _begins(plan: FilePlan) -> dict[str, int]:
-    """Tensor name to its first byte in the file."""
-    begins, at = {}, len(plan.header)
-    for tensor in plan.tensors:
-        begins[tensor.name] = at
-        at += tensor.bytes
-    return begins
-
-
-def _sha256(file: WeightFile) -> str:
-    digest = hashlib.sha256()
-    for at in range(0, file.num_bytes, COPY_BYTES):
-        digest.update(file.read(at, min(COPY_BYTES, file.num_bytes - at)))
-    return digest.hexdigest()
-
-
-def _remark(errors: Mapping[str, float]) -> str | None:
-    worst = max(errors, key=lambda layer: errors[layer])
-    if errors[worst] <= USUAL_ERROR:
-        return None
-    return (
-        f"{worst} is {100 * errors[worst]:.1f} % off, more than the {100 * USUAL_ERROR:.0f} % that int8 "
-        "usually costs: its weights have outliers; compare a video of both before you rely on it"
-    )
 
 
 def main(arguments: list[str]) -> int:

@@ -88,8 +88,8 @@ def check_request(
         raise ModelUnusable(f"the model {model.name} cannot be used: {model.problem}")
     if not model.few_steps:
         raise InvalidRequest(
-            f"{model.name} takes no jobs: {NOT_DISTILLED}; where it is made for few steps all the same, "
-            f"write {TAKES_FEW_STEPS} into its {CARD_FILE}, or import it with --undistilled"
+            f"{model.name} takes no jobs: {NOT_DISTILLED}; "
+            f"{TAKES_FEW_STEPS} in its {CARD_FILE} says otherwise"
         )
     prompt = _check_prompt(spec.prompt, config.max_prompt_chars)
     resolution = _check_resolution(spec, model)

@@ -3,7 +3,7 @@
 One sum over the latents after each step: it is finite where they all are, since theirs are numbers far from
 the largest. It goes to the host behind the step, and is read once the device is known to have passed there.
 
-Measured on an H200 with the latents of 1280x720 and 81 frames: see the commit that names this file.
+It reads the latents once more: 39 MB in float64 at 1280x720 and 81 frames, where a step computes for seconds.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -123,6 +124,7 @@ async def test_a_model_is_quantised_after_its_plan_was_seen_and_can_be_stopped(c
         await until(pilot, lambda: "no device memory" in screen_text(app))
         text = screen_text(app)
         assert "27.0 GiB to 14.0 GiB" in text and "200 GiB" in text
+        assert re.search(r"layers to int8  \d+ ", text), "a name and its figure are two words"
         await pilot.press("enter")  # on Cancel
         assert [call[0] for call in client.asked].count("quantise") == 0
         await pilot.press("8")

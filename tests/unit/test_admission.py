@@ -91,7 +91,7 @@ def test_defaults_are_filled_in_from_the_models_card(tmp_path: Path) -> None:
 def test_a_model_that_is_not_distilled_takes_no_jobs_and_says_why(tmp_path: Path) -> None:
     text = refusal(tmp_path, replace(T2V, few_steps=False))
     assert re.search(
-        r"^toy takes no jobs: .*no proj_l.*not distilled.*1 to 4 steps.*few_steps.*undistilled", text
+        r"^toy takes no jobs: .*no proj_l.*not distilled.*1 to 4 steps.*few_steps.*turbotui.json", text
     )
 
 

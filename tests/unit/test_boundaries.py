@@ -39,6 +39,7 @@ NETS_ALLOWED = (
     "engine.models.importers",
     "engine.models.demo",
     "engine.models.plain",
+    "engine.models.quantised_tensors",
     "engine.models.quantising",
     "engine.models.plain_generation",
     "engine.models.random_models",

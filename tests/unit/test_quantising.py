@@ -13,6 +13,7 @@ import torch
 from diffusers import WanTransformer3DModel
 from safetensors.torch import load_file, save_file
 
+import engine.models.quantised_tensors as quantised_tensors
 import engine.models.quantising as quantising
 from engine.errors import InvalidRequest, ModelUnusable, NotFound, StorageUnusable, WorkFailed
 from engine.models.catalog import Catalog
@@ -23,7 +24,7 @@ from engine.models.quantised_files import MARKER, Marker, making_folder
 from engine.models.quantising import Message, quantise_model
 from engine.models.random_models import Sizes, make_random_model
 from engine.models.siblings import int8_siblings, originals
-from engine.models.weight_file import TensorEntry
+from engine.models.weight_file import TensorEntry, WeightFile
 from engine.models.weight_writer import FilePlan
 from engine.wire import Quantised, QuantisePlan, QuantiseProgress
 from engine.worker.nets.int8 import replace_linears
@@ -226,20 +227,20 @@ def test_what_was_left_of_other_weights_is_not_gone_on_with(
 def test_no_more_than_a_band_is_in_memory(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     reads: list[int] = []
-    quantise, read = quantising.quantise, quantising.WeightFile.read
+    quantise, read = quantised_tensors.quantise, WeightFile.read
 
     def counted(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         sizes.append(matrix.numel())
         return quantise(matrix)
 
-    def counted_read(file: quantising.WeightFile, begin: int, length: int) -> bytes:
+    def counted_read(file: WeightFile, begin: int, length: int) -> bytes:
         reads.append(length)
         return read(file, begin, length)
 
-    monkeypatch.setattr(quantising, "quantise", counted)
-    monkeypatch.setattr(quantising.WeightFile, "read", counted_read)
-    monkeypatch.setattr(quantising, "BAND_ELEMENTS", 1)
-    monkeypatch.setattr(quantising, "COPY_BYTES", 4096)
+    monkeypatch.setattr(quantised_tensors, "quantise", counted)
+    monkeypatch.setattr(WeightFile, "read", counted_read)
+    monkeypatch.setattr(quantised_tensors, "BAND_ELEMENTS", 1)
+    monkeypatch.setattr(quantised_tensors, "COPY_BYTES", 4096)
     quantise_model(models, "tiny")
     assert max(sizes) == 128 * 384
     assert max(reads) == 128 * 384 * 2
@@ -310,17 +311,17 @@ def test_bands_give_any_stretch_of_a_weight(tmp_path: Path) -> None:
     save_file({"w": weight}, tmp_path / "w.safetensors")
     with quantising.open_weight_file(tmp_path / "w.safetensors") as file:
         end = file.num_bytes
-        source = quantising._Weight(
+        source = quantised_tensors.Weight(
             name="w",
             file=file,
             entry=TensorEntry(dtype="F32", shape=(300, 200), begin=end - weight.nbytes, end=end),
         )
         values, scale = specified(weight)
         for first, count in ((0, 60_000), (5, 17), (25_599, 2), (25_601, 34_399), (59_999, 1)):
-            found = b"".join(quantising._Values(weight=source).parts(first, count))
+            found = b"".join(quantised_tensors.Values(weight=source).parts(first, count))
             assert found == values.view(-1)[first : first + count].numpy().tobytes()
         for first, count in ((0, 6), (1, 3), (5, 1)):
-            found = b"".join(quantising._Scales(weight=source).parts(first, count))
+            found = b"".join(quantised_tensors.Scales(weight=source).parts(first, count))
             assert found == scale.view(-1)[first : first + count].numpy().tobytes()
 
 

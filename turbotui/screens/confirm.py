@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from turbotui.format import cell_width
 from turbotui.screens.window import WindowScreen
 from turbotui.text import t
 from turbotui.text.spoken import word
@@ -63,8 +64,9 @@ class ConfirmPanel(Panel):
     def body(self, view: View, width: int, height: int) -> list[Row]:
         paint = view.paint
         rows = [Row(width)]
+        names = max((NAME_CELLS, *(cell_width(name) + 2 for name, _value in self.facts)))
         for name, value in self.facts:
-            rows.append(Row(width).field(name, NAME_CELLS, paint.muted).add(value, paint.text))
+            rows.append(Row(width).field(name, names, paint.muted).add(value, paint.text))
         rows.append(Row(width))
         rows += [Row(width).add(line, paint.wait) for line in wrapped(self.loss, width)]
         while len(rows) < height - 1:

@@ -18,7 +18,7 @@ FORMS: dict[str, str] = {
     "ode is for image-to-video models and {name} is text-to-video; leave it out": "ode 只用于图生视频模型，而 {name} 是文生视频；请去掉",
     "adaptive takes an image's shape and {name} is text-to-video; leave it out": "自适应采用图像的形状，而 {name} 是文生视频；请去掉",
     "the image is {width}x{height}, and in that shape a side of the video would not be {size_step} to {max_side} pixels; crop it or leave adaptive out": "图像是 {width}x{height}，按这个形状视频有一边不在 {size_step} 到 {max_side} 像素之间；请裁剪它，或去掉自适应",
-    "{name} takes no jobs: {not_distilled}; where it is made for few steps all the same, write {takes_few_steps} into its {card_file}, or import it with --undistilled": "{name} 不接受任务：{not_distilled}；若它确为少步数而作，请在其 {card_file} 中写入 {takes_few_steps}，或用 --undistilled 导入",
+    "{name} takes no jobs: {not_distilled}; {takes_few_steps} in its {card_file} says otherwise": "{name} 不接受任务：{not_distilled}；若并非如此，请在其 {card_file} 中写入 {takes_few_steps}",
     "the prompt has {prompt} characters and at most {max_chars} are accepted; shorten it": "提示词有 {prompt} 个字符，最多接受 {max_chars} 个；请缩短",
     "the prompt": "提示词",
     "the prompt is empty; describe the video": "提示词是空的；请描述视频",
