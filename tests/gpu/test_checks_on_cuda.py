@@ -13,7 +13,8 @@ import pytest
 
 from engine.wire import CheckReport, Finding, KillRequest
 from tests.daemon.live import LiveEngine, wait_for
-from tests.gpu.test_kill_on_cuda import GIB, HOLDER, shown
+from tests.gpu.conftest import HOLDER
+from tests.gpu.test_kill_on_cuda import GIB, shown
 from turbotui.subcommands.follow import Follower, Moved, follow
 
 TITLED = "import ctypes; ctypes.CDLL(None).prctl(15, b'tt-worker', 0, 0, 0)\n" + HOLDER

@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 RESUMED_AFTER_S = 60.0
 """A draft that is older was not written just now, and so is told of."""
 
+LOW_ROWS = 34
+"""A terminal of fewer has no room for all fields and what they cost."""
+
 
 class NewJobScreen(StillBehind, ModalScreen[None]):
     """Everything typed is kept until it was submitted.
@@ -62,7 +65,11 @@ class NewJobScreen(StillBehind, ModalScreen[None]):
         border-title-color: $primary; border-subtitle-color: $muted; padding: 0 1;
     }
     NewJobScreen ForecastPanel { height: 4; width: 100%; }
+    /* What it costs stays in sight; the fields scroll above it. */
+    NewJobScreen.-low #window { height: 100%; }
+    NewJobScreen.-low ForecastPanel { dock: bottom; }
     """
+    VERTICAL_BREAKPOINTS: ClassVar[list[tuple[int, str]]] = [(0, "-low"), (LOW_ROWS, "-high")]
     # The prompt has the focus once what was typed before is in it: see `_hand_over`.
     AUTO_FOCUS = ""
     BINDINGS: ClassVar[list[BindingType]] = [
