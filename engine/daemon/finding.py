@@ -174,6 +174,9 @@ class ModelFinder:
         except OSError as problem:
             told = f"the models' folder cannot be used: {problem}"
             state, error = "failed", ErrorBody(code=StorageUnusable.code, message=told)
+        except Exception as problem:  # the errand's edge: one without an end would keep out every other
+            told = f"{type(problem).__name__}: {problem}"
+            state, error = "failed", ErrorBody(code=WorkFailed.code, message=told)
         try:
             await self._rescan()  # who is told that it is done finds it listed
         finally:

@@ -82,8 +82,12 @@ def test_getting_tells_size_and_licence_and_asks_for_a_yes(
         "models_t5_umt5-xxl-enc-bf16.pth",
         "Wan2.1_VAE.pth",
         "umt5-xxl",
+        *("--lang", "en"),
     ]
     capsys.readouterr()
+    assert main(["models", "get", NAME, "--yes", "--json", "--lang", "zh"]) == 0
+    assert imported[1][-3:] == ["--lang", "zh", "--json"], "it speaks on as it was asked to"
+    assert len(json.loads(capsys.readouterr().out)["fetched"]) == 4
     assert main(["models", "get", "--json"]) == 0
     here = {model["name"]: model["presence"] for model in json.loads(capsys.readouterr().out)}
     assert here[NAME] == "fetched"

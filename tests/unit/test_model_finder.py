@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.daemon import finding
 from engine.daemon.finding import ModelFinder
 from engine.daemon.logbook import LogBook
 from engine.errors import InvalidRequest, NotFound, NotNow
@@ -85,3 +86,14 @@ async def test_what_was_cancelled_stays_for_the_next_time(tmp_path: Path, hub: H
     assert [part.stat().st_size for part in parts] == [10 << 20]
     with pytest.raises(NotNow, match="no model is being fetched"):
         finder.cancel()
+
+
+async def test_an_errand_that_fails_as_nobody_thought_of_has_an_end_and_keeps_out_no_other(
+    tmp_path: Path, hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finding, "LINE_BYTES", 16)  # its plan is longer than a line may be
+    finder = finder_in(tmp_path, hub)
+    for _ in range(2):
+        finder.get(NAME)
+        errand = await ended(finder)
+        assert errand.state == "failed" and errand.error is not None

@@ -13,9 +13,10 @@ from engine.paths import find_paths
 from engine.wire import FileToGet, GetNews, GetPlan, GetProgress, ReleasedModel
 from turbotui.format import bytes_text, seconds
 from turbotui.subcommands.children import news_of
-from turbotui.subcommands.output import note, print_json, say, table, titles
+from turbotui.subcommands.output import note, print_json, print_json_line, say, table, titles
 from turbotui.subcommands.session import json_option
 from turbotui.subcommands.waiting import ProgressBar
+from turbotui.text import language
 from turbotui.text.spoken import tr, word
 
 GETTER = "engine.models.getting.run"
@@ -31,7 +32,8 @@ def get(name: str, yes: bool, no_import: bool, json: bool) -> None:
 
     Tells size and licence and asks first. Goes on where it broke off, and keeps only what has the right
     digest. Honours HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE; where the Hub cannot be reached it
-    prints the commands for a machine that can. With --json and without --yes it only tells the plan.
+    prints the commands for a machine that can. With --json and without --yes it only tells the plan; with
+    both, what was fetched and then what `turbotui import --json` says, a line of JSON each.
     """
     models = str(find_paths().models)
     if not name:
@@ -55,8 +57,9 @@ def get(name: str, yes: bool, no_import: bool, json: bool) -> None:
         click.confirm(tr("Fetch it?"), abort=True, err=True)
     fetched = _fetch(models, plan)
     if json:
-        print_json(GetNews(plan=plan, fetched=fetched))
-    words = ["import", *fetched]
+        print_json_line(GetNews(plan=plan, fetched=fetched))
+    words = ["import", *fetched, "--lang", "zh" if language() == "zh_CN" else "en"]
+    words += ["--json"] if json else []
     if no_import:
         note(tr("it lies in {folder}; import it with `turbotui models scan`'s command", folder=plan.folder))
     elif code := subprocess.run([sys.executable, "-P", "-m", "turbotui", *words]).returncode:

@@ -31,7 +31,7 @@ FORMS: dict[str, str] = {
     "Look for models on this host: hub caches, TurboDiffusion and ComfyUI folders, disks, and each PATH.": "在本机查找模型：模型中心的缓存、TurboDiffusion 和 `ComfyUI` 的文件夹、磁盘以及每个 `PATH`。",
     "Tells what each find is by its tensors, and the command that imports what belongs together. Reads no weights and changes nothing.": "按张量说明找到的每一个是什么，并给出导入成套文件的命令。不读取权重，也不改动任何东西。",
     "Fetch a released model from the Hub and import it in place; without NAME list those there are.": "从模型中心下载已发布的模型并就地导入；不给 `NAME` 则列出有哪些。",
-    "Tells size and licence and asks first. Goes on where it broke off, and keeps only what has the right digest. Honours HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE; where the Hub cannot be reached it prints the commands for a machine that can. With --json and without --yes it only tells the plan.": "先说明大小和许可证并询问。中断后从断点继续，只保留摘要相符的文件。遵循 `HF_ENDPOINT`、`HF_HOME`、`HF_TOKEN` 和 `HF_HUB_OFFLINE`；无法连接模型中心时，输出可在另一台机器上运行的命令。有 --json 而没有 --yes 时只说明计划。",
+    "Tells size and licence and asks first. Goes on where it broke off, and keeps only what has the right digest. Honours HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE; where the Hub cannot be reached it prints the commands for a machine that can. With --json and without --yes it only tells the plan; with both, what was fetched and then what `turbotui import --json` says, a line of JSON each.": "先说明大小和许可证并询问。中断后从断点继续，只保留摘要相符的文件。遵循 `HF_ENDPOINT`、`HF_HOME`、`HF_TOKEN` 和 `HF_HUB_OFFLINE`；无法连接模型中心时，输出可在另一台机器上运行的命令。有 --json 而没有 --yes 时只说明计划；两者都有时，先输出下载了什么，再输出 `turbotui import --json` 的内容，每行一个 JSON。",
     "Fetch it without asking.": "不询问直接下载。",
     "Only fetch it into the hub's cache.": "只下载到模型中心的缓存。",
 }
