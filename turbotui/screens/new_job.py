@@ -69,7 +69,7 @@ class NewJobScreen(StillBehind, ModalScreen[None]):
     NewJobScreen.-low #window { height: 100%; }
     NewJobScreen.-low ForecastPanel { dock: bottom; }
     """
-    VERTICAL_BREAKPOINTS: ClassVar[list[tuple[int, str]]] = [(0, "-low"), (LOW_ROWS, "-high")]
+    VERTICAL_BREAKPOINTS = [(0, "-low"), (LOW_ROWS, "-high")]  # noqa: RUF012  # as Textual declares it
     # The prompt has the focus once what was typed before is in it: see `_hand_over`.
     AUTO_FOCUS = ""
     BINDINGS: ClassVar[list[BindingType]] = [
