@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 RESUMED_AFTER_S = 60.0
 """A draft that is older was not written just now, and so is told of."""
 
-LOW_ROWS = 34
-"""A terminal of fewer has no room for all fields and what they cost."""
+LOW_ROWS = 44
+"""A terminal of fewer has no room for all fields, an image and what they cost."""
 
 
 class NewJobScreen(StillBehind, ModalScreen[None]):
