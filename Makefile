@@ -18,13 +18,17 @@ test:
 # have been late for a test that looks at real terminals, processes and clocks; what is broken fails again.
 PYTEST = .venv/bin/python -m pytest -m "not long and not gpu"
 
+# The console's waits the most, so that it has what computes beside it: each takes about ten minutes.
+CONSOLE = tests/tui tests/leaks tests/specification
+ENGINE = tests $(CONSOLE:%=--ignore=%)
+
 test-console:
-	$(PYTEST) tests/tui -o cache_dir=.pytest_cache/console || { [ $$? -eq 1 ] && \
-		$(PYTEST) tests/tui -o cache_dir=.pytest_cache/console --last-failed; }
+	$(PYTEST) $(CONSOLE) -o cache_dir=.pytest_cache/console || { [ $$? -eq 1 ] && \
+		$(PYTEST) $(CONSOLE) -o cache_dir=.pytest_cache/console --last-failed; }
 
 test-engine:
-	$(PYTEST) tests --ignore=tests/tui -o cache_dir=.pytest_cache/engine || { [ $$? -eq 1 ] && \
-		$(PYTEST) tests --ignore=tests/tui -o cache_dir=.pytest_cache/engine --last-failed; }
+	$(PYTEST) $(ENGINE) -o cache_dir=.pytest_cache/engine || { [ $$? -eq 1 ] && \
+		$(PYTEST) $(ENGINE) -o cache_dir=.pytest_cache/engine --last-failed; }
 
 test-long:
 	@.ci/setup test

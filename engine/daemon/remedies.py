@@ -27,7 +27,7 @@ from engine.wire import (
     UnloadRequest,
 )
 
-HEAP_BYTES = MIB
+HEAP_BYTES = 4 * MIB
 """By so much Python's heap moves a resident set by itself while something else goes."""
 
 

@@ -92,12 +92,14 @@ def _switches(lines: Sequence[LedgerLine]) -> list[LedgerLine]:
 
 
 def _settled(lines: Sequence[LedgerLine], alike: Callable[[LedgerLine], object]) -> list[LedgerLine]:
-    """Without the first ones of each kind."""
+    """Those since the last that was among the first of its kind: what fills a cache is no growth."""
     seen: dict[object, int] = defaultdict(int)
-    found = []
+    found: list[LedgerLine] = []
     for line in lines:
         key = alike(line)
-        if seen[key] >= FIRST:
+        if seen[key] < FIRST:
+            found.clear()
+        else:
             found.append(line)
         seen[key] += 1
     return found

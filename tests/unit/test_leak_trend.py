@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -112,3 +113,12 @@ def test_first_jobs_of_a_shape_are_left_out() -> None:
 def test_a_fresh_worker_begins_anew() -> None:
     lines = night(20, leak=MIB) + night(8, worker="2 20.0")
     assert not of("device", trends(lines)).grows
+
+
+def test_shapes_that_are_new_one_after_another_are_no_growth() -> None:
+    """Each fills its caches: what an engine does in its first hour."""
+    lines = [
+        replace(line, shape=f"{line.job_id // 3}") if line.kind == "job" and line.job_id else line
+        for line in night(30, leak=KIB)
+    ]
+    assert not [trend for trend in trends(lines) if trend.grows or trend.bytes_each]
