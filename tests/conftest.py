@@ -16,6 +16,9 @@ reset_program.PLACES = ()
 reset_program.SUDO = "/nonexistent/sudo"
 reset_helper.HELPER = Path("/nonexistent/turbotui-gpu-reset")
 
+# Two suites share the cores: threads of one product that wait for each other's take many times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 if not Path("/dev/nvidiactl").exists():
     # Triton looks at this as it is imported, whoever does so first; with a GPU kernels are compiled.
     os.environ["TRITON_INTERPRET"] = "1"

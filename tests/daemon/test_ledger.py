@@ -105,6 +105,7 @@ def clean_jobs(engine: LiveEngine, short: JobSpec, count: int) -> None:
     assert not [finding for finding in engine.client.check().findings if finding.kind == "floor"]
 
 
+@pytest.mark.long
 def test_a_few_clean_jobs_grow_nothing(spared: LiveEngine, short: JobSpec) -> None:
     clean_jobs(spared, short, FIRST + LEAST_COUNT)
 

@@ -32,6 +32,7 @@ BYTES = 64 * 1024 * 4
 @pytest.fixture(autouse=True)
 def _clear(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(graph, "MOST_FROZEN", 60_000)
+    gc.collect()  # of thousands of tests before: a look has little time
     yield
     plants.clear()
     gc.collect()
