@@ -24,11 +24,11 @@ ENGINE = tests $(CONSOLE:%=--ignore=%)
 
 test-console:
 	$(PYTEST) $(CONSOLE) -o cache_dir=.pytest_cache/console || { [ $$? -eq 1 ] && \
-		$(PYTEST) $(CONSOLE) -o cache_dir=.pytest_cache/console --last-failed; }
+		$(PYTEST) $(CONSOLE) -o cache_dir=.pytest_cache/console --last-failed --snapshot-warn-unused; }
 
 test-engine:
 	$(PYTEST) $(ENGINE) -o cache_dir=.pytest_cache/engine || { [ $$? -eq 1 ] && \
-		$(PYTEST) $(ENGINE) -o cache_dir=.pytest_cache/engine --last-failed; }
+		$(PYTEST) $(ENGINE) -o cache_dir=.pytest_cache/engine --last-failed --snapshot-warn-unused; }
 
 test-long:
 	@.ci/setup test
