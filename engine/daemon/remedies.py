@@ -28,7 +28,7 @@ from engine.wire import (
 )
 
 HEAP_BYTES = 4 * MIB
-"""By so much Python's heap moves a resident set by itself while something else goes."""
+"""By so much a heap moves a resident set by itself while something else goes: 2.3 MiB were seen."""
 
 
 class Remedies:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import subprocess
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -117,45 +117,22 @@ def test_the_ballast_leaves_the_room_to_within_a_piece() -> None:
             read_room(text)
 
 
-def test_an_option_that_jobs_do_not_have_is_refused_before_an_engine_starts(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(generate, "fields", lambda kind: ())
-    for options in (
-        Options(models=tmp_path, names=("x",), attentions=("sla",)),
-        Options(models=tmp_path, names=("x",), quant="int8"),
-    ):
-        with pytest.raises(InvalidRequest, match=r"jobs have no (attention|quant)"):
-            next(iter(measure_generate(options, say=lambda text: None)))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Spec(JobSpec):
-    """As jobs are of a build that knows all of it."""
-
-    attention: Any = "auto"
-    sla_topk: Any = None
-    quant: Any = "auto"
-
-
 def _model(folder: Path, name: str, config: dict[str, Any]) -> Any:
     (folder / name / "transformer").mkdir(parents=True)
     (folder / name / "transformer" / "config.json").write_text(json.dumps(config))
-    return SimpleNamespace(name=name, kind="t2v", path=str(folder / name), attention="sdpa")
+    return SimpleNamespace(name=name, kind="t2v", path=str(folder / name), attention="dense")
 
 
-def test_attention_its_share_and_quant_are_passed_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(generate, "JobSpec", _Spec)
+def test_attention_its_share_and_quant_are_passed_on(tmp_path: Path) -> None:
     model = _model(tmp_path, "a", {})
     run: Any = SimpleNamespace(options=Options(models=None, names=(), sla_topk=0.2, quant="int8"))
     asked = generate._spec(run, model, "480p", "sagesla")
-    assert isinstance(asked, _Spec)
     assert (asked.attention, asked.sla_topk, asked.quant) == ("sagesla", 0.2, "int8")
     dense = generate._spec(run, model, "480p", "dense")
-    assert isinstance(dense, _Spec) and dense.sla_topk is None, "it would be refused"
+    assert dense.sla_topk is None, "it would be refused"
     run.options = Options(models=None, names=())
     plain = generate._spec(run, model, None, None)
-    assert plain == _Spec(model="a", prompt=plain.prompt, seed=1)
+    assert plain == JobSpec(model="a", prompt=plain.prompt, seed=1)
 
 
 def test_a_case_says_what_ran_and_not_what_was_asked_for(tmp_path: Path) -> None:
@@ -167,14 +144,15 @@ def test_a_case_says_what_ran_and_not_what_was_asked_for(tmp_path: Path) -> None
         engine=SimpleNamespace(model={"a-int8": other}.get),
     )
     manifest: Any = SimpleNamespace(
-        spec=_Spec(model="a", prompt="", frames=5, steps=4),
+        spec=JobSpec(model="a", prompt="", frames=5, steps=4),
         width=32, height=16, versions={"torch": "2.11", "numpy": "2"}, stages=(), step_s=(0.5,),
+        attention=SimpleNamespace(kind="dense"),
     )  # fmt: skip
     seen = generate._Seen(manifests=[manifest])
     old = generate._told(run, CASE, asked, seen)
     assert (old.model, old.attention, old.quant, old.versions) == ("a", "dense", "bf16", {"torch": "2.11"})
     manifest.attention = SimpleNamespace(kind="sla", topk=0.1, by="torch", note="this GPU has no fp8")
-    manifest.spec = _Spec(model="a-int8", prompt="", frames=5, steps=4, attention="sagesla")
+    manifest.spec = JobSpec(model="a-int8", prompt="", frames=5, steps=4, attention="sagesla")
     ran = generate._told(run, replace(CASE, quant="auto"), asked, seen)
     assert (ran.model, ran.attention, ran.quant) == ("a-int8", "sla", "int8")
 

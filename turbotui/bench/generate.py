@@ -14,7 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,18 +79,10 @@ def measure_generate(options: Options, *, say: Callable[[str], None]) -> Iterato
     """Measure case by case; each comes as soon as it is known. `say` gets what is being done.
 
     Raises:
-        InvalidRequest: the engine does not know an option, or room is asked for without a GPU.
+        InvalidRequest: room is asked for without a GPU.
         WorkFailed: a model could not be made, or no ballast be taken.
         EngineUnavailable: no engine could be started.
     """
-    asked: dict[str, Any] = {"sla_topk": options.sla_topk, "quant": options.quant}
-    asked["attention"] = next((kind for kind in options.attentions if kind is not None), None)
-    known = {one.name for one in fields(JobSpec)}
-    for name, value in asked.items():
-        if value is not None and name not in known:
-            raise InvalidRequest(
-                f"this build's jobs have no {name}; leave the option out, or update turbotui"
-            )
     if options.models is not None:
         _make_missing(options, say)
     with BenchEngine(options.models) as engine, ExitStack() as held:
@@ -247,9 +239,8 @@ def _told(run: _Run, case: Case, model: ModelStatus, seen: _Seen) -> Case:
     if last.spec.model != model.name:  # its sibling with other weights
         model = run.engine.model(last.spec.model)
     net = _net(model)
-    # What ran, where the build's jobs say so: with `auto`, or on an old GPU, another than was asked for.
-    ran = getattr(last, "attention", None)
-    attention = model.attention or "dense" if ran is None else ran.kind
+    # What ran: with `auto`, or on an old GPU, another than was asked for.
+    attention = "dense" if last.attention is None else last.attention.kind
     int8 = net.get("quantization_config") is not None
     heads, head = net.get("num_attention_heads"), net.get("attention_head_dim", 128)
     width = None if heads is None else heads * head
@@ -260,7 +251,7 @@ def _told(run: _Run, case: Case, model: ModelStatus, seen: _Seen) -> Case:
         int8=int8,
         resolution=last.spec.resolution or "",
         aspect_ratio=last.spec.aspect_ratio or "",
-        attention="dense" if attention == "sdpa" else attention,
+        attention=attention,
         frames=last.spec.frames or 0,
         steps=last.spec.steps or 0,
         on_gpu=run.on_gpu,
