@@ -57,11 +57,12 @@ def trends(lines: Sequence[LedgerLine]) -> tuple[Trend, ...]:
     newest = lines[-1].worker
     own = [line for line in lines if line.worker == newest]
     found = []
-    for over, ends in (("jobs", _jobs(own)), ("switches", _switches(own))):
+    series: dict[Over, list[LedgerLine]] = {"jobs": _jobs(own), "switches": _switches(own)}
+    for over, ends in series.items():
         for what, floor in FLOORS.items():
             floors = [(line, size) for line in ends if (size := floor(line)) is not None][-MOST_COUNT:]
             if floors:
-                trend = _trend(what, over, floors, own)  # type: ignore[arg-type]
+                trend = _trend(what, over, floors, own)
                 found.append(replace(trend, text=trend_text(trend, LEAST_COUNT)))
     return tuple(found)
 

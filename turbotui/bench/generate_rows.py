@@ -45,7 +45,7 @@ class Setup:
     resolution: str
     aspect_ratio: str
     attention: str
-    """As it ran: `dense`, `sla`, `sagesla`; `sdpa` is dense too."""
+    """As it ran: `dense`, `sla`, `sagesla`."""
     frames: int
     steps: int
     on_gpu: bool
