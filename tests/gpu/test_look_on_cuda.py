@@ -57,13 +57,12 @@ def asked(backend: CudaBackend) -> Iterator[Asked]:
 
 
 def test_a_plant_is_told_with_its_line_only_where_it_was_made_while_tracing(asked: Asked) -> None:
-    plants.KEPT.append(plants.new().cuda())
-    plants.BY_NAME["old"] = torch.ones(8 * MIB, device="cuda")
+    plants.KEPT.append(torch.ones(8 * MIB, device="cuda"))
     assert asked.ask(Trace(inspection_id=3, on=True)).tracing.on
     plants.BY_NAME["new"] = plants.new_on("cuda", 16 * MIB)
     found = asked.look()
     held = {item.holder.path[-1]: item for item in found.tensors if item.holder.file == plants.__file__}
-    new, old = held["[new]"], held["[old]"]
+    new, old = held["[new]"], held["[0]"]
     assert new.place == "device" and new.site is not None and new.bytes == 64 * MIB
     assert (new.site.file, new.site.line) == (plants.__file__, plants.line_of("return torch.ones(count"))
     assert old.site is None and "before tracing" in (old.site_reason or "")

@@ -23,6 +23,8 @@ CUBLAS_CONFIG = re.compile(r":(\d+):(\d+)")
 CUBLAS_DEFAULTS = frozenset({4096 * 8 * 1024, (4096 * 2 + 16 * 8) * 1024})
 """Bytes of a workspace that torch gives cuBLAS for each of its handles and streams: on Hopper and later,
 and before. Source: PyTorch, aten/src/ATen/cuda/CUDABlas.cpp and CublasHandlePool.cpp."""
+CUBLASLT_DEFAULT_KIB = 1024
+"""The same of cuBLASLt, where torch gives it one of its own (seen with torch 2.11)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -97,16 +99,32 @@ class AllocatorSnapshot:
         return max(0, len(self._segments) - MOST_SEGMENTS)
 
 
-def is_cublas_workspace(num_bytes: int, config: str | None = None) -> bool:
-    """Whether a block of this requested size is one that torch gives cuBLAS as workspace.
+def workspace_of(num_bytes: int, environ: Mapping[str, str] = os.environ) -> str | None:
+    """The library to which torch gives a workspace of this requested size.
 
-    `config` is CUBLAS_WORKSPACE_CONFIG, by default that of this process.
+    `environ` is where CUBLAS_WORKSPACE_CONFIG and CUBLASLT_WORKSPACE_SIZE (in KiB) stand.
     """
-    config = os.environ.get("CUBLAS_WORKSPACE_CONFIG", "") if config is None else config
-    found = CUBLAS_CONFIG.findall(config)
-    if found:
-        return num_bytes == sum(int(kib) * int(count) * 1024 for kib, count in found)
-    return num_bytes in CUBLAS_DEFAULTS
+    config = CUBLAS_CONFIG.findall(environ.get("CUBLAS_WORKSPACE_CONFIG", ""))
+    sizes = {sum(int(kib) * int(count) * 1024 for kib, count in config)} if config else CUBLAS_DEFAULTS
+    if num_bytes in sizes:
+        return "cuBLAS"
+    kib = environ.get("CUBLASLT_WORKSPACE_SIZE", "")
+    given = int(kib) if kib.isdecimal() else CUBLASLT_DEFAULT_KIB
+    return "cuBLASLt" if num_bytes == given * 1024 else None
+
+
+def workspaces(blocks: Iterable[Block]) -> dict[int, str]:
+    """Which of these blocks with no owner are a library's workspaces: its name by the block's address.
+
+    One for each stream and library, as the worker computes on one thread: a size alone makes none. Of
+    several, one that was there before tracing began, since the first product takes it.
+    """
+    found: dict[tuple[str, str], Block] = {}
+    for block in sorted(blocks, key=lambda block: (bool(block.frames), block.address)):
+        library = workspace_of(block.requested_bytes)
+        if library is not None and not block.private_pool:
+            found.setdefault((library, block.stream), block)
+    return {block.address: library for (library, _), block in found.items()}
 
 
 def _blocks(segment: Mapping[str, Any]) -> Iterator[Block]:

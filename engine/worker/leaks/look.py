@@ -13,7 +13,7 @@ from engine.units import size_text
 from engine.wire import Segment, Site
 from engine.worker.backend import Backend
 from engine.worker.heap import heap_free_bytes
-from engine.worker.leaks.allocator_snapshot import AllocatorSnapshot, Block, is_cublas_workspace
+from engine.worker.leaks.allocator_snapshot import AllocatorSnapshot, Block, workspaces
 from engine.worker.leaks.facts import Findings, LiveTensors, UnownedBlocks
 from engine.worker.leaks.graph import Heap
 from engine.worker.leaks.kept import KeptMemory
@@ -190,19 +190,21 @@ def _sites(storages: list[Storage], snapshot: AllocatorSnapshot | None, tracer: 
 def unowned(snapshot: AllocatorSnapshot, owned: set[int], tracer: Tracer) -> tuple[UnownedBlocks, ...]:
     """Live blocks in which none of the addresses of Python's storages lies; the largest kinds first."""
     with_owner = {block.address for address in owned if (block := snapshot.block_at(address)) is not None}
+    lonely = [block for block in snapshot.blocks if block.state == "live" and block.address not in with_owner]
+    libraries = workspaces(lonely)
     found: dict[tuple[object, ...], list[Block]] = {}
-    for block in snapshot.blocks:
-        if block.state == "live" and block.address not in with_owner:
-            library = is_cublas_workspace(block.requested_bytes)
-            alike = (block.stream, library, block.private_pool, tracer.site_of_frames(block.frames))
-            found.setdefault(alike, []).append(block)
+    for block in lonely:
+        library = libraries.get(block.address)
+        alike = (block.stream, library, block.private_pool, tracer.site_of_frames(block.frames))
+        found.setdefault(alike, []).append(block)
     largest = sorted(found.values(), key=lambda blocks: -sum(block.bytes for block in blocks))
-    return tuple(_unowned(blocks, tracer) for blocks in largest[:MOST_UNOWNED])
+    return tuple(
+        _unowned(blocks, libraries.get(blocks[0].address), tracer) for blocks in largest[:MOST_UNOWNED]
+    )
 
 
-def _unowned(blocks: list[Block], tracer: Tracer) -> UnownedBlocks:
+def _unowned(blocks: list[Block], library: str | None, tracer: Tracer) -> UnownedBlocks:
     site, reason = tracer.site_of_frames(blocks[0].frames)
-    library = "cuBLAS" if is_cublas_workspace(blocks[0].requested_bytes) else None
     suspects: tuple[str, ...] = SUSPECTS
     if library is not None:
         size = size_text(blocks[0].requested_bytes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from engine.worker.leaks import allocator_snapshot
-from engine.worker.leaks.allocator_snapshot import AllocatorSnapshot, is_cublas_workspace
+from engine.worker.leaks.allocator_snapshot import AllocatorSnapshot, Block, workspace_of, workspaces
 from engine.worker.leaks.look import PRIVATE_POOL, unowned
 from engine.worker.leaks.tracing import BY_LIBRARIES, OLDER, UNTRACED, Tracer
 
@@ -109,7 +109,22 @@ def test_what_was_never_traced_says_so() -> None:
     assert Tracer("cuda").site_of_frames([]) == (None, UNTRACED)
 
 
-def test_a_workspace_is_known_by_its_size_alone() -> None:
-    assert is_cublas_workspace(32 * MIB, "") and is_cublas_workspace(8320 * 1024, "")
-    assert not is_cublas_workspace(32 * MIB + 512, "")
-    assert is_cublas_workspace(2 * 16 * 1024, ":16:2") and not is_cublas_workspace(32 * MIB, ":16:2")
+def test_a_workspace_has_the_size_that_torch_gives_its_library() -> None:
+    assert workspace_of(32 * MIB, {}) == workspace_of(8320 * 1024, {}) == "cuBLAS"
+    assert workspace_of(MIB, {}) == "cuBLASLt"
+    assert workspace_of(32 * MIB + 512, {}) is workspace_of(2 * MIB, {}) is None
+    own = {"CUBLAS_WORKSPACE_CONFIG": ":16:2", "CUBLASLT_WORKSPACE_SIZE": "2048"}
+    assert workspace_of(2 * 16 * 1024, own) == "cuBLAS" and workspace_of(2 * MIB, own) == "cuBLASLt"
+    assert workspace_of(32 * MIB, own) is workspace_of(MIB, own) is None
+
+
+def test_a_stream_has_one_workspace_and_what_else_is_of_its_size_is_none() -> None:
+    def block(address: int, stream: str, traced: bool) -> Block:
+        frames = ({"filename": "/home/me/plugin.py", "line": 41, "name": "keep"},) if traced else ()
+        return Block(
+            address=address, bytes=32 * MIB, requested_bytes=32 * MIB, state="live", stream=stream,
+            private_pool=False, frames=frames,
+        )  # fmt: skip
+
+    blocks = [block(1, "0", True), block(2, "0", False), block(3, "0", False), block(4, "7", True)]
+    assert workspaces(blocks) == {2: "cuBLAS", 4: "cuBLAS"}
