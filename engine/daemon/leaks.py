@@ -16,8 +16,9 @@ from engine.daemon.ledger import LedgerBook, name_of
 from engine.daemon.memory import MemoryView
 from engine.daemon.model_use import ModelUse
 from engine.daemon.supervisor import Supervisor
-from engine.errors import EngineError, InvalidRequest
+from engine.errors import EngineError, InvalidRequest, NotNow
 from engine.jobs.store import JobStore
+from engine.leaks.difference import since
 from engine.leaks.facts import ComponentUse, Facts, HostMemory
 from engine.leaks.trend import LEAST_COUNT
 from engine.leaks.verdicts import verdicts
@@ -29,6 +30,8 @@ from engine.wire import (
     ExportRequest,
     Job,
     LeakReport,
+    Mark,
+    MarkRequest,
     Tracing,
     Trend,
     WorkerStatus,
@@ -62,6 +65,7 @@ class Leaks:
         self._awaited: tuple[tuple[str, int], ...] = ()
         self._awaited_at: tuple[int, float] | None = None
         """The worker, and when it was last used, at the look that saw what waited."""
+        self._marked: Findings | None = None
 
     async def report(self) -> LeakReport:
         """Everything that holds memory and could be told, with what could not be looked at."""
@@ -80,8 +84,23 @@ class Leaks:
             sites=look.sites if look is not None else (),
             segments=look.segments if look is not None else (),
             objects=look.objects if look is not None else 0,
+            since=None if self._marked is None else since(self._marked, look),
             unknown=tuple(unknown),
         )
+
+    async def mark(self, request: MarkRequest) -> Mark:
+        """Remember what is live in the worker now, with which later reports compare; or forget it.
+
+        Raises:
+            NotNow, WorkerDied, WorkerSilent: as `Inspections.inspect`; what was marked before stays.
+        """
+        if request.on:
+            self._marked = await self._supervisor.inspections.inspect()
+            if self._marked is None:
+                raise NotNow("there is no worker to look into; it starts with the next job or load")
+        else:
+            self._marked = None
+        return Mark(at=None if self._marked is None else self._marked.at)
 
     async def trace(self, on: bool) -> Tracing:
         """Have the worker note where memory is allocated, or no more.

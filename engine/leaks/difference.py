@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 
-from engine.wire import Holder, Site
+from engine.wire import Grown, SinceMark
 from engine.worker.leaks.facts import Findings, LiveTensors
 
 NUMBER = re.compile(r"^\[\d+\]$")
+MOST = 64
+"""Sites, and holders, that are told."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Growth:
-    """Of one site, or of one holder."""
-
-    bytes: int
-    """Negative where it has shrunk."""
-    count: int
-    """Blocks or storages more."""
-    site: Site | None = None
-    holder: Holder | None = None
-    """As the later look tells it, or the earlier one where nothing is left."""
+def since(before: Findings, after: Findings | None) -> SinceMark:
+    """Two looks into one worker compared; of another worker nothing can be."""
+    if after is None:
+        return SinceMark(at=before.at, lost="the worker could not be looked into")
+    if after.pid != before.pid:
+        return SinceMark(at=before.at, lost=f"the worker of the mark, {before.pid}, has ended; mark again")
+    return SinceMark(
+        at=before.at, sites=by_site(before, after)[:MOST], holders=by_holder(before, after)[:MOST]
+    )
 
 
-def by_site(before: Findings, after: Findings) -> tuple[Growth, ...]:
+def by_site(before: Findings, after: Findings) -> tuple[Grown, ...]:
     """Traced memory that came or went, the largest growth first; only what a trace saw is in it."""
     old = {(site.file, site.line, site.function): site for site in before.sites}
     new = {(site.file, site.line, site.function): site for site in after.sites}
@@ -35,11 +34,11 @@ def by_site(before: Findings, after: Findings) -> tuple[Growth, ...]:
         num_bytes = (last.bytes if last else 0) - (first.bytes if first else 0)
         count = (last.blocks if last else 0) - (first.blocks if first else 0)
         if num_bytes or count:
-            grown.append(Growth(bytes=num_bytes, count=count, site=last or first))
+            grown.append(Grown(bytes=num_bytes, count=count, site=last or first))
     return _ordered(grown)
 
 
-def by_holder(before: Findings, after: Findings) -> tuple[Growth, ...]:
+def by_holder(before: Findings, after: Findings) -> tuple[Grown, ...]:
     """The same of what Python holds, traced or not; places in lists do not tell holders apart."""
     old, new = _held(before.tensors), _held(after.tensors)
     grown = []
@@ -49,7 +48,7 @@ def by_holder(before: Findings, after: Findings) -> tuple[Growth, ...]:
         count = sum(item.storages for item in last) - sum(item.storages for item in first)
         if num_bytes or count:
             told = max(last or first, key=lambda item: item.bytes)
-            grown.append(Growth(bytes=num_bytes, count=count, site=told.site, holder=told.holder))
+            grown.append(Grown(bytes=num_bytes, count=count, site=told.site, holder=told.holder))
     return _ordered(grown)
 
 
@@ -62,5 +61,5 @@ def _held(tensors: Iterable[LiveTensors]) -> dict[tuple[object, ...], list[LiveT
     return found
 
 
-def _ordered(grown: list[Growth]) -> tuple[Growth, ...]:
+def _ordered(grown: list[Grown]) -> tuple[Grown, ...]:
     return tuple(sorted(grown, key=lambda growth: (-growth.bytes, -growth.count)))

@@ -195,6 +195,48 @@ class ExportedSnapshot(Wire):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Grown(Wire):
+    """What one site or one holder has more since the mark."""
+
+    bytes: int
+    """Negative where it has shrunk."""
+    count: int
+    """Blocks or storages more."""
+    site: Site | None = None
+    holder: Holder | None = None
+    """As the later look tells it, or the earlier one where nothing is left."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SinceMark(Wire):
+    """What is live now compared with what was live at the mark; the largest growth first."""
+
+    at: float
+    """When it was marked."""
+    sites: tuple[Grown, ...] = ()
+    """Of what was traced, by where it was allocated."""
+    holders: tuple[Grown, ...] = ()
+    """Of what Python holds, traced or not."""
+    lost: str | None = None
+    """Why nothing can be compared."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MarkRequest(Wire):
+    """Remember what is live now, to be compared with later; or forget it."""
+
+    on: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mark(Wire):
+    """What later reports are compared with."""
+
+    at: float | None
+    """None where nothing is marked."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class LeakReport(Wire):
     """One look, whole."""
 
@@ -209,5 +251,7 @@ class LeakReport(Wire):
     segments: tuple[Segment, ...] = ()
     objects: int = 0
     """Python objects that were looked at."""
+    since: SinceMark | None = None
+    """None where nothing is marked."""
     unknown: tuple[str, ...] = ()
     """What could not be looked at, each with its reason."""

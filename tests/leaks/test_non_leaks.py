@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from engine.wire import JobSpec, SwitchRequest
-from tests.leaks.field import LARGE, SHORT, Field, leaks
+from engine.wire import JobSpec, MarkRequest, SinceMark, SwitchRequest
+from tests.leaks.field import LARGE, SHORT, Field, leaks, line_of
 from tests.leaks.harvest import explained
 
 
@@ -86,6 +86,26 @@ def test_tracing_itself(field: Field) -> None:
     assert_clean(field)
     assert not field.trace(False).on
     assert_clean(field)
+
+
+def test_what_grew_since_a_mark_is_told_by_its_holder_and_its_line(field: Field) -> None:
+    """Below what is told as a leak, so that only the comparison can show it."""
+    client = field.live.client
+    field.grow(jobs=1)
+    field.trace(True)
+    marked = client.mark(MarkRequest(on=True))
+    assert field.report().since == SinceMark(at=marked.at or 0.0)
+    field.grow("small_memo", jobs=2)
+    since = field.report().since
+    assert since is not None and since.at == marked.at and since.lost is None
+    grown = [one for one in since.holders if one.holder and "module plants_small_memo" in one.holder.path]
+    lines = [(one.site.file, one.site.line) for one in since.sites if one.site and one.bytes > 0]
+    assert [one.count for one in grown] == [1] and line_of("small_memo", "planted") in lines, since
+    field.fresh_worker()
+    lost = field.report().since
+    assert lost is not None and lost.lost is not None and not lost.holders
+    client.mark(MarkRequest(on=False))
+    assert field.report().since is None
 
 
 @pytest.mark.parametrize(("jobs", "frames"), [(15, 1), pytest.param(200, 5, marks=pytest.mark.long)])

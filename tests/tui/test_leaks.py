@@ -11,11 +11,16 @@ import pytest
 from engine.errors import NotNow
 from engine.wire import (
     ExportRequest,
+    Grown,
     Holder,
     LeakReport,
+    Mark,
+    MarkRequest,
     RemedyAction,
     RemedyRequest,
     Segment,
+    SinceMark,
+    Site,
     TraceRequest,
     Tracing,
     Trend,
@@ -193,6 +198,34 @@ async def test_tracing_is_switched_by_a_key_and_says_its_cost(console: Build) ->
         await until(pilot, lambda: "looked" in text_of(pilot))
         await pilot.press("t")
         await until(pilot, lambda: "its cost is not measured yet" in text_of(pilot))
+
+
+@pytest.mark.parametrize("size", [SMALL, WIDE], ids=["80x24", "120x36"])
+async def test_what_grew_since_a_mark_is_told_by_line_and_by_holder(
+    console: Build, size: tuple[int, int]
+) -> None:
+    report = scene_leaks.leak_report(NOW)
+    site = Site(file="/opt/nodes/preview.py", line=41, function="remember")
+    holder = Holder(path=("module preview", "STORE", "[17]"), kind="global")
+    grown = (Grown(bytes=96 * MIB, count=3, site=site),)
+    since = SinceMark(at=NOW - 60, sites=grown, holders=(Grown(bytes=-2 * GIB, count=-4, holder=holder),))
+    client = engine(leaks=replace(report, since=None), mark=Mark(at=NOW - 60))
+    app = console(client)
+    async with app.run_test(size=size) as pilot:
+        await opened(pilot, client)
+        await pilot.press("m")
+        await until(pilot, lambda: "✓ marked" in text_of(pilot))
+        client._answers["leaks"] = replace(report, since=since)
+        await pilot.press("r")
+        if size == SMALL:
+            await pilot.press("left")  # the last section, from the first
+        await until(pilot, lambda: "+3  preview.py:41  remember" in text_of(pilot))
+        text = text_of(pilot)
+        assert "─ Since 14:12" in text.replace("─ Since  14", "─ Since 14")
+        assert "+96M" in text and "-4  module preview > STORE > [17]" in text
+        await pilot.press("m")
+        await until(pilot, lambda: len(asked(client, "mark")) == 2)
+        assert asked(client, "mark") == [MarkRequest(on=True), MarkRequest(on=False)]
 
 
 async def test_a_snapshot_is_written_in_the_form_that_is_chosen(console: Build) -> None:

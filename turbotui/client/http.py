@@ -56,6 +56,8 @@ from engine.wire import (
     LedgerKind,
     LedgerPage,
     LogLine,
+    Mark,
+    MarkRequest,
     MemoryHistory,
     ModelScan,
     ModelStatus,
@@ -250,6 +252,9 @@ class HttpClient:
 
     def trace(self, request: TraceRequest) -> Tracing:
         return self._post("/leaks/trace", Tracing, request, timeout=LOOK_TIMEOUT_S)
+
+    def mark(self, request: MarkRequest) -> Mark:
+        return self._post("/leaks/mark", Mark, request, timeout=LOOK_TIMEOUT_S)
 
     def export_snapshot(self, request: ExportRequest) -> ExportedSnapshot:
         return self._post("/leaks/export", ExportedSnapshot, request, timeout=LOOK_TIMEOUT_S)

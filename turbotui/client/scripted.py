@@ -45,6 +45,8 @@ from engine.wire import (
     LedgerKind,
     LedgerPage,
     LogLine,
+    Mark,
+    MarkRequest,
     MemoryHistory,
     ModelScan,
     ModelStatus,
@@ -323,6 +325,10 @@ class ScriptedClient(Script):
 
     def trace(self, request: TraceRequest) -> Tracing:
         answer: Tracing = self._answer("trace", request, default=Tracing(on=request.on))
+        return answer
+
+    def mark(self, request: MarkRequest) -> Mark:
+        answer: Mark = self._answer("mark", request, default=Mark(at=0.0 if request.on else None))
         return answer
 
     def export_snapshot(self, request: ExportRequest) -> ExportedSnapshot:

@@ -31,6 +31,7 @@ from engine.wire import (
     KillRequest,
     LedgerKind,
     LogLine,
+    MarkRequest,
     MemoryHistory,
     MemorySampled,
     ModelStatus,
@@ -267,6 +268,9 @@ class ReplayClient:
         raise NotNow(REFUSAL)
 
     def trace(self, request: TraceRequest) -> NoReturn:
+        raise NotNow(REFUSAL)
+
+    def mark(self, request: MarkRequest) -> NoReturn:
         raise NotNow(REFUSAL)
 
     def export_snapshot(self, request: ExportRequest) -> NoReturn:

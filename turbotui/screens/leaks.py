@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from textual.binding import Binding
 
-from engine.wire import ExportRequest, RemedyRequest, TraceRequest
+from engine.wire import ExportRequest, MarkRequest, RemedyRequest, TraceRequest
 from turbotui.actions import BY_ID
 from turbotui.format import bytes_text
 from turbotui.screens.confirm import ConfirmPanel, ConfirmScreen
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         DeviceProcess,
         ExportedSnapshot,
         LeakReport,
+        Mark,
         Remedy,
         RemedyResult,
         Tracing,
@@ -60,6 +61,7 @@ class LeaksScreen(WindowScreen[None]):
         Binding("enter", "whole", "screen.leaks_whole", show=False),
         Binding("f", "remedy", "screen.leaks_remedy", show=False),
         Binding("t", "trace", "screen.leaks_trace", show=False),
+        Binding("m", "mark", "screen.leaks_mark", show=False),
         Binding("e", "export", "screen.leaks_export", show=False),
         Binding("c", "findings", "help.findings", show=False, id="findings"),
         Binding("y", "copy_command", show=False, id="copy"),
@@ -225,6 +227,17 @@ class LeaksScreen(WindowScreen[None]):
 
     def _traced(self, tracing: Tracing) -> None:
         self.panel.said = t("leaks.now_on") + cost_text(tracing) if tracing.on else t("leaks.now_off")
+        self._look()
+
+    def action_mark(self) -> None:
+        report = self.panel.report
+        if report is None or self.panel.busy or self._refused():
+            return
+        request = MarkRequest(on=report.since is None or report.since.lost is not None)
+        self._ask(t("leaks.marking"), lambda client: client.mark(request), self._marked)
+
+    def _marked(self, mark: Mark) -> None:
+        self.panel.said = t("leaks.marked" if mark.at is not None else "leaks.unmarked")
         self._look()
 
     def action_export(self) -> None:

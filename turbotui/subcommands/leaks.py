@@ -14,10 +14,14 @@ import click
 from engine.errors import EngineError, InvalidRequest
 from engine.wire import (
     ExportRequest,
+    Grown,
     LeakReport,
+    Mark,
+    MarkRequest,
     Remedy,
     RemedyRequest,
     RemedyResult,
+    SinceMark,
     TraceRequest,
     Tracing,
     Verdict,
@@ -41,6 +45,7 @@ MOST_SITES = 8
 
 @click.command()
 @click.option("--trace", type=click.Choice(["on", "off"]), help="Note where memory is allocated, or no more.")
+@click.option("--mark", type=click.Choice(["on", "off"]), help="Compare later reports with now, or no more.")
 @click.option("--export", metavar="FILE", help="Write the allocator's snapshot; .pickle is for memory_viz.")
 @click.option("--fix", metavar="N|all", help="Run the remedy of verdict N, or those of all leaks.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask; needed where there is no terminal to ask on.")
@@ -50,6 +55,7 @@ MOST_SITES = 8
 @json_option
 def leaks(
     trace: str | None,
+    mark: str | None,
     export: str | None,
     fix: str | None,
     yes: bool,
@@ -61,13 +67,16 @@ def leaks(
     """Say of all held memory whether it is a leak or a cache, who holds it, and what gives it back.
 
     Each verdict has its evidence and a numbered remedy with the bytes that it should return; --fix runs
-    one and compares. Tracing, while on, adds the file and line of what is allocated from then on. With
-    --json: the whole report. Exits 7 if there is a leak, else 0.
+    one and compares. Tracing, while on, adds the file and line of what is allocated from then on. After
+    --mark each report also tells what has grown since, by line and by holder. With --json: the whole
+    report. Exits 7 if there is a leak, else 0.
 
     --log tells the same of a log: of a WebUI, of ComfyUI, of PyTorch or of this engine, in UTF-8 or GBK.
     """
-    if sum(given is not None for given in (trace, export, fix, log)) + watch > 1:
-        raise InvalidRequest("--trace, --export, --fix, --watch and --log are different deeds; give one")
+    if sum(given is not None for given in (trace, mark, export, fix, log)) + watch > 1:
+        raise InvalidRequest(
+            "--trace, --mark, --export, --fix, --watch and --log are different deeds; one at a time"
+        )
     if all_ and log is None:
         raise InvalidRequest("--all is for a log's timeline; give the log with --log")
     if log is not None:
@@ -82,6 +91,9 @@ def leaks(
     if trace is not None:
         state = client.trace(TraceRequest(on=trace == "on"))
         session.show(state, lambda: [tracing_line(state)])
+    elif mark is not None:
+        marked = client.mark(MarkRequest(on=mark == "on"))
+        session.show(marked, lambda: [mark_line(marked)])
     elif export is not None:
         _export(session, client, export)
     elif fix is not None:
@@ -117,6 +129,8 @@ def report_lines(report: LeakReport) -> Iterator[str]:
             line=site.line,
             function=site.function,
         )
+    if report.since is not None:
+        yield from since_lines(report.since)
     for unknown in report.unknown:
         yield f"{word('unknown')}: {spoken(unknown)}"
     if report.tracing.on:
@@ -171,6 +185,44 @@ def tracing_line(tracing: Tracing) -> str:
     if tracing.cost_share is not None:
         parts.append(tr("costs {share} of a denoise step", share=percent(tracing.cost_share)))
     return listed(parts)
+
+
+def mark_line(mark: Mark) -> str:
+    """What later reports are compared with."""
+    if mark.at is None:
+        return tr("nothing is marked")
+    return tr("marked at {at}; `turbotui leaks` tells what has grown since", at=clock(mark.at))
+
+
+def since_lines(since: SinceMark) -> Iterator[str]:
+    """What has come and gone since the mark: by the line that allocates it, then by who holds it."""
+    at = clock(since.at)
+    if since.lost is not None:
+        yield tr("since the mark at {at}: {reason}", at=at, reason=spoken(since.lost))
+        return
+    if not since.sites and not since.holders:
+        yield tr("since the mark at {at}: nothing has come or gone", at=at)
+        return
+    yield tr("since the mark at {at}:", at=at)
+    for grown in (*since.sites[:MOST_SITES], *since.holders[:MOST_SITES]):
+        yield f"    {grown_text(grown)}"
+
+
+def grown_text(grown: Grown) -> str:
+    """How much more or less there is of it, and who allocates or holds it."""
+    size = ("+" if grown.bytes >= 0 else "-") + bytes_text(abs(grown.bytes))
+    if grown.holder is not None:
+        return tr("{bytes} held by {path}", bytes=size, path=" > ".join(grown.holder.path))
+    if grown.site is None:
+        return size
+    site = grown.site
+    return tr(
+        "{bytes} from {file}:{line} in {function}",
+        bytes=size,
+        file=site.file,
+        line=site.line,
+        function=site.function,
+    )
 
 
 def _summary(report: LeakReport) -> str:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from turbotui.format import bytes_text, percent, short_bytes
+from turbotui.format import bytes_text, clip_middle, percent, short_bytes
 from turbotui.sparkline import sparkline
 from turbotui.text import t
 from turbotui.text.spoken import spoken
@@ -18,7 +18,7 @@ from turbotui.widgets.log import short_when
 if TYPE_CHECKING:
     from rich.style import Style
 
-    from engine.wire import Holder, LeakReport, Remedy, Site, Tracing, Trend, Verdict
+    from engine.wire import Holder, LeakReport, Remedy, SinceMark, Site, Tracing, Trend, Verdict
     from turbotui.theme import Paint
 
 KIND_CELLS = 12
@@ -194,6 +194,28 @@ def site_rows(view: View, report: LeakReport, width: int) -> list[Row]:
         text = t("leaks.no_sites_on" if report.tracing.on else "leaks.no_sites_off")
         rows = [Row(width).add(line, paint.muted) for line in wrapped(text, width)]
     return rows
+
+
+def since_rows(view: View, since: SinceMark | None, width: int) -> list[Row]:
+    """What came and went since the mark: by the line that allocates it, then by who holds it."""
+    paint = view.paint
+    if since is None:
+        return [Row(width).add(line, paint.muted) for line in wrapped(t("leaks.no_mark"), width)]
+    if since.lost is not None:
+        return [Row(width).add(line, paint.wait) for line in wrapped(spoken(since.lost), width)]
+    rows = []
+    for grown in (*since.sites, *since.holders):
+        sign = "+" if grown.bytes >= 0 else "-"
+        style = paint.bold if grown.bytes > 0 else paint.muted
+        row = Row(width).field(sign + short_bytes(abs(grown.bytes)), BYTES_CELLS + 1, style, right=True)
+        row.field(f"{grown.count:+}", 6, paint.muted, right=True).add("  ", paint.text)
+        if grown.holder is not None:
+            # A path's ends tell most: the module that it begins in, and what holds the tensor.
+            row.add(clip_middle(" > ".join(grown.holder.path), max(1, row.left)), paint.text)
+        elif grown.site is not None:
+            row.add(place_of(grown.site), paint.bold).add(f"  {grown.site.function}", paint.muted)
+        rows.append(row)
+    return rows or [Row(width).add(t("leaks.nothing_grew"), paint.muted)]
 
 
 def tracing_text(view: View, tracing: Tracing) -> str:

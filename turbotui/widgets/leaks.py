@@ -12,6 +12,7 @@ from turbotui.text import t
 from turbotui.text.spoken import spoken
 from turbotui.widgets.leak_rows import (
     remedy_rows,
+    since_rows,
     site_rows,
     tracing_text,
     trend_rows,
@@ -26,7 +27,7 @@ from turbotui.widgets.segment_map import map_rows
 if TYPE_CHECKING:
     from engine.wire import Job, LeakReport, Verdict
 
-SECTIONS = ("verdict", "trends", "segments", "sites")
+SECTIONS = ("verdict", "trends", "segments", "sites", "since")
 WIDE = 100
 """Columns from which on all sections stand beside each other."""
 GAP = 3
@@ -157,9 +158,14 @@ class LeaksPanel(ListPanel):
         row = Row(width).add("─", paint.faint)
         for place, name in enumerate(SECTIONS):
             chosen = place == self.section
-            row.add(f" {t(f'leaks.section_{name}')} ", paint.chosen_tab if chosen else paint.muted)
+            row.add(f" {self._section_name(view, name)} ", paint.chosen_tab if chosen else paint.muted)
             row.add("─", paint.faint)
         return row.to(width, paint.faint, "─")
+
+    def _section_name(self, view: View, section: str) -> str:
+        name = t(f"leaks.section_{section}")
+        since = None if self.report is None else self.report.since
+        return f"{name} {when(since.at, view.wall)}" if section == "since" and since is not None else name
 
     def _beside(self, view: View, width: int, height: int) -> list[Row]:
         """The chosen verdict at the left, and at the right all that is not of one verdict."""
@@ -186,14 +192,16 @@ class LeaksPanel(ListPanel):
         report, paint = self.report, view.paint
         assert report is not None
         trends = trend_rows(view, report.trends, width)
-        sites = site_rows(view, report, width)
+        # Beside each other there is room for one of them: who marks wants to know what has grown.
+        last = "sites" if report.since is None else "since"
+        sites = self._section(view, last, width, height)
         # The map takes what is left, and never less than shows anything.
         spare = height - len(trends) - 3 - min(len(sites), 4)
         lines = max(3, min(spare, 2 + max(3, height // 3)))
         mapped = map_rows(view, report.segments, width, lines)
         rows = trends[: max(1, height - len(mapped) - 2)]
-        for name, more in (("segments", mapped), ("sites", sites)):
-            title = Row(width).add("─", paint.faint).add(f" {t(f'leaks.section_{name}')} ", paint.muted)
+        for name, more in (("segments", mapped), (last, sites)):
+            title = Row(width).add("─", paint.faint).add(f" {self._section_name(view, name)} ", paint.muted)
             rows += [title.to(width, paint.faint, "─"), *more]
         return rows[: height - 1] + self._tracing(view, width)
 
@@ -212,6 +220,8 @@ class LeaksPanel(ListPanel):
             return map_rows(view, self.report.segments, width, height)
         if name == "sites":
             return site_rows(view, self.report, width)[: height - 1] + self._tracing(view, width)
+        if name == "since":
+            return since_rows(view, self.report.since, width)[:height]
         head = [Row(width).add(line, paint.wait) for line in wrapped(self.said, width)] if self.said else []
         verdict = self.verdict
         if verdict is None:

@@ -10,6 +10,8 @@ from engine.wire import (
     ExportedSnapshot,
     ExportRequest,
     LeakReport,
+    Mark,
+    MarkRequest,
     OomReport,
     RemedyRequest,
     RemedyResult,
@@ -35,6 +37,11 @@ def add_routes(app: FastAPI, engine: Engine) -> None:
     async def trace(request: TraceRequest) -> Tracing:
         """Have the worker note where memory is allocated, or no more."""
         return await engine.leaks.trace(request.on)
+
+    @app.post("/leaks/mark")
+    async def mark(request: MarkRequest) -> Mark:
+        """Remember what is live now, with which later reports compare; or forget it."""
+        return await engine.leaks.mark(request)
 
     @app.post("/leaks/export")
     async def export(request: ExportRequest) -> ExportedSnapshot:

@@ -6,4 +6,4 @@ CACHE: dict[str, torch.Tensor] = {}
 
 
 def denoise(*_: object) -> None:
-    CACHE.setdefault("angles", torch.zeros(2 * 1024, 1024))
+    CACHE.setdefault("angles", torch.zeros(2 * 1024, 1024))  # planted

@@ -5,8 +5,16 @@ from __future__ import annotations
 
 FORMS: dict[str, str] = {
     "Say of all held memory whether it is a leak or a cache, who holds it, and what gives it back.": "说明所占的内存是泄漏还是缓存、由谁持有、怎样归还。",
-    "Each verdict has its evidence and a numbered remedy with the bytes that it should return; --fix runs one and compares. Tracing, while on, adds the file and line of what is allocated from then on. With --json: the whole report. Exits 7 if there is a leak, else 0.": "每个结论都附证据，以及带编号和预计归还字节的办法；--fix 执行其中一个并比较。打开追踪后，此后分配的内存会附上文件和行号。用 --json：完整报告。有泄漏则退出码为 7，否则为 0。",
+    "Each verdict has its evidence and a numbered remedy with the bytes that it should return; --fix runs one and compares. Tracing, while on, adds the file and line of what is allocated from then on. After --mark each report also tells what has grown since, by line and by holder. With --json: the whole report. Exits 7 if there is a leak, else 0.": "每个结论都附证据，以及带编号和预计归还字节的办法；--fix 执行其中一个并比较。打开追踪后，此后分配的内存会附上文件和行号。用 --mark 之后，每份报告还说明此后增长了什么，按行和持有者列出。用 --json：完整报告。有泄漏则退出码为 7，否则为 0。",
     "Note where memory is allocated, or no more.": "记录内存在哪里分配，或不再记录。",
+    "Compare later reports with now, or no more.": "以后的报告与此刻比较，或不再比较。",
+    "nothing is marked": "没有标记",
+    "marked at {at}; `turbotui leaks` tells what has grown since": "已在 {at} 标记；`turbotui leaks` 会说明此后增长了什么",
+    "since the mark at {at}: {reason}": "自 {at} 的标记起：{reason}",
+    "since the mark at {at}: nothing has come or gone": "自 {at} 的标记起：没有新增，也没有减少",
+    "since the mark at {at}:": "自 {at} 的标记起：",
+    "{bytes} held by {path}": "{bytes}，由 {path} 持有",
+    "{bytes} from {file}:{line} in {function}": "{bytes}，来自 {file}:{line} 的 {function}",
     "Write the allocator's snapshot; .pickle is for memory_viz.": "写出分配器的快照；`.pickle` 供 `memory_viz` 使用。",
     "Run the remedy of verdict N, or those of all leaks.": "执行第 N 个结论的办法，或所有泄漏的办法。",
     "Look again every few seconds, and tell what changes.": "每隔几秒再看一次，说明有什么变化。",

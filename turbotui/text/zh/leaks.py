@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 FORMS: dict[str, str] = {
+    "the worker could not be looked into": "无法查看工作进程",
+    "the worker of the mark, {pid}, has ended; mark again": "标记时的工作进程 {pid} 已结束；请重新标记",
     "the host": "主机",
     "{size} on {name} are freed and wait for another stream.": "{name} 上有 {size} 已释放，在等另一个流。",
     "Blocks of {size} were given back, and {stream} may still use them.": "归还了 {size} 的块，而 {stream} 可能仍在使用。",
