@@ -12,14 +12,17 @@ from test_cli import StandIn, engine, no_engine, printed
 
 from engine.wire import (
     ExportedSnapshot,
+    Grown,
     Holder,
     Job,
     JobSpec,
     LeakReport,
+    Mark,
     OomReport,
     Receipt,
     Remedy,
     RemedyResult,
+    SinceMark,
     Site,
     Tracing,
     Trend,
@@ -96,6 +99,26 @@ def test_without_a_leak_it_exits_with_0_and_json_has_the_whole(
     engine.answers["/leaks"] = (200, report())
     assert main(["leaks"]) == 0
     assert "no leak found; in 0.40 s" in capsys.readouterr().out
+
+
+def test_a_mark_is_set_and_what_came_since_is_told(
+    engine: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine.answers["/leaks/mark"] = (200, Mark(at=2.0))
+    assert main(["leaks", "--mark", "on"]) == 0
+    assert engine.asked[-1][2] == {"on": True} and "marked at" in capsys.readouterr().out
+    by_line = Grown(bytes=64 * MIB, count=2, site=KEPT.site)
+    by_holder = Grown(bytes=-32 * MIB, count=-1, holder=KEPT.holder)
+    engine.answers["/leaks"] = (
+        200,
+        report(since=SinceMark(at=2.0, sites=(by_line,), holders=(by_holder,))),
+    )
+    assert main(["leaks"]) == 0
+    output = capsys.readouterr().out
+    assert "+64.0 MiB from /srv/plants.py:12 in keep" in output
+    assert "-32.0 MiB held by module plants > KEPT" in output
+    engine.answers["/leaks"] = (200, report(since=SinceMark(at=2.0, lost="the worker has ended")))
+    assert main(["leaks"]) == 0 and "the worker has ended" in capsys.readouterr().out
 
 
 def test_a_remedy_is_run_by_its_number_and_told_with_what_it_promised(
