@@ -26,8 +26,8 @@ DeviceKind: TypeAlias = Literal["cuda", "cpu"]
 GIB = 2**30
 MIB = 2**20
 
-ATTENTION_UNITS = 5
-"""x, queries, keys, values and the attention's output, of all tokens."""
+ATTENTION_UNITS = 4
+"""x, queries, keys and values, of all tokens."""
 PADDED_UNITS = 2
 """Keys and values in whole blocks, beside those, where no kernel attends sparsely."""
 LOOKUP_BYTES = 12
@@ -158,18 +158,20 @@ def estimate_footprint(
 def _attention_bytes(
     dit: DitConfig, tokens: int, dtype_bytes: int, kind: AttentionKind, topk: float, *, by_kernels: bool
 ) -> int:
-    """What self-attention takes beside its inputs and its output."""
-    if kind == "dense":
-        return 0
+    """What self-attention takes beside its inputs: its output, and what it works with."""
     numbers = tokens * dit.width
+    output = numbers * dtype_bytes
+    if kind == "dense":
+        return output
     pairs = dit.num_attention_heads * -(-tokens // QUERY_BLOCK) * -(-tokens // KEY_BLOCK)
     found = round(pairs * (topk * LOOKUP_BYTES + SCORE_BYTES * dtype_bytes))
     eight_bit = numbers * EIGHT_BIT_BYTES if kind == "sagesla" else 0
     if by_kernels:
-        return found + eight_bit
+        # With 8-bit copies of the queries the output lies in their place.
+        return found + (eight_bit or output)
     # One query block at a time: the keys and values that it chose, as they are and in fp32.
     gathered = round(2 * topk * numbers * (dtype_bytes + 4))
-    return PADDED_UNITS * numbers * dtype_bytes + gathered + found + eight_bit
+    return output + PADDED_UNITS * numbers * dtype_bytes + gathered + found + eight_bit
 
 
 def _dit_bytes(
@@ -181,7 +183,7 @@ def _dit_bytes(
     inner = part * dit.ffn_dim * (dtype_bytes + (margins.int8_bytes if dit.int8 else 0))
     head = part * dit.width * max(HEAD_BYTES, margins.wide_bytes)
     # While q, k and v are made, part by part, the attention's output is not there yet.
-    attending = (ATTENTION_UNITS - 1) * unit + max(unit + attention_bytes, beside)
+    attending = ATTENTION_UNITS * unit + max(attention_bytes, beside)
     # Text keys and values, fp32 rotary tables, modulation: small but for short videos.
     text = TEXT_TOKENS * (dit.text_dim + 4 * dit.width) * dtype_bytes
     rotary = tokens * dit.attention_head_dim * 4 * 2

@@ -99,10 +99,14 @@ def check_linear_attention(device: str, dtype: torch.dtype, length: int) -> None
     weight, bias = numbers(device, dtype, 128, 128, seed=4) * 0.1, numbers(device, dtype, 128, seed=5)
     found = numbers(device, dtype, 1, length, 2, 128, seed=6)
     far = attention.linear_part(q.cpu(), k.cpu(), v.cpu())
-    expected = found.cpu() + torch.nn.functional.linear(far, weight.cpu(), bias.cpu())
-    linear_attention.add_linear(found, q, *linear_attention.key_state(k, v), weight, bias, 1e-5)
-    error = (found.float().cpu() - expected.float()).norm() / expected.float().norm()
-    assert error < {torch.float32: 2e-6}.get(dtype, 6e-3), error
+    projected = torch.nn.functional.linear(far, weight.cpu(), bias.cpu())
+    expected = found.cpu() + projected
+    state = linear_attention.key_state(k, v)
+    linear_attention.add_linear(found, q, *state, weight, bias, 1e-5)
+    linear_attention.put_linear(q, *state, weight, bias, 1e-5)
+    for what, stated in ((found, expected), (q, projected)):
+        error = (what.float().cpu() - stated.float()).norm() / stated.float().norm()
+        assert error < {torch.float32: 2e-6}.get(dtype, 6e-3), error
 
 
 def check_frames(

@@ -85,11 +85,15 @@ def check_attention(
     score[..., -1] = 9.0
     chosen = score.topk(taken).indices.sort(-1).values
     middle = k.cpu().mean(1, keepdim=True).to(device)
-    found = kernels.attention(
-        q, kernels.quantised(q, blocks.query), kernels.quantised(k, blocks.key, middle),
-        kernels.packed_values(v, blocks.key, fp8=fp8), chosen.int().contiguous(), length, launch,
-    )  # fmt: skip
-    assert found.dtype == dtype and found.shape == q.shape
+    found, onto = torch.full_like(q, torch.nan), numbers(device, dtype, *q.shape, seed=5)
+    summed = onto.clone()
+    for out, add in ((found, False), (summed, True)):
+        kernels.attention(
+            out, kernels.quantised(q, blocks.query), kernels.quantised(k, blocks.key, middle),
+            kernels.packed_values(v, blocks.key, fp8=fp8), chosen.int().contiguous(), length,
+            add=add, launch=launch,
+        )  # fmt: skip
+    assert torch.equal(summed, found + onto)
     at_all = torch.zeros(score.shape, dtype=torch.bool).scatter(-1, chosen.cpu(), True)
     tensors = [x.cpu() for x in (q, k, v)]
     expected = attention.sage_sparse(*tensors, at_all, (blocks.query, blocks.key), fp8)
@@ -103,7 +107,7 @@ def check_whole(device: str, dtype: torch.dtype, length: int, blocks: Blocks, *,
     """`SageSparseLinearAttention` by its kernels, over all blocks, so that none is chosen otherwise."""
     q, k, v = (heads_apart(device, dtype, 1, length, seed=seed) for seed in (1, 2, 3))
     proj_l = torch.nn.Linear(128, 128, device=device, dtype=dtype).requires_grad_(False)
-    found = engine.SageSparseLinearAttention(topk=1.0, blocks=blocks)(q, k, v, proj_l)
+    found = engine.SageSparseLinearAttention(topk=1.0, blocks=blocks)(q.clone(), k, v, proj_l)
     weight, bias = proj_l.weight.cpu(), proj_l.bias.cpu()
     expected = attention.sage_sla(
         q.cpu(), k.cpu(), v.cpu(), weight, bias,

@@ -22,11 +22,13 @@ from torch.nn import functional as F
 from engine.worker.nets import kernels
 from engine.worker.nets.sparse_linear import (
     DEFAULT_TOPK,
+    LINEAR_EPS,
     SLA_BLOCKS,
     Blocks,
     add_linear,
     best_blocks,
     choose_blocks,
+    projection,
 )
 
 HOPPER_BLOCKS = Blocks(query=64, key=128)
@@ -64,24 +66,30 @@ class SageSparseLinearAttention:
         device = q_BLHd.device
         blocks = self.blocks or sage_blocks(device)
         if kernels.usable(device):
-            near = self._by_kernels(q_BLHd, k_BLHd, v_BLHd, blocks)
-        else:
-            chosen_BHMn = choose_blocks(q_BLHd, k_BLHd, self.topk, blocks).sort(-1).values
-            near = sage_attention(q_BLHd, k_BLHd, v_BLHd, chosen_BHMn, blocks, fp8=has_fp8(device))
+            self._by_kernels(q_BLHd, k_BLHd, v_BLHd, proj_l, blocks)
+            return q_BLHd
+        chosen_BHMn = choose_blocks(q_BLHd, k_BLHd, self.topk, blocks).sort(-1).values
+        near = sage_attention(q_BLHd, k_BLHd, v_BLHd, chosen_BHMn, blocks, fp8=has_fp8(device))
         if proj_l is not None:
             add_linear(near, q_BLHd, k_BLHd, v_BLHd, proj_l)
         return near
 
-    def _by_kernels(self, q_BLHd: Tensor, k_BLHd: Tensor, v_BLHd: Tensor, blocks: Blocks) -> Tensor:
+    def _by_kernels(
+        self, q_BLHd: Tensor, k_BLHd: Tensor, v_BLHd: Tensor, proj_l: nn.Linear | None, blocks: Blocks
+    ) -> None:
+        """Into `q_BLHd`, which nothing needs any more once its 8-bit copy exists and the linear part."""
         by_blocks, sage = kernels.block_kernels(), kernels.sage_kernels()
         q = sage.quantised(q_BLHd, blocks.query)
         k = sage.quantised(k_BLHd, blocks.key, by_blocks.centre(k_BLHd))
         chosen_BHMn = best_blocks(q.means, k.means, blocks.chosen(k_BLHd.shape[1], self.topk))
-        near: Tensor = sage.attention(
-            q_BLHd, q, k, sage.packed_values(v_BLHd, blocks.key, fp8=has_fp8(q_BLHd.device)),
-            chosen_BHMn.int().sort(-1).values, k_BLHd.shape[1],
-        )  # fmt: skip
-        return near
+        v = sage.packed_values(v_BLHd, blocks.key, fp8=has_fp8(q_BLHd.device))
+        if proj_l is not None:
+            linear = kernels.linear_attention_kernels()
+            state = linear.key_state(k_BLHd, v_BLHd)
+            linear.put_linear(q_BLHd, *state, *projection(proj_l, q_BLHd.dtype), LINEAR_EPS)
+        sage.attention(
+            q_BLHd, q, k, v, chosen_BHMn.int().sort(-1).values, k_BLHd.shape[1], add=proj_l is not None
+        )
 
 
 def quantised_blocks(x_BLHd: Tensor, rows: int, centre: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -137,13 +137,17 @@ def add_linear(near_BLHd: Tensor, q_BLHd: Tensor, k_BLHd: Tensor, v_BLHd: Tensor
     """Into `near_BLHd`, contiguous: linear attention over all keys through `proj_l`."""
     if kernels.usable(q_BLHd.device):
         linear = kernels.linear_attention_kernels()
-        weight, bias = (x.to(near_BLHd.dtype).contiguous() for x in (proj_l.weight, proj_l.bias))
         state = linear.key_state(k_BLHd, v_BLHd)
-        linear.add_linear(near_BLHd, q_BLHd, *state, weight, bias, LINEAR_EPS)
+        linear.add_linear(near_BLHd, q_BLHd, *state, *projection(proj_l, q_BLHd.dtype), LINEAR_EPS)
         return
     far = LinearAttention(k_BLHd, v_BLHd)
     for part in far.parts:
         near_BLHd[:, part] += proj_l(far(q_BLHd[:, part]))
+
+
+def projection(proj_l: nn.Linear, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Its weight [d, d] and bias [d] as the kernels take them."""
+    return proj_l.weight.to(dtype).contiguous(), proj_l.bias.to(dtype).contiguous()
 
 
 def parts_of(length: int) -> list[slice]:

@@ -40,7 +40,8 @@ class WanBlock(WanTransformerBlock):  # type: ignore[misc]  # diffusers has no t
     """Self-attention, cross-attention, feed-forward; x goes in and comes out in the weights' dtype.
 
     What each token needs alone is done for some of them at a time. Beside x no more than q, k, v and the
-    attention's output exist as a whole: five times L * D numbers at most.
+    attention's output exist as a whole: five times L * D numbers at most. (With 8-bit products the output
+    lies in the place of q, and 8-bit copies of all three beside them: five and a half.)
     """
 
     def __init__(self, config: Any, self_attention: SelfAttention) -> None:

@@ -42,11 +42,25 @@ def add_linear(
     near_BLHd: Tensor, q_BLHd: Tensor, state: Tensor, total: Tensor, weight: Tensor, bias: Tensor, eps: float
 ) -> None:
     """Into `near_BLHd`: the linear attention of these queries through `proj_l` [d, d]."""
+    _launch(near_BLHd, q_BLHd, state, total, weight, bias, eps, add=True)
+
+
+def put_linear(
+    q_BLHd: Tensor, state: Tensor, total: Tensor, weight: Tensor, bias: Tensor, eps: float
+) -> None:
+    """The same in the place of the queries."""
+    _launch(q_BLHd, q_BLHd, state, total, weight, bias, eps, add=False)
+
+
+def _launch(
+    into_BLHd: Tensor, q_BLHd: Tensor, state: Tensor, total: Tensor, weight: Tensor, bias: Tensor, eps: float,
+    *, add: bool,
+) -> None:  # fmt: skip
     batch, length, heads, head_dim = q_BLHd.shape
-    rows = ROWS if near_BLHd.element_size() == 2 else 32
-    _add_linear[(triton.cdiv(length, rows), batch * heads)](
-        *(tokens_by_head(x, rows) for x in (near_BLHd, q_BLHd)), state, total, weight, bias,
-        length, heads, eps, ROWS=rows, DIM=head_dim, num_warps=ROW_WARPS, num_stages=1,
+    rows = ROWS if q_BLHd.element_size() == 2 else 32
+    _linear[(triton.cdiv(length, rows), batch * heads)](
+        *(tokens_by_head(x, rows) for x in (into_BLHd, q_BLHd)), state, total, weight, bias,
+        length, heads, eps, ADD=add, ROWS=rows, DIM=head_dim, num_warps=ROW_WARPS, num_stages=1,
         enable_fp_fusion=False,
     )  # fmt: skip
 
@@ -80,9 +94,9 @@ def _key_state(
 
 
 @triton.jit
-def _add_linear(
-    near_tiles, queries, state_ptr, total_ptr, weight_ptr, bias_ptr, length, heads, eps,
-    ROWS: tl.constexpr, DIM: tl.constexpr,
+def _linear(
+    into, queries, state_ptr, total_ptr, weight_ptr, bias_ptr, length, heads, eps,
+    ADD: tl.constexpr, ROWS: tl.constexpr, DIM: tl.constexpr,
 ):  # fmt: skip
     block, which = tl.program_id(0), tl.program_id(1)
     sample, column = which // heads, (which % heads) * DIM
@@ -98,6 +112,7 @@ def _add_linear(
     weight = tl.load(weight_ptr + d[None, :] * DIM + d[:, None])
     bias = tl.load(bias_ptr + d).to(tl.float32)
     projected = (tl.dot(linear, weight, input_precision="ieee") + bias[None, :]).to(q.dtype)
-    near = near_tiles.load([sample, block * ROWS, column]).reshape(ROWS, DIM)
-    summed = (near.to(tl.float32) + projected.to(tl.float32)).to(near.dtype)
-    near_tiles.store([sample, block * ROWS, column], summed.reshape(1, ROWS, DIM))
+    if ADD:
+        near = into.load([sample, block * ROWS, column]).reshape(ROWS, DIM)
+        projected = (near.to(tl.float32) + projected.to(tl.float32)).to(near.dtype)
+    into.store([sample, block * ROWS, column], projected.reshape(1, ROWS, DIM))

@@ -87,17 +87,16 @@ def packed_values(v_BLHd: Tensor, rows: int, *, fp8: bool) -> tuple[Tensor, Tens
 
 
 def attention(
-    like_BLHd: Tensor, q: Quantised, k: Quantised, v: tuple[Tensor, Tensor], chosen_BHMn: Tensor, keys: int,
-    launch: Launch | None = None,
-) -> Tensor:  # fmt: skip
-    """[B, L, H, d] as `like_BLHd`, the queries; `chosen_BHMn` of `keys` tokens: int32, ascending."""
-    _, length, heads, head_dim = like_BLHd.shape
+    out_BLHd: Tensor, q: Quantised, k: Quantised, v: tuple[Tensor, Tensor], chosen_BHMn: Tensor, keys: int,
+    *, add: bool, launch: Launch | None = None,
+) -> None:  # fmt: skip
+    """Into `out_BLHd`, or onto what is in it; `chosen_BHMn` of `keys` tokens: int32, ascending."""
+    _, length, heads, head_dim = out_BLHd.shape
     count, taken = chosen_BHMn.shape[2:]
     many, key_count = k.scale.shape
     rows, key_rows = (len(x.values) // x.scale.numel() for x in (q, k))
     launch = launch or Launch(warps=4 if rows == 64 else 8)
-    out = torch.empty_like(like_BLHd, memory_format=torch.contiguous_format)
-    with_tma = not out.is_cuda or torch.cuda.get_device_capability(out.device)[0] in {9, 10}
+    with_tma = not out_BLHd.is_cuda or torch.cuda.get_device_capability(out_BLHd.device)[0] in {9, 10}
     described = launch.descriptors and with_tma
     q_blocks, k_blocks, v_blocks = (
         TensorDescriptor.from_tensor(x, list(shape)) if described else x
@@ -106,13 +105,12 @@ def attention(
         )
     )  # fmt: skip
     _attention[(count, many)](
-        q_blocks, k_blocks, v_blocks, q.scale, k.scale, v[1], chosen_BHMn, out, *out.stride()[:3],
+        q_blocks, k_blocks, v_blocks, q.scale, k.scale, v[1], chosen_BHMn, out_BLHd, *out_BLHd.stride()[:3],
         length, keys, heads, count, key_count, taken, head_dim**-0.5 * math.log2(math.e),
         QUERY=rows, KEY=key_rows, DIM=head_dim, FP8=v[0].dtype == torch.float8_e4m3fn,
-        EMULATED=not out.is_cuda, RAGGED=keys % key_rows != 0, DESCRIBED=described,
+        EMULATED=not out_BLHd.is_cuda, RAGGED=keys % key_rows != 0, DESCRIBED=described, ADD=add,
         num_warps=launch.warps, num_stages=launch.stages,
     )  # fmt: skip
-    return out
 
 
 @triton.jit(do_not_specialize=["length", "heads"])
@@ -222,7 +220,7 @@ def _attention(
     q_blocks, k_blocks, v_blocks, q_scale_ptr, k_scale_ptr, v_scale_ptr, chosen_ptr, out_ptr, o_b, o_l, o_h,
     length, keys, heads, count, key_count, taken, scale,
     QUERY: tl.constexpr, KEY: tl.constexpr, DIM: tl.constexpr, FP8: tl.constexpr, EMULATED: tl.constexpr,
-    RAGGED: tl.constexpr, DESCRIBED: tl.constexpr,
+    RAGGED: tl.constexpr, DESCRIBED: tl.constexpr, ADD: tl.constexpr,
 ):  # fmt: skip
     number, which = tl.program_id(0), tl.program_id(1)
     place = which * count + number
@@ -252,4 +250,9 @@ def _attention(
     rows = number * QUERY + tl.arange(0, QUERY)
     sample, head = (which // heads).to(tl.int64), (which % heads).to(tl.int64)
     o_at = out_ptr + sample * o_b + head * o_h + rows[:, None].to(tl.int64) * o_l + d[None, :]
-    tl.store(o_at, out.to(out_ptr.dtype.element_ty), mask=rows[:, None] < length)
+    out = out.to(out_ptr.dtype.element_ty)
+    if ADD:
+        # Each part is rounded first, and then their sum.
+        there = tl.load(o_at, mask=rows[:, None] < length, other=0.0)
+        out = (there.to(tl.float32) + out.to(tl.float32)).to(out.dtype)
+    tl.store(o_at, out, mask=rows[:, None] < length)
