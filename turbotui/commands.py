@@ -170,7 +170,7 @@ class Commands(Danger, Looks):
 
         if any(isinstance(screen, NewJobScreen) for screen in self.app.screen_stack):
             return
-        if not any(not model.problem for model in self.app.link.state.models):
+        if not any(model.takes_jobs for model in self.app.link.state.models):
             self.app.say(t("models.none_for_job"), "wait")
             return
         self.app.push_screen(NewJobScreen(self.app.drafts.own))
@@ -181,7 +181,7 @@ class Commands(Danger, Looks):
         job = self._job(job_id)
         if job is None:
             self.app.say(t("jobs.choose"), "wait")
-        elif not any(not model.problem for model in self.app.link.state.models):
+        elif not any(model.takes_jobs for model in self.app.link.state.models):
             self.app.say(t("models.none_for_job"), "wait")
         else:
             self.app.push_screen(NewJobScreen(self.app.drafts.change(job, self.app.link.state)))

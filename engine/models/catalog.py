@@ -17,6 +17,7 @@ from typing import Protocol, TypeAlias
 from engine.errors import NotFound
 from engine.models.demo_files import DEMO_FOLDER, DEMO_MODELS, are_demo_models_complete, demo_folder
 from engine.models.in_place import stamps_in_place
+from engine.models.layout import NOT_DISTILLED
 from engine.models.model import Model, printable, read_model
 from engine.wire import ComponentState, ComponentStatus, ModelStatus, VaePrecision
 
@@ -183,6 +184,7 @@ def model_status(
         bytes=model.bytes,
         active=active,
         problem=model.problem,
+        no_jobs=None if model.problem or model.few_steps else NOT_DISTILLED,
         components=tuple(components),
         resolutions=card.table,
         default_resolution=card.default_resolution,

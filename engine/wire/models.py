@@ -58,6 +58,8 @@ class ModelStatus(Wire):
     """Asked for last, by a job or a switch, and at least in part there or about to be."""
     problem: str | None = None
     """Why it cannot be used, naming the file and the way out; None when it can."""
+    no_jobs: str | None = None
+    """Why it takes no jobs though its weights can be used: its DiT is not distilled."""
     components: tuple[ComponentStatus, ...]
     resolutions: tuple[Resolution, ...]
     default_resolution: str
@@ -75,3 +77,7 @@ class ModelStatus(Wire):
     """Name of its int8 sibling here, or of the model that it is the int8 sibling of."""
     quantising: QuantiseProgress | None = None
     """How far the making of its int8 sibling is, while the engine has one made."""
+
+    @property
+    def takes_jobs(self) -> bool:
+        return self.problem is None and self.no_jobs is None

@@ -67,6 +67,25 @@ async def test_ctrl_j_breaks_the_line_and_letters_are_letters(console: Build) ->
     assert submitted(client)[0].prompt == "qx\nf"
 
 
+async def test_a_model_that_takes_no_jobs_is_not_offered_and_says_why(console: Build) -> None:
+    snapshot = scenes.cpu(NOW)
+    models = tuple(replace(model, no_jobs="no proj_l") for model in snapshot.status.models)
+    usable = replace(models[-1], name="wan-usable", no_jobs=None)
+    for offered in (models, (*models, usable)):
+        status = replace(snapshot.status, models=offered)
+        app = console(scripted(replace(snapshot, status=status)))
+        async with app.run_test(size=WIDE) as pilot:
+            await live(pilot)
+            assert "not distilled: it takes no jobs" in screen_text(app)
+            await pilot.press("a")
+            await pilot.pause()
+            if offered is models:
+                assert "no model to run a job on" in screen_text(app)
+            else:
+                # The only one there is: no arrows beside it.
+                assert "Model          wan-usable" in screen_text(app)
+
+
 async def test_fields_are_walked_and_changed_by_keys(console: Build) -> None:
     client = scripted(scenes.cpu(NOW))
     app = console(client)

@@ -15,7 +15,7 @@ import pytest
 
 import engine.models.catalog as catalog_module
 from engine.errors import NotFound
-from engine.models.catalog import Catalog
+from engine.models.catalog import Catalog, model_status
 from engine.models.layout import vae_precision_on
 from engine.models.model import Model, read_model
 from engine.wire import ComponentState
@@ -77,6 +77,8 @@ def test_resident_bytes_count_alignment_and_what_is_widened_to_fp32(tmp_path: Pa
 def test_what_shows_that_a_model_makes_videos_in_few_steps(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "Wan2.1-T2V-Diffusers")
     assert (read_model(folder).problem, read_model(folder).few_steps) == (None, False), "no proj_l"
+    told = model_status(read_model(folder), {}, rate=None, active=False, last_used_at=None)
+    assert "no proj_l" in (told.no_jobs or "") and not told.takes_jobs
     for says, expected in (
         ({}, False),
         ({"demo": True}, True),
@@ -89,6 +91,7 @@ def test_what_shows_that_a_model_makes_videos_in_few_steps(tmp_path: Path) -> No
     (folder / "turbotui.json").unlink()
     (folder / "random.json").write_text("{}")
     assert read_model(folder).few_steps, "made by an earlier build"
+    assert model_status(read_model(folder), {}, rate=None, active=False, last_used_at=None).takes_jobs
 
 
 def test_a_card_decides_the_table_and_the_defaults(tmp_path: Path) -> None:

@@ -439,6 +439,19 @@ def test_an_explanation_says_what_it_rests_on(engine: StandIn, capsys: pytest.Ca
     assert capsys.readouterr().out.splitlines()[3] == "its embedding is kept"
 
 
+def test_an_explanation_is_of_the_very_job(engine: StandIn) -> None:
+    assert main(["explain", "small", "-p", "cat", "--samples", "3", "--adaptive"]) == 0
+    asked = engine.asked[-1][2]
+    assert asked is not None and (asked["samples"], asked["adaptive"]) == (3, True)
+    assert main(["explain", "small", "--adaptive"]) == 2, "a switch has no image"
+
+
+def test_a_model_that_takes_no_jobs_says_so(engine: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
+    engine.answers["/models"] = (200, [replace(told, no_jobs="no proj_l") for told in MODELS])
+    assert main(["models"]) == 0
+    assert "; not distilled: it takes no jobs" in capsys.readouterr().out
+
+
 def test_a_cleanup_without_a_worker_does_not_rule_out_one_that_starts(
     engine: StandIn, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -185,7 +185,7 @@ class DraftForm(Vertical):
         return self.query_one(f"#{name}_row", TypedField)
 
     def _usable(self) -> list[ModelStatus]:
-        return [model for model in self._models() if not model.problem]
+        return [model for model in self._models() if model.takes_jobs]
 
     # ------------------------------------------------------------------ how it is shown
 

@@ -108,7 +108,7 @@ def switch_choices(view: View) -> list[Choice]:
     previous = previous_model(models)
 
     def rank(model: ModelStatus) -> tuple[bool, bool, float]:
-        return (bool(model.problem), model.active, -(model.last_used_at or 0.0))
+        return (not model.takes_jobs, model.active, -(model.last_used_at or 0.0))
 
     found = []
     for model in sorted(models, key=rank):
@@ -117,6 +117,8 @@ def switch_choices(view: View) -> list[Choice]:
         note = t("switch.active") if model.active else "'" if model is previous else ""
         if model.problem:
             note = spoken(model.problem)
+        elif model.no_jobs:
+            note = t("models.no_jobs")
         elif too_big:
             note = t("switch.too_big", needs=short_bytes(model.bytes), room=short_bytes(room))
         back = back_in_s(model)

@@ -53,6 +53,8 @@ topk_option = click.option(
 @click.option("--aspect-ratio", help="Such as 16:9.")
 @click.option("--frames", type=int, help="4n + 1.")
 @click.option("--steps", type=int, help="Denoising steps, 1 to 4.")
+@click.option("--samples", type=int, help="So many side by side in one video.")
+@click.option("--adaptive", is_flag=True, help="The image's own shape, at about as many pixels.")
 @residency_option
 @attention_option
 @topk_option
@@ -67,6 +69,8 @@ def explain(
     aspect_ratio: str | None,
     frames: int | None,
     steps: int | None,
+    samples: int | None,
+    adaptive: bool,
     residency: Residency | None,
     attention: Attention,
     sla_topk: float | None,
@@ -80,8 +84,8 @@ def explain(
     """
     session = open_session(json=json, demo=demo)
     if prompt is None:
-        given = (image, resolution, aspect_ratio, frames, steps, residency, sla_topk)
-        if attention != "auto" or quant != "auto" or any(value is not None for value in given):
+        given = (image, resolution, aspect_ratio, frames, steps, samples, residency, sla_topk)
+        if adaptive or attention != "auto" or quant != "auto" or any(value is not None for value in given):
             raise InvalidRequest("these options are a job's; give its --prompt too, or none of them")
         told = session.client().explain_switch(SwitchRequest(model=model))
     else:
@@ -93,6 +97,8 @@ def explain(
             aspect_ratio=aspect_ratio,
             frames=frames,
             steps=steps,
+            samples=1 if samples is None else samples,
+            adaptive=adaptive,
             residency=residency,
             attention=attention,
             sla_topk=finite("--sla-topk", sla_topk),

@@ -170,7 +170,7 @@ def generate(
 
 def _demo_model(client: HttpClient, kind: ModelKind) -> ModelStatus:
     """The smallest usable demo model of `kind`."""
-    fitting = [model for model in client.models() if model.demo and model.kind == kind and not model.problem]
+    fitting = [model for model in client.models() if model.demo and model.kind == kind and model.takes_jobs]
     if not fitting:
         raise NotFound(f"no demo model of kind {kind} can be used; `turbotui models --demo` says why")
     # A person's int8 sibling of one is smaller, and for whoever asks for it.

@@ -128,6 +128,8 @@ def _model_lines(models: list[ModelStatus]) -> Iterable[str]:
     rows = [titles("", "MODEL", "KIND", "DTYPE", "SIZE", "ON THE DEVICE")]
     for model in models:
         where = spoken(model.problem or "") or ", ".join(map(_component_text, model.components))
+        if model.no_jobs is not None:
+            where += tr("; not distilled: it takes no jobs")
         mark = "!" if model.problem else "*" if model.active else ""
         rows.append([mark, model.name, model.kind, model.dtype, bytes_text(model.bytes), where])
     return table(rows, right=frozenset({4}))

@@ -118,7 +118,7 @@ class ModelsPanel(ListPanel):
         every = room >= ROOMY and sum(1 + len(model.components) for model in models) <= room
         for model in models:
             keys.append(ModelKey(model.name))
-            if model.problem:
+            if not model.takes_jobs:
                 keys.append(ModelKey(model.name, kind="problem"))
             there = any(part.state != "absent" for part in model.components)
             if there or ((every or model.active) and not model.problem):
@@ -140,7 +140,8 @@ class ModelsPanel(ListPanel):
         assert isinstance(key, ModelKey)
         model = next(model for model in view.state.models if model.name == key.model)
         if key.kind == "problem":
-            return Row(width).add(f"    {spoken(model.problem or '')}", view.paint.muted)
+            text = spoken(model.problem) if model.problem else t("models.no_jobs")
+            return Row(width).add(f"    {text}", view.paint.muted)
         if key.kind == "component":
             part = next(part for part in model.components if part.name == key.component)
             return _component_row(view, part, width)

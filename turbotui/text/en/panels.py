@@ -89,6 +89,7 @@ TEXTS: dict[str, str] = {
     "models.none": "No models.",
     "models.demo": ": demo models (20 s)",
     "models.runs": "runs job {id}",
+    "models.no_jobs": "not distilled: it takes no jobs",
     "models.unusable": "unusable",
     "models.gpu": "gpu",
     "models.host": "host",

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 FORMS: dict[str, str] = {
+    "; not distilled: it takes no jobs": "；未蒸馏：不接受任务",
     "could not be measured": "无法测量",
     "what is written is kept; the same command goes on from there": "已写的会保留；同样的命令从那里继续",
     "{file}: {done_bytes} of {bytes}, {share}": "{file}：{done_bytes} / {bytes}，{share}",

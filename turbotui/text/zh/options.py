@@ -94,6 +94,7 @@ FORMS: dict[str, str] = {
     "Only look: the console does nothing to the engine, and starts none.": "只看不动：控制台不对引擎做任何操作，也不启动引擎。",
     "The console draws with ASCII alone.": "控制台只用 ASCII 绘制。",
     "Of the engine on another machine, over your ssh; '' is this one. Also TURBOTUI_HOST.": "经你的 ssh 使用另一台机器上的引擎；'' 是本机。也可用 TURBOTUI_HOST。",
+    "So many side by side in one video.": "一个视频里并排这么多个。",
     "With --samples: one job instead, side by side in one video.": "配合 --samples：改为一个任务，并排在一个视频里。",
     "The image's own shape, at about as many pixels.": "用图像自己的形状，像素数相近。",
     "So many jobs, with seeds in a row.": "这么多个任务，种子依次相连。",

@@ -89,6 +89,7 @@ TEXTS: dict[str, str] = {
     "models.none": "没有模型。",
     "models.demo": "：演示模型（20 秒）",
     "models.runs": "运行任务 {id}",
+    "models.no_jobs": "未蒸馏：不接受任务",
     "models.unusable": "不可用",
     "models.gpu": "显卡",
     "models.host": "主机",
