@@ -1,8 +1,8 @@
 """What computes a job's self-attention on this device: the kind that it asked for, by the fastest means.
 
 A kind that the device or this build cannot run becomes the next one that it can, and the job's log and
-manifest say so. For dense attention the libraries that are installed are measured against torch, once in a
-worker's life.
+manifest say so. Libraries that are installed are measured once in a worker's life: for dense attention
+against torch, for SageSLA against our own kernel.
 """
 
 # Shapes: B videos, L tokens, H heads, d the head's dimension.
@@ -15,7 +15,7 @@ import importlib.util
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from engine.planning.attention import DEFAULT_TOPK
 from engine.wire import AttentionRun, JobSpec
 from engine.worker.backend import Backend
-from engine.worker.nets import kernels
+from engine.worker.nets import kernels, sparge
 from engine.worker.nets.attention import SelfAttention, SparseLinearAttention, dense_attention
 from engine.worker.nets.sage import SageSparseLinearAttention, has_fp8
 from engine.worker.nets.wan import WanNet
@@ -35,13 +35,17 @@ HEAD_DIM = 128
 RUNS = 3
 """The best of so many counts, after one that loads what there is to load."""
 FASTER = 0.97
-"""A library takes at most this share of torch's time, or torch stays."""
+"""A library takes at most this share of the time without it, or that stays."""
 AGREES = 0.02
-"""The most that a library's output may differ from torch's, relative L2; bf16 alone gives 0.003."""
+"""The most that a library's output may differ, relative L2; bf16 alone gives 0.003."""
 DEVICES = ("cuda",)
 """Where the libraries run."""
 LIBRARIES = ("flash_attn_interface", "flash_attn")
 """Both have `flash_attn_func` of q, k, v [B, L, H, d]; the first is for Hopper."""
+
+
+Means: TypeAlias = tuple[SelfAttention, str]
+"""What attends, and the name and version of what that is of."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,7 +63,8 @@ class Attention:
         """`log` hears what was measured."""
         self._backend = backend
         self._log = log
-        self._dense: tuple[SelfAttention, str] | None = None
+        self._dense: Means | None = None
+        self._sage: Means | None = None
 
     def choose(self, spec: JobSpec, *, has_proj_l: bool) -> Chosen:
         """What computes the self-attention of a job; `has_proj_l` says what its net was trained for."""
@@ -71,41 +76,53 @@ class Attention:
             return Chosen(call=call, run=AttentionRun(kind="dense", by=by))
         topk = DEFAULT_TOPK if spec.sla_topk is None else spec.sla_topk
         notes: list[str] = []
+        fast = kernels.usable(self._backend.device)
+        by = "triton" if fast else "torch"
         sparse: SelfAttention = SparseLinearAttention(topk=topk)
         if kind == "sagesla":
-            sparse = SageSparseLinearAttention(topk=topk)
+            product, by = self._fastest_sage(by)
+            sparse = SageSparseLinearAttention(topk=topk, product=product)
             if not has_fp8(self._backend.device):
                 notes.append("this GPU has no fp8: sagesla multiplies weights and values in fp16")
-        fast = kernels.usable(self._backend.device)
         if not fast and self._backend.kind == "cuda":
             notes.append(f"{kind} runs in PyTorch, which is slower: {_why_no_kernels(self._backend.device)}")
-        by = "triton" if fast else "torch"
         return Chosen(
             call=sparse, run=AttentionRun(kind=kind, topk=topk, by=by, note="; ".join(notes) or None)
         )
 
-    def _fastest_dense(self) -> tuple[SelfAttention, str]:
+    def _fastest_dense(self) -> Means:
         if self._dense is None:
             self._dense = (dense_attention, "torch")
             if self._backend.kind in DEVICES:
-                self._dense = self._measured(list(_libraries()))
+                self._dense = self._measured("dense attention", self._dense, list(_libraries()))
         return self._dense
 
-    def _measured(self, libraries: list[tuple[SelfAttention, str]]) -> tuple[SelfAttention, str]:
-        """The fastest of torch and `libraries` on a sample; one that fails or differs is passed over."""
-        best: tuple[SelfAttention, str] = (dense_attention, "torch")
+    def _fastest_sage(self, own: str) -> tuple[Any | None, str]:
+        """SpargeAttn's product where it is faster than our kernel, and the name of what computes."""
+        if self._sage is None:
+            self._sage = (SageSparseLinearAttention(), own)
+            product = sparge.entry(self._backend.device)
+            if product is not None:
+                theirs = SageSparseLinearAttention(product=product), _named(sparge.MODULE)
+                self._sage = self._measured("sagesla", self._sage, [theirs])
+        call, by = self._sage
+        return getattr(call, "product", None), by
+
+    def _measured(self, what: str, without: Means, libraries: list[Means]) -> Means:
+        """The fastest of `without` and `libraries` on a sample; one that fails or differs is passed over."""
+        best = without
         if not libraries:
             return best
         sample = self._sample()
         with torch.inference_mode():
-            expected = dense_attention(*sample)
-            torch_s = least = self._time(dense_attention, sample)
-            told = [f"torch {1000 * torch_s:.2f} ms"]
+            expected = without[0](*_given_up(sample), None)
+            known_s = least = self._time(without[0], sample)
+            told = [f"{without[1]} {1000 * known_s:.2f} ms"]
             for call, name in libraries:
                 try:
-                    differs = _relative(call(*sample, None), expected)
+                    differs = _relative(call(*_given_up(sample), None), expected)
                     took = self._time(call, sample)
-                except Exception as error:  # a library built for another torch or GPU: torch does it
+                except Exception as error:  # a library built for another torch or GPU
                     if self._backend.is_fatal(error):
                         raise
                     told.append(f"{name} failed ({type(error).__name__}: {error})")
@@ -114,11 +131,11 @@ class Attention:
                     told.append(f"{name} {1000 * took:.2f} ms, {differs:.3f} off: not used")
                     continue
                 told.append(f"{name} {1000 * took:.2f} ms")
-                if took < FASTER * torch_s and took < least:
+                if took < FASTER * known_s and took < least:
                     best, least = (call, name), took
         del sample, expected
         self._backend.free_cache()
-        self._log(f"dense attention by {best[1]}: {', '.join(told)} for {SAMPLE_TOKENS} tokens")
+        self._log(f"{what} by {best[1]}: {', '.join(told)} for {SAMPLE_TOKENS} tokens")
         return best
 
     def _sample(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -134,9 +151,10 @@ class Attention:
     def _time(self, call: SelfAttention, sample: tuple[Tensor, Tensor, Tensor]) -> float:
         took = []
         for _ in range(RUNS + 1):
+            given = _given_up(sample)
             self._backend.mark_compute().wait()
             began = time.perf_counter()
-            call(*sample, None)
+            call(*given, None)
             self._backend.mark_compute().wait()
             took.append(time.perf_counter() - began)
         return min(took[1:])
@@ -165,7 +183,13 @@ class Attending:
         net.set_attention(self._chosen.call)
 
 
-def _libraries() -> Iterator[tuple[SelfAttention, str]]:
+def _given_up(sample: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Copies of queries and keys, in whose place a call may write."""
+    q, k, v = sample
+    return q.clone(), k.clone(), v
+
+
+def _libraries() -> Iterator[Means]:
     """Those that are installed, each with its name and version."""
     for module in LIBRARIES:
         try:
@@ -180,15 +204,16 @@ def _libraries() -> Iterator[tuple[SelfAttention, str]]:
             out: Tensor = found[0] if isinstance(found, tuple) else found  # some tell the sums as well
             return out
 
-        yield call, f"{module} {_version(module)}".strip()
+        yield call, _named(module)
 
 
-def _version(module: str) -> str:
+def _named(module: str) -> str:
+    """The library's name and version."""
     try:
         names = importlib.metadata.packages_distributions().get(module, [module])
-        return importlib.metadata.version(names[0])
+        return f"{module} {importlib.metadata.version(names[0])}"
     except importlib.metadata.PackageNotFoundError:
-        return ""
+        return module
 
 
 def _why_no_kernels(device: torch.device) -> str:

@@ -103,7 +103,10 @@ def check_linear_attention(device: str, dtype: torch.dtype, length: int) -> None
     expected = found.cpu() + projected
     state = linear_attention.key_state(k, v)
     linear_attention.add_linear(found, q, *state, weight, bias, 1e-5)
-    linear_attention.put_linear(q, *state, weight, bias, 1e-5)
+    elsewhere = torch.full_like(q, torch.nan)
+    linear_attention.put_linear(elsewhere, q, *state, weight, bias, 1e-5)
+    linear_attention.put_linear(q, q, *state, weight, bias, 1e-5)
+    assert torch.equal(elsewhere, q)
     for what, stated in ((found, expected), (q, projected)):
         error = (what.float().cpu() - stated.float()).norm() / stated.float().norm()
         assert error < {torch.float32: 2e-6}.get(dtype, 6e-3), error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -107,7 +109,7 @@ def check_whole(device: str, dtype: torch.dtype, length: int, blocks: Blocks, *,
     """`SageSparseLinearAttention` by its kernels, over all blocks, so that none is chosen otherwise."""
     q, k, v = (heads_apart(device, dtype, 1, length, seed=seed) for seed in (1, 2, 3))
     proj_l = torch.nn.Linear(128, 128, device=device, dtype=dtype).requires_grad_(False)
-    found = engine.SageSparseLinearAttention(topk=1.0, blocks=blocks)(q.clone(), k, v, proj_l)
+    found = engine.SageSparseLinearAttention(topk=1.0, blocks=blocks)(q.clone(), k.clone(), v, proj_l)
     weight, bias = proj_l.weight.cpu(), proj_l.bias.cpu()
     expected = attention.sage_sla(
         q.cpu(), k.cpu(), v.cpu(), weight, bias,
@@ -125,3 +127,41 @@ def check_chosen(device: str, dtype: torch.dtype, length: int, blocks: Blocks) -
     assert marked.sum(-1).unique().tolist() == expected.sum(-1).unique().tolist() == [found.shape[-1]]
     other = (marked & ~expected).sum() / expected.sum()
     assert other < (1e-3 if dtype == torch.float32 else 0.02)
+
+
+def spargeattn(
+    q: Tensor, k: Tensor, v: Tensor, out: Tensor, steps: Tensor, count: Tensor, q_scale: Tensor,
+    k_scale: Tensor, v_scale: Tensor, layout: int, causal: int, granularity: int, scale: float,
+) -> None:  # fmt: skip
+    """What SpargeAttn's product for Hopper is told to compute, into `out` [B, H, L, d]; its own stand-in.
+
+    Keys of 128 to a block, queries of 64; values [B, H, d, padded] whose tokens lie in each 16 as its
+    transpose_pad_permute puts them.
+    """
+    assert (layout, causal, granularity) == (1, 0, 1) and v.dtype == torch.float8_e4m3fn
+    assert steps.dtype == count.dtype == torch.int32 and (count == steps.shape[-1]).all()
+    length, keys = q.shape[2], k.shape[2]
+    slot = torch.tensor([0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15])  # of each token
+    values = v.float().unflatten(-1, (-1, 16))[..., slot].flatten(-2)[..., :keys]
+    wide = [
+        x.float() * s.repeat_interleave(rows, dim=-1)[..., : x.shape[2], None]
+        for x, s, rows in ((q, q_scale, 64), (k, k_scale, 128))
+    ]
+    score = wide[0] @ wide[1].transpose(-1, -2) * scale
+    present = torch.zeros((*steps.shape[:3], k_scale.shape[-1]), dtype=torch.bool)
+    present.scatter_(-1, steps.long().cumsum(-1), True)
+    present = present.repeat_interleave(64, dim=2)[:, :, :length].repeat_interleave(128, dim=3)[..., :keys]
+    weight = score.masked_fill(~present, -torch.inf).softmax(-1)
+    out.copy_(weight @ values.transpose(-1, -2) * v_scale[:, :, None])
+
+
+def check_library(dtype: torch.dtype, batch: int, length: int) -> None:
+    """By the library's product as by our own, with the linear part and without."""
+    own = engine.SageSparseLinearAttention(topk=0.5, blocks=engine.HOPPER_BLOCKS)
+    theirs = replace(own, product=spargeattn)
+    proj_l = torch.nn.Linear(128, 128, dtype=dtype).requires_grad_(False)
+    for linear in (None, proj_l):
+        given = [heads_apart("cpu", dtype, batch, length, seed=seed) for seed in (1, 2, 3)]
+        found, expected = (call(*(x.clone() for x in given), linear) for call in (theirs, own))
+        # Weights are not rounded to fp8 here.
+        assert error(found, expected) < 0.03

@@ -64,3 +64,8 @@ def test_whole(cases: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_chosen_blocks(cases: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "usable", lambda device: True)
     cases.check_chosen("cpu", torch.float32, 1300, SLA_BLOCKS)
+
+
+def test_the_library_is_given_what_it_takes(cases: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "usable", lambda device: True)
+    cases.check_library(torch.float32, 2, 600)

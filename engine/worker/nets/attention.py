@@ -26,7 +26,7 @@ from engine.worker.nets.sparse_linear import (
 
 SelfAttention: TypeAlias = Callable[[Tensor, Tensor, Tensor, "nn.Linear | None"], Tensor]
 """Of q, k, v [B, L, H, d] after norm and rotation, and the block's `proj_l`: the output, as q, in whose
-place it may lie: q is given up."""
+place it may lie: q and k are given up."""
 
 
 def dense_attention(

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from engine.worker.nets import kernels
+from engine.worker.nets import kernels, sparge
 from engine.worker.nets.sparse_linear import (
     DEFAULT_TOPK,
     LINEAR_EPS,
@@ -60,6 +61,8 @@ class SageSparseLinearAttention:
     """Share of the key blocks that each query block attends to."""
     blocks: Blocks | None = None
     """None: those of the device that the tensors are on."""
+    product: Any | None = None
+    """SpargeAttn's, where that is to compute the sparse part; None: our kernel."""
 
     def __call__(self, q_BLHd: Tensor, k_BLHd: Tensor, v_BLHd: Tensor, proj_l: nn.Linear | None) -> Tensor:
         """Without `proj_l`, as models have it that were not trained for this, the sparse part alone."""
@@ -77,19 +80,28 @@ class SageSparseLinearAttention:
     def _by_kernels(
         self, q_BLHd: Tensor, k_BLHd: Tensor, v_BLHd: Tensor, proj_l: nn.Linear | None, blocks: Blocks
     ) -> None:
-        """Into `q_BLHd`, which nothing needs any more once its 8-bit copy exists and the linear part."""
+        """Into `q_BLHd`, which nothing needs any more once its 8-bit copy exists and the linear part.
+
+        The same holds for `k_BLHd`.
+        """
         by_blocks, sage = kernels.block_kernels(), kernels.sage_kernels()
         q = sage.quantised(q_BLHd, blocks.query)
         k = sage.quantised(k_BLHd, blocks.key, by_blocks.centre(k_BLHd))
         chosen_BHMn = best_blocks(q.means, k.means, blocks.chosen(k_BLHd.shape[1], self.topk))
         v = sage.packed_values(v_BLHd, blocks.key, fp8=has_fp8(q_BLHd.device))
+        keys, chosen_BHMn = k_BLHd.shape[1], chosen_BHMn.int().sort(-1).values
+        # The library cannot add: there the linear part lies in the place of the keys meanwhile.
+        far_BLHd = q_BLHd if self.product is None else k_BLHd
         if proj_l is not None:
             linear = kernels.linear_attention_kernels()
             state = linear.key_state(k_BLHd, v_BLHd)
-            linear.put_linear(q_BLHd, *state, *projection(proj_l, q_BLHd.dtype), LINEAR_EPS)
-        sage.attention(
-            q_BLHd, q, k, v, chosen_BHMn.int().sort(-1).values, k_BLHd.shape[1], add=proj_l is not None
-        )
+            linear.put_linear(far_BLHd, q_BLHd, *state, *projection(proj_l, q_BLHd.dtype), LINEAR_EPS)
+        if self.product is None:
+            sage.attention(q_BLHd, q, k, v, chosen_BHMn, keys, add=proj_l is not None)
+            return
+        sparge.attention(self.product, q_BLHd, q, k, v, chosen_BHMn, keys)
+        if proj_l is not None:
+            q_BLHd += far_BLHd
 
 
 def quantised_blocks(x_BLHd: Tensor, rows: int, centre: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -125,6 +126,33 @@ def test_a_library_is_used_where_it_is_right_and_measured_to_be_faster(
     assert attention.choose(spec, has_proj_l=False) == chosen and len(calls) == before
     assert len(told) == 1 and told[0].startswith(f"dense attention by {chosen.run.by}: torch ")
     assert ("not used" in told[0]) == bool(off)
+
+
+@pytest.mark.parametrize(("off", "used"), [(0.0, True), (0.5, False)])
+def test_spargeattn_is_used_where_it_is_right_and_measured_to_be_faster(
+    backend: CpuBackend, monkeypatch: pytest.MonkeyPatch, off: float, used: bool
+) -> None:
+    """Against a stand-in for our own way that takes its time."""
+    monkeypatch.setattr(attending, "SAMPLE_TOKENS", 64)
+
+    def product() -> None: ...
+
+    def attend(self: SageSparseLinearAttention, q: Any, k: Any, v: Any, proj_l: Any) -> torch.Tensor:
+        if self.product is None:
+            time.sleep(0.02)
+            return dense_attention(q, k, v)
+        return dense_attention(q, k, v) * (1 + off)
+
+    monkeypatch.setattr(SageSparseLinearAttention, "__call__", attend)
+    monkeypatch.setattr(attending.sparge, "entry", lambda device: product)
+    told: list[str] = []
+    attention = Attention(backend, log=told.append)
+    for topk in (0.1, 0.2):
+        spec = JobSpec(model="m", prompt="p", attention="sagesla", sla_topk=topk)
+        chosen = attention.choose(spec, has_proj_l=True)
+        assert chosen.call == SageSparseLinearAttention(topk=topk, product=product if used else None)
+        assert chosen.run.by == ("spas_sage_attn" if used else "torch")
+    assert len(told) == 1 and ("not used" in told[0]) == bool(off)
 
 
 def test_a_library_that_fails_is_passed_over(backend: CpuBackend, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,10 +46,10 @@ def add_linear(
 
 
 def put_linear(
-    q_BLHd: Tensor, state: Tensor, total: Tensor, weight: Tensor, bias: Tensor, eps: float
+    into_BLHd: Tensor, q_BLHd: Tensor, state: Tensor, total: Tensor, weight: Tensor, bias: Tensor, eps: float
 ) -> None:
-    """The same in the place of the queries."""
-    _launch(q_BLHd, q_BLHd, state, total, weight, bias, eps, add=False)
+    """The same in the place of what is in `into_BLHd`, which may be the queries themselves."""
+    _launch(into_BLHd, q_BLHd, state, total, weight, bias, eps, add=False)
 
 
 def _launch(
