@@ -37,7 +37,7 @@ from engine.wire import (
     SwitchRequest,
     UnloadRequest,
 )
-from turbotui.client import http
+from turbotui.client import exchange
 from turbotui.client.base import Client, Stream
 from turbotui.client.http import HttpClient
 
@@ -253,7 +253,7 @@ def test_a_refused_stream_raises_what_the_engine_answered(serve: Any) -> None:
 
 
 def test_three_heartbeats_of_silence_are_a_lost_engine(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "SILENCE_S", 0.05)
+    monkeypatch.setattr(exchange, "SILENCE_S", 0.05)
     done = threading.Event()
 
     def answer(handler: Handler, *_: object) -> None:
