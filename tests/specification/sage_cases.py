@@ -95,7 +95,10 @@ def check_attention(
             kernels.packed_values(v, blocks.key, fp8=fp8), chosen.int().contiguous(), length,
             add=add, launch=launch,
         )  # fmt: skip
-    assert torch.equal(summed, found + onto)
+    # In fp32 a compiler may fuse the last product and the sum; 16 bits are rounded between.
+    torch.testing.assert_close(
+        summed, found + onto, rtol=1e-6 if dtype == torch.float32 else 0, atol=1e-6 * (dtype == torch.float32)
+    )
     at_all = torch.zeros(score.shape, dtype=torch.bool).scatter(-1, chosen.cpu(), True)
     tensors = [x.cpu() for x in (q, k, v)]
     expected = attention.sage_sparse(*tensors, at_all, (blocks.query, blocks.key), fp8)

@@ -172,6 +172,14 @@ def test_what_waits_for_a_stream_leaks_only_where_it_did_before_and_nothing_runs
     assert verdicts(mapped(awaiting={"7": 2 * MIB})) == ()
 
 
+def test_a_fresh_worker_is_not_promised_to_be_without_the_gaps_beside_its_weights() -> None:
+    found = only(mapped(fragmented_bytes=80 * MIB, beside_weights_bytes=20 * MIB))
+    assert found.remedy is not None and found.remedy.predicted_bytes == 60 * MIB
+    assert any("20.0 MiB lie beside weights" in text for text in found.evidence)
+    found = only(mapped(fragmented_bytes=20 * MIB, beside_weights_bytes=20 * MIB))
+    assert found.bytes == 20 * MIB and found.remedy is None
+
+
 def test_fragmentation_tells_the_longest_stretch_that_is_left() -> None:
     found = only(replace(mapped(fragmented_bytes=30 * MIB), look=mapped(fragmented_bytes=30 * MIB).look))
     assert not found.leak

@@ -11,9 +11,10 @@ from engine.wire import Segment, Verdict
 
 def fragmentation(facts: Facts) -> tuple[Verdict, ...]:
     """By the allocator's map, or else by the balance."""
-    look = facts.look
+    look, again_bytes = facts.look, 0
     if look is not None and look.allocator is not None:
         num_bytes, segments = look.allocator.fragmented_bytes, look.segments
+        again_bytes = look.allocator.beside_weights_bytes
     else:
         num_bytes, segments = facts.part_bytes("fragmented"), ()
     if num_bytes < LEAST_NAMED:
@@ -27,13 +28,20 @@ def fragmentation(facts: Facts) -> tuple[Verdict, ...]:
             evidence=(
                 f"The allocator keeps {size} free inside segments that are partly in use.",
                 *_cut(segments),
+                *_again(again_bytes),
                 "`free` cannot return them; a large request may fail beside them.",
             ),
             bytes=num_bytes,
             device_id=facts.device_id,
-            remedy=cleanup(num_bytes),
+            remedy=None if num_bytes - again_bytes < LEAST_NAMED else cleanup(num_bytes - again_bytes),
         ),
     )
+
+
+def _again(num_bytes: int) -> tuple[str, ...]:
+    if not num_bytes:
+        return ()
+    return (f"Of it {size_text(num_bytes)} lie beside weights: a fresh worker has such gaps again.",)
 
 
 def _cut(segments: tuple[Segment, ...]) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -60,10 +60,11 @@ class AllocatorSnapshot:
         block = self.blocks[place]
         return block if block.state == "live" and address < block.address + block.bytes else None
 
-    def told(self) -> AllocatorMap:
+    def told(self, is_weight: Callable[[int], bool] = lambda address: False) -> AllocatorMap:
+        """`is_weight` says of a live block's address whether resident weights lie there."""
         awaiting: dict[str, int] = {}
         pools: dict[str, int] = {}
-        reserved = live = fragmented = releasable = 0
+        reserved = live = fragmented = beside_weights = releasable = 0
         for segment in self._segments:
             blocks = list(_blocks(segment))
             size = int(segment["total_size"])
@@ -77,6 +78,8 @@ class AllocatorSnapshot:
                 taken += block.bytes if block.state != "free" else 0
             if taken:
                 fragmented += size - taken
+                if any(block.state == "live" and is_weight(block.address) for block in blocks):
+                    beside_weights += size - taken
             else:
                 releasable += size
             if (pool := _pool_of(segment)) is not None:
@@ -86,6 +89,7 @@ class AllocatorSnapshot:
             live_bytes=live,
             awaiting=awaiting,
             fragmented_bytes=fragmented,
+            beside_weights_bytes=beside_weights,
             releasable_bytes=releasable,
             private_pools=pools,
         )

@@ -58,6 +58,8 @@ class AllocatorMap(msgspec.Struct, frozen=True, kw_only=True):
     """By stream: freed, but another stream may still use it."""
     fragmented_bytes: int
     """Free, in segments that hold something live."""
+    beside_weights_bytes: int = 0
+    """Of those, in segments that hold resident weights: a fresh worker has such gaps again."""
     releasable_bytes: int
     """Free, in segments that are free as a whole: what emptying the cache gives back."""
     private_pools: dict[str, int]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -86,7 +87,7 @@ def look(
             rest_bytes=sum(group.bytes for group in rest),
             rest_storages=sum(len(group.storages) for group in rest),
             unowned=() if snapshot is None else unowned(snapshot, owned, tracer),
-            allocator=None if snapshot is None else snapshot.told(),
+            allocator=None if snapshot is None else snapshot.told(partial(kept.covers, "cuda")),
             sites=sites,
             segments=segments,
             tracing=tracer.state(),

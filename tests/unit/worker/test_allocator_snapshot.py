@@ -64,6 +64,9 @@ def test_the_parts_add_up_and_each_is_what_may_become_of_it() -> None:
     assert told.private_pools == {"0.3": 6 * MIB}
     parts = told.live_bytes + sum(told.awaiting.values()) + told.fragmented_bytes + told.releasable_bytes
     assert parts == told.reserved_bytes
+    assert told.beside_weights_bytes == 0
+    weights = AllocatorSnapshot(SEGMENTS).told(lambda address: address == 1000 * MIB)
+    assert (weights.beside_weights_bytes, weights.fragmented_bytes) == (MIB, 2 * MIB)
 
 
 def test_segments_are_told_largest_first_with_their_blocks_in_order() -> None:

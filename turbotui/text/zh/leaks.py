@@ -31,6 +31,7 @@ FORMS: dict[str, str] = {
     "it was taken past PyTorch's allocator, which notes no sites of others": "它绕过了 PyTorch 的分配器，那里不记录别人的位置",
     "{size} on {name} are free and cut up between live blocks.": "{name} 上有 {size} 空闲，但被活动块切碎。",
     "The allocator keeps {size} free inside segments that are partly in use.": "分配器在部分占用的段中保留了 {size} 空闲。",
+    "Of it {size} lie beside weights: a fresh worker has such gaps again.": "其中 {size} 在权重旁边：新的工作进程还会有这样的空隙。",
     "They lie in {count} segment; the longest stretch is {longest}.": "它们分布在 {count} 个段中；最长的一段是 {longest}。",
     "They lie in {count} segments; the longest stretch is {longest}.": "它们分布在 {count} 个段中；最长的一段是 {longest}。",
     "The worker's host memory has grown by {rise}.": "工作进程的主机内存增长了 {rise}。",
