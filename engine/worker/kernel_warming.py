@@ -154,6 +154,8 @@ class KernelWarmer:
             self._done.add(shape)
             took = time.monotonic() - began
             self._log(f"kernels of {model.name} ready after {took:.2f} s")
+            if shape.int8 and (why := kernels.int8_kernels().why_tiled(self._backend.device, shape.dtype)):
+                self._log(f"int8 products of {model.name} by Triton's kernel, not Hopper's own: {why}")
 
     def _own_stream(self) -> AbstractContextManager[Any]:
         """Beside the work of a job, which it neither waits for nor holds up."""

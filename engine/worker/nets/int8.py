@@ -58,8 +58,8 @@ class Int8BlockLinear(nn.Module):
             "bias", torch.zeros(out_features, dtype=torch.bfloat16, device=device) if bias else None
         )
 
-    def forward(self, x: Tensor | Quantised) -> Tensor:
-        """`x` [..., in] to [..., out] in the dtype of `x`.
+    def forward(self, x: Tensor | Quantised, out: Tensor | None = None) -> Tensor:
+        """`x` [..., in] to [..., out] in the dtype of `x`; into `out`, contiguous, where that is given.
 
         Activations are quantised in the blocks in which they lie: give whole multiples of 128 tokens, but
         for the last, where a sequence is computed in parts.
@@ -68,12 +68,13 @@ class Int8BlockLinear(nn.Module):
         bias = None if self.bias is None else self.bias.to(given.dtype)
         block = INT8_BLOCK_SIZE
         if kernels.usable(self.weight.device) and self.in_features % block == self.out_features % block == 0:
-            out: Tensor = kernels.int8_kernels().linear(
-                given.values, given.scale, self.weight, self.weight_scale, bias, given.dtype
+            found: Tensor = kernels.int8_kernels().linear(
+                given.values, given.scale, self.weight, self.weight_scale, bias, given.dtype, out_LN=out
             )
         else:
-            out = block_linear(given, self.weight, self.weight_scale, bias)
-        return out.view(*given.shape[:-1], self.out_features)
+            found = block_linear(given, self.weight, self.weight_scale, bias)
+            found = found if out is None else out.copy_(found)
+        return found.view(*given.shape[:-1], self.out_features)
 
     def extra_repr(self) -> str:
         return (
@@ -94,6 +95,16 @@ def quantised(x: Tensor) -> Quantised:
 def shared_input(x: Tensor, layer: nn.Module) -> Tensor | Quantised:
     """What `layer` and others of its kind take of `x`: quantised once for all of them, or as it is."""
     return quantised(x) if isinstance(layer, Int8BlockLinear) else x
+
+
+def linear_into(out_LN: Tensor, layer: nn.Module, x: Tensor | Quantised) -> None:
+    """What `layer`, of either kind and with a bias, gives for `x` [L, K], without a copy."""
+    if isinstance(layer, Int8BlockLinear):
+        layer(x, out_LN)
+    elif isinstance(layer, nn.Linear) and isinstance(x, Tensor) and layer.bias is not None:
+        torch.addmm(layer.bias, x, layer.weight.T, out=out_LN)  # as F.linear has it
+    else:
+        out_LN.copy_(layer(x))
 
 
 def gelu_input(x: Tensor, layer: nn.Module) -> Tensor | Quantised:

@@ -29,7 +29,7 @@ from engine.worker.nets.elementwise import (
     rms_norm,
     rotated_rms_norm,
 )
-from engine.worker.nets.int8 import gelu_input, shared_input
+from engine.worker.nets.int8 import gelu_input, linear_into, shared_input
 from engine.worker.nets.sparse_linear import parts_of
 
 ROPE_THETA = 10_000.0
@@ -74,7 +74,7 @@ class WanBlock(WanTransformerBlock):  # type: ignore[misc]  # diffusers has no t
             cos, sin = (table[part] for table in rope)
             rotated_rms_norm(attn.to_q(y), attn.norm_q.weight, attn.norm_q.eps, cos, sin, q[part])
             rotated_rms_norm(attn.to_k(y), attn.norm_k.weight, attn.norm_k.eps, cos, sin, k[part])
-            v[part] = attn.to_v(y)
+            linear_into(v[part], attn.to_v, y)
         proj_l: nn.Linear | None = getattr(attn, "proj_l", None)
         heads: int = attn.heads
         out = self.self_attention(_heads(q, heads), _heads(k, heads), _heads(v, heads), proj_l)

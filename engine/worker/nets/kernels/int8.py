@@ -11,6 +11,8 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from engine.worker.nets.kernels import int8_hopper
+
 BLOCK = 128
 GROUP = 8
 """Rows of tiles that are walked together, so that their weights are still in the cache."""
@@ -47,18 +49,41 @@ def linear(
     scale: Tensor,
     bias_N: Tensor | None,
     dtype: torch.dtype,
+    out_LN: Tensor | None = None,
 ) -> Tensor:
-    """[L, N] in `dtype` (bf16 or fp16): int8 values and weights with K and N whole blocks of 128."""
+    """[L, N] in `dtype` (bf16 or fp16): int8 values and weights with K and N whole blocks of 128.
+
+    Into `out_LN`, contiguous, where that is given.
+    """
+    if out_LN is None:
+        out_LN = torch.empty((len(values_LK), len(weight_NK)), dtype=dtype, device=values_LK.device)
+    multiply = int8_hopper.product(values_LK.device, dtype, tiled_linear) or tiled_linear
+    multiply(values_LK, x_scale, weight_NK, scale, bias_N, out_LN)
+    return out_LN
+
+
+def why_tiled(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why `linear` is `tiled_linear` there and no faster kernel."""
+    return int8_hopper.why_not(device, dtype, tiled_linear)
+
+
+def tiled_linear(
+    values_LK: Tensor,
+    x_scale: Tensor,
+    weight_NK: Tensor,
+    scale: Tensor,
+    bias_N: Tensor | None,
+    out_LN: Tensor,
+) -> None:
+    """`linear` by Triton, on any GPU."""
     length, inputs = values_LK.shape
     outputs = len(weight_NK)
-    out = torch.empty((length, outputs), dtype=dtype, device=values_LK.device)
     grid = (triton.cdiv(length, BLOCK) * triton.cdiv(outputs, BLOCK),)
-    tiles = (TensorDescriptor.from_tensor(x, [BLOCK, BLOCK]) for x in (values_LK, weight_NK, out))
+    tiles = (TensorDescriptor.from_tensor(x, [BLOCK, BLOCK]) for x in (values_LK, weight_NK, out_LN))
     _matmul[grid](
         *tiles, x_scale, scale, x_scale if bias_N is None else bias_N, length, outputs, inputs,
         HAS_BIAS=bias_N is not None, BLOCK=BLOCK, GROUP=GROUP, num_warps=WARPS, num_stages=STAGES,
     )  # fmt: skip
-    return out
 
 
 @triton.jit
