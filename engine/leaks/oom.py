@@ -129,7 +129,7 @@ def _freeable(facts: OomFacts) -> Iterator[OomFreeable]:
     if fragmented >= LEAST_BYTES:
         text = f"{size_text(fragmented)} are free and cut up between live blocks; a fresh worker has none."
         yield OomFreeable(what="fragmented", text=text, bytes=fragmented, command="turbotui cleanup")
-    pinned = (moment.pinned_bytes or 0) - (moment.pinned_used_bytes or 0)
+    pinned = max(0, (moment.pinned_bytes or 0) - (moment.pinned_used_bytes or 0))
     if facts.kind == "cpu" and pinned >= LEAST_BYTES:
         text = f"{size_text(pinned)} of pinned host memory are in no tensor."
         yield OomFreeable(what="pinned", text=text, bytes=pinned)

@@ -27,6 +27,8 @@ from engine.worker.tidying import pinned_bytes
 MOST_GROUPS = 64
 MOST_SITES = 256
 MOST_UNOWNED = 64
+LEAST_PINNED = 4096
+"""Bytes of a tensor that is asked whether it is pinned; smaller ones make no block that matters."""
 HOLDERS_S = 0.7
 """For the search for holders, largest first; with the heap and what is frozen a look stays below 2 s."""
 PRIVATE_POOL = "a CUDA graph's private pool keeps it for its next replay"
@@ -93,7 +95,7 @@ def look(
             tracing=tracer.state(),
             unknown=tuple(unknown),
             pinned_bytes=pinned_bytes(),
-            pinned_used_bytes=pinned_bytes(used=True),
+            pinned_used_bytes=_pinned_in_use(beside, inside, backend),
             heap_free_bytes=heap_free_bytes(),
         )
 
@@ -142,6 +144,22 @@ def _site_of_group(
         return None, _site_of(group.storages[0], snapshot, tracer)[1]
     (file, line, function), (num_bytes, blocks) = max(found.items(), key=lambda item: item[1][0])
     return Site(file=file, line=line, function=function, bytes=num_bytes, blocks=blocks), None
+
+
+def _pinned_in_use(beside: list[Storage], inside: list[Storage], backend: Backend) -> int | None:
+    """Bytes of torch's pinned blocks in which storages lie: what torch counts as active never shrinks (2.11).
+
+    Mapped weight files are pinned as well, but in no block of torch's.
+    """
+    if not has_context():
+        return None
+    own = {tensor.untyped_storage().data_ptr() for _, tensor in backend.kept()}
+    torchs = [*beside, *(storage for storage in inside if storage.address in own)]
+    return sum(
+        1 << (storage.bytes - 1).bit_length()  # as torch rounds a block
+        for storage in torchs
+        if storage.bytes >= LEAST_PINNED and _is_pinned(storage, storage.tensors[0])
+    )
 
 
 def _is_pinned(storage: Storage, tensor: Any) -> bool:

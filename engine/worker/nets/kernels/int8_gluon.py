@@ -12,6 +12,8 @@ Source: NVIDIA's PTX manual (wgmma, mbarrier, tensor copies) for what may overla
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 from triton.experimental import gluon
@@ -50,9 +52,8 @@ def linear(
 ) -> None:
     """Into `out_LN`: of int8 values and weights, with K and N whole blocks of 128."""
     (length, inputs), outputs = values_LK.shape, len(weight_NK)
-    processors = torch.cuda.get_device_properties(out_LN.device).multi_processor_count
     tiles = -(-length // ROWS) * (outputs // BLOCK)
-    _linear[(min(processors, tiles),)](
+    _linear[(min(_processors(out_LN.device), tiles),)](
         _tiles(values_LK, BLOCK), _tiles(weight_NK, BLOCK), _tiles(out_LN, 64), x_scale, scale,
         x_scale if bias_N is None else bias_N, length, outputs, inputs, HAS_BIAS=bias_N is not None,
         GROUP=GROUP, STAGES=STAGES, num_warps=4, maxnreg=MOST_REGISTERS,
@@ -61,10 +62,18 @@ def linear(
 
 def _tiles(matrix: Tensor, rows: int) -> TensorDescriptor:
     """Of a contiguous matrix in tiles of `rows` x 128."""
-    shape = [rows, BLOCK]
-    return TensorDescriptor.from_tensor(
-        matrix, shape, gl.NVMMASharedLayout.get_default_for(shape, DTYPES[matrix.dtype])
-    )
+    return TensorDescriptor.from_tensor(matrix, [rows, BLOCK], _layout(rows, matrix.dtype))
+
+
+# A small model's step is over as fast as its kernels can be launched: what is always the same is kept.
+@lru_cache
+def _layout(rows: int, dtype: torch.dtype) -> gl.NVMMASharedLayout:
+    return gl.NVMMASharedLayout.get_default_for([rows, BLOCK], DTYPES[dtype])
+
+
+@lru_cache
+def _processors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count
 
 
 @gluon.jit
