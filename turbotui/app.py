@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from turbotui.remote.box import Box
     from turbotui.remote.recordings import Source
     from turbotui.state import Look
-    from turbotui.widgets.bottom import KeyHint
+    from turbotui.widgets.key_line import KeyHint
 
 REPORT_S = 12 * 3600.0
 

@@ -112,6 +112,48 @@ async def test_a_first_run_says_what_to_press(console: Build) -> None:
         await until(pilot, lambda: ("make_demo_models",) in client.asked)
 
 
+async def test_a_small_terminal_says_what_to_press_too(console: Build) -> None:
+    app = console([scenes.first_run(NOW)])
+    async with app.run_test(size=SMALL) as pilot:
+        await live(pilot)
+        await pilot.press("2")
+        assert "No models." in panel_text(app, "running")
+        assert "D: demo models (20 s)" in panel_text(app, "running")
+    app = console([replace(scenes.idle(NOW), jobs=())])
+    async with app.run_test(size=SMALL) as pilot:
+        await live(pilot)
+        await pilot.press("2")
+        assert panel_text(app, "running").split() == "nothing runs a writes a job".split()
+
+
+async def test_at_80x24_one_sees_that_the_bar_has_the_focus(console: Build) -> None:
+    app = console([scenes.busy(NOW)])
+    async with app.run_test(size=SMALL) as pilot:
+        await live(pilot)
+        marked = []
+        for key in ("1", "2"):
+            await pilot.press(key)
+            await pilot.pause()
+            bar = app.dashboard.query_one("#memory").render_line(0)
+            marked.append(any(segment.style is app.paint.chosen_tab for segment in bar))
+        assert marked == [True, False]
+
+
+async def test_at_80x24_a_proved_switch_still_says_how_long_it_took(console: Build) -> None:
+    before = scenes.busy(NOW).receipt
+    assert before is not None
+    receipt = replace(before, action="switch", target="wan2.1-1.3b", loaded_bytes=3 * 2**30)
+    app = console([replace(scenes.busy(NOW), receipt=receipt)])
+    async with app.run_test(size=SMALL) as pilot:
+        await live(pilot)
+        text = panel_text(app, "receipt")
+        assert "back 2.64 GiB / 2.64 GiB  24 ms" in text, text
+        unproved = replace(receipt, residue_bytes=2**30, residue=("dit",))
+        app.link.state = replace(app.link.state, receipt=unproved)
+        app.dashboard.tick()
+        assert "expected 2.64 GiB" in panel_text(app, "receipt"), "what is left is never said in fewer words"
+
+
 async def test_silence_is_shown_as_stale_with_its_age(console: Build, clock: Clock) -> None:
     app = console([scenes.busy(NOW)])
     async with app.run_test(size=WIDE) as pilot:

@@ -113,6 +113,7 @@ TEXTS: dict[str, str] = {
     "queue.wait_short": "{count} wait",
     "queue.wait_short.one": "{count} waits",
     "queue.idle": "nothing runs",
+    "queue.writes": "writes a job",
     "queue.idle_waiting": "nothing runs, {count} waiting",
     "queue.done": "done {took}",
     "queue.failed": "failed {took}",

@@ -113,6 +113,7 @@ TEXTS: dict[str, str] = {
     "queue.wait_short": "{count} 等待",
     "queue.wait_short.one": "{count} 等待",
     "queue.idle": "没有任务在运行",
+    "queue.writes": "写新任务",
     "queue.idle_waiting": "没有任务在运行，{count} 个等待",
     "queue.done": "完成 {took}",
     "queue.failed": "失败 {took}",
