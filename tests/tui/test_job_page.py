@@ -285,10 +285,13 @@ async def test_the_frame_names_the_keys_that_can_act_and_the_way_back_whole(
         back, small = ("esc back", "z small again") if language == "en" else ("esc 返回", "z 缩小")
         keys = frame(app)
         assert f"{back} ╯" in keys and "v " in keys and "y " in keys
+        arrows = next(row for row in screen_text(app).splitlines() if "9/17" in row)
+        assert "← → " in arrows and " z" in arrows, "what the picture's keys are is said below it"
         assert " x " not in keys and " h " not in keys and " r " not in keys
         await pilot.press("z")
         await pilot.pause()
         assert f"{small}  {back} ╯" in frame(app)
+        assert screen_text(app).count("z ") == 1, "once is enough"
         await pilot.press("z")
         assert small not in screen_text(app)
         waiting = replace(app.link.state.jobs[0], status="queued", output=None)

@@ -102,9 +102,9 @@ class JobPanel(PagePanel):
 
     def _caption(self, view: View, columns: int) -> Row:
         pictures = self.pictures
-        text, keys = ("", "") if pictures is None else (pictures.caption(), pictures.keys(large=self.large))
-        row = Row(columns).add(text, view.paint.muted)
-        return row.tail(keys, view.paint.muted) if width_of(keys) + 2 <= row.left else row
+        row = Row(columns).add("" if pictures is None else pictures.caption(), view.paint.muted)
+        keys = () if pictures is None else pictures.keys(large=self.large)
+        return row.tail(next((text for text in keys if width_of(text) + 2 <= row.left), ""), view.paint.muted)
 
     # ------------------------------------------------------------------ rows
 

@@ -55,7 +55,7 @@ TEXTS: dict[str, str] = {
     "history.z_full": "whole",
     "history.z_ours": "ours",
     "history.now": "now",
-    "history.keys": "← → look back   < > what happened   ( ) zoom",
+    "history.keys": "{arrows} look back   < > what happened   ( ) zoom",
     "history.zoomed": "History, {width} a column",
     "past.ago": "{at}, {ago} ago",
     "past.header": "◀ {at}, {ago} ago",

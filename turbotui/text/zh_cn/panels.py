@@ -55,7 +55,7 @@ TEXTS: dict[str, str] = {
     "history.z_full": "全部",
     "history.z_ours": "我们",
     "history.now": "现在",
-    "history.keys": "← → 回看   < > 事件   ( ) 缩放",
+    "history.keys": "{arrows} 回看   < > 事件   ( ) 缩放",
     "history.zoomed": "历史，每列 {width}",
     "past.ago": "{at}，{ago} 前",
     "past.header": "◀ {at}，{ago} 前",
