@@ -144,6 +144,10 @@ class FilesPanel(ListPanel):
     def nothing(self, view: View, width: int) -> list[Row]:
         if self.listing is None:
             return [Row(width).add(t("picker.reading"), view.paint.muted)]
+        if self.wanted.startswith(("/", "~")):
+            return [
+                Row(width).add("↵", view.paint.key).add(t("picker.path", path=self.wanted), view.paint.text)
+            ]
         text = t("choices.none", text=self.wanted) if self.wanted else t("picker.empty")
         return [Row(width).add(text, view.paint.muted)]
 
@@ -159,7 +163,9 @@ class FilesPanel(ListPanel):
             told = t("picker.remote", host=self._remote)
             rows += [Row(width).add(line, paint.wait) for line in wrapped(told, width)]
         images = sum(not entry.is_folder for entry in listing.entries)
-        text = t("picker.count", count=images, others=listing.others)
+        text = t("picker.count", count=images)
+        if listing.others:
+            text += t("picker.others", others=listing.others)
         if listing.cut:
             text += "  " + t("picker.cut")
         rows.append(Row(width).add(text, paint.muted))
