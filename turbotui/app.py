@@ -91,6 +91,7 @@ class TurboApp(PaintedApp):
     CSS = """
     CommandPalette > Vertical { background: $panel; }
     CommandPalette #--input { border-top: hkey $muted; }
+    CommandPalette SearchIcon { display: none; }  /* of two cells, or of none, by terminal and font */
     CommandPalette CommandList { border-bottom: hkey $muted; }
     Input:nocolor > .input--selection, TextArea:nocolor > .text-area--selection { text-style: reverse; }
     """

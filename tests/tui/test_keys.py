@@ -295,3 +295,38 @@ def test_what_does_nothing_now_leaves_the_key_line_first() -> None:
         (6, ""),
     ):
         assert [each.action for each in fitting_hints(hints, cells)] == kept.split(), cells
+
+
+@pytest.mark.parametrize(("language", "nothing"), [("en", "nothing is called"), ("zh_CN", "没有叫")])
+async def test_the_palette_begins_with_the_day_and_is_searched_in_any_language(
+    console: Build, language: str, nothing: str
+) -> None:
+    app = console([scenes.busy(NOW)], language=language)
+    async with app.run_test(size=SMALL) as pilot:
+        await live(pilot)
+        await pilot.press("colon")
+        await until(pilot, lambda: t("action.switch") in screen_text(app))
+        assert t("action.previous") in screen_text(app), "the first actions are those of all day"
+        assert "🔎" not in screen_text(app)
+        await pilot.press(*"unload")
+        await until(pilot, lambda: f"{t('action.unload')}  (u)" in screen_text(app))
+        await pilot.press(*"zzz")
+        await until(pilot, lambda: nothing in screen_text(app))
+        await pilot.press("enter")
+        await until(pilot, lambda: app.screen is app.dashboard)
+
+
+@pytest.mark.parametrize("language", ["en", "zh_CN"])
+@pytest.mark.parametrize("size", [SMALL, WIDE], ids=["80x24", "120x36"])
+async def test_help_is_told_whole_and_begins_with_the_panels_first_key(
+    console: Build, size: tuple[int, int], language: str
+) -> None:
+    app = console([scenes.busy(NOW)], language=language)
+    async with app.run_test(size=size) as pilot:
+        await live(pilot)
+        await pilot.press("4", "question_mark")
+        await until(pilot, lambda: isinstance(app.screen, HelpScreen))
+        panel = app.screen.panel
+        rows = [row.plain() for row in panel.page(app.dashboard.view_now(), panel.size.width - 4)]
+        assert not [row for row in rows if "…" in row]
+        assert "↵" in rows[1] and t("help.open") in rows[1]

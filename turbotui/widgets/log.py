@@ -167,8 +167,8 @@ class LogPanel(ListPanel):
         return self.all_lines or not any(line.memory for line in self.source(view))
 
     def title(self, view: View) -> str:
-        title = t("log.title_all") if self._shows_all(view) else t("log.title")
-        return title if self.foreign is None else f"{self.foreign.path.name}  {title}"
+        lines = t("log.all_lines") if self._shows_all(view) else t("log.memory_lines")
+        return f"{t('log.title') if self.foreign is None else self.foreign.path.name}  {lines}"
 
     def remark(self, view: View, width: int) -> Row | None:
         paint = view.paint
@@ -177,15 +177,16 @@ class LogPanel(ListPanel):
             row.add("/", paint.key).add(self.wanted, paint.text).add("▏", paint.key)
         elif self.wanted:
             row.add("/", paint.key).add(self.wanted, paint.wait)
-            row.add("  n N ", paint.key).add(self._found_text(view), paint.muted)
-            row.add(t("log.clears"), paint.muted)
+            row.add(f"  {self._found_text(view)}", paint.muted).add("  n N", paint.key)
+            row.add(" " + t("log.clears"), paint.muted)
         else:
             row.add("/ ", paint.key).add(t("log.filter"), paint.muted)
         row.add("  A ", paint.key).add(t("log.only" if self.all_lines else "log.all"), paint.muted)
         if self.following:
             return row.add("  " + t("log.following"), paint.muted)
-        new = sum(line.seq > self._seen for line in self.lines(view))
-        return row.add("  " + t("log.new", count=new), paint.wait).add("  F", paint.key)
+        if new := sum(line.seq > self._seen for line in self.lines(view)):
+            row.add("  " + t("log.new", count=new), paint.wait)
+        return row.add("  F ", paint.key).add(t("log.follows"), paint.muted)
 
     def _found_text(self, view: View) -> str:
         """How many lines have it, and which of them the cursor is on."""
@@ -349,7 +350,8 @@ class LogTail(LinePanel):
 
     def rows(self, view: View, width: int, height: int) -> list[Row]:
         paint = view.paint
-        head = Row(width).add("─── ", paint.faint).add("6 ", paint.key).add(t("log.title"), paint.muted)
+        title = f"{t('log.title')}  {t('log.memory_lines')}"
+        head = Row(width).add("─── ", paint.faint).add("6 ", paint.key).add(title, paint.muted)
         head.add(" ", paint.faint)
         if view.past_at is not None:
             head.add(cursor_label(view.past_at, view.cursor.width_s, view.now) + " ", paint.wait)
