@@ -13,7 +13,16 @@ import pytest
 from textual._compositor import Compositor, LayoutUpdate
 
 from engine.errors import NotFound
-from engine.wire import JobChanged, JobCourse, MemorySampled, OomReport, PreviewMade, StageRecord
+from engine.wire import (
+    JobChanged,
+    JobCourse,
+    Logged,
+    LogLine,
+    MemorySampled,
+    OomReport,
+    PreviewMade,
+    StageRecord,
+)
 from turbotui.app import TurboApp
 from turbotui.client import scenes
 from turbotui.client.scripted import ScriptedClient
@@ -302,6 +311,23 @@ async def test_the_frame_names_the_keys_that_can_act_and_the_way_back_whole(
         screen.panel.redraw()
         await pilot.pause()
         assert " x " not in frame(app) and " d " not in frame(app) and "y " in frame(app)
+
+
+async def test_a_long_line_of_the_jobs_log_is_told_whole(console: Build, clip: Path) -> None:
+    app = console(scripted(job_scenes.done(clip)))
+    async with app.run_test(size=WIDE) as pilot:
+        screen = await open_page(pilot)
+        words = " ".join(f"word{place}" for place in range(40))
+        job_id = screen.panel.job_id
+        line = LogLine(seq=9001, at=NOW, level="error", event="job", text=words, job_id=job_id)
+        app.link._take(Logged(line=line))
+        told = screen.panel.page(app.dashboard.view_now(), 100)
+        text = " ".join(" ".join(row.plain().split()) for row in told)
+        assert words in text and "…" not in text
+        early = replace(line, seq=9002, at=NOW - 86400 * 3, text="begun")
+        app.link._take(Logged(line=early))
+        told = screen.panel.page(app.dashboard.view_now(), 100)
+        assert any("09-18 14:13 job" in row.plain() for row in told), "a date is told whole, too"
 
 
 async def test_a_retry_shows_nothing_of_the_attempt_before(console: Build) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rich.style import Style
@@ -12,11 +13,13 @@ from turbotui.format import cell_width, clock, seconds
 from turbotui.past.axis import cursor_label
 from turbotui.text import t
 from turbotui.text.spoken import spoken
-from turbotui.widgets.lines import LinePanel, Row, View, safe
+from turbotui.widgets.lines import LinePanel, Row, View, safe, wrapped
 from turbotui.widgets.panels import Bookmark, Key, ListPanel
 from turbotui.widgets.typing_line import edited
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from textual.events import Click, Paste
     from textual.events import Key as KeyEvent
 
@@ -75,6 +78,19 @@ def log_row(
         # Underlined, so that it stands out upon the cursor and without colours too.
         text.add(part, paint.key + Style(underline=True, bold=True) if found else style)
     return row.extend(text.to(text.width, style)).add(tail, paint.muted)
+
+
+def whole_lines(paint: Paint, lines: Sequence[LogLine], now: float, width: int) -> list[Row]:
+    """A job's own lines, each in as many rows as its text takes."""
+    dated = any(not is_today(line.at, now) for line in lines)
+    indent = (DATED_CELLS if dated else 8) + 1 + EVENT_CELLS + 1
+    rows: list[Row] = []
+    for line in lines:
+        first, *rest = wrapped(line.text, width - indent)
+        rows.append(log_row(paint, replace(line, text=first), now, width, job=False, dated=dated))
+        style = paint.bold if line.level == "error" else paint.text
+        rows += [Row(width).to(indent, paint.text).add(text, style) for text in rest]
+    return rows
 
 
 def _parts(text: str, wanted: str) -> list[tuple[str, bool]]:

@@ -93,7 +93,7 @@ TEXTS: dict[str, str] = {
     "help.free": "give back cache and idle parts",
     "help.park": "everything off the device",
     "help.hard_cleanup": "end the worker, prove it; asks first",
-    "help.kill": "end a process on the card; asks first",
+    "help.kill": "end a process; asks first",
     "help.warm": "keep its files warm, or let go",
     "help.cancel": "cancel the chosen or the running job",
     "help.cancel_switch": "give up a switch or a reload",
