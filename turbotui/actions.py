@@ -178,6 +178,7 @@ KEY_LINE_FIRST = 3
 def key_line(place: str, *, past: bool) -> tuple[tuple[str, int], ...]:
     """Ids of the actions below panel `place`, left to right, each with its rank: the lowest go last."""
     here = KEY_LINE_HERE.get(place, ())
+    names: tuple[str, ...]
     first = () if place in FRAME_SAYS else here[:KEY_LINE_FIRST]
     if past:
         here, first, names = (), (), (*KEY_LINE_PAST, *KEY_LINE_HEAD, *KEY_LINE_TAIL)

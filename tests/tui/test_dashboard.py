@@ -154,6 +154,16 @@ async def test_at_80x24_a_proved_switch_still_says_how_long_it_took(console: Bui
         assert "expected 2.64 GiB" in panel_text(app, "receipt"), "what is left is never said in fewer words"
 
 
+async def test_a_warming_that_takes_longer_than_expected_promises_nothing(console: Build) -> None:
+    first = scenes.first_run(NOW)
+    late = replace(first.status.engine.nursery, elapsed_s=15.0)
+    engine = replace(first.status.engine, nursery=late)
+    app = console([replace(first, status=replace(first.status, engine=engine))])
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        assert "worker warming 15 s" in screen_text(app)
+
+
 async def test_silence_is_shown_as_stale_with_its_age(console: Build, clock: Clock) -> None:
     app = console([scenes.busy(NOW)])
     async with app.run_test(size=WIDE) as pilot:

@@ -142,14 +142,13 @@ class FilesPanel(ListPanel):
         super().place_cursor()
 
     def nothing(self, view: View, width: int) -> list[Row]:
+        row = Row(width)
         if self.listing is None:
-            return [Row(width).add(t("picker.reading"), view.paint.muted)]
+            return [row.add(t("picker.reading"), view.paint.muted)]
         if self.wanted.startswith(("/", "~")):
-            return [
-                Row(width).add("↵", view.paint.key).add(t("picker.path", path=self.wanted), view.paint.text)
-            ]
+            return [row.add("↵", view.paint.key).add(t("picker.path", path=self.wanted), view.paint.text)]
         text = t("choices.none", text=self.wanted) if self.wanted else t("picker.empty")
-        return [Row(width).add(text, view.paint.muted)]
+        return [row.add(text, view.paint.muted)]
 
     def heading(self, view: View, width: int) -> list[Row]:
         paint, listing = view.paint, self.listing
