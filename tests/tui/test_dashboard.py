@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,7 @@ from textual.widgets import TextArea
 
 from engine.errors import EngineUnavailable, NotNow
 from engine.wire import (
+    ActionProgressed,
     CleanupRequest,
     JobMove,
     Logged,
@@ -20,6 +22,7 @@ from engine.wire import (
     ModelsChanged,
     Receipt,
     ReceiptIssued,
+    ReceiptStep,
     SwitchRequest,
     UnloadRequest,
     WarmRequest,
@@ -152,6 +155,27 @@ async def test_at_80x24_a_proved_switch_still_says_how_long_it_took(console: Bui
         app.link.state = replace(app.link.state, receipt=unproved)
         app.dashboard.tick()
         assert "expected 2.64 GiB" in panel_text(app, "receipt"), "what is left is never said in fewer words"
+
+
+async def test_at_80x24_the_step_under_way_is_in_sight_with_its_bytes(console: Build, clock: Clock) -> None:
+    app = console([scenes.idle(NOW)])
+    done = threading.Event()
+    try:
+        async with app.run_test(size=SMALL) as pilot:
+            await live(pilot)
+            label = t("doing.switch", name="wan2.2-a14b")
+            app.ask(label, lambda _client: done.wait(20), given_up_by="cancel_switch")
+            step = ReceiptStep(
+                name="load wan2.2-a14b/dit.high", bytes=5 * 2**30, total_bytes=13 * 2**30, elapsed_s=0.3
+            )
+            app.link._take(ActionProgressed(action="switch", target="wan2.2-a14b", step=step))
+            clock.passed = 2.0
+            app.dashboard.tick()
+            await pilot.pause()
+            line = panel_text(app, "receipt")
+            assert "2.0 s  ctrl+x" in line and "▸ load dit.high 5.00 GiB / 13.0 GiB" in line, line
+    finally:
+        done.set()
 
 
 async def test_a_warming_that_takes_longer_than_expected_promises_nothing(console: Build) -> None:

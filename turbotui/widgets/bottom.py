@@ -224,7 +224,11 @@ class ReceiptLine(LinePanel):
         if elapsed >= 0.2:
             row.add(f"  {elapsed:.1f} s", paint.muted)
             if pending.give_up_key is not None:
-                row.add(f"  {pending.give_up_key}", paint.key).add(f" {t('doing.gives_up')}", paint.muted)
+                row.add(f"  {pending.give_up_key}", paint.key)
+                words = f" {t('doing.gives_up')}"
+                # The step under way goes before them.
+                if width_of(words) + 2 + width_of(_ticked(view.state.steps, 0)) <= row.left:
+                    row.add(words, paint.muted)
         ticked = _ticked(view.state.steps, row.left - 2)
         if not ticked and pending.give_up_key is not None and view.state.running is not None:
             # Where a job runs, its end is what it waits for.
@@ -247,10 +251,11 @@ def _ticked(steps: tuple[ActionProgressed, ...], cells: int) -> str:
     for progressed in reversed(steps):
         step = progressed.step
         size = "" if step.bytes is None else f" {bytes_text(step.bytes)}"
+        name = word(step.name).replace(f"{progressed.target}/", "")  # whose it is stands before all of them
         if step.total_bytes is None:
-            one = f"✓ {word(step.name)}{size} {seconds(step.elapsed_s)}"
+            one = f"✓ {name}{size} {seconds(step.elapsed_s)}"
         else:
-            one = f"▸ {word(step.name)}{size} / {bytes_text(step.total_bytes)}"
+            one = f"▸ {name}{size} / {bytes_text(step.total_bytes)}"
         longer = f"{one}  {text}" if text else one
         if text and width_of(longer) > cells:
             break
