@@ -63,7 +63,7 @@ class ChoiceField(LinePanel, can_focus=True):
     def rows(self, view: View, width: int, height: int) -> list[Row]:
         paint = view.paint
         many = len(self.values) > 1
-        arrows = paint.key if self.has_focus and many else paint.faint
+        arrows = paint.key if self.has_focus and many else paint.off
         row = Row(width).field(self._label, LABEL_CELLS, paint.focus if self.has_focus else paint.muted)
         value = clip(self.value or "-", max(8, width - LABEL_CELLS - 12))
         row.add("‹ " if many else "  ", arrows).add(value, paint.bold if self.has_focus else paint.text)

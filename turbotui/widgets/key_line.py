@@ -64,8 +64,8 @@ class KeyLine(LinePanel):
         gap = 2 if sum(_hint_cells(hint) + 2 for hint in hints) <= width - 1 else 1
         for hint in hints:
             start = row.cells
-            row.add(hint.key, paint.key if hint.enabled else paint.faint)
-            row.add(f" {hint.label}", paint.muted if hint.enabled else paint.faint)
+            row.add(hint.key, paint.key if hint.enabled else paint.off)
+            row.add(f" {hint.label}", paint.muted if hint.enabled else paint.off)
             self._spans.append((start, row.cells, hint.action))
             row.add(" " * gap, paint.text)
         return [row]
