@@ -272,3 +272,15 @@ async def test_a_path_that_is_being_typed_is_not_looked_for_in_the_folder(
         assert "↵ takes /etc, or opens it" in text and "nothing is called" not in text
         await pilot.press("ctrl+u", *"zzz")
         assert "nothing is called zzz" in screen_text(app)
+
+
+async def test_a_model_that_takes_no_image_says_so(console: Build) -> None:
+    app = console(scripted(scenes.cpu(NOW)))
+    async with app.run_test(size=SMALL) as pilot:
+        await live(pilot)
+        await pilot.press("a")
+        await until(pilot, lambda: isinstance(app.screen, NewJobScreen))
+        await pilot.press("ctrl+t")
+        await pilot.pause()
+        assert isinstance(app.screen, NewJobScreen)
+        assert "this model begins with no image: choose an i2v one" in screen_text(app)

@@ -7,6 +7,7 @@ TEXTS: dict[str, str] = {
     "new.title_again": "Job {id} again",
     "new.resumed": "draft of {age} ago, ctrl+l clears it",
     "new.cleared": "cleared, ctrl+l brings it back",
+    "new.no_image": "this model begins with no image: choose an i2v one",
     "new.keys": "↵ queue  ^j new line  ^g editor  ^r earlier  ^o from a file  F1 keys  esc keep",
     "new.key_image": "^t image",
     "new.placeholder": "What should be seen?",

@@ -7,6 +7,7 @@ TEXTS: dict[str, str] = {
     "new.title_again": "再做任务 {id}",
     "new.resumed": "{age} 前的草稿，ctrl+l 清空",
     "new.cleared": "已清空，ctrl+l 取回",
+    "new.no_image": "此模型不用首帧图像：请选 i2v 模型",
     "new.keys": "↵ 提交  ^j 换行  ^g 编辑器  ^r 历史  ^o 从文件  F1 按键  esc 保留",
     "new.key_image": "^t 图像",
     "new.placeholder": "想看到什么？",
