@@ -251,7 +251,9 @@ def _ticked(steps: tuple[ActionProgressed, ...], cells: int) -> str:
     for progressed in reversed(steps):
         step = progressed.step
         size = "" if step.bytes is None else f" {bytes_text(step.bytes)}"
-        name = word(step.name).replace(f"{progressed.target}/", "")  # whose it is stands before all of them
+        name = word(step.name)
+        if progressed.target:  # it stands before all of them
+            name = name.replace(f"{progressed.target}/", "")
         if step.total_bytes is None:
             one = f"✓ {name}{size} {seconds(step.elapsed_s)}"
         else:
