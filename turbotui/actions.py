@@ -149,15 +149,44 @@ KEY_LINE_PAST = ("past_earlier", "past_later", "past_event", "next_event", "now"
 """What it begins with while the picture is of a moment that is over."""
 KEY_LINE_TAIL = ("leaks", "palette", "help", "quit")
 KEY_LINE_HERE: Mapping[str, tuple[str, ...]] = {
-    "memory": ("findings", "sheet", "hard_cleanup", "park", "pause"),
-    "history": ("past_earlier", "past_event", "now", "zoom_out", "axis", "pause"),
-    "models": ("warm", "open", "copy", "found"),
-    "queue": ("open", "video", "retry", "duplicate", "edit_again", "hold", "sooner", "later", "copy"),
-    "card": ("open", "findings", "kill", "sheet", "hard_cleanup", "park", "pause"),
+    "memory": ("free", "findings", "sheet", "hard_cleanup", "park", "pause"),
+    "history": ("past_earlier", "past_event", "zoom_out", "axis", "pause"),
+    "models": ("unload", "warm", "open", "copy", "found"),
+    "queue": (
+        "open",
+        "video",
+        "cancel",
+        "retry",
+        "duplicate",
+        "edit_again",
+        "hold",
+        "sooner",
+        "later",
+        "copy",
+    ),
+    "card": ("open", "kill", "findings", "sheet", "hard_cleanup", "park", "pause"),
     "log": ("filter", "all_lines", "follow", "log_file", "open", "copy"),
 }
-"""What the key line offers between head and tail, by the panel that has the focus; the last ones
-go first where there is no room."""
+"""What the key line offers between head and tail, by the panel that has the focus; what the head has
+already stands there."""
+FRAME_SAYS = frozenset({"history", "log"})
+"""Panels that say their own keys in their frames."""
+KEY_LINE_FIRST = 3
+"""So many of another panel's own keys stay where there is no room for all."""
+
+
+def key_line(place: str, *, past: bool) -> tuple[tuple[str, int], ...]:
+    """Ids of the actions below panel `place`, left to right, each with its rank: the lowest go last."""
+    here = KEY_LINE_HERE.get(place, ())
+    names: tuple[str, ...]
+    first = () if place in FRAME_SAYS else here[:KEY_LINE_FIRST]
+    if past:
+        here, first, names = (), (), (*KEY_LINE_PAST, *KEY_LINE_HEAD, *KEY_LINE_TAIL)
+    else:
+        names = (*KEY_LINE_HEAD, *(name for name in here if name not in KEY_LINE_HEAD), *KEY_LINE_TAIL)
+    ranks = dict.fromkeys(here, 3) | dict.fromkeys(KEY_LINE_HEAD, 2)
+    ranks |= dict.fromkeys((*first, *(KEY_LINE_PAST if past else ())), 1) | dict.fromkeys(KEY_LINE_TAIL, 0)
+    return tuple((name, ranks[name]) for name in names)
 
 
 def bound_keys(action: Action) -> str:

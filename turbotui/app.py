@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from turbotui.remote.box import Box
     from turbotui.remote.recordings import Source
     from turbotui.state import Look
-    from turbotui.widgets.bottom import KeyHint
+    from turbotui.widgets.key_line import KeyHint
 
 REPORT_S = 12 * 3600.0
 
@@ -91,6 +91,7 @@ class TurboApp(PaintedApp):
     CSS = """
     CommandPalette > Vertical { background: $panel; }
     CommandPalette #--input { border-top: hkey $muted; }
+    CommandPalette SearchIcon { display: none; }  /* of two cells, or of none, by terminal and font */
     CommandPalette CommandList { border-bottom: hkey $muted; }
     Input:nocolor > .input--selection, TextArea:nocolor > .text-area--selection { text-style: reverse; }
     """

@@ -139,7 +139,8 @@ def wrapped(text: str, cells: int) -> list[str]:
     """`text` in lines of at most `cells` cells, broken in the latter half of a line where that is possible.
 
     Breaks are at spaces and beside Chinese characters, but no line begins with a closing mark or ends with
-    an opening one. A word that has none is broken where the line is full.
+    an opening one. Two spaces stand between things, and come before one that stands between words. A word
+    that has no break is broken where the line is full.
     """
     lines: list[str] = []
     rest = text
@@ -149,7 +150,9 @@ def wrapped(text: str, cells: int) -> list[str]:
             used += cell_width(rest[fit])
             fit += 1
         fit = max(1, fit)
-        fit = next((place for place in range(fit, fit // 2, -1) if _breaks(rest, place)), fit)
+        places = range(fit, fit // 2, -1)
+        between = (place for place in range(fit, fit // 3, -1) if rest[place : place + 2] == "  ")
+        fit = next(between, next((place for place in places if _breaks(rest, place)), fit))
         lines.append(rest[:fit])
         rest = rest[fit:].lstrip(" ")
     return [*lines, rest]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from textual.app import SystemCommand
 from textual.command import DiscoveryHit, Hit, Hits
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from textual.screen import Screen
 
+    from turbotui.actions import Action
     from turbotui.app import TurboApp
 
 
@@ -30,7 +31,7 @@ def commands_of(app: TurboApp, screen: Screen[Any]) -> Iterator[SystemCommand]:
     actions = ACTIONS if screen is app.dashboard else ()
     for action in actions:
         if action.in_palette:
-            title = f"{t(f'action.{action.id}')}  ({app.key_of(action.id)})"
+            title = _title_of(app, action)
             yield SystemCommand(title, t(f"help.{action.id}"), partial(app.dashboard.action_act, action.id))
     for place, panel in enumerate(TABS if screen is app.dashboard else ()):
         title = f"{t('palette.panel', name=t(f'place.{panel}'))}  ({app.key_of(f'panel_{place + 1}')})"
@@ -48,26 +49,50 @@ def commands_of(app: TurboApp, screen: Screen[Any]) -> Iterator[SystemCommand]:
         yield SystemCommand(title, t("palette.language_help"), partial(app.speak, language))
 
 
+def _title_of(app: TurboApp, action: Action) -> str:
+    return f"{t(f'action.{action.id}')}  ({app.key_of(action.id)})"
+
+
 class PlainCommands(SystemCommandsProvider):
-    """The app's commands; Textual's own takes names of files and settings for markup."""
+    """The app's commands, what one does all day first; Textual's own takes names of files and settings
+    for markup.
+    """
 
     async def discover(self) -> Hits:
-        for command in sorted(self.app.get_system_commands(self.screen), key=lambda each: each.title):
+        for command in self.app.get_system_commands(self.screen):
             if command.discover:
                 title = clean(command.title)
                 yield DiscoveryHit(Content(title), command.callback, title, _plain(command.help))
 
     async def search(self, query: str) -> Hits:
         matcher = self.matcher(query)
+        # By its name in the settings too, in whatever language one types.
+        ids = {
+            _title_of(cast("TurboApp", self.app), action): action.id
+            for action in ACTIONS
+            if action.in_palette
+        }
+        found = False
         for command in self.app.get_system_commands(self.screen):
             title = clean(command.title)
             score, places = matcher.fuzzy_search.match(query, title)
+            if not score and command.title in ids:
+                score, places = matcher.fuzzy_search.match(query, ids[command.title].replace("_", " "))[0], ()
             if score > 0:
+                found = True
                 shown = Content(title)
                 for place in places:
                     if not title[place].isspace():
                         shown = shown.stylize(matcher.match_style, place, place + 1)
                 yield Hit(score, shown, command.callback, title, _plain(command.help))
+        if not found:
+            # In place of Textual's own sentence, which is English.
+            nothing = t("choices.none", text=clean(query, limit=60))
+            yield Hit(0.0, Content(nothing), _do_nothing, nothing)
+
+
+def _do_nothing() -> None:
+    """There is nothing to choose."""
 
 
 def _plain(text: str) -> str:

@@ -40,6 +40,8 @@ GLYPHS = {
 
 COVERED = {"weights": 1.0, "live": 0.75, "cache": 0.5}
 """How much of a cell these patterns fill with their foreground."""
+OFF = 0.7
+"""How much of muted text is left in what does nothing now."""
 
 DEFAULT = "dark"
 
@@ -74,6 +76,12 @@ class Paint:
         self.bold = base + Style(bold=True)
         self.muted = Style(color=colour["muted"], bgcolor=self.background, dim=same or None)
         self.faint = Style(color=colour["faint"], bgcolor=self.background, dim=colourless or None)
+        # What does nothing now: between the two, so that it can still be read.
+        muted, back = palette.colours["muted"], palette.colours["background"]
+        if not colourless and muted[0] == back[0] == "#":
+            self.off = Style(color=_blend(muted, back, OFF), bgcolor=self.background)
+        else:
+            self.off = self.faint
         self.focus = Style(color=colour["focus"], bgcolor=self.background, bold=colourless or None)
         self.focus_title = self.focus + Style(bold=True)
         self.key = Style(color=colour["key"], bgcolor=self.background, bold=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,7 @@ from textual.widgets import TextArea
 
 from engine.errors import EngineUnavailable, NotNow
 from engine.wire import (
+    ActionProgressed,
     CleanupRequest,
     JobMove,
     Logged,
@@ -20,6 +22,7 @@ from engine.wire import (
     ModelsChanged,
     Receipt,
     ReceiptIssued,
+    ReceiptStep,
     SwitchRequest,
     UnloadRequest,
     WarmRequest,
@@ -110,6 +113,79 @@ async def test_a_first_run_says_what_to_press(console: Build) -> None:
         assert "D makes the demo models" in screen_text(app)
         await pilot.press("D")
         await until(pilot, lambda: ("make_demo_models",) in client.asked)
+
+
+async def test_a_small_terminal_says_what_to_press_too(console: Build) -> None:
+    app = console([scenes.first_run(NOW)])
+    async with app.run_test(size=SMALL) as pilot:
+        await live(pilot)
+        await pilot.press("2")
+        assert "No models." in panel_text(app, "running")
+        assert "D: demo models (20 s)" in panel_text(app, "running")
+    app = console([replace(scenes.idle(NOW), jobs=())])
+    async with app.run_test(size=SMALL) as pilot:
+        await live(pilot)
+        await pilot.press("2")
+        assert panel_text(app, "running").split() == "nothing runs a writes a job".split()
+
+
+async def test_at_80x24_one_sees_that_the_bar_has_the_focus(console: Build) -> None:
+    app = console([scenes.busy(NOW)])
+    async with app.run_test(size=SMALL) as pilot:
+        await live(pilot)
+        marked = []
+        for key in ("1", "2"):
+            await pilot.press(key)
+            await pilot.pause()
+            bar = app.dashboard.query_one("#memory").render_line(0)
+            marked.append(any(segment.style is app.paint.chosen_tab for segment in bar))
+        assert marked == [True, False]
+
+
+async def test_at_80x24_a_proved_switch_still_says_how_long_it_took(console: Build) -> None:
+    before = scenes.busy(NOW).receipt
+    assert before is not None
+    receipt = replace(before, action="switch", target="wan2.1-1.3b", loaded_bytes=3 * 2**30)
+    app = console([replace(scenes.busy(NOW), receipt=receipt)])
+    async with app.run_test(size=SMALL) as pilot:
+        await live(pilot)
+        text = panel_text(app, "receipt")
+        assert "back 2.64 GiB / 2.64 GiB  24 ms" in text, text
+        unproved = replace(receipt, residue_bytes=2**30, residue=("dit",))
+        app.link.state = replace(app.link.state, receipt=unproved)
+        app.dashboard.tick()
+        assert "expected 2.64 GiB" in panel_text(app, "receipt"), "what is left is never said in fewer words"
+
+
+async def test_at_80x24_the_step_under_way_is_in_sight_with_its_bytes(console: Build, clock: Clock) -> None:
+    app = console([scenes.idle(NOW)])
+    done = threading.Event()
+    try:
+        async with app.run_test(size=SMALL) as pilot:
+            await live(pilot)
+            label = t("doing.switch", name="wan2.2-a14b")
+            app.ask(label, lambda _client: done.wait(20), given_up_by="cancel_switch")
+            step = ReceiptStep(
+                name="load wan2.2-a14b/dit.high", bytes=5 * 2**30, total_bytes=13 * 2**30, elapsed_s=0.3
+            )
+            app.link._take(ActionProgressed(action="switch", target="wan2.2-a14b", step=step))
+            clock.passed = 2.0
+            app.dashboard.tick()
+            await pilot.pause()
+            line = panel_text(app, "receipt")
+            assert "2.0 s  ctrl+x" in line and "▸ load dit.high 5.00 GiB / 13.0 GiB" in line, line
+    finally:
+        done.set()
+
+
+async def test_a_warming_that_takes_longer_than_expected_promises_nothing(console: Build) -> None:
+    first = scenes.first_run(NOW)
+    late = replace(first.status.engine.nursery, elapsed_s=15.0)
+    engine = replace(first.status.engine, nursery=late)
+    app = console([replace(first, status=replace(first.status, engine=engine))])
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        assert "worker warming 15 s" in screen_text(app)
 
 
 async def test_silence_is_shown_as_stale_with_its_age(console: Build, clock: Clock) -> None:

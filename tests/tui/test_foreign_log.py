@@ -61,6 +61,21 @@ async def test_a_gbk_log_is_followed_and_the_lines_that_matter_are_marked(
         assert app.foreign is None and "floor" in panel_text(app, "log")
 
 
+async def test_at_80x24_the_frame_says_all_keys_of_a_log_with_a_long_name(
+    console: Build, tmp_path: Path
+) -> None:
+    log = tmp_path / "webui_startup_latest.log"
+    log.write_bytes((DATA / "webui-zh-gbk.log").read_bytes())
+    app = console([scenes.busy(NOW)], log=log)
+    async with app.run_test(size=SMALL) as pilot:
+        await live(pilot)
+        await pilot.press("6")
+        await until(pilot, lambda: "following" in panel_text(app, "log"), "the whole word")
+        await pilot.press("A", "g")
+        text = panel_text(app, "log")
+        assert "F follow" in text and "0 new" not in text, text
+
+
 async def test_a_log_without_times_says_so_and_is_searched_with_its_context(
     console: Build, tmp_path: Path
 ) -> None:

@@ -295,6 +295,10 @@ def test_a_neighbours_name_can_be_read_upon_the_background(name: str) -> None:
     background = Color.parse(paint.background)
     assert paint.others.color is not None
     assert _contrast(Color.parse(paint.others.color.name), background) >= 3.0
+    assert paint.off.color is not None and paint.muted.color is not None
+    off, muted = (Color.parse(style.color.name) for style in (paint.off, paint.muted) if style.color)
+    # So can the keys that do nothing now, which still are told from those that do something.
+    assert 2.5 <= _contrast(off, background) <= 0.75 * _contrast(muted, background)
 
 
 def _contrast(one: Color, other: Color) -> float:

@@ -18,7 +18,7 @@ from turbotui.draft import Draft
 from turbotui.picture.folder import list_folder, nearest_folder
 from turbotui.remote.box import Box
 from turbotui.remote.target import Target
-from turbotui.screens import image_picker
+from turbotui.screens import image_picker, window
 from turbotui.screens.image_field import ImageThumb
 from turbotui.screens.image_picker import ImagePickerScreen
 from turbotui.screens.new_job import NewJobScreen
@@ -244,3 +244,43 @@ def test_what_names_no_folder_begins_somewhere_all_the_same(text: str, tmp_path:
 def test_the_picker_begins_where_the_field_points(folder: Path, tmp_path: Path) -> None:
     assert nearest_folder(str(folder / "red fox.png"), tmp_path) == folder
     assert nearest_folder(str(folder / "no" / "such" / "file"), tmp_path) == folder
+
+
+async def test_the_picture_moves_with_its_frame_when_the_terminal_is_resized(
+    console: Build, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(window, "REFRESH_S", 3600.0)
+    app = console(scripted(scenes.busy(NOW)))
+    async with app.run_test(size=SMALL) as pilot:
+        screen = await open_picker(pilot, str(folder / "red fox.png"))
+        await looked(pilot, screen)
+        await pilot.resize_terminal(*WIDE)
+        await pilot.pause()
+        width, _height = screen.wanted_size(*WIDE)
+        place = screen.query_one(PictureView).styles.offset.x.value
+        assert place == 2 + screen.panel.list_cells(width - 4) + 2
+
+
+async def test_a_path_that_is_being_typed_is_not_looked_for_in_the_folder(
+    console: Build, folder: Path
+) -> None:
+    app = console(scripted(scenes.busy(NOW)))
+    async with app.run_test(size=SMALL) as pilot:
+        await open_picker(pilot, str(folder / "red fox.png"))
+        await pilot.press(*"/etc")
+        text = screen_text(app)
+        assert "↵ takes /etc, or opens it" in text and "nothing is called" not in text
+        await pilot.press("ctrl+u", *"zzz")
+        assert "nothing is called zzz" in screen_text(app)
+
+
+async def test_a_model_that_takes_no_image_says_so(console: Build) -> None:
+    app = console(scripted(scenes.cpu(NOW)))
+    async with app.run_test(size=SMALL) as pilot:
+        await live(pilot)
+        await pilot.press("a")
+        await until(pilot, lambda: isinstance(app.screen, NewJobScreen))
+        await pilot.press("ctrl+t")
+        await pilot.pause()
+        assert isinstance(app.screen, NewJobScreen)
+        assert "this model begins with no image: choose an i2v one" in screen_text(app)

@@ -13,7 +13,16 @@ import pytest
 from textual._compositor import Compositor, LayoutUpdate
 
 from engine.errors import NotFound
-from engine.wire import JobChanged, JobCourse, MemorySampled, OomReport, PreviewMade, StageRecord
+from engine.wire import (
+    JobChanged,
+    JobCourse,
+    Logged,
+    LogLine,
+    MemorySampled,
+    OomReport,
+    PreviewMade,
+    StageRecord,
+)
 from turbotui.app import TurboApp
 from turbotui.client import scenes
 from turbotui.client.scripted import ScriptedClient
@@ -285,10 +294,13 @@ async def test_the_frame_names_the_keys_that_can_act_and_the_way_back_whole(
         back, small = ("esc back", "z small again") if language == "en" else ("esc 返回", "z 缩小")
         keys = frame(app)
         assert f"{back} ╯" in keys and "v " in keys and "y " in keys
+        arrows = next(row for row in screen_text(app).splitlines() if "9/17" in row)
+        assert "← → " in arrows and " z" in arrows, "what the picture's keys are is said below it"
         assert " x " not in keys and " h " not in keys and " r " not in keys
         await pilot.press("z")
         await pilot.pause()
         assert f"{small}  {back} ╯" in frame(app)
+        assert screen_text(app).count("z ") == 1, "once is enough"
         await pilot.press("z")
         assert small not in screen_text(app)
         waiting = replace(app.link.state.jobs[0], status="queued", output=None)
@@ -299,6 +311,23 @@ async def test_the_frame_names_the_keys_that_can_act_and_the_way_back_whole(
         screen.panel.redraw()
         await pilot.pause()
         assert " x " not in frame(app) and " d " not in frame(app) and "y " in frame(app)
+
+
+async def test_a_long_line_of_the_jobs_log_is_told_whole(console: Build, clip: Path) -> None:
+    app = console(scripted(job_scenes.done(clip)))
+    async with app.run_test(size=WIDE) as pilot:
+        screen = await open_page(pilot)
+        words = " ".join(f"word{place}" for place in range(40))
+        job_id = screen.panel.job_id
+        line = LogLine(seq=9001, at=NOW, level="error", event="job", text=words, job_id=job_id)
+        app.link._take(Logged(line=line))
+        told = screen.panel.page(app.dashboard.view_now(), 100)
+        text = " ".join(" ".join(row.plain().split()) for row in told)
+        assert words in text and "…" not in text
+        early = replace(line, seq=9002, at=NOW - 86400 * 3, text="begun")
+        app.link._take(Logged(line=early))
+        told = screen.panel.page(app.dashboard.view_now(), 100)
+        assert any("09-18 14:13 job" in row.plain() for row in told), "a date is told whole, too"
 
 
 async def test_a_retry_shows_nothing_of_the_attempt_before(console: Build) -> None:

@@ -23,8 +23,9 @@ from turbotui.screens.keys import SAID
 from turbotui.screens.many import ManyScreen
 from turbotui.screens.new_job import NewJobScreen
 from turbotui.screens.window import WindowScreen
-from turbotui.text import texts_of
+from turbotui.text import t, texts_of
 from turbotui.theme import theme_folders
+from turbotui.widgets.key_line import KeyHint, fitting_hints
 
 from .conftest import NOW, SMALL, WIDE, Clock, live, panel_text, screen_text, scripted, until
 
@@ -260,3 +261,72 @@ async def test_the_palette_shows_names_as_they_are(console: Build, tmp_path: Pat
             await until(pilot, lambda wanted=wanted: wanted in screen_text(app), wanted)  # type: ignore[misc]
             await pilot.press("escape", "escape")
             await until(pilot, lambda: app.screen is app.dashboard)
+
+
+@pytest.mark.parametrize("language", ["en", "zh_CN"])
+async def test_at_80x24_the_key_line_names_what_the_focused_panel_can_do(
+    console: Build, language: str
+) -> None:
+    app = console([scenes.busy(NOW)])
+    async with app.run_test(size=SMALL) as pilot:
+        await live(pilot)
+        app.speak(language)
+        for panel, actions in (
+            ("3", ("unload", "warm")),
+            ("4", ("open", "video", "cancel")),
+            ("5", ("kill",)),
+        ):
+            await pilot.press(panel)
+            await pilot.pause()
+            line = panel_text(app, "keys")
+            for action in (*actions, "switch", "add", "leaks", "palette", "help", "quit"):
+                assert f"{app.key_of(action)} {t(f'key.{action}')} " in f"{line} ", (panel, action, line)
+
+
+def test_what_does_nothing_now_leaves_the_key_line_first() -> None:
+    def hint(action: str, rank: int, *, enabled: bool = True) -> KeyHint:
+        return KeyHint(action=action, key="k", label="four", enabled=enabled, rank=rank)
+
+    hints = (hint("head", 2), hint("dim", 1, enabled=False), hint("own", 1), hint("more", 3), hint("tail", 0))
+    for cells, kept in (
+        (35, "head dim own more tail"),
+        (28, "head own more tail"),
+        (14, "own tail"),
+        (6, ""),
+    ):
+        assert [each.action for each in fitting_hints(hints, cells)] == kept.split(), cells
+
+
+@pytest.mark.parametrize(("language", "nothing"), [("en", "nothing is called"), ("zh_CN", "没有叫")])
+async def test_the_palette_begins_with_the_day_and_is_searched_in_any_language(
+    console: Build, language: str, nothing: str
+) -> None:
+    app = console([scenes.busy(NOW)], language=language)
+    async with app.run_test(size=SMALL) as pilot:
+        await live(pilot)
+        await pilot.press("colon")
+        await until(pilot, lambda: t("action.switch") in screen_text(app))
+        assert t("action.previous") in screen_text(app), "the first actions are those of all day"
+        assert "🔎" not in screen_text(app)
+        await pilot.press(*"unload")
+        await until(pilot, lambda: f"{t('action.unload')}  (u)" in screen_text(app))
+        await pilot.press(*"zzz")
+        await until(pilot, lambda: nothing in screen_text(app))
+        await pilot.press("enter")
+        await until(pilot, lambda: app.screen is app.dashboard)
+
+
+@pytest.mark.parametrize("language", ["en", "zh_CN"])
+@pytest.mark.parametrize("size", [SMALL, WIDE], ids=["80x24", "120x36"])
+async def test_help_is_told_whole_and_begins_with_the_panels_first_key(
+    console: Build, size: tuple[int, int], language: str
+) -> None:
+    app = console([scenes.busy(NOW)], language=language)
+    async with app.run_test(size=size) as pilot:
+        await live(pilot)
+        await pilot.press("4", "question_mark")
+        await until(pilot, lambda: isinstance(app.screen, HelpScreen))
+        panel = app.screen.panel
+        rows = [row.plain() for row in panel.page(app.dashboard.view_now(), panel.size.width - 4)]
+        assert not [row for row in rows if "…" in row]
+        assert "↵" in rows[1] and t("help.open") in rows[1]

@@ -83,7 +83,7 @@ async def test_what_the_engine_would_refuse_or_has_already_is_told_by_line(
     async with app.run_test(size=WIDE) as pilot:
         await open_many(pilot, path)
         shown = screen_text(app)
-        assert "1 job  in all no rate yet" in shown and "is job 42" in shown
+        assert "1 job  highest peak" in shown and "no rate yet" in shown and "is job 42" in shown
         assert "1 line is left out" in shown and "1 is there already" in shown and "1 stands twice" in shown
         bad, first = (shown.index(text) for text in ("2 ! frames is 6", "  1   one"))
         assert bad < first, "what is wrong stands first"

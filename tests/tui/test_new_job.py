@@ -20,9 +20,11 @@ from turbotui.app import TurboApp
 from turbotui.client import scenes
 from turbotui.client.scripted import ScriptedClient
 from turbotui.draft import Draft, draft_of, load_draft, save_draft
+from turbotui.format import cell_width
 from turbotui.screens import new_job
+from turbotui.text import t
 from turbotui.widgets import forecast
-from turbotui.widgets.fields import ChoiceField
+from turbotui.widgets.fields import REMARK_COLUMN, ChoiceField
 from turbotui.widgets.prompt_area import BURST_S
 from turbotui.widgets.queue import QueuePanel
 from turbotui.widgets.shapes import ShapeField, boxes
@@ -47,7 +49,8 @@ async def test_enter_submits_the_prompt_with_the_settings_shown(console: Build) 
     app = console(client)
     async with app.run_test(size=WIDE) as pilot:
         await open_editor(pilot)
-        assert "‹ 480p ›  832x480" in screen_text(app) and "wan-demo-small" in screen_text(app)
+        assert "‹ 480p › 832x480 " in " ".join(screen_text(app).split())
+        assert "wan-demo-small" in screen_text(app)
         await pilot.press(*"a fox", "enter")
         await until(pilot, lambda: bool(submitted(client)))
         await until(pilot, lambda: "✓ job 99 queued" in screen_text(app))
@@ -346,6 +349,12 @@ async def test_shapes_stand_side_by_side_in_proportion_and_are_clicked(console: 
         assert screen_text(app).count("┏") == 1
         await pilot.click(ShapeField, offset=(13 + placed[1].left + 1, 2))
         assert field.value == "9:16" and "480x832" in screen_text(app)
+        odd = [replace(shape, name="10:16") if shape.name == "9:16" else shape for shape in field.shapes]
+        field.offer(odd, "16:9")
+        field.redraw()
+        assert "│ 10:16 " in screen_text(app), "a name that has no room inside stands beside"
+        assert boxes(odd, 60, 5)[2].left == boxes(odd, 60, 5)[1].left + boxes(odd, 60, 5)[1].width + 6 + 2
+        field.offer([replace(shape, name=shape.name.replace("10:", "9:")) for shape in odd], "9:16")
         # A resolution that has no such shape falls back to the model's own.
         app.screen.query_one("#resolution").focus()
         await pilot.press("right")
@@ -614,3 +623,14 @@ async def test_what_hides_in_a_field_is_shown_and_sent_as_it_is(console: Build) 
         image.value = "/a\u202egnp.b"
         await pilot.pause()
         assert "/a\ufffdgnp.b" in image.render_line(0).text and image.value == "/a\u202egnp.b"
+
+
+@pytest.mark.parametrize("language", ["en", "zh_CN"])
+async def test_what_is_said_beside_the_fields_stands_below_each_other(console: Build, language: str) -> None:
+    app = console(scripted(scenes.busy(NOW)), language=language)
+    async with app.run_test(size=SMALL) as pilot:
+        await open_editor(pilot)
+        for remark in ("steps_remark", "seed_remark", "samples_remark"):
+            said = t(f"new.{remark}")
+            line = next(line for line in screen_text(app).splitlines() if said in line)
+            assert cell_width(line.partition(said)[0]) == 2 + REMARK_COLUMN, line

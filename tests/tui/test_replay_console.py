@@ -123,7 +123,7 @@ async def test_the_key_line_names_the_players_keys_and_none_that_is_refused(app:
     async with app.run_test(size=WIDE) as pilot:
         await live(pilot)
         line = panel_text(app, "keys")
-        assert "space pause ← back → on < event > next" in " ".join(line.split())
+        assert "space pause ← earlier → later < event > next" in " ".join(line.split())
         for refused in ("unload", "cancel", "retry", "check"):
             assert refused not in line
         assert "help" in line and "quit" in line
@@ -131,4 +131,5 @@ async def test_the_key_line_names_the_players_keys_and_none_that_is_refused(app:
         await until(pilot, lambda: app.clock.paused, "a click on it does it, too")
         await pilot.press("2")
         await pilot.pause()
-        assert "→ on" not in " ".join(panel_text(app, "keys").split()), "the arrows are the history's there"
+        line = " ".join(panel_text(app, "keys").split())
+        assert "→ later" not in line, "the arrows are the history's there"

@@ -145,12 +145,12 @@ async def test_what_somebody_else_has_asked_for_is_shown_as_far_as_it_has_come(c
         client.push(ActionProgressed(action="switch", target="wan2.1-14b", step=step))
         await until(
             pilot,
-            lambda: (
-                "switch wan2.1-14b  ▸ load wan2.1-14b/dit 1.00 GiB / 16.0 GiB" in panel_text(app, "receipt")
-            ),
+            lambda: "switch wan2.1-14b  ▸ load dit 1.00 GiB / 16.0 GiB" in panel_text(app, "receipt"),
         )
         client.push(ReceiptIssued(receipt=done))
         await until(pilot, lambda: "✓ switch wan2.1-14b" in panel_text(app, "receipt"))
+        client.push(ActionProgressed(action="park", target="", step=step))
+        await until(pilot, lambda: "▸ load wan2.1-14b/dit 1.00 GiB" in panel_text(app, "receipt"))
 
 
 @pytest.mark.parametrize("language", ["en", "zh_CN"])

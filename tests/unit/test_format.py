@@ -122,3 +122,13 @@ def test_lines_break_at_spaces_and_beside_chinese_but_not_at_its_marks() -> None
     assert wrapped("一二三（四五", 8) == ["一二三", "（四五"]
     assert wrapped("a word and then one more", 12) == ["a word and", "then one", "more"]
     assert wrapped("/a/path/without/any/space", 10) == ["/a/path/wi", "thout/any/", "space"]
+
+
+def test_a_line_ends_between_things_rather_than_within_one() -> None:
+    assert wrapped("128x80 (80p 16:10)  81 frames", 25) == ["128x80 (80p 16:10)", "81 frames"]
+    assert wrapped("asked 05:55:52  started 05:55:52  took 29 s", 25) == [
+        "asked 05:55:52",
+        "started 05:55:52",
+        "took 29 s",
+    ]
+    assert wrapped("4 步  种子 0  sigma_max 200", 24) == ["4 步  种子 0", "sigma_max 200"]

@@ -13,7 +13,7 @@ from turbotui.replay.client import NO_CHECK, REFUSAL
 from turbotui.replay.clock import ReplayClock
 from turbotui.text import t
 from turbotui.text.spoken import tr, word
-from turbotui.widgets.bottom import KeyHint
+from turbotui.widgets.key_line import KeyHint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

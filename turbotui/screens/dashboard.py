@@ -10,11 +10,8 @@ from textual.binding import Binding
 from turbotui.actions import (
     ACTIONS,
     BY_ID,
-    KEY_LINE_HEAD,
-    KEY_LINE_HERE,
-    KEY_LINE_PAST,
-    KEY_LINE_TAIL,
     bound_keys,
+    key_line,
 )
 from turbotui.screens.behind import StillBehind
 from turbotui.screens.panel_keys import PanelKeys
@@ -24,8 +21,6 @@ from turbotui.screens.planned import PlannedLayout
 from turbotui.text import t
 from turbotui.widgets.bottom import (
     TABS,
-    KeyHint,
-    KeyLine,
     Notice,
     ReceiptLine,
     RunningLine,
@@ -35,6 +30,7 @@ from turbotui.widgets.bottom import (
 from turbotui.widgets.card import CardPanel
 from turbotui.widgets.header import Clock, Header
 from turbotui.widgets.history import HistoryPanel
+from turbotui.widgets.key_line import KeyHint, KeyLine
 from turbotui.widgets.lines import LinePanel, View
 from turbotui.widgets.log import LogPanel, LogTail
 from turbotui.widgets.memory import MemoryPanel
@@ -119,13 +115,13 @@ class DashboardScreen(StillBehind, PanelKeys, PastKeys, SelectingScreen):
         yield QueuePanel(id="queue")
         yield CardPanel(id="card")
         yield LogPanel(id="log")
-        yield RunningLine(id="running")
+        yield RunningLine(id="running", key_of=self.turbo.key_of)
         yield LogTail(id="tail")
         yield PressureBanner(id="pressure", key_of=self.turbo.key_of)
         self._receipt.notes_key = self.turbo.key_of("last_receipt")
         self._receipt.switch_key = self.turbo.key_of("switch")
         yield self._receipt
-        yield KeyLine(id="keys", hints=self._hints, tail=len(KEY_LINE_TAIL), on_choose=self.action_act)
+        yield KeyLine(id="keys", hints=self._hints, on_choose=self.action_act)
         yield TooSmall(id="too_small", least=LEAST)
 
     def on_mount(self) -> None:
@@ -289,16 +285,16 @@ class DashboardScreen(StillBehind, PanelKeys, PastKeys, SelectingScreen):
         return self.focused.id or "" if self.focused is not None else ""
 
     def _hints(self, view: View) -> tuple[KeyHint, ...]:
-        here = KEY_LINE_HERE.get(self.focused_place(), ())
-        names = (*KEY_LINE_HEAD, *here) if self.past_at is None else (*KEY_LINE_PAST, *KEY_LINE_HEAD)
+        offered = key_line(self.focused_place(), past=self.past_at is not None)
         return self.turbo.key_line(
             KeyHint(
                 action=name,
                 key=self.turbo.key_of(name),
                 label=t(f"key.{name}"),
                 enabled=self.turbo.why_not(BY_ID[name], view.look) is None,
+                rank=rank,
             )
-            for name in (*names, *KEY_LINE_TAIL)
+            for name, rank in offered
         )
 
     def on_descendant_focus(self, event: DescendantFocus) -> None:

@@ -9,7 +9,7 @@ from textual.binding import Binding
 from turbotui.actions import ACTIONS, BY_ID, KEY_LINE_HERE, KEY_SIGNS, PLACES, Action, Place
 from turbotui.screens.reader import PagePanel, PageScreen
 from turbotui.text import t
-from turbotui.widgets.lines import Row, View
+from turbotui.widgets.lines import Row, View, wrapped
 
 if TYPE_CHECKING:
     from textual.binding import BindingType
@@ -73,8 +73,8 @@ class HelpPanel(PagePanel):
         """What the focused panel offers, its own keys and those that work elsewhere too."""
         if not self._here:
             return []
-        own = [action for action in ACTIONS if action.place == self._here]
-        own += [BY_ID[name] for name in KEY_LINE_HERE[self._here] if BY_ID[name] not in own]
+        own = [BY_ID[name] for name in KEY_LINE_HERE[self._here]]
+        own += [action for action in ACTIONS if action.place == self._here and action not in own]
         title = t("help.here", panel=t(f"place.{self._here}"))
         return self._listed(view, title, own, width)
 
@@ -91,8 +91,10 @@ class HelpPanel(PagePanel):
                 continue
             keys = "1-6" if action in panels else self._shown(action)
             style = paint.alarm if action.tier == "dangerous" else paint.key
-            row = Row(width).field(f"  {keys}", KEY_CELLS, style)
-            rows.append(row.add(t("help.panel" if action in panels else f"help.{action.id}"), paint.text))
+            said = t("help.panel" if action in panels else f"help.{action.id}")
+            for place, line in enumerate(wrapped(said, width - KEY_CELLS)):
+                row = Row(width).field("" if place else f"  {keys}", KEY_CELLS, style)
+                rows.append(row.add(line, paint.text))
         rows.append(Row(width))
         return rows
 

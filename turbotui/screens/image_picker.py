@@ -142,10 +142,13 @@ class FilesPanel(ListPanel):
         super().place_cursor()
 
     def nothing(self, view: View, width: int) -> list[Row]:
+        row = Row(width)
         if self.listing is None:
-            return [Row(width).add(t("picker.reading"), view.paint.muted)]
+            return [row.add(t("picker.reading"), view.paint.muted)]
+        if self.wanted.startswith(("/", "~")):
+            return [row.add("↵", view.paint.key).add(t("picker.path", path=self.wanted), view.paint.text)]
         text = t("choices.none", text=self.wanted) if self.wanted else t("picker.empty")
-        return [Row(width).add(text, view.paint.muted)]
+        return [row.add(text, view.paint.muted)]
 
     def heading(self, view: View, width: int) -> list[Row]:
         paint, listing = view.paint, self.listing
@@ -159,7 +162,9 @@ class FilesPanel(ListPanel):
             told = t("picker.remote", host=self._remote)
             rows += [Row(width).add(line, paint.wait) for line in wrapped(told, width)]
         images = sum(not entry.is_folder for entry in listing.entries)
-        text = t("picker.count", count=images, others=listing.others)
+        text = t("picker.count", count=images)
+        if listing.others:
+            text += t("picker.others", others=listing.others)
         if listing.cut:
             text += "  " + t("picker.cut")
         rows.append(Row(width).add(text, paint.muted))

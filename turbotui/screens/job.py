@@ -17,7 +17,7 @@ from turbotui.screens.reader import PagePanel, PageScreen
 from turbotui.text import t
 from turbotui.text.spoken import spoken
 from turbotui.widgets.lines import Row, View, width_of, wrapped
-from turbotui.widgets.log import log_row, when
+from turbotui.widgets.log import when, whole_lines
 from turbotui.widgets.picture import PictureView
 from turbotui.widgets.queue import running_text, size_of, symbol_of
 
@@ -102,9 +102,9 @@ class JobPanel(PagePanel):
 
     def _caption(self, view: View, columns: int) -> Row:
         pictures = self.pictures
-        text, keys = ("", "") if pictures is None else (pictures.caption(), pictures.keys(large=self.large))
-        row = Row(columns).add(text, view.paint.muted)
-        return row.tail(keys, view.paint.muted) if width_of(keys) + 2 <= row.left else row
+        row = Row(columns).add("" if pictures is None else pictures.caption(), view.paint.muted)
+        keys = () if pictures is None else pictures.keys(large=self.large)
+        return row.tail(next((text for text in keys if width_of(text) + 2 <= row.left), ""), view.paint.muted)
 
     # ------------------------------------------------------------------ rows
 
@@ -129,7 +129,7 @@ class JobPanel(PagePanel):
         lines = [line for line in view.state.log if line.job_id == job.id]
         if lines:
             rows += [Row(width), Row(width).add(t("job.log"), paint.focus_title)]
-            rows += [log_row(paint, line, view.wall, width, job=False) for line in lines]
+            rows += whole_lines(paint, lines, view.wall, width)
         return rows
 
     def _fields(self, view: View, job: Job, width: int) -> list[Row]:

@@ -153,12 +153,14 @@ class JobPictures:
             return t("preview.frame", at=at + 1, count=len(self.frames), time=f"{at / FPS:.1f}", moves=moves)
         return t("preview.step", step=self.place, steps=self._of_steps) if self._steps else ""
 
-    def keys(self, *, large: bool = False) -> str:
-        """What can be done with it."""
-        size = t("preview.key_small" if large else "preview.key_large")
+    def keys(self, *, large: bool = False) -> tuple[str, ...]:
+        """What can be done with it, the longest words first."""
+        size = "" if large else t("preview.key_large")  # the large page's frame says how it ends
+        arrows = " ".join(map(self._turbo.symbols.key, "←→"))
         if self.frames:
-            return t("preview.frame_keys", size=size)
-        return t("preview.step_keys", size=size) if len(self._steps) > 1 else ""
+            long = t("preview.frame_keys", size=size, arrows=arrows).rstrip()
+            return long, f"{arrows} {t('preview.space')} z"
+        return (t("preview.step_keys", size=size, arrows=arrows).rstrip(),) if len(self._steps) > 1 else ()
 
     # ------------------------------------------------------------------ what is done with it
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from turbotui.format import UNKNOWN, bytes_text, seconds
+from turbotui.format import UNKNOWN, bytes_text, cell_width, seconds
 from turbotui.text import t
 from turbotui.widgets.lines import Row, View
 from turbotui.widgets.queue import progress_bar
@@ -99,7 +99,7 @@ def _current(job: Job, course: JobCourse, wall: float, stage: str, expected_s: f
 def ledger_rows(view: View, lines: list[StageLine], width: int, *, from_last: bool | None) -> list[Row]:
     """The ledger with its heading; `from_last` says where expected times come from, None without any."""
     paint = view.paint
-    names = max(10, min(18, max((len(line.name) + 4 for line in lines), default=10)))
+    names = max(10, min(19, max((cell_width(_name(line.name)) + 3 for line in lines), default=10)))
     expects = any(line.expected_s is not None for line in lines)
     times = TIME_CELLS * (2 if expects else 1)
     bar_cells = max(0, min(28, width - names - times - 3 * BYTES_CELLS - 1))
@@ -114,7 +114,7 @@ def ledger_rows(view: View, lines: list[StageLine], width: int, *, from_last: bo
         now, coming = line.state == "current", line.state == "coming"
         ink = paint.muted if coming else paint.bold if now else paint.text
         row = Row(width).add(SYMBOLS[line.state], paint.ours if now else ink)
-        row.field(_name(line.name), names - 2, ink)
+        row.field(_name(line.name), names - 3, ink).add(" ", ink)
         if bar_cells:
             done, open_ = progress_bar(line.share, bar_cells - 1)
             row.add(done, paint.bar).add(open_, paint.faint).to(names + bar_cells, paint.text)
@@ -131,7 +131,7 @@ def ledger_rows(view: View, lines: list[StageLine], width: int, *, from_last: bo
         rows.append(_floor(view, measured, width, over=lines[-1].state == "ended"))
     if from_last is not None and expects:
         source = t("job.expected_last" if from_last else "job.expected_typical")
-        rows.append(Row(width).add(source, paint.faint))
+        rows.append(Row(width).add(source, paint.muted))
     return rows
 
 

@@ -20,7 +20,7 @@ from turbotui.screens.keys import show_keys
 from turbotui.text import t
 from turbotui.text.spoken import spoken
 from turbotui.widgets.bottom import Notice
-from turbotui.widgets.fields import FieldInput, TypedField
+from turbotui.widgets.fields import FieldInput, TypedField, fitting
 from turbotui.widgets.lines import LinePanel, Row, View, width_of, wrapped
 from turbotui.widgets.queue import QueuePanel
 
@@ -156,16 +156,17 @@ class ManyPanel(LinePanel):
     def _sum(self, view: View, preview: Preview, width: int) -> Row:
         paint = view.paint
         row = Row(width).add(t("many.jobs", count=preview.new), paint.bold)
+        encoding = preview.file.encoding.upper().removesuffix("-SIG")
         expected = preview.told.expected_s
         if preview.new:
-            row.add("  " + t("many.time") + " ", paint.muted)
-            if expected is None:
-                row.add(t("new.no_rate"), paint.muted)
-            else:
-                row.add(seconds(expected), paint.text)
+            if expected is not None:
+                row.add("  " + t("many.time") + " ", paint.muted).add(seconds(expected), paint.text)
             peaks = [line.forecast.peak_bytes for line in preview.told.lines if line.forecast is not None]
             row.add("  " + t("many.peak") + " ", paint.muted).add(bytes_text(max(peaks)), paint.text)
-        return row.tail(preview.file.encoding.upper().removesuffix("-SIG"), paint.muted)
+            if expected is None:
+                texts = (t("new.no_rate"), t("new.no_rate_short"))
+                row.add("  " + fitting(texts, row.left - width_of(encoding) - 4), paint.muted)
+        return row.tail(encoding, paint.muted)
 
     def _verdict(self, view: View, preview: Preview, width: int) -> Row:
         paint = view.paint

@@ -305,7 +305,10 @@ class NewJobScreen(StillBehind, ModalScreen[None]):
         show_keys(self, self.turbo)
 
     def action_pick_image(self) -> None:
-        pick_image(self)
+        if self.form.image_to_video:
+            pick_image(self)
+        else:
+            self._say_title(f"{t('new.title')}  {t('new.no_image')}")
 
     def action_close(self) -> None:
         self._keep()

@@ -67,7 +67,7 @@ class WindowScreen(StillBehind, SelectingScreen, ModalScreen[Outcome], Generic[O
         self.painted = True
 
     def on_resize(self, event: Resize) -> None:
-        self._fit()
+        self.refresh_panel()  # a picture's place, too: half a second in the old one is long
 
     def _fit(self) -> None:
         width, height = self.wanted_size(*self.app.size)

@@ -1,4 +1,4 @@
-"""Owns the last rows: the tabs of a small terminal, the running job, the last receipt and the keys."""
+"""Owns the last rows but the keys: the tabs of a small terminal, the running job and the last receipt."""
 
 from __future__ import annotations
 
@@ -83,10 +83,15 @@ class Tabs(LinePanel):
 
 
 class RunningLine(LinePanel):
-    """The running job, where the queue is not in sight."""
+    """The running job, where the queue is not in sight; where nothing is to run, what to press."""
+
+    def __init__(self, *, id: str, key_of: Callable[[str], str]) -> None:
+        super().__init__(id=id)
+        self._key_of = key_of
 
     def inputs(self, view: View) -> tuple[object, ...]:
-        return (view.state.jobs, view.state.engine and view.state.engine.queue)
+        state = view.state
+        return (state.jobs, state.engine and state.engine.queue, not state.models, view.making_demo)
 
     def rows(self, view: View, width: int, height: int) -> list[Row]:
         if view.past_at is None:
@@ -100,15 +105,30 @@ class RunningLine(LinePanel):
         waiting = len(state.waiting)
         tail = "  " + t("queue.wait_short", count=waiting) + " " if waiting else ""
         if state.running is not None:
-            row = one_line(view, state.running, width - width_of(tail))
+            row = one_line(view, state.running, width - max(1, width_of(tail)))
             return Row(width).extend(row).tail(tail, paint.muted)
         if state.engine is None:
             return Row(width).add(f" {view.unknown}" if view.unknown else "", paint.muted)
         held = state.engine.queue.held_reason
         if held:
             return Row(width).add(" " + t("queue.held", reason=spoken(held)), paint.wait)
-        text = t("queue.idle_waiting", count=waiting) if waiting else t("queue.idle")
-        return Row(width).add(f" {text}", paint.muted)
+        if waiting:
+            return Row(width).add(f" {t('queue.idle_waiting', count=waiting)}", paint.muted)
+        return self._next(view, Row(width))
+
+    def _next(self, view: View, row: Row) -> Row:
+        """What there is to do where nothing runs and nothing waits."""
+        paint = view.paint
+        if view.read_only or view.past_at is not None or view.look != "live":
+            return row.add(f" {t('queue.idle')}", paint.muted)
+        if view.state.models:
+            row.add(f" {t('queue.idle')}  ", paint.muted).add(self._key_of("add"), paint.key)
+            return row.add(f" {t('queue.writes')}", paint.muted)
+        if view.making_demo:
+            return row.add(f" {t('models.making')}", paint.wait)
+        row.add(f" {t('models.none')}  ", paint.text)
+        row.add(self._key_of("found"), paint.key).add(f"{t('models.found')}  ", paint.text)
+        return row.add(self._key_of("demo"), paint.key).add(t("models.demo"), paint.text)
 
 
 Tone = Literal["plain", "wait", "error"]
@@ -204,8 +224,15 @@ class ReceiptLine(LinePanel):
         if elapsed >= 0.2:
             row.add(f"  {elapsed:.1f} s", paint.muted)
             if pending.give_up_key is not None:
-                row.add(f"  {pending.give_up_key}", paint.key).add(f" {t('doing.gives_up')}", paint.muted)
+                row.add(f"  {pending.give_up_key}", paint.key)
+                words = f" {t('doing.gives_up')}"
+                # The step under way goes before them.
+                if width_of(words) + 2 + width_of(_ticked(view.state.steps, 0)) <= row.left:
+                    row.add(words, paint.muted)
         ticked = _ticked(view.state.steps, row.left - 2)
+        if not ticked and pending.give_up_key is not None and view.state.running is not None:
+            # Where a job runs, its end is what it waits for.
+            return row.add("  " + t("switch.after", id=view.state.running.id), paint.muted)
         return row.add("  " + ticked, paint.muted) if ticked else row
 
 
@@ -224,10 +251,13 @@ def _ticked(steps: tuple[ActionProgressed, ...], cells: int) -> str:
     for progressed in reversed(steps):
         step = progressed.step
         size = "" if step.bytes is None else f" {bytes_text(step.bytes)}"
+        name = word(step.name)
+        if progressed.target:  # it stands before all of them
+            name = name.replace(f"{progressed.target}/", "")
         if step.total_bytes is None:
-            one = f"✓ {word(step.name)}{size} {seconds(step.elapsed_s)}"
+            one = f"✓ {name}{size} {seconds(step.elapsed_s)}"
         else:
-            one = f"▸ {word(step.name)}{size} / {bytes_text(step.total_bytes)}"
+            one = f"▸ {name}{size} / {bytes_text(step.total_bytes)}"
         longer = f"{one}  {text}" if text else one
         if text and width_of(longer) > cells:
             break
@@ -267,18 +297,25 @@ def receipt_row(
     def put(name: str, value: str, *, warn: bool = False) -> None:
         row.add(f"  {t(f'receipt.{name}')} ", paint.muted).add(value, paint.wait if warn else paint.text)
 
+    took = f"  {seconds(receipt.elapsed_s)}"
     if receipt.loaded_bytes:
         put("warm" if receipt.action == "warm" else "loaded", bytes_text(receipt.loaded_bytes))
     if receipt.expected_bytes or receipt.returned_bytes:
-        put("expected", bytes_text(receipt.expected_bytes))
-        put("back", bytes_text(receipt.returned_bytes))
-        if row.width >= 100 or not proved:
-            row.add(f" {t('receipt.by', proof=proof_text(receipt))}", paint.muted)
         left = receipt.residue_bytes
-        put("residue", "0" if left == 0 else bytes_text(left), warn=bool(left))
-        if receipt.residue and left:
-            row.add(f" ({', '.join(map(spoken, receipt.residue))})", paint.muted)
-    row.add(f"  {seconds(receipt.elapsed_s)}", paint.text)
+        words = "".join(f"  {t(f'receipt.{name}')} " for name in ("expected", "back", "residue"))
+        expected, back = bytes_text(receipt.expected_bytes), bytes_text(receipt.returned_bytes)
+        if proved and width_of(f"{words}{expected}{back}0{took}") > row.left:
+            # Nothing is left of what was expected: that in fewer words, so that the time is in sight.
+            put("back", f"{back} / {expected}")
+        else:
+            put("expected", expected)
+            put("back", back)
+            if row.width >= 100 or not proved:
+                row.add(f" {t('receipt.by', proof=proof_text(receipt))}", paint.muted)
+            put("residue", "0" if left == 0 else bytes_text(left), warn=bool(left))
+            if receipt.residue and left:
+                row.add(f" ({', '.join(map(spoken, receipt.residue))})", paint.muted)
+    row.add(took, paint.text)
     width = row.width
     tail = next((one for one in tails if one.cells + 2 <= row.left), Row(0))
     row.width -= tail.cells + 2 if tail.cells else 0
@@ -303,65 +340,6 @@ def _put_notes(row: Row, notes: tuple[str, ...], paint: Paint, key: str) -> None
     more = len(notes) - fits
     if more:
         row.add(f"  {t('receipt.more_notes', count=more, press=key)}", paint.wait)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class KeyHint:
-    """One entry of the key line."""
-
-    action: str
-    key: str
-    label: str
-    enabled: bool
-
-
-def _hint_cells(hint: KeyHint) -> int:
-    return width_of(hint.key) + 1 + width_of(hint.label)
-
-
-class KeyLine(LinePanel):
-    """The keys that matter here; dim where they would do nothing now.
-
-    Args:
-        tail: How many of the last hints stay when there is no room for all.
-    """
-
-    def __init__(
-        self,
-        *,
-        id: str,
-        hints: Callable[[View], tuple[KeyHint, ...]],
-        tail: int,
-        on_choose: Callable[[str], None],
-    ) -> None:
-        super().__init__(id=id)
-        self._tail = tail
-        self._hints = hints
-        self._on_choose = on_choose
-        self._spans: list[tuple[int, int, str]] = []
-
-    def inputs(self, view: View) -> tuple[object, ...]:
-        return (self._hints(view),)
-
-    def rows(self, view: View, width: int, height: int) -> list[Row]:
-        paint, row = view.paint, Row(width).add(" ", view.paint.text)
-        self._spans = []
-        hints = list(self._hints(view))
-        while len(hints) > self._tail and sum(_hint_cells(hint) + 1 for hint in hints) > width - 1:
-            del hints[-self._tail - 1]
-        gap = 2 if sum(_hint_cells(hint) + 2 for hint in hints) <= width - 1 else 1
-        for hint in hints:
-            start = row.cells
-            row.add(hint.key, paint.key if hint.enabled else paint.faint)
-            row.add(f" {hint.label}", paint.muted if hint.enabled else paint.faint)
-            self._spans.append((start, row.cells, hint.action))
-            row.add(" " * gap, paint.text)
-        return [row]
-
-    def on_click(self, event: Click) -> None:
-        for start, end, action in self._spans:
-            if start <= event.x < end:
-                self._on_choose(action)
 
 
 class TooSmall(LinePanel):

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from textual.strip import Strip
 
 LABEL_CELLS = 13
+VALUE_CELLS = 22
+REMARK_COLUMN = LABEL_CELLS + VALUE_CELLS + 2
+"""Where remarks stand below each other, if they have room there."""
 
 
 class FieldSubmitted(Message):
@@ -60,15 +63,18 @@ class ChoiceField(LinePanel, can_focus=True):
     def rows(self, view: View, width: int, height: int) -> list[Row]:
         paint = view.paint
         many = len(self.values) > 1
-        arrows = paint.key if self.has_focus and many else paint.faint
+        arrows = paint.key if self.has_focus and many else paint.off
         row = Row(width).field(self._label, LABEL_CELLS, paint.focus if self.has_focus else paint.muted)
         value = clip(self.value or "-", max(8, width - LABEL_CELLS - 12))
         row.add("‹ " if many else "  ", arrows).add(value, paint.bold if self.has_focus else paint.text)
         row.add(" ›" if many else "", arrows).add("  ", paint.text)
+        remark = self._remark(self.value)
+        if max(width_of(remark), width_of(self.fault) + 2) <= width - REMARK_COLUMN:
+            row.to(REMARK_COLUMN, paint.text)
         if self.fault:
             row.add("! ", paint.error).add(self.fault, paint.wait)
         else:
-            row.add(self._remark(self.value), paint.muted)
+            row.add(remark, paint.muted)
         return [row]
 
     def action_step(self, by: int) -> None:
@@ -156,6 +162,7 @@ class TypedField(Horizontal):
     TypedField Words { height: 1; width: 1fr; }
     TypedField .label { width: 13; }
     TypedField Input { width: 22; background: $panel; }
+    TypedField Input>.input--placeholder { color: $muted; }
     TypedField Input:focus { background: $selected 60%; }
     """
 

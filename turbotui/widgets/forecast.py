@@ -14,6 +14,7 @@ from turbotui.format import bytes_text, seconds
 from turbotui.job_fields import FPS
 from turbotui.text import t
 from turbotui.text.spoken import spoken
+from turbotui.widgets.fields import fitting
 from turbotui.widgets.lines import LinePanel, Row, View, width_of, wrapped
 from turbotui.widgets.queue import LEAST_BAR, MOST_BAR, progress_bar
 
@@ -187,7 +188,7 @@ class ForecastPanel(LinePanel):
         )
         row.add("  ", paint.text)
         if forecast.expected_s is None:
-            return row.add(t("new.no_rate"), paint.muted)
+            return row.add(fitting((t("new.no_rate"), t("new.no_rate_short")), row.left), paint.muted)
         about = t("new.takes" if forecast.expected_exact else "new.takes_roughly")
         row.add(about + " ", paint.muted).add(seconds(forecast.expected_s), paint.bold)
         if estimate.samples > 1:

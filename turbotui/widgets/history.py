@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from turbotui.format import GIB, bytes_text, clip, clock, seconds
 from turbotui.history import OURS, STACK, Column, parts_of
@@ -24,6 +24,7 @@ from turbotui.widgets.panels import Panel
 if TYPE_CHECKING:
     from textual.events import Click, MouseScrollDown, MouseScrollUp
 
+    from turbotui.app import TurboApp
     from turbotui.past.timeline import Timeline
     from turbotui.state import Mark
     from turbotui.theme import Paint
@@ -197,7 +198,9 @@ class HistoryPanel(Panel):
         """What happened where the cursor is, or how much was taken; without it, the keys."""
         room = max(0, self.size.width - 6)
         if view.cursor.at is None:
-            return clip(t("history.keys"), room) if self.has_focus and room > 40 else ""
+            # In ASCII the arrows would be two other keys of this panel.
+            arrows = " ".join(map(cast("TurboApp", self.app).symbols.key, "←→"))
+            return clip(t("history.keys", arrows=arrows), room) if self.has_focus and room > 40 else ""
         if self._in_column:
             more = len(self._in_column) - 1
             rest = f"  {t('past.more', count=more)}" if more else ""

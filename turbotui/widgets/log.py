@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rich.style import Style
@@ -12,11 +13,13 @@ from turbotui.format import cell_width, clock, seconds
 from turbotui.past.axis import cursor_label
 from turbotui.text import t
 from turbotui.text.spoken import spoken
-from turbotui.widgets.lines import LinePanel, Row, View, safe
+from turbotui.widgets.lines import LinePanel, Row, View, safe, wrapped
 from turbotui.widgets.panels import Bookmark, Key, ListPanel
 from turbotui.widgets.typing_line import edited
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from textual.events import Click, Paste
     from textual.events import Key as KeyEvent
 
@@ -75,6 +78,19 @@ def log_row(
         # Underlined, so that it stands out upon the cursor and without colours too.
         text.add(part, paint.key + Style(underline=True, bold=True) if found else style)
     return row.extend(text.to(text.width, style)).add(tail, paint.muted)
+
+
+def whole_lines(paint: Paint, lines: Sequence[LogLine], now: float, width: int) -> list[Row]:
+    """A job's own lines, each in as many rows as its text takes."""
+    dated = any(not is_today(line.at, now) for line in lines)
+    indent = (DATED_CELLS if dated else 8) + 1 + EVENT_CELLS + 1
+    rows: list[Row] = []
+    for line in lines:
+        first, *rest = wrapped(line.text, width - indent)
+        rows.append(log_row(paint, replace(line, text=first), now, width, job=False, dated=dated))
+        style = paint.bold if line.level == "error" else paint.text
+        rows += [Row(width).to(indent, paint.text).add(text, style) for text in rest]
+    return rows
 
 
 def _parts(text: str, wanted: str) -> list[tuple[str, bool]]:
@@ -167,8 +183,8 @@ class LogPanel(ListPanel):
         return self.all_lines or not any(line.memory for line in self.source(view))
 
     def title(self, view: View) -> str:
-        title = t("log.title_all") if self._shows_all(view) else t("log.title")
-        return title if self.foreign is None else f"{self.foreign.path.name}  {title}"
+        lines = t("log.all_lines") if self._shows_all(view) else t("log.memory_lines")
+        return f"{t('log.title') if self.foreign is None else self.foreign.path.name}  {lines}"
 
     def remark(self, view: View, width: int) -> Row | None:
         paint = view.paint
@@ -177,15 +193,16 @@ class LogPanel(ListPanel):
             row.add("/", paint.key).add(self.wanted, paint.text).add("▏", paint.key)
         elif self.wanted:
             row.add("/", paint.key).add(self.wanted, paint.wait)
-            row.add("  n N ", paint.key).add(self._found_text(view), paint.muted)
-            row.add(t("log.clears"), paint.muted)
+            row.add(f"  {self._found_text(view)}", paint.muted).add("  n N", paint.key)
+            row.add(" " + t("log.clears"), paint.muted)
         else:
             row.add("/ ", paint.key).add(t("log.filter"), paint.muted)
         row.add("  A ", paint.key).add(t("log.only" if self.all_lines else "log.all"), paint.muted)
         if self.following:
             return row.add("  " + t("log.following"), paint.muted)
-        new = sum(line.seq > self._seen for line in self.lines(view))
-        return row.add("  " + t("log.new", count=new), paint.wait).add("  F", paint.key)
+        if new := sum(line.seq > self._seen for line in self.lines(view)):
+            row.add("  " + t("log.new", count=new), paint.wait)
+        return row.add("  F ", paint.key).add(t("log.follows"), paint.muted)
 
     def _found_text(self, view: View) -> str:
         """How many lines have it, and which of them the cursor is on."""
@@ -349,7 +366,8 @@ class LogTail(LinePanel):
 
     def rows(self, view: View, width: int, height: int) -> list[Row]:
         paint = view.paint
-        head = Row(width).add("─── ", paint.faint).add("6 ", paint.key).add(t("log.title"), paint.muted)
+        title = f"{t('log.title')}  {t('log.memory_lines')}"
+        head = Row(width).add("─── ", paint.faint).add("6 ", paint.key).add(title, paint.muted)
         head.add(" ", paint.faint)
         if view.past_at is not None:
             head.add(cursor_label(view.past_at, view.cursor.width_s, view.now) + " ", paint.wait)

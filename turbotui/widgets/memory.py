@@ -112,9 +112,11 @@ class MemoryPanel(Panel):
             rows[0].add(view.unknown or t("memory.none"), view.paint.muted)
             return rows
         free = parts_of(device.balance).get("free") or 0
-        figure = f"  {gib(device.total_bytes - free)}/{gib(device.total_bytes)} GiB "
-        room = width - 1 - width_of(figure)
-        rows[0].extend(_bar(view, device.balance, room)).add(figure, view.paint.text)
+        figure = f" {gib(device.total_bytes - free)}/{gib(device.total_bytes)} GiB "
+        room = width - 2 - width_of(figure)
+        # There is no frame here that could say where the keys go.
+        style = view.paint.chosen_tab if self.has_focus else view.paint.text
+        rows[0].extend(_bar(view, device.balance, room)).add(" ", view.paint.text).add(figure, style)
         rows[1].extend(_legend(view, device.balance, width - 2, tight=True))
         return rows
 

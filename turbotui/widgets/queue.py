@@ -192,7 +192,7 @@ def _tail(view: View, job: Job) -> tuple[str, Style]:
         if job.held:
             return t("queue.is_held"), paint.wait
         if job.expected_peak_bytes is not None:
-            return f"{t('queue.peak')} {short_bytes(job.expected_peak_bytes):>5}", paint.muted
+            return f"{t('queue.peak')} {short_bytes(job.expected_peak_bytes):>4}", paint.muted
         return "", paint.muted
     if job.started_at is not None and job.finished_at is not None:
         return t(f"queue.{job.status}", took=seconds(job.finished_at - job.started_at)), paint.muted
