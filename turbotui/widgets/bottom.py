@@ -11,7 +11,7 @@ from textual.events import Click
 from turbotui.findings import headline
 from turbotui.format import bytes_text, clip, seconds
 from turbotui.past.axis import cursor_label
-from turbotui.text import known, t
+from turbotui.text import key_names, known, t
 from turbotui.text.spoken import spoken, word
 from turbotui.widgets.lines import LinePanel, Row, View, width_of
 from turbotui.widgets.models import back_in_s, previous_model, unloaded
@@ -192,7 +192,7 @@ class ReceiptLine(LinePanel):
         return tuple(
             Row(width)
             .add(t("receipt.undo_by") + " ", paint.muted)
-            .add(f"{self.switch_key} ↵", paint.key)
+            .add(key_names(f"{self.switch_key} ↵"), paint.key)
             .add(f" {words}".rstrip() + " ", paint.muted)
             for words in (again, "")
         )
