@@ -5,6 +5,7 @@ from __future__ import annotations
 TEXTS: dict[str, str] = {
     "audit.title": "Audit trail",
     "audit.keys_none": "r again  esc back",
+    "audit.keys_entry": "y copy  esc back",
     "audit.keys": "↵ whole  y copy  r again  esc back",
     "audit.reading": "reading the audit log",
     "audit.none": "nobody has had anything ended, reset or deleted",
@@ -55,7 +56,8 @@ TEXTS: dict[str, str] = {
     "findings.column_since": "since",
     "list.more": "{count} more",
     "process.title": "Process {pid}  {name}",
-    "process.keys": "y copies the line that follows it  esc back",
+    "process.keys": "K kill  y copies the line that follows it  esc back",
+    "process.keys_ours": "y copies the line that follows it  esc back",
     "process.gone": "It is not on the card any more.",
     "process.unknown_owner": "unknown",
     "process.role": "role",

@@ -5,6 +5,7 @@ from __future__ import annotations
 TEXTS: dict[str, str] = {
     "audit.title": "审计记录",
     "audit.keys_none": "r 重读  esc 返回",
+    "audit.keys_entry": "y 复制  esc 返回",
     "audit.keys": "↵ 全文  y 复制  r 重读  esc 返回",
     "audit.reading": "正在读取审计日志",
     "audit.none": "还没有人结束、重置或删除过任何东西",
@@ -55,7 +56,8 @@ TEXTS: dict[str, str] = {
     "findings.column_since": "始于",
     "list.more": "还有 {count} 行",
     "process.title": "进程 {pid}  {name}",
-    "process.keys": "y 复制跟踪它的命令  esc 返回",
+    "process.keys": "K 结束进程  y 复制跟踪它的命令  esc 返回",
+    "process.keys_ours": "y 复制跟踪它的命令  esc 返回",
     "process.gone": "它已不在显卡上。",
     "process.unknown_owner": "未知",
     "process.role": "角色",
