@@ -81,9 +81,6 @@ class FindingsPanel(ListPanel):
             return []
         return [*_by_name(report), *(("unknown", place) for place in range(len(report.unknown)))]
 
-    def walkable(self, key: Key) -> bool:
-        return isinstance(key, str)
-
     def nothing(self, view: View, width: int) -> list[Row]:
         if view.state.check is None:
             return [Row(width).add(self._unknown, view.paint.muted)]
@@ -92,13 +89,12 @@ class FindingsPanel(ListPanel):
     def row(self, view: View, key: Key, width: int) -> Row:
         paint, report = view.paint, view.state.check
         assert report is not None
-        row = Row(width)
+        row = Row(width).add("> " if key == self.chosen else "  ", paint.key)
         if isinstance(key, tuple):
-            row.add("  ", paint.text).field(t("findings.unknown"), SEVERITY_CELLS, paint.muted)
+            row.field(t("findings.unknown"), SEVERITY_CELLS, paint.muted)
             return row.add(f" {spoken(report.unknown[key[1]])}", paint.muted)
         finding = _by_name(report)[str(key)]
         style = severity_style(paint, finding)
-        row.add("> " if key == self.chosen else "  ", paint.key)
         row.field(known(f"severity.{finding.severity}", finding.severity), SEVERITY_CELLS, style)
         size = "" if finding.bytes is None else short_bytes(finding.bytes)
         row.field(size, 6, paint.text, right=True).add(" ", paint.text)
@@ -126,10 +122,21 @@ class FindingsPanel(ListPanel):
         while len(rows) < min(room, height):
             rows.append(Row(width))
         finding = about.get(str(self.chosen))
-        if finding is None:
+        unknown = self._chosen_unknown(view)
+        if finding is None and not unknown:
             return rows
         rows.append(Row(width).add("─" * width, view.paint.faint))
+        if finding is None:
+            told = [Row(width).add(line, view.paint.text) for line in wrapped(unknown, width)]
+            return [*rows, *told][:height]
         return rows + self._detail(view, finding, width, height - len(rows))
+
+    def _chosen_unknown(self, view: View) -> str:
+        """What the chosen row says that the check could not look at; empty where it is a finding's."""
+        report = view.state.check
+        if report is None or not isinstance(self.chosen, tuple) or self.chosen[1] >= len(report.unknown):
+            return ""
+        return spoken(report.unknown[self.chosen[1]])
 
     def wanted_rows(self, view: View, width: int) -> int:
         """As many as the longest finding needs below the list: the window stays while one walks it."""
