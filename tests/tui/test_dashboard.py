@@ -96,7 +96,7 @@ async def test_the_first_picture_does_not_wait_for_the_engine(console: Build, cl
         assert "starting" in text or "lost" in text
 
 
-async def test_a_first_run_says_what_to_press(console: Build) -> None:
+async def test_a_first_run_says_what_to_press(console: Build, clock: Clock) -> None:
     client = scripted(scenes.first_run(NOW))
     app = console(client)
     async with app.run_test(size=WIDE) as pilot:
@@ -106,6 +106,10 @@ async def test_a_first_run_says_what_to_press(console: Build) -> None:
         assert "a writes your first prompt" in text
         assert "worker warming 7 of 12 s" in text
         assert "ours 412 MiB of the host" in text
+        clock.passed = 30.0
+        app.dashboard.tick()
+        await pilot.pause()
+        assert "worker warming 37 s" in screen_text(app), "of twelve it is no more"
         await pilot.press("a")
         assert "D makes the demo models" in screen_text(app)
         await pilot.press("D")

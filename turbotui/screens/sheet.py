@@ -114,7 +114,8 @@ class SheetPanel(ListPanel):
         return t("sheet.title")
 
     def below(self, view: View) -> str:
-        return t("sheet.keys")
+        begin = any(self.cost(view, name).possible for name in DANGEROUS)
+        return (t("sheet.keys") + "  " if begin else "") + t("sheet.keys_trail")
 
     def keys(self, view: View) -> list[Key]:
         return list(DANGEROUS)
