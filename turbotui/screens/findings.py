@@ -73,7 +73,14 @@ class FindingsPanel(ListPanel):
         return row
 
     def below(self, view: View) -> str:
-        return self.said or t("findings.keys" if self.keys(view) else "findings.keys_none")
+        finding = _by_name(view.state.check).get(str(self.chosen))
+        keys = [
+            t("findings.key_command") if finding is not None and finding.remedy_command else "",
+            t("findings.key_admin") if finding is not None and finding.admin_line else "",
+            t("findings.key_scroll") if finding is not None else "",
+            t("findings.keys_none"),
+        ]
+        return self.said or "  ".join(filter(None, keys))
 
     def keys(self, view: View) -> list[Key]:
         report = view.state.check

@@ -74,7 +74,8 @@ def cost_of(view: View, name: str, plan: ResetPlan | str | None) -> Cost:
         if isinstance(plan, str):
             return Cost(id=name, text=plan, possible=False)
         if plan is not None and plan.blocked_by:
-            return Cost(id=name, text=t("reset.blocked", names=blocked_text(plan)), possible=False)
+            text = f"{t('reset.blocked', names=blocked_text(plan))} {t('sheet.reset_why')}"
+            return Cost(id=name, text=text, possible=False)
         text = t("reset.loses", index=device.index)
         if plan is None:
             text += " " + t("sheet.asking")

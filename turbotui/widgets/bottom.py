@@ -263,22 +263,10 @@ def receipt_row(
     # The proof matters more than all the names of what was moved.
     target = clip(spoken(receipt.target), max(16, row.width // 4))
     row.add(f"{action_text(receipt)} {target}".rstrip(), paint.bold)
-
-    def put(name: str, value: str, *, warn: bool = False) -> None:
-        row.add(f"  {t(f'receipt.{name}')} ", paint.muted).add(value, paint.wait if warn else paint.text)
-
-    if receipt.loaded_bytes:
-        put("warm" if receipt.action == "warm" else "loaded", bytes_text(receipt.loaded_bytes))
-    if receipt.expected_bytes or receipt.returned_bytes:
-        put("expected", bytes_text(receipt.expected_bytes))
-        put("back", bytes_text(receipt.returned_bytes))
-        if row.width >= 100 or not proved:
-            row.add(f" {t('receipt.by', proof=proof_text(receipt))}", paint.muted)
-        left = receipt.residue_bytes
-        put("residue", "0" if left == 0 else bytes_text(left), warn=bool(left))
-        if receipt.residue and left:
-            row.add(f" ({', '.join(map(spoken, receipt.residue))})", paint.muted)
-    row.add(f"  {seconds(receipt.elapsed_s)}", paint.text)
+    by = row.width >= 100 or not proved
+    whole = _figures(paint, receipt, Row(1000), by=by)
+    # What stayed behind is not cut off for the sake of how that is known.
+    _figures(paint, receipt, row, by=by and whole.cells <= row.left)
     width = row.width
     tail = next((one for one in tails if one.cells + 2 <= row.left), Row(0))
     row.width -= tail.cells + 2 if tail.cells else 0
@@ -292,6 +280,26 @@ def receipt_row(
         row.add(f"  {spoken(receipt.proof_reason)}", paint.muted)
     row.width = width
     return row.to(width - tail.cells, paint.text).extend(tail) if tail.cells else row
+
+
+def _figures(paint: Paint, receipt: Receipt, row: Row, *, by: bool) -> Row:
+    """What was moved and came back, with `by` what that is proved by, and in how long."""
+
+    def put(name: str, value: str, *, warn: bool = False) -> None:
+        row.add(f"  {t(f'receipt.{name}')} ", paint.muted).add(value, paint.wait if warn else paint.text)
+
+    if receipt.loaded_bytes:
+        put("warm" if receipt.action == "warm" else "loaded", bytes_text(receipt.loaded_bytes))
+    if receipt.expected_bytes or receipt.returned_bytes:
+        put("expected", bytes_text(receipt.expected_bytes))
+        put("back", bytes_text(receipt.returned_bytes))
+        if by:
+            row.add(f" {t('receipt.by', proof=proof_text(receipt))}", paint.muted)
+        left = receipt.residue_bytes
+        put("residue", "0" if left == 0 else bytes_text(left), warn=bool(left))
+        if receipt.residue and left:
+            row.add(f" ({', '.join(map(spoken, receipt.residue))})", paint.muted)
+    return row.add(f"  {seconds(receipt.elapsed_s)}", paint.text)
 
 
 def _put_notes(row: Row, notes: tuple[str, ...], paint: Paint, key: str) -> None:

@@ -164,6 +164,7 @@ TEXTS: dict[str, str] = {
     "sheet.costs": "what is lost",
     "sheet.keys": "↵ or its key asks",
     "sheet.keys_trail": "t who did what  esc back",
+    "sheet.reset_why": "↵ tells why.",
     "sheet.nobody": "nobody else is on the card",
     "sheet.kill_costs": "{count} processes of others; choose one in panel 5",
     "sheet.kill_costs.one": "{count} process of others; choose it in panel 5",

@@ -164,6 +164,7 @@ TEXTS: dict[str, str] = {
     "sheet.costs": "会失去什么",
     "sheet.keys": "↵ 或其按键会先询问",
     "sheet.keys_trail": "t 谁做过什么  esc 返回",
+    "sheet.reset_why": "↵ 说明原因。",
     "sheet.nobody": "显卡上没有别的进程",
     "sheet.kill_costs": "其他 {count} 个进程；在面板 5 中选一个",
     "sheet.kill_costs.one": "其他 {count} 个进程；在面板 5 中选它",
