@@ -219,6 +219,7 @@ async def test_enter_tells_all_of_it_and_opens_the_job_that_ran_out(console: Bui
         assert isinstance(app.screen, VerdictScreen) and "tensor: leak  2.10 GiB" in text_of(pilot)
         await pilot.press("escape", "G")
         assert "processes and the driver: the check has not ended within 1.7 s " in text_of(pilot), "whole"
+        assert "f remedy" not in text_of(pilot), "of what is unknown there is none"
         await pilot.press("k")
         assert "opens the job, with its report" in text_of(pilot)
         await pilot.press("enter")

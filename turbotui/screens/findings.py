@@ -53,6 +53,8 @@ class FindingsPanel(ListPanel):
         report = view.state.check
         if report is None:
             return t("findings.title")
+        if not report.findings:
+            return t("findings.title_none")
         new = sum(self._is_new(finding) for finding in report.findings)
         text = t("findings.title_count", count=len(report.findings))
         return text + (t("findings.new", new=new) if new else "")

@@ -83,7 +83,7 @@ class LeaksPanel(ListPanel):
         return row.add(next((text for text in texts if width_of(text) <= width), texts[-1]), view.paint.muted)
 
     def below(self, view: View) -> str:
-        none = "" if self.keys(view) else "_none"
+        none = "" if self.verdict is not None or self.job(view) is not None else "_none"
         return t(("leaks.keys_wide" if self._wide else "leaks.keys") + none)
 
     # ------------------------------------------------------------------ the list

@@ -31,6 +31,7 @@ TEXTS: dict[str, str] = {
     "audit.action_prune": "delete videos",
     "audit.action_stop": "engine stop",
     "findings.title": "Findings",
+    "findings.title_none": "Findings  none",
     "findings.title_count": "Findings  {count}",
     "findings.new": ", {new} new",
     "findings.is_new": "new",

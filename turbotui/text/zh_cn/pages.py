@@ -31,6 +31,7 @@ TEXTS: dict[str, str] = {
     "audit.action_prune": "删除视频",
     "audit.action_stop": "停止引擎",
     "findings.title": "发现",
+    "findings.title_none": "发现  没有",
     "findings.title_count": "发现  {count} 项",
     "findings.new": "，{new} 项新",
     "findings.is_new": "新",
