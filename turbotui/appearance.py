@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from engine.errors import InvalidRequest
 from turbotui.symbols import Choice, guess
 from turbotui.terminal import TerminalApp
-from turbotui.text import choose_language, use_language
+from turbotui.text import choose_language, spell_keys, use_language
 from turbotui.text.spoken import spoken
 from turbotui.theme import Paint, Palette, greyed, textual_theme, theme_folders
 from turbotui.theme_folder import ThemeFolder
@@ -68,6 +68,7 @@ class PaintedApp(TerminalApp):
 
     def _paint_with(self, palette: Palette) -> None:
         whole_cells, colourless = self.symbols.ascii, self._colourless
+        spell_keys(self.symbols.ascii)
         self.paint = Paint(palette, whole_cells=whole_cells, colourless=colourless)
         self.grey_paint = Paint(greyed(palette), whole_cells=whole_cells, colourless=colourless)
 

@@ -161,8 +161,9 @@ def run_console(
     app = TurboApp(
         connect,
         start_engine=None if config.read_only else start,
-        ended=ended,
-        look_alone=True,
+        # Of another machine's engine and devices nothing can be seen from here, only of this one's.
+        ended=ended if box is None else None,
+        look_alone=box is None,
         restart_engine=restart,
         read_only=config.read_only,
         theme=config.theme,

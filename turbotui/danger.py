@@ -47,17 +47,21 @@ class Danger(Acting):
         )
 
     def kill(self) -> None:
-        from turbotui.screens.kill import kill_dialog
-
         panel = self.app.dashboard.query_one(CardPanel)
         if not self._at("card"):
             self.app.dashboard.choose("card")
             self.app.say(t("kill.choose"), "wait")
             return
-        process = panel.chosen_process
-        if process is None:
+        if panel.chosen_process is None:
             self.app.say(t("kill.nothing"), "wait")
-        elif process.ours is not None:
+        else:
+            self.ask_to_kill(panel.chosen_process)
+
+    def ask_to_kill(self, process: DeviceProcess) -> None:
+        """Ask before `process` is ended, or say why it is not from here."""
+        from turbotui.screens.kill import kill_dialog
+
+        if process.ours is not None:
             self.app.say(t("kill.ours_worker" if process.ours == "worker" else "kill.ours"), "wait")
         elif process.start_time is None:
             self.app.say(t("kill.unknown", pid=process.pid), "wait")

@@ -113,6 +113,9 @@ class Paint:
 
     def upon_selection(self, style: Style) -> Style:
         """`style` as it looks in the selected row."""
+        if self.palette.ansi:
+            # None of the terminal's colours lies well under all others; its own two do, upside down.
+            return _upside_down(style, self.text)
         return _reversed(style) if self.colourless else _upon(style, self.selected)
 
     def upon_cursor(self, style: Style) -> Style:
@@ -132,6 +135,11 @@ def _upon(style: Style, background: str) -> Style:
 @lru_cache(512)
 def _reversed(style: Style) -> Style:
     return style + Style(reverse=True)
+
+
+@lru_cache(512)
+def _upside_down(style: Style, text: Style) -> Style:
+    return text + Style(reverse=True, bold=style.bold)
 
 
 @lru_cache(512)

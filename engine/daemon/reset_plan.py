@@ -114,9 +114,11 @@ def _held(holders: Holders) -> list[ResetCondition]:
     if foreign:
         names = ", ".join(map(holder_text, foreign[:NAMED]))
         more = f" and {len(foreign) - NAMED} more" if len(foreign) > NAMED else ""
-        found = _condition(
-            "holders", "blocks", f"{names}{more} hold the GPU; `turbotui kill PID` ends one, with its proof"
+        text = (
+            f"{names}{more} {'hold' if len(foreign) > 1 else 'holds'} the GPU; `turbotui kill PID` ends one, "
+            "with its proof"
         )
+        found = _condition("holders", "blocks", text)
     else:
         ours = sum(holder.ours is not None for holder in holders.known)
         text = f"nobody but {ours} of our own, which are ended first" if ours else "nobody that can be seen"

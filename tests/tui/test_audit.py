@@ -9,8 +9,7 @@ from engine.errors import NotNow
 from engine.wire import AuditLine, AuditPage
 from turbotui.app import TurboApp
 from turbotui.client import scenes
-from turbotui.screens.audit import AuditScreen
-from turbotui.screens.reader import ReaderScreen
+from turbotui.screens.audit import AuditScreen, EntryScreen
 
 from .conftest import NOW, SMALL, WIDE, live, screen_text, scripted, until
 
@@ -45,6 +44,13 @@ def paged(lines: list[AuditLine]) -> Callable[[int, float | None], AuditPage]:
     return answer
 
 
+def panel_rows(app: TurboApp) -> list[str]:
+    """The open page, row by row, without its frame."""
+    assert isinstance(app.screen, EntryScreen)
+    panel = app.screen.panel
+    return [panel.render_line(y).text.strip("│ ") for y in range(panel.size.height)]
+
+
 async def test_it_shows_who_did_what_and_how_it_ended(console: Build) -> None:
     client = scripted(scenes.busy(NOW), audit=paged(trail()))
     app = console(client, read_only=True)
@@ -64,9 +70,20 @@ async def test_it_shows_who_did_what_and_how_it_ended(console: Build) -> None:
             assert part in text, part
         assert text.index("90112") < text.index("GPU reset") < text.index("full cleanup")
         await pilot.press("enter")
-        await until(pilot, lambda: isinstance(app.screen, ReaderScreen))
-        assert "pid 4711" in screen_text(app) and "outcome: done" in screen_text(app)
-        await pilot.press("escape")
+        await until(pilot, lambda: isinstance(app.screen, EntryScreen))
+        told = panel_rows(app)
+        assert "when          2026-09-21 14:12:20" in told, "with its day: the text is taken elsewhere"
+        assert "what          kill" in told and "outcome       done" in told, "aligned, and nothing twice"
+        assert "in its words" not in " ".join(told)
+        await pilot.press("y")
+        assert app.clipboard.splitlines()[:2] == [
+            "when: 2026-09-21 14:12:20", "who: liwei pts/3 turbotui pid 4711 uid 1000",
+        ]  # fmt: skip
+        await pilot.press("escape", "j", "j", "enter")
+        await until(pilot, lambda: isinstance(app.screen, EntryScreen))
+        assert "who           uid 1001 pid 1" in panel_rows(app), "no uid twice, no bytes that nobody counted"
+        assert not [row for row in panel_rows(app) if row.startswith(("back", "took"))]
+        await pilot.press("escape", "g")
         await pilot.press("slash", *"gpu", "enter")
         assert "GPU-1" in screen_text(app) and "90112" not in screen_text(app)
         await pilot.press("escape")

@@ -156,6 +156,9 @@ async def test_a_full_cleanup_ends_what_is_ticked_and_shows_its_steps_and_what_i
         await until(pilot, lambda: "✓ SIGTERM" in screen_text(app))
         go.set()
         await until(pilot, lambda: "process 90112 of liwei still holds 6.00 GiB" in screen_text(app))
+        assert "✓ full cleanup everything of ours" in screen_text(app), (
+            "what was done, not what is being done"
+        )
 
 
 async def test_another_users_process_is_ticked_only_after_a_second_question(console: Build) -> None:
@@ -232,6 +235,7 @@ async def test_a_reading_console_shows_the_sheet_with_its_reason_and_does_nothin
         await pilot.press("exclamation_mark")
         await pilot.pause()
         assert screen_text(app).count("read-only: this console only looks") >= 5
+        assert "its key asks" not in screen_text(app) and "t who did what" in screen_text(app)
         await pilot.press("X", "enter", "escape", "X", "R")
         await pilot.pause()
         assert {call[0] for call in client.asked} <= {"hello", "history", "last_check"}

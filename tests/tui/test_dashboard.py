@@ -99,7 +99,7 @@ async def test_the_first_picture_does_not_wait_for_the_engine(console: Build, cl
         assert "starting" in text or "lost" in text
 
 
-async def test_a_first_run_says_what_to_press(console: Build) -> None:
+async def test_a_first_run_says_what_to_press(console: Build, clock: Clock) -> None:
     client = scripted(scenes.first_run(NOW))
     app = console(client)
     async with app.run_test(size=WIDE) as pilot:
@@ -109,6 +109,10 @@ async def test_a_first_run_says_what_to_press(console: Build) -> None:
         assert "a writes your first prompt" in text
         assert "worker warming 7 of 12 s" in text
         assert "ours 412 MiB of the host" in text
+        clock.passed = 30.0
+        app.dashboard.tick()
+        await pilot.pause()
+        assert "worker warming 37 s" in screen_text(app), "of twelve it is no more"
         await pilot.press("a")
         assert "D makes the demo models" in screen_text(app)
         await pilot.press("D")
@@ -901,3 +905,17 @@ async def test_a_filter_that_nothing_matches_says_so(console: Build, size: tuple
             await pilot.press(*keys)
             await pilot.pause()
             assert "no line contains zzzz" in panel_text(app, "log"), keys
+
+
+async def test_a_receipt_that_left_something_behind_is_whole_at_80_columns(console: Build) -> None:
+    client = scripted(scenes.busy(NOW))
+    app = console(client)
+    short = Receipt(
+        action="unload", target="wan2.2-a14b", ok=True, expected_bytes=int(2.64 * 2**30),
+        returned_bytes=int(2.6 * 2**30), residue_bytes=41 * 2**20, elapsed_s=0.024, proof="nvml-process",
+    )  # fmt: skip
+    async with app.run_test(size=SMALL) as pilot:
+        await live(pilot)
+        client.push(ReceiptIssued(receipt=short))
+        await until(pilot, lambda: "a14b" in panel_text(app, "receipt"))
+        assert "back 2.60 GiB  residue 41.0 MiB  24 ms" in panel_text(app, "receipt")

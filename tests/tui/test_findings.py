@@ -143,11 +143,16 @@ async def test_the_screen_shows_evidence_and_remedy_and_copies(
         }[language]
         for part in ("02:41", "14.0", *told, "MPS: not looked at"):
             assert part in text, part
+        offers = {"en": "y copies command", "zh_CN": "y 复制命令"}[language]
+        assert offers not in text, "it has none"
         await pilot.press("y")
         assert copied == []
         await pilot.press("a", "j")
         await pilot.pause()
         assert "turbotui kill 90112" in screen_text(app) and "Its parent has ended." in screen_text(app)
+        app.screen.panel.said = ""  # type: ignore[attr-defined]
+        app.screen.panel.redraw()  # type: ignore[attr-defined]
+        await until(pilot, lambda: offers in screen_text(app))
         await pilot.press("y")
         assert copied == ["box, GPU 2: please look on the host", "turbotui kill 90112"]
         await pilot.press("c")

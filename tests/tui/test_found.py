@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from engine.wire import ErrandStatus, ImportRequest
+from engine.wire import ErrandStatus, ImportRequest, ModelScan
 from turbotui.app import TurboApp
 from turbotui.client import scene_models, scenes
 from turbotui.client.scripted import ScriptedClient
@@ -119,3 +119,30 @@ async def test_in_chinese_every_line_stays_within_the_frame(console: Build) -> N
         assert "本机上的模型" in text and "缺 1 部分" in text
         await pilot.press("g")
         await until(pilot, lambda: "可以下载的模型" in screen_text(app))
+
+
+async def test_where_nothing_is_found_the_keys_that_it_names_work(console: Build) -> None:
+    nothing = ModelScan(at=NOW, elapsed_s=0.1, models=(), parts=(), places=("/root",), others=0)
+    engine = client(scan_models=nothing)
+    app = console(engine)
+    async with app.run_test(size=SMALL) as pilot:
+        await opened(pilot, app, "Nothing here makes a model")
+        assert "D demo  g fetch" in screen_text(app) and "↵ import" not in screen_text(app)
+        await until(pilot, lambda: getattr(app.screen, "painted", False))
+        await pilot.press("D")
+        await until(pilot, lambda: bool(asked(engine, "make_demo_models")))
+        assert app.screen is app.dashboard
+
+
+async def test_what_is_under_way_names_the_key_that_ends_it(console: Build) -> None:
+    app = console(client(model_errand=ErrandStatus(errand=scene_models.errand())))
+    async with app.run_test(size=SMALL) as pilot:
+        await opened(pilot, app)
+        await until(pilot, lambda: "x gives it up" in screen_text(app))
+        assert "mo…" not in screen_text(app), "a name in three cells says nothing"
+    app = console(client())
+    async with app.run_test(size=SMALL) as pilot:
+        await opened(pilot, app)
+        await pilot.press("g")
+        await until(pilot, lambda: "64.3 GiB" in screen_text(app))
+        assert "↵ fetch  i found here  esc back" in screen_text(app) and "gives it up" not in screen_text(app)

@@ -128,3 +128,25 @@ async def test_the_engines_own_and_what_cannot_be_known_are_never_asked_about(co
         await pilot.press("G", "K")
         assert "no process is chosen" in screen_text(app)
         assert kills(client) == []
+
+
+async def test_the_page_of_a_process_offers_its_end_and_ours_does_not(console: Build) -> None:
+    client = scripted(on_card(scenes.busy(NOW), OWN, replace(OWN, pid=556, ours="nursery")))
+    app = console(client)
+    async with app.run_test(size=SMALL) as pilot:
+        await live(pilot)
+        await pilot.press("5", "enter")
+        await until(pilot, lambda: getattr(app.screen, "painted", False))
+        # Once in the dashboard's key line behind it, and once of the page.
+        assert screen_text(app).count("K kill") == 2
+        await pilot.press("K")
+        await until(pilot, lambda: getattr(app.screen, "painted", False) and "Cancel" in screen_text(app))
+        assert "Kill this process?" in screen_text(app) and "pid 555" in screen_text(app)
+        await pilot.press("right", "enter")
+        await until(pilot, lambda: kills(client) == [KillRequest(pid=555, start_time=99.5)])
+        await pilot.press("j", "enter")
+        await until(pilot, lambda: getattr(app.screen, "painted", False))
+        assert "Process 556" in screen_text(app) and screen_text(app).count("K kill") == 1
+        await pilot.press("K")
+        await pilot.pause()
+        assert app.screen is app.dashboard and len(kills(client)) == 1

@@ -251,11 +251,36 @@ async def test_enter_tells_all_of_it_and_opens_the_job_that_ran_out(console: Bui
         await pilot.press("enter")
         assert isinstance(app.screen, VerdictScreen) and "tensor: leak  2.10 GiB" in text_of(pilot)
         await pilot.press("escape", "G")
+        assert "processes and the driver: the check has not ended within 1.7 s " in text_of(pilot), "whole"
+        assert "f remedy" not in text_of(pilot), "of what is unknown there is none"
+        await pilot.press("k")
         assert "opens the job, with its report" in text_of(pilot)
         await pilot.press("enter")
         assert isinstance(app.screen, JobScreen) and app.screen.panel.job_id == 31
         await pilot.press("escape", "c")
         await until(pilot, lambda: "Findings" in text_of(pilot))
+
+
+async def test_the_keys_that_a_verdicts_page_names_work_on_it(console: Build) -> None:
+    client = engine()
+    app = console(client)
+    copied: list[str | None] = []
+    app.copy_text = copied.append  # type: ignore[assignment,method-assign]
+    async with app.run_test(size=SMALL) as pilot:
+        await opened(pilot, client)
+        await pilot.press("j", "j", "enter")
+        await until(pilot, lambda: getattr(app.screen, "painted", False))
+        assert "f remedy  y copies the command  esc back" in text_of(pilot)
+        await pilot.press("y")
+        assert copied == ["turbotui unload wan2.2-a14b/text"] and "✓ copied" in text_of(pilot)
+        await pilot.press("f")
+        await until(pilot, lambda: getattr(app.screen, "painted", False) and "Cancel" in text_of(pilot))
+        await pilot.press("right", "enter")
+        await until(pilot, lambda: isinstance(app.screen, ResultScreen))
+        assert [request.remedy.target for request in asked(client, "remedy")] == ["wan2.2-a14b/text"]
+        await pilot.press("escape", "k", "enter")
+        await until(pilot, lambda: "a copies the admin's line  esc back" in text_of(pilot))
+        assert "f remedy  a copies" not in text_of(pilot)
 
 
 @pytest.mark.parametrize("key", ["f", "t", "e"])
@@ -286,6 +311,16 @@ async def test_without_a_leak_it_says_so_and_without_an_answer_why(console: Buil
         await until(pilot, lambda: "the worker hangs" in text_of(pilot))
         await pilot.press("f", "t", "e", "enter", "y", "right")
         assert isinstance(app.screen, LeaksScreen)
+
+
+async def test_where_there_is_nothing_it_is_said_once_and_no_key_is_offered_for_it(console: Build) -> None:
+    nothing = LeakReport(at=NOW, elapsed_s=0.1, verdicts=(), trends=(), tracing=Tracing(on=False))
+    client = scripted(scenes.first_run(NOW), leaks=nothing)
+    app = console(client)
+    async with app.run_test(size=SMALL) as pilot:
+        text = await opened(pilot, client)
+        assert text.count("no leak, and nothing else") == 1 and "t trace  m mark  r again" in text
+        assert "f remedy" not in text and "↵ all" not in text
 
 
 async def test_hostile_names_are_shown_and_not_obeyed(console: Build) -> None:

@@ -127,7 +127,7 @@ async def test_nothing_acts_on_what_is_over_and_escape_goes_back(console: Consol
             assert len(app.screen_stack) == 1 and "nothing acts on what is over" in screen_text(app), key
         assert {name for name, *_rest in client.asked} <= {"hello", "history", "last_check", "subscribe"}
         await press(pilot, "exclamation_mark")
-        assert screen_text(app).count("this is the picture of") >= 4
+        assert screen_text(app).count("14:13:18 is shown: nothing") >= 4
         await press(pilot, "escape", "m")
         assert "nothing acts on what is over" in panel_text(app, "receipt")
         await press(pilot, "0")

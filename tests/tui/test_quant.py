@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from engine.wire import Job, JobForecast, JobRuns, JobSpec, ModelsChanged, QuantiseProgress, Snapshot
+from engine.wire import (
+    Job,
+    JobForecast,
+    JobRuns,
+    JobSpec,
+    ModelsChanged,
+    QuantisePlan,
+    QuantiseProgress,
+    QuantiseRequest,
+    Snapshot,
+)
 from turbotui.app import TurboApp
 from turbotui.client import scenes
 from turbotui.draft import Draft, draft_of
@@ -131,6 +142,25 @@ async def test_a_model_is_quantised_after_its_plan_was_seen_and_can_be_stopped(c
         await until(pilot, lambda: "no device memory" in screen_text(app))
         await pilot.press("right", "enter")
         await until(pilot, lambda: any(call[0] == "quantise" for call in client.asked))
+
+
+async def test_a_plan_that_comes_late_takes_no_keys_from_another_dialog(console: Build) -> None:
+    go = threading.Event()
+
+    def slow(request: QuantiseRequest) -> QuantisePlan:
+        go.wait(5)
+        return QuantisePlan(
+            model=request.model, name="x-int8", path="/m", source_bytes=2, bytes=1, free_bytes=9, layers=4
+        )
+
+    app = console(scripted(*with_sibling(), plan_quantising=slow))
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        await pilot.press("3", "G", "8", "m")
+        await until(pilot, lambda: len(app.screen_stack) == 2)
+        go.set()
+        await until(pilot, lambda: app.pending is None)
+        assert len(app.screen_stack) == 2 and "no device memory" not in screen_text(app)
 
 
 async def test_one_that_is_under_way_shows_how_far_and_is_stopped(console: Build) -> None:

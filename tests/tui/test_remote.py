@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from engine.errors import NotFound
+from engine.paths import find_paths
 from engine.wire import Manifest
+from turbotui import console as console_module
 from turbotui.app import TurboApp
 from turbotui.client import scenes
 from turbotui.client.files import Fetched
+from turbotui.console import run_console
+from turbotui.remote.box import Box
 from turbotui.remote.target import Target
 from turbotui.screens.job import JobScreen
+from turbotui.settings import load_console
 
 from .conftest import NOW, SMALL, WIDE, live, panel_text, screen_text, scripted, until
 
@@ -91,3 +97,27 @@ async def test_here_a_video_is_here_already(console: Build) -> None:
         app.act("fetch", finished(app))
         await pilot.pause()
         assert "on this machine" in screen_text(app)
+
+
+@pytest.mark.parametrize("far", [True, False])
+def test_a_lost_box_is_not_taken_for_this_machine(
+    far: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process may have a namesake here, and its memory is not what a probe here reads."""
+    given: dict[str, Any] = {}
+
+    class Opened:
+        return_code, leaving_line, mouse = 0, "", False
+
+        def __init__(self, *_arguments: Any, **settings: Any) -> None:
+            given.update(settings)
+
+        def run(self, **_how: Any) -> None:
+            pass
+
+    monkeypatch.setattr(console_module, "TurboApp", Opened)
+    monkeypatch.setenv("TURBOTUI_HOME", str(tmp_path))
+    paths = find_paths()
+    box = Box(Target(host="me@far")) if far else None
+    assert run_console(paths, load_console(paths.config_file), demo=False, box=box) == 0
+    assert given["look_alone"] is not far and (given["ended"] is None) is far

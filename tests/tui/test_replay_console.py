@@ -129,6 +129,8 @@ async def test_the_key_line_names_the_players_keys_and_none_that_is_refused(app:
         assert "help" in line and "quit" in line
         await pilot.click("#keys", offset=(line.index("space") + 1, 0))
         await until(pilot, lambda: app.clock.paused, "a click on it does it, too")
+        await until(pilot, lambda: "space go on" in " ".join(panel_text(app, "keys").split()))
+        assert "pause" not in panel_text(app, "keys"), "that of the picture is not the player's"
         await pilot.press("2")
         await pilot.pause()
         line = " ".join(panel_text(app, "keys").split())

@@ -14,11 +14,11 @@ import pytest
 from rich.cells import cell_len
 from textual._compositor import ChopsUpdate, LayoutUpdate
 
-from tests.tui.conftest import NOW, SMALL, WIDE, live, scripted
+from tests.tui.conftest import NOW, SMALL, WIDE, live, screen_text, scripted, until
 from tests.tui.emulator import Emulator
 from tests.tui.pty_console import SCRIPTED, Shown
 from turbotui.app import TurboApp
-from turbotui.client import scenes
+from turbotui.client import scene_leaks, scenes
 from turbotui.output import LeanUpdate
 from turbotui.symbols import SAMPLE, TABLE, Symbols, guess, measured
 from turbotui.theme import GLYPHS
@@ -172,3 +172,29 @@ def test_keys_that_are_typed_before_the_answer_are_not_lost_and_it_leaves_nothin
         shown = terminal.until(ASCII_FRAMES, "free")
         assert not [character for character in shown if symbol(character)]
         assert shown.startswith(" me@gpubox01")
+
+
+@pytest.mark.parametrize(
+    ("keys", "named"),
+    [
+        (("C",), "left/right choose  Enter does it  esc back"),
+        (("question_mark",), "Enter"),
+        (("m",), "Enter"),
+        (("l",), "left/right section  Enter all"),
+    ],
+)
+async def test_keys_without_a_sign_have_a_name(
+    console: Callable[..., TurboApp], keys: tuple[str, ...], named: str
+) -> None:
+    """A `/` for Enter would be another key."""
+    app = console(scripted(scenes.busy(NOW), leaks=scene_leaks.leak_report(NOW)), symbols="ascii")
+    async with app.run_test(size=SMALL) as pilot:
+        await live(pilot)
+        await pilot.press(*keys)
+        await until(pilot, lambda: named in screen_text(app), named)
+        assert "↵" not in screen_text(app)
+    app = console(scripted(scenes.busy(NOW)))
+    async with app.run_test(size=SMALL) as pilot:
+        await live(pilot)
+        await pilot.press("C")
+        await until(pilot, lambda: "← → choose  ↵ does it" in screen_text(app), "the signs again")

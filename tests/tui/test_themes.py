@@ -14,7 +14,7 @@ from tests.tui.conftest import NOW, WIDE, live, panel_text, screen_text, scripte
 from turbotui.app import TurboApp
 from turbotui.client import scenes
 from turbotui.screens.reader import ReaderScreen
-from turbotui.theme import GLYPHS, PARTS, Palette, read_palette, theme_files, theme_folders
+from turbotui.theme import GLYPHS, PARTS, Paint, Palette, read_palette, theme_files, theme_folders
 from turbotui.theme_folder import ThemeFolder
 from turbotui.widgets.memory import BAR_ORDER
 
@@ -233,3 +233,11 @@ def test_a_file_that_was_not_written_again_is_not_read_again(
     assert folder.look() == (set(), []) and len(read) == 1
     (tmp_path / "themes" / "mine.toml").unlink()
     assert folder.look() == ({"mine"}, []) and "mine" not in folder.names()
+
+
+def test_a_row_of_the_terminals_own_colours_is_upside_down_where_it_is_selected() -> None:
+    """Red on its bright black can hardly be read, and with some people's colours nothing can."""
+    paint = Paint(read_palette(SHIPPED["terminal16"]))
+    for style in (paint.alarm, paint.wait, paint.muted, paint.key, paint.text):
+        upon = paint.upon_selection(style)
+        assert upon.reverse and (upon.color, upon.bgcolor) == (paint.text.color, paint.text.bgcolor)

@@ -136,6 +136,8 @@ def test_the_peak_has_its_moment_and_its_device() -> None:
     (peak,) = report.peaks
     assert (peak.index, peak.name, peak.at) == (2, "NVIDIA H200", UNTIL - 700)
     assert peak.used_bytes == 90 * GIB + 30 * GIB + 600 * 2**20 + 20 * 2**20
+    report = facts(Entry(NIGHT, seen), memory=rows(100, unseen_from=40))
+    assert "14.0 GiB on GPU 2 since" in "\n".join(report_lines(report)), "by its number, as the peak is"
 
 
 def test_processes_that_came_and_went_are_others_and_those_that_only_stayed_are_not_told() -> None:

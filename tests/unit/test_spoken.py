@@ -21,6 +21,7 @@ from engine import wire
 from engine.errors import ERRORS_BY_CODE, InvalidRequest
 from tests.sentences import Said, forms_of, sentences_in
 from turbotui.cli import app
+from turbotui.client import scene_leaks, scene_plans
 from turbotui.format import cell_width
 from turbotui.job_fields import field_of
 from turbotui.subcommands.speaking import find_language, help_text, option_text
@@ -394,3 +395,17 @@ def test_no_line_of_any_help_is_wider_than_its_terminal(language_of: str, width:
             if "node_exporter" not in line and "turbotui.prom" not in line and "curl" not in line
         ]
         assert wide == [], path
+
+
+def test_made_up_engines_say_what_the_engine_would() -> None:
+    """Else the pictures of the Chinese console have English in them that no person would meet."""
+    use_language("zh_CN")
+    report, check, plan = scene_leaks.leak_report(0.0), scene_plans.found(0.0), scene_plans.reset_plan("")
+    said: list[str | None] = [*report.unknown, *check.unknown, *plan.ends]
+    said += [condition.text for condition in plan.conditions]
+    for verdict in report.verdicts:
+        said += [verdict.title, *verdict.evidence, verdict.remedy and verdict.remedy.text]
+    for finding in check.findings:
+        said += [finding.title, *finding.evidence, finding.remedy, finding.changed]
+    english = re.compile(r"\b(is|and|the|of|since|with) [a-z]")
+    assert [text for text in said if text and english.search(spoken(text))] == []

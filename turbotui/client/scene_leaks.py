@@ -87,9 +87,9 @@ def leak_report(now: float) -> LeakReport:
                 "It is reached by module preview > STORE > Store.frames > [17].",
                 "The holder is written at /home/me/nodes/preview.py:12.",
                 "It was allocated at /home/me/nodes/preview.py:41 in remember.",
-                "Its floor rises by 118.2 MiB with every job, over 18 of them (95 %: 116.0 MiB to "
-                "120.5 MiB).",
-                "It rises in the stage decode, which uses vae.",
+                "Growth: device floor +118.2 MiB a job (116.0 MiB to 120.5 MiB) over 18 jobs, in decode of "
+                "vae.",
+                "Neither the engine's own bookkeeping nor a running call needs it.",
             ),
             site=SITES[0],
             holder=Holder(
@@ -101,7 +101,10 @@ def leak_report(now: float) -> LeakReport:
         Verdict(
             kind="unseen", leak=False, bytes=gib(14.0), device_id=GPU,
             title="14.0 GiB on GPU 2 has no process that can be seen.",
-            evidence=("Likeliest: somebody whom this engine cannot see, since it runs in a container.",),
+            evidence=(
+                "Likeliest: somebody whom this engine cannot see, since this is a container: processes "
+                "outside of it are not shown.",
+            ),
             admin_line=f"gpubox01, GPU 2 ({GPU}): the driver counts 14.0 GiB used that no process visible "
             "to me (uid 1000) holds; please look on the host with `fuser -v /dev/nvidia*`",
         ),
@@ -147,8 +150,8 @@ def leak_report(now: float) -> LeakReport:
                 "The driver lists it with its bytes, so they are its own and no leak of ours.",
             ),
             remedy=Remedy(
-                action="kill", text="End it, if it is not needed any more.", pid=90112,
-                start_time=230000.25, predicted_bytes=gib(6.2),
+                action="kill", text="Look whether it still does anything that you want; then end it.",
+                pid=90112, start_time=230000.25, predicted_bytes=gib(6.2),
             ),
         ),
     )  # fmt: skip

@@ -38,7 +38,7 @@ PLAYER_ACTIONS = {
     "player_event": "jump_event(-1)",
     "player_next": "jump_event(1)",
 }
-ASKS_AN_ENGINE = ("sheet", "audit", "findings", "leaks", "fetch")
+ASKS_AN_ENGINE = ("sheet", "audit", "findings", "leaks", "found", "fetch")
 """What changes nothing, and still has nobody to ask."""
 JUMP_WATCHED_S = 5.0
 """Left and right jump as far as so many seconds of watching."""
@@ -98,12 +98,20 @@ class ReplayApp(TurboApp):
         # On the history the arrows are its cursor's.
         moves = self.dashboard.past_at is None and self.dashboard.focused_place() != "history"
         player = PLAYER_LINE if moves else PLAYER_LINE[:1]
+        labels = {"pause": "go_on"} if self.clock.paused else {}
+        # Beside the player's own pause, that of the picture would only puzzle.
+        left_out = (*ASKS_AN_ENGINE, "pause")
         return (
             *(
-                KeyHint(action=action, key=key, label=t(f"key.{label}"), enabled=True)
+                KeyHint(
+                    action=action,
+                    key=key,
+                    label=t(f"key.{labels.get(label, label)}"),
+                    enabled=True,
+                )
                 for action, key, label in player
             ),
-            *(hint for hint in hints if hint.enabled and hint.action not in ASKS_AN_ENGINE),
+            *(hint for hint in hints if hint.enabled and hint.action not in left_out),
         )
 
     def act(self, name: str, job_id: int | None = None) -> None:

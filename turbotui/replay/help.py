@@ -17,7 +17,7 @@ PLAYER_KEYS = (
     ("space", "stand still, or go on"),
     ("← →", "go back or on by five seconds of watching"),
     ("< >", "go to what happened before or after"),
-    ("2", "the history: there these keys move its cursor, and enter replays from it"),
+    ("2", "the history: these move its cursor, enter replays from it"),
     ("q", "leave the replay"),
 )
 

@@ -7,7 +7,7 @@ escaped too: a report is pasted into mails and tickets.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.wire import Receipt
@@ -114,7 +114,8 @@ def _sections(report: Report) -> Iterable[Section]:
     )
     yield Section(title="switches", lines=tuple(_switches(report, when)))
     yield Section(title="peak", lines=tuple(_peak(peak, when) for peak in report.peaks))
-    yield Section(title="unseen", lines=tuple(_unseen(unseen, when) for unseen in report.unseen))
+    indices = {peak.device_id: peak.index for peak in report.peaks}
+    yield Section(title="unseen", lines=tuple(_unseen(unseen, indices, when) for unseen in report.unseen))
     yield Section(title="others", lines=tuple(_visit(visit, when) for visit in report.visits))
     yield Section(title="receipts", lines=tuple(_receipt(receipt, when) for receipt in report.doubtful))
     yield Section(title="ended", lines=tuple(_ended(ended, when) for ended in report.ended))
@@ -212,7 +213,8 @@ def _device(index: int | None, name: str) -> str:
     )
 
 
-def _unseen(unseen: Unseen, when: Callable[[float], str]) -> str:
+def _unseen(unseen: Unseen, indices: Mapping[str, int | None], when: Callable[[float], str]) -> str:
+    index = indices.get(unseen.device_id)
     since = (
         tr("since before {since}", since=when(unseen.since))
         if unseen.from_before
@@ -222,7 +224,7 @@ def _unseen(unseen: Unseen, when: Callable[[float], str]) -> str:
     return tr(
         "{size} on {device_id} {since}, {end}",
         size=bytes_text(unseen.bytes),
-        device_id=clean(unseen.device_id, limit=20),
+        device_id=clean(unseen.device_id, limit=20) if index is None else f"GPU {index}",
         since=since,
         end=end,
     )

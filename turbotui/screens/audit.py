@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding
 
-from turbotui.format import UNKNOWN, bytes_text, seconds
-from turbotui.screens.reader import ReaderScreen
+from turbotui.format import bytes_text, seconds
+from turbotui.screens.long_confirm import fact
+from turbotui.screens.reader import PagePanel, PageScreen
 from turbotui.screens.window import WindowScreen
 from turbotui.text import known, t
 from turbotui.text.spoken import spoken, word
@@ -45,23 +47,71 @@ def who_of(line: AuditLine, *, whole: bool = False) -> str:
     user = line.user or f"uid {line.uid}"
     parts = [user, line.terminal, line.program]
     if whole:
-        parts += [f"pid {line.pid}", f"uid {line.uid}"]
+        parts += [f"pid {line.pid}", f"uid {line.uid}" if line.user else None]
     return " ".join(part for part in parts if part)
 
 
-def entry_text(line: AuditLine, wall: float) -> str:
-    """Everything about one deed, a fact a line."""
+def entry_facts(line: AuditLine) -> list[tuple[str, str]]:
+    """Everything about one deed; its day too, since the text is taken elsewhere."""
+    what = known(f"audit.action_{line.action}", line.action)
+    state, result = t(f"audit.state_{line.state}"), word(line.result)
     facts = [
-        (t("audit.when"), when(line.at, wall)),
+        (t("audit.when"), time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(line.at))),
         (t("audit.who"), who_of(line, whole=True)),
-        (t("audit.what"), f"{known(f'audit.action_{line.action}', line.action)}  ({line.action})"),
+        (t("audit.what"), what if what == line.action else f"{what}  ({line.action})"),
         (t("audit.target"), spoken(line.target)),
-        (t("audit.state"), t(f"audit.state_{line.state}")),
-        (t("audit.result"), word(line.result) or UNKNOWN),
-        (t("audit.bytes"), bytes_text(line.bytes)),
-        (t("audit.took"), seconds(line.elapsed_s)),
+        (t("audit.state"), state),
     ]
-    return "\n".join(f"{name}: {value}" for name, value in facts)
+    if result not in ("", state):
+        facts.append((t("audit.result"), result))
+    if line.bytes is not None:
+        facts.append((t("audit.bytes"), bytes_text(line.bytes)))
+    if line.elapsed_s is not None:
+        facts.append((t("audit.took"), seconds(line.elapsed_s)))
+    return facts
+
+
+def entry_text(line: AuditLine) -> str:
+    """The same to be copied, a fact a line."""
+    return "\n".join(f"{name}: {value}" for name, value in entry_facts(line))
+
+
+class EntryPanel(PagePanel):
+    """One deed in full."""
+
+    def __init__(self, line: AuditLine) -> None:
+        super().__init__(id="audit_entry")
+        self.entry = line
+
+    def inputs(self, view: View) -> tuple[object, ...]:
+        return (self.top,)
+
+    def title(self, view: View) -> str:
+        return t("audit.title")
+
+    def keys_text(self, view: View) -> str:
+        return t("audit.keys_entry")
+
+    def page(self, view: View, width: int) -> list[Row]:
+        paint = view.paint
+        return [
+            row
+            for name, text in entry_facts(self.entry)
+            for row in fact(width, name, text, paint.muted, paint.text)
+        ]
+
+
+class EntryScreen(PageScreen):
+    """One line of the trail."""
+
+    panel: EntryPanel
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("y", "copy", show=False, id="copy")]
+
+    def __init__(self, line: AuditLine) -> None:
+        super().__init__(EntryPanel(line))
+
+    def action_copy(self) -> None:
+        self.turbo.copy_text(entry_text(self.panel.entry))
 
 
 class AuditPanel(ListPanel):
@@ -279,11 +329,11 @@ class AuditScreen(WindowScreen[None]):
     def action_open(self) -> None:
         entry = self.panel.entry
         if entry is not None and self.painted:
-            self.turbo.push_screen(ReaderScreen(t("audit.title"), entry_text(entry, self.turbo.wall())))
+            self.turbo.push_screen(EntryScreen(entry))
 
     def action_copy(self) -> None:
         entry = self.panel.entry
-        self.turbo.copy_text(None if entry is None else entry_text(entry, self.turbo.wall()))
+        self.turbo.copy_text(None if entry is None else entry_text(entry))
 
     def action_close(self) -> None:
         if self.panel.wanted and not self.panel.editing:

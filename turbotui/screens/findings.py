@@ -53,6 +53,8 @@ class FindingsPanel(ListPanel):
         report = view.state.check
         if report is None:
             return t("findings.title")
+        if not report.findings:
+            return t("findings.title_none")
         new = sum(self._is_new(finding) for finding in report.findings)
         text = t("findings.title_count", count=len(report.findings))
         return text + (t("findings.new", new=new) if new else "")
@@ -73,16 +75,20 @@ class FindingsPanel(ListPanel):
         return row
 
     def below(self, view: View) -> str:
-        return self.said or t("findings.keys" if self.keys(view) else "findings.keys_none")
+        finding = _by_name(view.state.check).get(str(self.chosen))
+        keys = [
+            t("findings.key_command") if finding is not None and finding.remedy_command else "",
+            t("findings.key_admin") if finding is not None and finding.admin_line else "",
+            t("findings.key_scroll") if finding is not None else "",
+            t("findings.keys_none"),
+        ]
+        return self.said or "  ".join(filter(None, keys))
 
     def keys(self, view: View) -> list[Key]:
         report = view.state.check
         if report is None:
             return []
         return [*_by_name(report), *(("unknown", place) for place in range(len(report.unknown)))]
-
-    def walkable(self, key: Key) -> bool:
-        return isinstance(key, str)
 
     def nothing(self, view: View, width: int) -> list[Row]:
         if view.state.check is None:
@@ -92,13 +98,12 @@ class FindingsPanel(ListPanel):
     def row(self, view: View, key: Key, width: int) -> Row:
         paint, report = view.paint, view.state.check
         assert report is not None
-        row = Row(width)
+        row = Row(width).add("> " if key == self.chosen else "  ", paint.key)
         if isinstance(key, tuple):
-            row.add("  ", paint.text).field(t("findings.unknown"), SEVERITY_CELLS, paint.muted)
+            row.field(t("findings.unknown"), SEVERITY_CELLS, paint.muted)
             return row.add(f" {spoken(report.unknown[key[1]])}", paint.muted)
         finding = _by_name(report)[str(key)]
         style = severity_style(paint, finding)
-        row.add("> " if key == self.chosen else "  ", paint.key)
         row.field(known(f"severity.{finding.severity}", finding.severity), SEVERITY_CELLS, style)
         size = "" if finding.bytes is None else short_bytes(finding.bytes)
         row.field(size, 6, paint.text, right=True).add(" ", paint.text)
@@ -126,10 +131,21 @@ class FindingsPanel(ListPanel):
         while len(rows) < min(room, height):
             rows.append(Row(width))
         finding = about.get(str(self.chosen))
-        if finding is None:
+        unknown = self._chosen_unknown(view)
+        if finding is None and not unknown:
             return rows
         rows.append(Row(width).add("─" * width, view.paint.faint))
+        if finding is None:
+            told = [Row(width).add(line, view.paint.text) for line in wrapped(unknown, width)]
+            return [*rows, *told][:height]
         return rows + self._detail(view, finding, width, height - len(rows))
+
+    def _chosen_unknown(self, view: View) -> str:
+        """What the chosen row says that the check could not look at; empty where it is a finding's."""
+        report = view.state.check
+        if report is None or not isinstance(self.chosen, tuple) or self.chosen[1] >= len(report.unknown):
+            return ""
+        return spoken(report.unknown[self.chosen[1]])
 
     def wanted_rows(self, view: View, width: int) -> int:
         """As many as the longest finding needs below the list: the window stays while one walks it."""

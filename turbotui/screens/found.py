@@ -64,12 +64,16 @@ class FoundPanel(ListPanel):
         return t("found.title_get") if self.fetching else t("found.title")
 
     def remark(self, view: View, width: int) -> Row | None:
-        if self.busy:
-            return Row(width).add(self.busy, view.paint.wait)
-        return None
+        return Row(width).add(self.busy, view.paint.wait) if self.busy else None
 
     def below(self, view: View) -> str:
-        return t("found.keys_get") if self.fetching else t("found.keys")
+        found = "found.keys" if self.keys(view) else "found.keys_none"
+        keys = [t("found.keys_get" if self.fetching else found)]
+        if self.fetching and self.plan is not None:
+            keys.insert(0, t("found.key_copy"))
+        if self.errand is not None and self.errand.state == "running":
+            keys.insert(0, t("found.key_cancel"))
+        return "  ".join(keys)
 
     # ------------------------------------------------------------------ rows
 
@@ -202,6 +206,7 @@ class FoundScreen(WindowScreen[None]):
         Binding("ctrl+u,pageup", "page(-1)", show=False),
         Binding("enter", "take", "screen.import_or_fetch", show=False),
         Binding("x", "cancel_errand", "screen.cancel_errand", show=False, id="cancel"),
+        Binding("D", "demo", "help.demo", show=False, id="demo"),
         Binding("r", "look_again", show=False),
         Binding("y", "copy", show=False, id="copy"),
     ]
@@ -363,6 +368,11 @@ class FoundScreen(WindowScreen[None]):
 
         if self.is_attached:
             self.app.push_screen(get_dialog(plan), agreed)
+
+    def action_demo(self) -> None:
+        if self.painted:  # the dashboard shows how it goes
+            self.dismiss()
+            self.turbo.act("demo")
 
     def action_cancel_errand(self) -> None:
         errand = self.panel.errand

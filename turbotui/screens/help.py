@@ -8,7 +8,7 @@ from textual.binding import Binding
 
 from turbotui.actions import ACTIONS, BY_ID, KEY_LINE_HERE, KEY_SIGNS, PLACES, Action, Place
 from turbotui.screens.reader import PagePanel, PageScreen
-from turbotui.text import t
+from turbotui.text import key_names, t
 from turbotui.widgets.lines import Row, View, wrapped
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class HelpPanel(PagePanel):
         keys = self._keys[action.id].split(",") if action.id in self._keys else list(action.keys)
         # The same key from another input method is no other key to a person.
         shown = [key for key in keys if key.isascii()] or keys
-        return " ".join(KEY_SIGNS.get(key, key) for key in shown[:2])
+        return key_names(" ".join(KEY_SIGNS.get(key, key) for key in shown[:2]))
 
 
 class HelpScreen(PageScreen):

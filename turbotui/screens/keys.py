@@ -8,7 +8,7 @@ from textual.binding import Binding
 
 from turbotui.actions import KEY_SIGNS
 from turbotui.screens.reader import PagePanel
-from turbotui.text import t
+from turbotui.text import key_names, t
 from turbotui.widgets.lines import Row, View
 
 if TYPE_CHECKING:
@@ -113,6 +113,6 @@ class ScreenKeysPanel(PagePanel):
     def page(self, view: View, width: int) -> list[Row]:
         paint = view.paint
         return [
-            Row(width).field(f"  {keys}", KEY_CELLS, paint.key).add(sentence, paint.text)
+            Row(width).field(f"  {key_names(keys)}", KEY_CELLS, paint.key).add(sentence, paint.text)
             for keys, sentence in self._told
         ]

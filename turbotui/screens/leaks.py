@@ -144,7 +144,7 @@ class LeaksScreen(WindowScreen[None]):
 
             self.app.push_screen(JobScreen(job.id))
         elif self.panel.verdict is not None:
-            self.app.push_screen(VerdictScreen(self.panel.verdict))
+            self.app.push_screen(VerdictScreen(self.panel.verdict, self.mend))
 
     def action_findings(self) -> None:
         from turbotui.screens.findings import FindingsScreen
@@ -168,8 +168,12 @@ class LeaksScreen(WindowScreen[None]):
     # ------------------------------------------------------------------ acting
 
     def action_remedy(self) -> None:
-        verdict = self.panel.verdict
-        if not self.painted or self.panel.busy or verdict is None:
+        if self.painted and self.panel.verdict is not None:
+            self.mend(self.panel.verdict)
+
+    def mend(self, verdict: Verdict) -> None:
+        """Ask before the remedy of `verdict`, or say why there is none."""
+        if self.panel.busy:
             return
         if verdict.remedy is None:
             self._say(t("leaks.no_remedy"))
@@ -321,8 +325,8 @@ class ResultPanel(PagePanel):
             room = max(4, width - FACT_CELLS - 12)
             for name, size in (("leaks.predicted_bar", predicted), ("leaks.returned_bar", returned)):
                 row = Row(width).field(t(name), FACT_CELLS, paint.muted)
-                row.field(bytes_text(size), 10, paint.text, right=True).add("  ", paint.text)
-                rows.append(row.add("█" * round(room * size / most), paint.bar))
+                row.field(bytes_text(size), 12, paint.text)
+                rows.append(row.add("▆" * round(room * size / most), paint.bar))  # a gap between the two
             rows.append(Row(width))
         return rows + receipt_rows(view, result.receipt, width)
 
@@ -339,24 +343,61 @@ class VerdictPanel(PagePanel):
 
     def __init__(self, verdict: Verdict) -> None:
         super().__init__(id="verdict_page")
-        self._verdict = verdict
+        self.verdict = verdict
+        self.said = ""
 
     def inputs(self, view: View) -> tuple[object, ...]:
-        return (self.top,)
+        return (self.top, self.said)
+
+    def keys_text(self, view: View) -> str:
+        remedy = self.verdict.remedy
+        keys = [
+            t("leaks.key_remedy") if remedy is not None else "",
+            t("leaks.key_command") if remedy is not None and remedy.command else "",
+            t("leaks.key_admin") if self.verdict.admin_line else "",
+            t("reader.keys"),
+        ]
+        return self.said or "  ".join(filter(None, keys))
 
     def title(self, view: View) -> str:
-        verdict = self._verdict
+        verdict = self.verdict
         sign = t("leaks.leak") if verdict.leak else t("leaks.no_leak")
         size = "" if verdict.bytes is None else f"  {bytes_text(verdict.bytes)}"
         return f"{t(f'leaks.kind_{verdict.kind}')}: {sign}{size}"
 
     def page(self, view: View, width: int) -> list[Row]:
-        rows = verdict_rows(view, self._verdict, width)
-        return [*rows, Row(width), *remedy_rows(view, self._verdict, width)]
+        rows = verdict_rows(view, self.verdict, width)
+        return [*rows, Row(width), *remedy_rows(view, self.verdict, width)]
 
 
 class VerdictScreen(PageScreen):
-    """A verdict in full."""
+    """A verdict in full, with the keys that it names; `mend` asks before its remedy."""
 
-    def __init__(self, verdict: Verdict) -> None:
+    panel: VerdictPanel
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("f", "remedy", "screen.leaks_remedy", show=False),
+        Binding("y", "copy_command", show=False, id="copy"),
+        Binding("a", "copy_admin", show=False),
+    ]
+
+    def __init__(self, verdict: Verdict, mend: Callable[[Verdict], None]) -> None:
         super().__init__(VerdictPanel(verdict))
+        self._mend = mend
+
+    def action_remedy(self) -> None:
+        if self.painted:
+            self.dismiss()
+            self._mend(self.panel.verdict)
+
+    def action_copy_command(self) -> None:
+        remedy = self.panel.verdict.remedy
+        self._copy(None if remedy is None else remedy.command, "leaks.no_command")
+
+    def action_copy_admin(self) -> None:
+        self._copy(self.panel.verdict.admin_line, "findings.no_admin")
+
+    def _copy(self, text: str | None, otherwise: str) -> None:
+        if text:
+            self.turbo.copy_text(safe(text))
+        self.panel.said = t("findings.copied") if text else t(otherwise)
+        self.panel.redraw()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding
 
+from turbotui.actions import BY_ID
 from turbotui.findings import about_process, severity_style
 from turbotui.format import UNKNOWN, bytes_text
 from turbotui.screens.reader import PagePanel, PageScreen
@@ -93,8 +94,8 @@ class ProcessPanel(PagePanel):
     def title(self, view: View) -> str:
         return t("process.title", pid=self.process.pid, name=self.process.name)
 
-    def below(self, view: View) -> str:
-        return t("process.keys")
+    def keys_text(self, view: View) -> str:
+        return t("process.keys" if self.process.ours is None else "process.keys_ours")
 
     def page(self, view: View, width: int) -> list[Row]:
         paint, process = view.paint, self.process
@@ -137,7 +138,7 @@ class ProcessPanel(PagePanel):
                 Row(width).add(line, severity_style(paint, finding))
                 for line in wrapped(f"! {spoken(finding.title)}", width)
             ]
-            rows += [Row(width).add(line, paint.text) for line in wrapped(finding.remedy, width)]
+            rows += [Row(width).add(line, paint.text) for line in wrapped(spoken(finding.remedy), width)]
         if lines := told_of(view, process):
             rows += [Row(width), Row(width).add(t("process.told"), paint.focus_title)]
             rows += [log_row(paint, line, view.wall, width) for line in lines]
@@ -149,7 +150,10 @@ class ProcessScreen(PageScreen):
 
     panel: ProcessPanel
     most = 112
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("y", "copy", show=False, id="copy")]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("K", "kill", "help.kill", show=False, id="kill"),
+        Binding("y", "copy", show=False, id="copy"),
+    ]
 
     def __init__(self, process: DeviceProcess) -> None:
         super().__init__(ProcessPanel(process))
@@ -169,6 +173,17 @@ class ProcessScreen(PageScreen):
     def _arrived(self, arrival: Arrival | None) -> None:
         self.panel.arrival = arrival
         self.show_late()
+
+    def action_kill(self) -> None:
+        """As on its row, of the one that was read about."""
+        if not self.painted:
+            return
+        self.dismiss()
+        reason = self.turbo.why_not(BY_ID["kill"], self.view().look)
+        if reason is None:
+            self.turbo.commands.ask_to_kill(self.panel.process)
+        else:
+            self.turbo.say(reason, "wait")
 
     def action_copy(self) -> None:
         self.turbo.copy_text(watch_command(self.panel.process))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from turbotui.screens.reader import PagePanel, PageScreen
-from turbotui.screens.receipt import receipt_rows, step_row
+from turbotui.screens.receipt import receipt_rows, receipt_title, step_row
 from turbotui.text import t
 from turbotui.widgets.lines import Row, View, wrapped
 
@@ -38,8 +38,8 @@ class ProgressPanel(PagePanel):
 
     def title(self, view: View) -> str:
         if self.receipt is not None:
-            return ("✓ " if self.receipt.ok else "! ") + self._label
-        return self._label
+            return receipt_title(self.receipt)
+        return ("! " if self.failure else "") + self._label
 
     def remark(self, view: View, width: int) -> Row | None:
         if self.ended:

@@ -25,6 +25,8 @@ def start_quantizing(app: TurboApp, name: str | None) -> None:
     request = QuantiseRequest(model=model.name)
 
     def planned(plan: QuantisePlan) -> None:
+        if app.screen is not app.dashboard:
+            return  # the person has gone on to something else, whose keys these are
         app.push_screen(_dialog(plan), lambda agreed: _start(app, request) if agreed else None)
 
     app.ask(

@@ -30,7 +30,11 @@ class PagePanel(Panel):
 
     def below(self, view: View) -> str:
         more = self._count - self.top - self._room
-        return t("list.more", count=more) if more > 0 else t("reader.keys")
+        return (t("list.more", count=more) + "  " if more > 0 else "") + self.keys_text(view)
+
+    def keys_text(self, view: View) -> str:
+        """The keys that the frame names."""
+        return t("reader.keys")
 
     def body(self, view: View, width: int, height: int) -> list[Row]:
         rows = self.page(view, width)

@@ -68,6 +68,11 @@ def receipt_rows(view: View, receipt: Receipt, width: int) -> list[Row]:
     return rows
 
 
+def receipt_title(receipt: Receipt) -> str:
+    """Whether it went well, and what was done to whom."""
+    return f"{'✓' if receipt.ok else '!'} {action_text(receipt)} {spoken(receipt.target)}".rstrip()
+
+
 class ReceiptPanel(PagePanel):
     """One receipt."""
 
@@ -80,9 +85,7 @@ class ReceiptPanel(PagePanel):
 
     def title(self, view: View) -> str:
         receipt = self._receipt
-        at = f"  {when(receipt.at, view.wall)}" if receipt.at else ""
-        sign = "✓" if receipt.ok else "!"
-        return f"{sign} {action_text(receipt)} {spoken(receipt.target)}".rstrip() + at
+        return receipt_title(receipt) + (f"  {when(receipt.at, view.wall)}" if receipt.at else "")
 
     def page(self, view: View, width: int) -> list[Row]:
         return receipt_rows(view, self._receipt, width)

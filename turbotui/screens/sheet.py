@@ -74,7 +74,8 @@ def cost_of(view: View, name: str, plan: ResetPlan | str | None) -> Cost:
         if isinstance(plan, str):
             return Cost(id=name, text=plan, possible=False)
         if plan is not None and plan.blocked_by:
-            return Cost(id=name, text=t("reset.blocked", names=blocked_text(plan)), possible=False)
+            text = f"{t('reset.blocked', names=blocked_text(plan))} {t('sheet.reset_why')}"
+            return Cost(id=name, text=text, possible=False)
         text = t("reset.loses", index=device.index)
         if plan is None:
             text += " " + t("sheet.asking")
@@ -114,7 +115,8 @@ class SheetPanel(ListPanel):
         return t("sheet.title")
 
     def below(self, view: View) -> str:
-        return t("sheet.keys")
+        begin = any(self.cost(view, name).possible for name in DANGEROUS)
+        return (t("sheet.keys") + "  " if begin else "") + t("sheet.keys_trail")
 
     def keys(self, view: View) -> list[Key]:
         return list(DANGEROUS)

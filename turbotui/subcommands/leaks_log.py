@@ -171,7 +171,8 @@ def _trend_text(trend: Trend) -> str:
 
 
 def _verdict_lines(verdict: Verdict) -> Iterable[str]:
-    yield f"{word('leak') if verdict.leak else word('also')}: {spoken(verdict.title)}"
+    title = spoken(verdict.title)
+    yield tr("leak: {title}", title=title) if verdict.leak else tr("also: {title}", title=title)
     for sentence in verdict.evidence:
         yield f"    {spoken(sentence)}"
     if verdict.remedy is not None:

@@ -12,6 +12,11 @@ from collections.abc import Callable, Mapping
 from engine.errors import InvalidRequest
 
 LANGUAGES = ("en", "zh_CN")
+KEY_NAMES = (
+    ("↵", "Enter"), ("← →", "left/right"), ("↑ ↓", "up/down"), ("↑↓", "up/down"),
+    ("←", "left"), ("→", "right"),
+)  # fmt: skip
+"""The signs of keys in sentences, and their names."""
 
 
 class _Catalogue:
@@ -20,6 +25,7 @@ class _Catalogue:
         self.texts: Mapping[str, str] = {}
         self.asked: str | None = None
         self.settle: Callable[[], str] | None = None
+        self.spelled = False
 
 
 _current = _Catalogue()
@@ -73,6 +79,20 @@ def use_language(language: str) -> None:
     _current.language = language
 
 
+def spell_keys(spelled: bool) -> None:
+    """Whether keys have names in place of signs, which a terminal without them would show as other keys."""
+    if spelled != _current.spelled:
+        _current.spelled, _current.texts = spelled, {}
+
+
+def key_names(text: str) -> str:
+    """`text` with its keys as they are called now."""
+    if _current.spelled:
+        for sign, name in KEY_NAMES:
+            text = text.replace(sign, name)
+    return text
+
+
 def language() -> str:
     """The language that is spoken."""
     if _current.settle is not None:
@@ -84,7 +104,8 @@ def _load() -> None:
     """Have the catalogue at hand: the first sentence loads it, as a command may need none."""
     wanted = language()
     if not _current.texts:
-        _current.texts = texts_of(wanted)
+        texts = texts_of(wanted)
+        _current.texts = {key: key_names(text) for key, text in texts.items()} if _current.spelled else texts
 
 
 def known(key: str, otherwise: str) -> str:

@@ -11,7 +11,7 @@ from textual.events import Click
 from turbotui.findings import headline
 from turbotui.format import bytes_text, clip, seconds
 from turbotui.past.axis import cursor_label
-from turbotui.text import known, t
+from turbotui.text import key_names, known, t
 from turbotui.text.spoken import spoken, word
 from turbotui.widgets.lines import LinePanel, Row, View, width_of
 from turbotui.widgets.models import back_in_s, previous_model, unloaded
@@ -212,7 +212,7 @@ class ReceiptLine(LinePanel):
         return tuple(
             Row(width)
             .add(t("receipt.undo_by") + " ", paint.muted)
-            .add(f"{self.switch_key} ↵", paint.key)
+            .add(key_names(f"{self.switch_key} ↵"), paint.key)
             .add(f" {words}".rstrip() + " ", paint.muted)
             for words in (again, "")
         )
@@ -293,29 +293,14 @@ def receipt_row(
     # The proof matters more than all the names of what was moved.
     target = clip(spoken(receipt.target), max(16, row.width // 4))
     row.add(f"{action_text(receipt)} {target}".rstrip(), paint.bold)
-
-    def put(name: str, value: str, *, warn: bool = False) -> None:
-        row.add(f"  {t(f'receipt.{name}')} ", paint.muted).add(value, paint.wait if warn else paint.text)
-
-    took = f"  {seconds(receipt.elapsed_s)}"
-    if receipt.loaded_bytes:
-        put("warm" if receipt.action == "warm" else "loaded", bytes_text(receipt.loaded_bytes))
-    if receipt.expected_bytes or receipt.returned_bytes:
-        left = receipt.residue_bytes
-        words = "".join(f"  {t(f'receipt.{name}')} " for name in ("expected", "back", "residue"))
-        expected, back = bytes_text(receipt.expected_bytes), bytes_text(receipt.returned_bytes)
-        if proved and width_of(f"{words}{expected}{back}0{took}") > row.left:
-            # Nothing is left of what was expected: that in fewer words, so that the time is in sight.
-            put("back", f"{back} / {expected}")
-        else:
-            put("expected", expected)
-            put("back", back)
-            if row.width >= 100 or not proved:
-                row.add(f" {t('receipt.by', proof=proof_text(receipt))}", paint.muted)
-            put("residue", "0" if left == 0 else bytes_text(left), warn=bool(left))
-            if receipt.residue and left:
-                row.add(f" ({', '.join(map(spoken, receipt.residue))})", paint.muted)
-    row.add(took, paint.text)
+    # What stayed behind is not cut off for the sake of how that is known, nor the time where all came back.
+    forms: tuple[tuple[bool, bool], ...] = ((True, False), (False, False), (False, True))
+    if row.width < 100 and proved:
+        forms = forms[1:]
+    for by, short in forms:
+        if _figures(paint, receipt, Row(1000), by=by, short=short and proved).cells <= row.left:
+            break
+    _figures(paint, receipt, row, by=by, short=short and proved)
     width = row.width
     tail = next((one for one in tails if one.cells + 2 <= row.left), Row(0))
     row.width -= tail.cells + 2 if tail.cells else 0
@@ -329,6 +314,31 @@ def receipt_row(
         row.add(f"  {spoken(receipt.proof_reason)}", paint.muted)
     row.width = width
     return row.to(width - tail.cells, paint.text).extend(tail) if tail.cells else row
+
+
+def _figures(paint: Paint, receipt: Receipt, row: Row, *, by: bool, short: bool) -> Row:
+    """What was moved and came back, with `by` what that is proved by, and in how long.
+
+    In `short` nothing is left of what was expected, which is told in fewer words.
+    """
+
+    def put(name: str, value: str, *, warn: bool = False) -> None:
+        row.add(f"  {t(f'receipt.{name}')} ", paint.muted).add(value, paint.wait if warn else paint.text)
+
+    if receipt.loaded_bytes:
+        put("warm" if receipt.action == "warm" else "loaded", bytes_text(receipt.loaded_bytes))
+    if short and (receipt.expected_bytes or receipt.returned_bytes):
+        put("back", f"{bytes_text(receipt.returned_bytes)} / {bytes_text(receipt.expected_bytes)}")
+    elif receipt.expected_bytes or receipt.returned_bytes:
+        put("expected", bytes_text(receipt.expected_bytes))
+        put("back", bytes_text(receipt.returned_bytes))
+        if by:
+            row.add(f" {t('receipt.by', proof=proof_text(receipt))}", paint.muted)
+        left = receipt.residue_bytes
+        put("residue", "0" if left == 0 else bytes_text(left), warn=bool(left))
+        if receipt.residue and left:
+            row.add(f" ({', '.join(map(spoken, receipt.residue))})", paint.muted)
+    return row.add(f"  {seconds(receipt.elapsed_s)}", paint.text)
 
 
 def _put_notes(row: Row, notes: tuple[str, ...], paint: Paint, key: str) -> None:

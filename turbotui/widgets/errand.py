@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from turbotui.format import bytes_text, percent, seconds
+from turbotui.format import bytes_text, clip_middle, percent, seconds
 from turbotui.text import t
 from turbotui.text.spoken import spoken
 from turbotui.widgets.lines import Row, View, wrapped
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from engine.wire import ModelErrand
 
 BAR_CELLS = 20
+LEAST_DETAIL = 14
+"""A file's name in fewer cells says nothing."""
 
 
 def errand_rows(view: View, errand: ModelErrand | None, width: int) -> list[Row]:
@@ -42,6 +44,6 @@ def errand_rows(view: View, errand: ModelErrand | None, width: int) -> list[Row]
         row.add(f"  {bytes_text(round(errand.rate))}/s", paint.text)
         left = (errand.total_bytes - errand.bytes) / errand.rate
         row.add("  " + t("errand.left", left=seconds(left)), paint.text)
-    if errand.detail and row.left > 4:
-        row.add(f"  {errand.detail}", paint.muted)
+    if errand.detail and row.left > LEAST_DETAIL:
+        row.add("  ", paint.muted).add(clip_middle(errand.detail, row.left), paint.muted)
     return [*rows, row]

@@ -263,7 +263,7 @@ class Header(LinePanel):
             elapsed = nursery.elapsed_s or 0.0
             if view.state.engine_heard_at is not None:
                 elapsed += view.monotonic - view.state.engine_heard_at
-            if nursery.expected_s and elapsed <= nursery.expected_s:
+            if nursery.expected_s and elapsed <= nursery.expected_s:  # later it is of nothing any more
                 warming = t(
                     "header.warming_of", elapsed=f"{elapsed:.0f}", expected=f"{nursery.expected_s:.0f}"
                 )

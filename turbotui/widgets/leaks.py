@@ -84,7 +84,8 @@ class LeaksPanel(ListPanel):
         return row.add(next((text for text in texts if width_of(text) <= width), texts[-1]), view.paint.muted)
 
     def below(self, view: View) -> str:
-        return t("leaks.keys_wide" if self._wide else "leaks.keys")
+        none = "" if self.verdict is not None or self.job(view) is not None else "_none"
+        return t(("leaks.keys_wide" if self._wide else "leaks.keys") + none)
 
     # ------------------------------------------------------------------ the list
 
@@ -94,9 +95,6 @@ class LeaksPanel(ListPanel):
         found: list[Key] = [("verdict", place) for place in range(len(self.report.verdicts))]
         found += [("job", job.id) for job in ran_out(view)]
         return [*found, *(("unknown", place) for place in range(len(self.report.unknown)))]
-
-    def walkable(self, key: Key) -> bool:
-        return isinstance(key, tuple) and key[0] != "unknown"
 
     def nothing(self, view: View, width: int) -> list[Row]:
         if self.report is not None:
@@ -136,6 +134,13 @@ class LeaksPanel(ListPanel):
         if not isinstance(self.chosen, tuple) or self.chosen[0] != "job":
             return None
         return next((job for job in ran_out(view) if job.id == self.chosen[1]), None)
+
+    def _unknown(self) -> str:
+        """What the chosen row says that could not be looked at; empty where it is no such row."""
+        if self.report is None or not isinstance(self.chosen, tuple) or self.chosen[0] != "unknown":
+            return ""
+        place = self.chosen[1]
+        return spoken(self.report.unknown[place]) if place < len(self.report.unknown) else ""
 
     # ------------------------------------------------------------------ below it
 
@@ -226,7 +231,7 @@ class LeaksPanel(ListPanel):
         verdict = self.verdict
         if verdict is None:
             job = self.job(view)
-            lines = wrapped(t("leaks.none"), width)
+            lines = wrapped(self._unknown(), width)  # that there is none is said above
             if job is not None:
                 lines = [*wrapped(spoken(job.error or ""), width), t("leaks.job_report")]
             return [*head, *(Row(width).add(line, paint.text) for line in lines)][:height]

@@ -366,15 +366,15 @@ class LogTail(LinePanel):
 
     def rows(self, view: View, width: int, height: int) -> list[Row]:
         paint = view.paint
-        title = f"{t('log.title')}  {t('log.memory_lines')}"
+        memory = [line for line in view.state.log if line.memory]
+        title = f"{t('log.title')}  {t('log.memory_lines' if memory else 'log.all_lines')}"
         head = Row(width).add("─── ", paint.faint).add("6 ", paint.key).add(title, paint.muted)
         head.add(" ", paint.faint)
         if view.past_at is not None:
             head.add(cursor_label(view.past_at, view.cursor.width_s, view.now) + " ", paint.wait)
         head.to(width, paint.faint, "─")
-        lines = [line for line in view.state.log if line.memory] or list(view.state.log)
         rows = [head]
-        lines = lines[-(height - 1) :]
+        lines = (memory or list(view.state.log))[-(height - 1) :]
         dated = bool(lines) and not is_today(lines[0].at, view.wall)
         for line in lines:
             text = log_row(paint, line, view.wall, width - 2, dated=dated)

@@ -320,7 +320,7 @@ def test_in_chinese_all_of_it_is_chinese() -> None:
     finally:
         use_language("en")
     for words in (
-        "泄漏: 已卸载，却留下 9.80 GiB。",
+        "泄漏：已卸载，却留下 9.80 GiB。",
         "先前的服务仍占着端口 7860",
         "4 处泄漏，另有 1 项",
         "重启应用",

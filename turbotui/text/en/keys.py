@@ -14,6 +14,7 @@ TEXTS: dict[str, str] = {
     "key.warm": "warm",
     "key.cancel": "cancel",
     "key.pause": "pause",
+    "key.go_on": "go on",
     "key.palette": "all",
     "key.help": "help",
     "key.quit": "quit",

@@ -276,5 +276,5 @@ FORMS: dict[str, str] = {
     "lines are not kept: {problem}": "没有记录：{problem:s}",
     "more before that: --before {at}": "更早的还有：--before {at}",
     "lines that cannot be read: {unreadable}": "无法读取的行：{unreadable}",
-    "the history: there these keys move its cursor, and enter replays from it": "历史：在其中这些键移动光标，回车从光标处回放",
+    "the history: these move its cursor, enter replays from it": "历史：这些键移动它的光标，回车从光标处回放",
 }

@@ -176,6 +176,7 @@ FORMS: dict[str, str] = {
     "a job runs, whose memory moves meanwhile": "有任务在运行，内存同时在变动",
     "the probe does not see it": "探针看不到它",
     "the worker's own count: {why}": "工作进程自己的统计：{why}",
+    "reload": "重新装载",
     "worker ended": "工作进程已结束",
     "the probe did not see the worker's bytes before its end": "探针在它结束之前没有看到工作进程的字节数",
     "the probe did not answer after the worker's end": "工作进程结束后探针没有回答",

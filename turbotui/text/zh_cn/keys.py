@@ -14,6 +14,7 @@ TEXTS: dict[str, str] = {
     "key.warm": "预热",
     "key.cancel": "取消",
     "key.pause": "暂停",
+    "key.go_on": "继续",
     "key.palette": "全部",
     "key.help": "帮助",
     "key.quit": "退出",
