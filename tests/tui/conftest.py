@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from textual import _wait
 
 from engine.wire import Event
 from turbotui.app import TurboApp
@@ -19,6 +20,11 @@ NOW = 1_790_000_000.0
 """2026-09-21 14:13:20 UTC."""
 WIDE = (120, 36)
 SMALL = (80, 24)
+
+# After each key Textual looks in such steps, two at the least, whether the console still computes: most of
+# the time that these tests take. Half as long shows it still; a quarter not always.
+_wait.SLEEP_GRANULARITY = 1 / 100
+_wait.SLEEP_IDLE = _wait.SLEEP_GRANULARITY / 20
 
 
 @pytest.fixture(autouse=True)
