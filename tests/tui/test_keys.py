@@ -26,7 +26,7 @@ from turbotui.screens.window import WindowScreen
 from turbotui.text import texts_of
 from turbotui.theme import theme_folders
 
-from .conftest import NOW, SMALL, WIDE, Clock, live, panel_text, screen_text, scripted, until
+from .conftest import NOW, SMALL, WIDE, Clock, burst, live, panel_text, screen_text, scripted, until
 
 Build = Callable[..., TurboApp]
 
@@ -256,7 +256,7 @@ async def test_the_palette_shows_names_as_they_are(console: Build, tmp_path: Pat
         ):
             await pilot.press("colon")
             await until(pilot, lambda: isinstance(app.screen, CommandPalette))
-            await pilot.press(*typed)
+            await burst(pilot, *typed)
             await until(pilot, lambda wanted=wanted: wanted in screen_text(app), wanted)  # type: ignore[misc]
             await pilot.press("escape", "escape")
             await until(pilot, lambda: app.screen is app.dashboard)
