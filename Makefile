@@ -3,7 +3,7 @@
 
 export PYTHON TORCH
 
-.PHONY: run test test-console test-engine test-long lint pictures
+.PHONY: run test check test-live test-console test-engine test-long lint pictures
 
 run:
 	@.ci/setup
@@ -11,24 +11,28 @@ run:
 
 test:
 	@.ci/setup test
-	@echo "turbotui: the tests of the console and of the engine run side by side, for some minutes"
-	@$(MAKE) --no-print-directory -j2 --output-sync=target test-console test-engine
+	@echo "turbotui: three parts of the tests run side by side, for some minutes"
+	@$(MAKE) --no-print-directory -j3 --output-sync=target test-live test-console test-engine
 
-# Both wait more than they compute. What fails runs once more: a machine that is busy with the other suite may
-# have been late for a test that looks at real terminals, processes and clocks; what is broken fails again.
+# All that must hold; lint begins once the first part of the tests has ended.
+check:
+	@.ci/setup test
+	@$(MAKE) --no-print-directory -j3 --output-sync=target test-live test-console test-engine lint
+
+# Three for two cores: the first two wait more than they compute, for engines and for a console to come to rest.
 PYTEST = .venv/bin/python -m pytest -m "not long and not gpu"
+LIVE = tests/daemon
+CONSOLE = tests/tui
+ENGINE = tests $(LIVE:%=--ignore=%) $(CONSOLE:%=--ignore=%)
 
-# The console's waits the most, so that it has what computes beside it: each takes about ten minutes.
-CONSOLE = tests/tui tests/leaks tests/specification
-ENGINE = tests $(CONSOLE:%=--ignore=%)
+test-live:
+	$(PYTEST) $(LIVE) -o cache_dir=.pytest_cache/live
 
 test-console:
-	$(PYTEST) $(CONSOLE) -o cache_dir=.pytest_cache/console || { [ $$? -eq 1 ] && \
-		$(PYTEST) $(CONSOLE) -o cache_dir=.pytest_cache/console --last-failed --snapshot-warn-unused; }
+	$(PYTEST) $(CONSOLE) -o cache_dir=.pytest_cache/console
 
 test-engine:
-	$(PYTEST) $(ENGINE) -o cache_dir=.pytest_cache/engine || { [ $$? -eq 1 ] && \
-		$(PYTEST) $(ENGINE) -o cache_dir=.pytest_cache/engine --last-failed --snapshot-warn-unused; }
+	$(PYTEST) $(ENGINE) -o cache_dir=.pytest_cache/engine
 
 test-long:
 	@.ci/setup test
