@@ -3,7 +3,7 @@
 
 export PYTHON TORCH
 
-.PHONY: run test test-console test-engine test-long lint pictures
+.PHONY: run test check test-live test-console test-engine test-worker test-long lint pictures
 
 run:
 	@.ci/setup
@@ -11,24 +11,32 @@ run:
 
 test:
 	@.ci/setup test
-	@echo "turbotui: the tests of the console and of the engine run side by side, for some minutes"
-	@$(MAKE) --no-print-directory -j2 --output-sync=target test-console test-engine
+	@echo "turbotui: the parts of the tests run side by side, for some minutes"
+	@$(MAKE) --no-print-directory -j3 --output-sync=target $(PARTS)
 
-# Both wait more than they compute. What fails runs once more: a machine that is busy with the other suite may
-# have been late for a test that looks at real terminals, processes and clocks; what is broken fails again.
-PYTEST = .venv/bin/python -m pytest -m "not long and not gpu"
+# All that must hold.
+check:
+	@.ci/setup test
+	@$(MAKE) --no-print-directory -j3 --output-sync=target $(PARTS) lint
 
-# The console's waits the most, so that it has what computes beside it: each takes about ten minutes.
-CONSOLE = tests/tui tests/leaks tests/specification
-ENGINE = tests $(CONSOLE:%=--ignore=%)
+# Three at a time for two cores: the first two wait more than they compute, for engines and for a console to come
+# to rest, and the others take turns beside them. The worker's have a process of their own: in one that has run all
+# others before they take nearly twice as long.
+# What fails runs once more: a machine that is busy with the other parts may have been late for a test that looks
+# at real terminals, processes and clocks; what is broken fails again.
+LIVE = tests/daemon
+CONSOLE = tests/tui
+WORKER = tests/unit/worker
+ENGINE = tests $(patsubst %,--ignore=%,$(LIVE) $(CONSOLE) $(WORKER))
+PARTS = test-live test-console test-engine test-worker
+PYTEST = .venv/bin/python -m pytest -m "not long and not gpu" -o cache_dir=.pytest_cache/$@
 
-test-console:
-	$(PYTEST) $(CONSOLE) -o cache_dir=.pytest_cache/console || { [ $$? -eq 1 ] && \
-		$(PYTEST) $(CONSOLE) -o cache_dir=.pytest_cache/console --last-failed --snapshot-warn-unused; }
-
-test-engine:
-	$(PYTEST) $(ENGINE) -o cache_dir=.pytest_cache/engine || { [ $$? -eq 1 ] && \
-		$(PYTEST) $(ENGINE) -o cache_dir=.pytest_cache/engine --last-failed --snapshot-warn-unused; }
+test-live: PART = $(LIVE)
+test-console: PART = $(CONSOLE)
+test-engine: PART = $(ENGINE)
+test-worker: PART = $(WORKER)
+$(PARTS):
+	$(PYTEST) $(PART) || { [ $$? -eq 1 ] && $(PYTEST) $(PART) --last-failed --snapshot-warn-unused; }
 
 test-long:
 	@.ci/setup test

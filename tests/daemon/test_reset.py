@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -37,7 +38,7 @@ def test_a_reset_ends_all_of_ours_and_brings_it_back_with_the_job(
 ) -> None:
     client = resettable.client
     wait_for(lambda: resettable.status().engine.nursery.state == "ready", 60, "the nursery")
-    job = client.submit(long)
+    job = client.submit(replace(long, frames=9))  # long enough for the plan, and it runs to its end later
     resettable.until_running(job.id)
     before = {
         role: next(p.pid for d in resettable.status().devices for p in d.processes if p.ours == role)

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from textual import _wait
+from textual.events import Key
+from textual.keys import _character_to_key
 
 from engine.wire import Event
 from turbotui.app import TurboApp
@@ -19,6 +22,11 @@ NOW = 1_790_000_000.0
 """2026-09-21 14:13:20 UTC."""
 WIDE = (120, 36)
 SMALL = (80, 24)
+
+# After each key Textual looks in such steps, two at the least, whether the console still computes: most of
+# the time that these tests take. Half as long shows it still; a quarter not always.
+_wait.SLEEP_GRANULARITY = 1 / 100
+_wait.SLEEP_IDLE = _wait.SLEEP_GRANULARITY / 20
 
 
 @pytest.fixture(autouse=True)
@@ -81,6 +89,17 @@ async def live(pilot: Any) -> None:
     await until(pilot, lambda: pilot.app.link.state.engine is not None, "a snapshot")
     pilot.app.dashboard.tick()
     await pilot.pause()
+
+
+async def burst(pilot: Any, *keys: str) -> None:
+    """Keys in one write: the console sees the second before the first has had its effect.
+
+    So is a long text typed, too: `pilot.press` waits after each letter.
+    """
+    for key in keys:
+        character = key if len(key) == 1 else None
+        pilot.app.post_message(Key(key if character is None else _character_to_key(character), character))
+    await pilot.pause(0.1)
 
 
 async def settled(pilot: Any, for_s: float = 0.5) -> None:

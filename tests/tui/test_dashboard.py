@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from textual.events import Key as KeyEvent
 from textual.widgets import TextArea
 
 from engine.errors import EngineUnavailable, NotNow
@@ -38,7 +37,7 @@ from turbotui.widgets.lines import LinePanel
 from turbotui.widgets.log import LogPanel
 from turbotui.widgets.queue import QueuePanel
 
-from .conftest import NOW, SMALL, WIDE, Clock, live, panel_text, screen_text, scripted, until
+from .conftest import NOW, SMALL, WIDE, Clock, burst, live, panel_text, screen_text, scripted, until
 
 Build = Callable[..., TurboApp]
 LOOKING = {"hello", "history", "last_check"}
@@ -318,8 +317,7 @@ async def test_each_key_asks_the_engine_for_what_is_chosen(console: Build) -> No
         await live(pilot)
         for keys, asked in KEYS_AND_QUESTIONS:
             client.asked.clear()
-            for panel in ("3", "4"):
-                await pilot.press(panel, "g")
+            await burst(pilot, "3", "g", "4", "g")
             await pilot.press(*keys)
             await until(pilot, lambda expected=asked: expected in client.asked, f"{keys}: {asked}")  # type: ignore[misc]
             # What a dialog asks ahead, to show it, does nothing.
@@ -636,14 +634,6 @@ async def test_the_running_job_stays_in_sight_wherever_the_queue_is_scrolled(con
         assert panel.view is not None
         rows = panel.body(panel.view, 70, 3)
         assert rows[0].plain().strip().startswith(f"{running.id} ")
-
-
-async def burst(pilot: Any, *keys: str) -> None:
-    """Keys in one write: the console sees the second before the first has had its effect."""
-    for key in keys:
-        character = key if len(key) == 1 else None
-        pilot.app.post_message(KeyEvent(key, character))
-    await pilot.pause(0.1)
 
 
 async def test_cancelling_a_row_never_means_another_job(console: Build) -> None:

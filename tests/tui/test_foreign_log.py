@@ -16,7 +16,7 @@ from turbotui.screens import log_file
 from turbotui.screens.log_file import LogFileScreen
 from turbotui.widgets.log import LogPanel
 
-from .conftest import NOW, SMALL, WIDE, live, panel_text, screen_text, until
+from .conftest import NOW, SMALL, WIDE, burst, live, panel_text, screen_text, until
 
 Build = Callable[..., TurboApp]
 DATA = Path(__file__).parents[1] / "data" / "foreign"
@@ -36,7 +36,7 @@ async def test_a_gbk_log_is_followed_and_the_lines_that_matter_are_marked(
         await until(pilot, lambda: isinstance(app.screen, LogFileScreen) and app.screen.painted)
         assert isinstance(app.screen, LogFileScreen)
         screen = app.screen
-        await pilot.press(*[{"/": "slash", ".": "full_stop"}.get(one, one) for one in f"{log.parent}/web"])
+        await burst(pilot, *f"{log.parent}/web")
         await until(pilot, lambda: "webui_startup_latest.log" in screen_text(app), "the folder's files")
         await pilot.press("tab")
         assert screen.panel.typed == str(log)

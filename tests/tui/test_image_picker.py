@@ -24,7 +24,7 @@ from turbotui.screens.image_picker import ImagePickerScreen
 from turbotui.screens.new_job import NewJobScreen
 from turbotui.widgets.picture import PictureView
 
-from .conftest import NOW, SMALL, WIDE, live, screen_text, scripted, until
+from .conftest import NOW, SMALL, WIDE, burst, live, screen_text, scripted, until
 
 Build = Callable[..., TurboApp]
 
@@ -130,12 +130,12 @@ async def test_a_path_is_typed_whole(console: Build, folder: Path, tmp_path: Pat
     app = console(scripted(scenes.busy(NOW)))
     async with app.run_test(size=WIDE) as pilot:
         screen = await open_picker(pilot, str(tmp_path))
-        await pilot.press(*(f"{folder}/older"), "enter")
+        await burst(pilot, *(f"{folder}/older"), "enter")
         await until(pilot, lambda: "green.png" in screen_text(app))
-        await pilot.press(*"/no/such/place", "enter")
+        await burst(pilot, *"/no/such/place", "enter")
         await until(pilot, lambda: "/no/such/place cannot be read" in screen_text(app))
         assert screen.panel.listing is not None  # what was there stays
-        await pilot.press("ctrl+u", *str(folder / "red fox.png"), "enter")
+        await burst(pilot, "ctrl+u", *str(folder / "red fox.png"), "enter")
         await until(pilot, lambda: isinstance(app.screen, NewJobScreen))
         assert field(app) == str(folder / "red fox.png")
 

@@ -27,7 +27,7 @@ from turbotui.text import t, texts_of
 from turbotui.theme import theme_folders
 from turbotui.widgets.key_line import KeyHint, fitting_hints
 
-from .conftest import NOW, SMALL, WIDE, Clock, live, panel_text, screen_text, scripted, until
+from .conftest import NOW, SMALL, WIDE, Clock, burst, live, panel_text, screen_text, scripted, until
 
 Build = Callable[..., TurboApp]
 
@@ -257,7 +257,7 @@ async def test_the_palette_shows_names_as_they_are(console: Build, tmp_path: Pat
         ):
             await pilot.press("colon")
             await until(pilot, lambda: isinstance(app.screen, CommandPalette))
-            await pilot.press(*typed)
+            await burst(pilot, *typed)
             await until(pilot, lambda wanted=wanted: wanted in screen_text(app), wanted)  # type: ignore[misc]
             await pilot.press("escape", "escape")
             await until(pilot, lambda: app.screen is app.dashboard)

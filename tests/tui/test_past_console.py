@@ -22,7 +22,7 @@ from turbotui.widgets.history import HistoryPanel
 from turbotui.widgets.log import LogPanel
 from turbotui.widgets.queue import QueuePanel
 
-from .conftest import NOW, SMALL, WIDE, Clock, live, panel_text, screen_text, scripted, until
+from .conftest import NOW, SMALL, WIDE, Clock, burst, live, panel_text, screen_text, scripted, until
 from .nights import CAME, FAILED, STOPPED, night
 
 Console = Callable[..., TurboApp]
@@ -78,7 +78,8 @@ async def test_the_cursor_brings_back_what_was_seen(console: Console, clock: Clo
     app = console([scenes.busy(NOW)])
     async with app.run_test(size=WIDE) as pilot:
         await last_minute(pilot, clock)
-        await press(pilot, "2", *["left"] * 40)
+        await press(pilot, "2")
+        await burst(pilot, *["left"] * 40)
         text = screen_text(app)
         assert "14:12:40, 40s ago" in text or "14:12:40, 39s ago" in text
         assert text.count("14:12:40") >= 7  # the header, the axis and every panel
@@ -149,7 +150,9 @@ async def test_lists_stand_as_they_stood_once_it_is_now_again(console: Console, 
         await press(pilot, "6", "up", "up", "4", "down", "down")
         queue, log = app.dashboard.query_one(QueuePanel), app.dashboard.query_one(LogPanel)
         before = (queue.bookmark(), log.bookmark())
-        await press(pilot, "2", *["left"] * 40, "4", "down", "6", "up")
+        await press(pilot, "2")
+        await burst(pilot, *["left"] * 40)
+        await press(pilot, "4", "down", "6", "up")
         assert (queue.bookmark(), log.bookmark()) != before
         await press(pilot, "left")
         assert log.following

@@ -16,6 +16,7 @@ from turbotui.client import scenes
 from turbotui.draft import Draft, save_draft
 from turbotui.prompt_history import PromptHistory
 from turbotui.screens.earlier import EarlierScreen
+from turbotui.screens.image_field import ImageThumb
 from turbotui.screens.many import ManyScreen
 
 from .conftest import NOW, SMALL, WIDE, Clock, live, screen_text, scripted, settled, until
@@ -93,7 +94,12 @@ def look(
 @SIZES
 @LANGUAGES
 def test_a_draft_is_resumed(look: Callable[..., None], size: tuple[int, int], language: str) -> None:
-    look(size, "41 s", "tab", "tab", "tab", language=language)
+    async def read(pilot: Any) -> None:
+        # That the image has gone is told in a row of its own, which moves what is below it.
+        thumb = pilot.app.screen.query_one(ImageThumb)
+        await until(pilot, lambda: thumb.display or size == SMALL, "what became of the image")
+
+    look(size, "41 s", "tab", "tab", "tab", read, language=language)
 
 
 @LANGUAGES

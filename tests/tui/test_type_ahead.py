@@ -12,9 +12,8 @@ from turbotui.client import scene_plans, scenes
 from turbotui.echo import ASK, LATE_S, TRIES, WAIT_S, Echo
 from turbotui.screens.window import WindowScreen
 
-from .conftest import NOW, WIDE, live, scripted, until
+from .conftest import NOW, WIDE, burst, live, scripted, until
 from .test_danger import plan
-from .test_dashboard import burst
 
 Build = Callable[..., TurboApp]
 

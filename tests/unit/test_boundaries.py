@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -85,11 +86,14 @@ def below(name: str, *packages: str) -> bool:
     return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
-def imported(package: str) -> Iterator[tuple[str, str]]:
+@cache
+def imported(package: str) -> tuple[tuple[str, str], ...]:
     """(importing module, imported name) for everything in `package`."""
-    for name, path in modules(package).items():
-        for target in imports(path.read_text("utf-8"), name, is_package=path.name == "__init__.py"):
-            yield name, target
+    return tuple(
+        (name, target)
+        for name, path in modules(package).items()
+        for target in imports(path.read_text("utf-8"), name, is_package=path.name == "__init__.py")
+    )
 
 
 def test_every_way_to_import_is_seen() -> None:

@@ -13,24 +13,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from engine.models.model import read_model
-from tests.released import write_parts
 from tests.specification.checkpoints import turbo_wan
 from turbotui.cli import main
 
+pytestmark = pytest.mark.usefixtures("no_cache")
+
 Tensors = dict[str, Tensor]
 T2V = turbo_wan(dtype=torch.bfloat16)
-
-
-@pytest.fixture(autouse=True)
-def _no_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def parts(tmp_path: Path) -> Path:
-    return write_parts(tmp_path / "checkpoints")
 
 
 def save(path: Path, tensors: Tensors) -> Path:

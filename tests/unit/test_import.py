@@ -28,25 +28,15 @@ from engine.models.importing.tokenizers import count_words
 from engine.models.in_place import IN_PLACE
 from engine.models.making import write_card
 from engine.models.model import Model, read_model
-from tests.released import umt5, wan_vae, write_parts
+from tests.released import umt5, wan_vae
 from tests.specification.checkpoints import quantised, turbo_wan
+
+pytestmark = pytest.mark.usefixtures("no_cache")
 
 Tensors = dict[str, Tensor]
 T2V = turbo_wan(dtype=torch.bfloat16)
 HIGH = turbo_wan(channels=36, dtype=torch.bfloat16)
 LOW = turbo_wan(channels=36, dtype=torch.bfloat16, seed=1)
-
-
-@pytest.fixture(autouse=True)
-def _no_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def parts(tmp_path: Path) -> Path:
-    return write_parts(tmp_path / "checkpoints")
 
 
 @pytest.fixture

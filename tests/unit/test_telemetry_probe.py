@@ -163,6 +163,9 @@ def test_a_trace_proves_when_memory_came_back(probe):
             trace_id=9, pid=child.pid, device_id="cpu", until_bytes=rss - 70 * 2**20, timeout_s=10
         )
         probe.ask(question)
+        # It is answered at once, and after the probe has begun with the question before it.
+        probe.ask(Trace(trace_id=8, pid=child.pid, device_id="GPU-none", until_bytes=0, timeout_s=10))
+        assert probe.hear(Traced).trace_id == 8
         time.sleep(0.15)
         child.stdin.write(b"\n")
         child.stdin.flush()

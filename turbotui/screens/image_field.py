@@ -108,5 +108,6 @@ class ImageThumb(PictureView):
         def failed(why: str) -> None:
             if path == self._path:
                 self._said = why
+                self.look()
 
         cast("TurboApp", self.app).run_apart("image", read, then=got, failed=failed, quiet=True)

@@ -34,7 +34,12 @@ STAGE_BYTES = 2**20
 def _quick() -> None:
     # Two OpenMP threads on a busy two-core machine wait for each other: eight times slower, measured.
     torch.set_num_threads(1)
-    # The million objects of the libraries, which the tests for leaks would walk each time.
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _frozen() -> None:
+    """The million objects of the libraries and of tests before, which every stage of a job would walk."""
+    gc.collect()
     gc.freeze()
 
 

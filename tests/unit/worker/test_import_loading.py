@@ -22,7 +22,7 @@ from engine.worker.components import Component, open_component
 from engine.worker.cpu import CpuBackend
 from engine.worker.pipeline import run_job
 from engine.worker.store import ComponentStore
-from tests.released import umt5, wan_vae, write_parts
+from tests.released import umt5, wan_vae
 from tests.specification import dit
 from tests.specification.checkpoints import quantised, turbo_wan
 from tests.specification.test_statement import renamed
@@ -31,11 +31,6 @@ from tests.specification.test_wan_net import inputs
 from .conftest import Seen, load
 
 Tensors = dict[str, Tensor]
-
-
-@pytest.fixture
-def parts(tmp_path: Path) -> Path:
-    return write_parts(tmp_path / "checkpoints")
 
 
 def imported(folder: Path, *paths: Path, **wanted: object) -> Model:

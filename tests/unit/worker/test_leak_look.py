@@ -32,7 +32,10 @@ BYTES = 64 * 1024 * 4
 @pytest.fixture(autouse=True)
 def _clear(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(graph, "MOST_FROZEN", 60_000)
-    gc.collect()  # of thousands of tests before: a look has little time
+    # A look has little time, and on a busy machine less than it took for its first finding.
+    monkeypatch.setattr(graph, "MOST_FROZEN_S", 30.0)
+    monkeypatch.setattr("engine.worker.leaks.look.HOLDERS_S", 30.0)
+    gc.collect()
     yield
     plants.clear()
     gc.collect()
