@@ -3,7 +3,7 @@
 
 export PYTHON TORCH
 
-.PHONY: run test check test-live test-console test-engine test-worker test-long lint pictures
+.PHONY: run test test-live test-console test-engine test-worker test-long lint pictures
 
 run:
 	@.ci/setup
@@ -13,11 +13,6 @@ test:
 	@.ci/setup test
 	@echo "turbotui: the parts of the tests run side by side, for some minutes"
 	@$(MAKE) --no-print-directory -j3 --output-sync=target $(PARTS)
-
-# All that must hold.
-check:
-	@.ci/setup test
-	@$(MAKE) --no-print-directory -j3 --output-sync=target $(PARTS) lint
 
 # Three at a time for two cores: the first two wait more than they compute, for engines and for a console to come
 # to rest, and the others take turns beside them. The worker's have a process of their own: in one that has run all
