@@ -95,7 +95,7 @@ def look(
             tracing=tracer.state(),
             unknown=tuple(unknown),
             pinned_bytes=pinned_bytes(),
-            pinned_used_bytes=_pinned_in_use(beside, inside, backend),
+            pinned_used_bytes=_pinned_in_use(beside),
             heap_free_bytes=heap_free_bytes(),
         )
 
@@ -146,18 +146,16 @@ def _site_of_group(
     return Site(file=file, line=line, function=function, bytes=num_bytes, blocks=blocks), None
 
 
-def _pinned_in_use(beside: list[Storage], inside: list[Storage], backend: Backend) -> int | None:
+def _pinned_in_use(beside: list[Storage]) -> int | None:
     """Bytes of torch's pinned blocks in which storages lie: what torch counts as active never shrinks (2.11).
 
-    Mapped weight files are pinned as well, but in no block of torch's.
+    What the engine keeps, weight files and buffers of copies, is pinned as well, but in no block of torch's.
     """
     if not has_context():
         return None
-    own = {tensor.untyped_storage().data_ptr() for _, tensor in backend.kept()}
-    torchs = [*beside, *(storage for storage in inside if storage.address in own)]
     return sum(
         1 << (storage.bytes - 1).bit_length()  # as torch rounds a block
-        for storage in torchs
+        for storage in beside
         if storage.bytes >= LEAST_PINNED and _is_pinned(storage, storage.tensors[0])
     )
 

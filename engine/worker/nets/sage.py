@@ -85,6 +85,9 @@ class SageSparseLinearAttention:
         The same holds for `k_BLHd`.
         """
         by_blocks, sage = kernels.block_kernels(), kernels.sage_kernels()
+        linear = kernels.linear_attention_kernels()
+        # First of all, since its sums of parts need room that is gone again before the 8-bit copies come.
+        state = None if proj_l is None else linear.key_state(k_BLHd, v_BLHd)
         q = sage.quantised(q_BLHd, blocks.query)
         k = sage.quantised(k_BLHd, blocks.key, by_blocks.centre(k_BLHd))
         chosen_BHMn = best_blocks(q.means, k.means, blocks.chosen(k_BLHd.shape[1], self.topk))
@@ -92,9 +95,7 @@ class SageSparseLinearAttention:
         keys, chosen_BHMn = k_BLHd.shape[1], chosen_BHMn.int().sort(-1).values
         # The library cannot add: there the linear part lies in the place of the keys meanwhile.
         far_BLHd = q_BLHd if self.product is None else k_BLHd
-        if proj_l is not None:
-            linear = kernels.linear_attention_kernels()
-            state = linear.key_state(k_BLHd, v_BLHd)
+        if proj_l is not None and state is not None:
             linear.put_linear(far_BLHd, q_BLHd, *state, *projection(proj_l, q_BLHd.dtype), LINEAR_EPS)
         if self.product is None:
             sage.attention(q_BLHd, q, k, v, chosen_BHMn, keys, add=proj_l is not None)
