@@ -20,7 +20,7 @@ from engine.errors import EngineError, InvalidRequest, NotNow
 from engine.jobs.store import JobStore
 from engine.leaks.difference import since
 from engine.leaks.facts import ComponentUse, Facts, HostMemory
-from engine.leaks.trend import LEAST_COUNT
+from engine.leaks.trend import FIRST, LEAST_COUNT
 from engine.leaks.verdicts import verdicts
 from engine.paths import user_name
 from engine.wire import (
@@ -185,8 +185,8 @@ class Leaks:
         most = max((trend.count for trend in found), default=0)
         if most < LEAST_COUNT:
             unknown.append(
-                f"growth: {most} of {LEAST_COUNT} jobs or switches alike since this worker started; "
-                "a slope needs more"
+                f"growth: {most} of {LEAST_COUNT} jobs or switches alike since this worker started, "
+                f"without the first {FIRST} of each kind; a slope needs more"
             )
         if self._ledger.problem is not None:
             unknown.append(f"growth: {self._ledger.problem}")

@@ -48,7 +48,7 @@ class Look:
     def proved(self, receipt: Receipt, traced: Traced | None) -> Receipt:
         """`receipt` with the proof that was seen, where it was."""
         if receipt.residue_bytes and receipt.residue_bytes <= _slack(receipt.expected_bytes):
-            receipt = replace(receipt, residue_bytes=0, residue=())
+            receipt = replace(receipt, residue_bytes=0, residue=(), within_bytes=receipt.residue_bytes)
         if not receipt.ok or self.held is None or traced is None or traced.end_bytes is None:
             return receipt
         on_cpu = self._memory.device_id == "cpu"

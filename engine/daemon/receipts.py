@@ -28,12 +28,14 @@ def proved(receipt: Receipt, traced: Traced | None, *, held: int, expected: int,
         return replace(receipt, proof_reason="the probe did not answer")
     proof: Proof = "process-rss" if on_cpu else "nvml-process"
     left = held - expected + receipt.loaded_bytes
-    residue = 0 if traced.reached else max(0, traced.end_bytes - left)
+    missing = max(0, traced.end_bytes - left)
+    residue, within = (0, missing) if traced.reached else (missing, 0)
     return replace(
         receipt,
         expected_bytes=expected,
         returned_bytes=max(0, held + receipt.loaded_bytes - traced.end_bytes),
         residue_bytes=residue,
+        within_bytes=within,
         residue=("held by the worker's process beyond its weights",) if residue else (),
         proof=proof,
         proof_reason="no GPU: the worker's resident set is the proof" if on_cpu else None,
@@ -53,6 +55,8 @@ def receipt_text(receipt: Receipt) -> str:
     if receipt.returned_bytes is not None and receipt.expected_bytes:
         parts.append(f"back {size_text(receipt.returned_bytes)} by {receipt.proof}")
         parts.append(f"residue {size_text(receipt.residue_bytes or 0)}")
+        if receipt.within_bytes:
+            parts[-1] += f" ±{size_text(receipt.within_bytes)}"
     parts.append(f"{receipt.elapsed_s:.3f} s")
     return ", ".join(parts)
 

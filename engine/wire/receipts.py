@@ -105,7 +105,9 @@ class Receipt(Wire):
     """Bytes that it said it would return."""
     returned_bytes: int | None = None
     residue_bytes: int | None = None
-    """Expected less returned, where positive."""
+    """Expected less returned, where positive and more than `within_bytes` can be."""
+    within_bytes: int = 0
+    """So much less came back than was expected, and it is no residue: the count is no more certain."""
     residue: tuple[str, ...] = ()
     """What the residue is, by name."""
     loaded_bytes: int = 0

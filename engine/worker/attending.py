@@ -94,7 +94,7 @@ class Attention:
         if self._dense is None:
             self._dense = (dense_attention, "torch")
             if self._backend.kind in DEVICES:
-                self._dense = self._measured("dense attention", self._dense, list(_libraries()))
+                self._dense = self._measured("dense", self._dense, list(_libraries()))
         return self._dense
 
     def _fastest_sage(self, own: str) -> tuple[Any | None, str]:
@@ -108,7 +108,7 @@ class Attention:
         call, by = self._sage
         return getattr(call, "product", None), by
 
-    def _measured(self, what: str, without: Means, libraries: list[Means]) -> Means:
+    def _measured(self, kind: str, without: Means, libraries: list[Means]) -> Means:
         """The fastest of `without` and `libraries` on a sample; one that fails or differs is passed over."""
         best = without
         if not libraries:
@@ -135,7 +135,7 @@ class Attention:
                     best, least = (call, name), took
         del sample, expected
         self._backend.free_cache()
-        self._log(f"{what} by {best[1]}: {', '.join(told)} for {SAMPLE_TOKENS} tokens")
+        self._log(f"{kind} attention by {best[1]}: {', '.join(told)} for {SAMPLE_TOKENS} tokens")
         return best
 
     def _sample(self) -> tuple[Tensor, Tensor, Tensor]:

@@ -104,7 +104,7 @@ async def test_the_ledger_stands_while_the_job_runs(console: Build) -> None:
     app = console(running())
     async with app.run_test(size=WIDE) as pilot:
         screen = await open_page(pilot)
-        await redrawn(pilot, screen, lambda: "floor:" in screen_text(app))
+        await redrawn(pilot, screen, lambda: "held:" in screen_text(app))
         text = screen_text(app)
         high, low, decode = (
             next(line for line in text.splitlines() if name in line)

@@ -18,7 +18,7 @@ ACTS = {
     "cancel_switch", "unload", "free", "park", "cleanup", "kill", "spare", "full_cleanup", "prune_outputs",
     "reset", "warm", "drop_warm", "clear_cache", "make_demo_models", "stop", "sample",
     "get_model", "import_model", "cancel_errand", "quantise", "stop_quantising",
-    "export_snapshot", "trace", "remedy",
+    "export_snapshot", "mark", "trace", "remedy",
 }  # fmt: skip
 
 

@@ -121,12 +121,13 @@ def _sections(report: Report) -> Iterable[Section]:
     yield Section(title="ended", lines=tuple(_ended(ended, when) for ended in report.ended))
     yield Section(
         title="refused",
-        lines=tuple(f"{when(line.at)} {clean(line.text, limit=130)}" for line in report.refused),
+        lines=tuple(f"{when(line.at)} {clean(spoken(line.text), limit=130)}" for line in report.refused),
     )
     yield Section(
         title="findings",
         lines=tuple(
-            f"{when(line.at)} {line.event}: {clean(line.text, limit=110)}" for line in report.findings
+            f"{when(line.at)} {word(line.event)}: {clean(spoken(line.text), limit=110)}"
+            for line in report.findings
         ),
     )
     yield Section(

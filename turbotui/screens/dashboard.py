@@ -55,7 +55,8 @@ if TYPE_CHECKING:
 FULL_S = 0.1
 RESTING_S = 0.5
 NOTICE_S = 20.0
-ERROR_NOTICE_S = 15.0
+ERROR_NOTICE_S = 120.0
+"""An error is read by who looks away for a while, too."""
 LEAST_NOTICE_S = 3.0
 """So long an answer can be read before a receipt takes its place that the person did not ask for."""
 

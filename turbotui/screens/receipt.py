@@ -8,7 +8,7 @@ from turbotui.format import bytes_text, seconds
 from turbotui.screens.reader import PagePanel, PageScreen
 from turbotui.text import t
 from turbotui.text.spoken import spoken, word
-from turbotui.widgets.bottom import action_text, proof_text
+from turbotui.widgets.bottom import action_text, proof_text, residue_text
 from turbotui.widgets.lines import Row, View, wrapped
 from turbotui.widgets.log import when
 
@@ -50,7 +50,7 @@ def receipt_rows(view: View, receipt: Receipt, width: int) -> list[Row]:
         put("back", f"{bytes_text(receipt.returned_bytes)} {proof}")
         left = receipt.residue_bytes
         names = f" ({', '.join(map(spoken, receipt.residue))})" if receipt.residue and left else ""
-        put("residue", ("0" if left == 0 else bytes_text(left)) + names, warn=bool(left))
+        put("residue", residue_text(receipt) + names, warn=bool(left))
     if receipt.loaded_bytes:
         put("warm" if receipt.action == "warm" else "loaded", bytes_text(receipt.loaded_bytes))
     if receipt.proof_reason:

@@ -68,6 +68,8 @@ def _receipt_line(receipt: Receipt) -> str:
         parts.append(
             tr("residue {residue_bytes}{names}", residue_bytes=bytes_text(receipt.residue_bytes), names=names)
         )
+    elif receipt.within_bytes:
+        parts.append(tr("residue 0 ±{within_bytes}", within_bytes=bytes_text(receipt.within_bytes)))
     if receipt.loaded_bytes and receipt.action == "warm":
         parts.append(
             tr(

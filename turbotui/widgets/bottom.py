@@ -275,6 +275,13 @@ def proof_text(receipt: Receipt) -> str:
     return word(PROOFS.get(receipt.proof, receipt.proof))
 
 
+def residue_text(receipt: Receipt) -> str:
+    """What has not come back, and how far the count may be off where that is no residue."""
+    left = receipt.residue_bytes
+    off = f" ±{bytes_text(receipt.within_bytes)}" if receipt.within_bytes else ""
+    return "0" + off if left == 0 else bytes_text(left)
+
+
 def receipt_row(
     paint: Paint, receipt: Receipt, row: Row, *, notes_key: str = "", tails: tuple[Row, ...] = ()
 ) -> Row:
@@ -335,7 +342,7 @@ def _figures(paint: Paint, receipt: Receipt, row: Row, *, by: bool, short: bool)
         if by:
             row.add(f" {t('receipt.by', proof=proof_text(receipt))}", paint.muted)
         left = receipt.residue_bytes
-        put("residue", "0" if left == 0 else bytes_text(left), warn=bool(left))
+        put("residue", residue_text(receipt), warn=bool(left))
         if receipt.residue and left:
             row.add(f" ({', '.join(map(spoken, receipt.residue))})", paint.muted)
     return row.add(f"  {seconds(receipt.elapsed_s)}", paint.text)

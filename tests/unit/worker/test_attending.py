@@ -101,7 +101,7 @@ def test_a_library_is_used_where_it_is_right_and_measured_to_be_faster(
     """With a stand-in that knows the answer of the sample, or computes it twice."""
     monkeypatch.setattr(attending, "DEVICES", ("cpu",))
     monkeypatch.setattr(attending, "SAMPLE_TOKENS", 384)
-    known: dict[int, torch.Tensor] = {}
+    known: list[torch.Tensor] = []
     calls: list[int] = []
 
     def flash_attn_func(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -109,9 +109,9 @@ def test_a_library_is_used_where_it_is_right_and_measured_to_be_faster(
         if slow:
             dense_attention(q, k, v)
             return dense_attention(q, k, v)
-        if id(q) not in known:
-            known[id(q)] = dense_attention(q, k, v) * (1 + off)
-        return known[id(q)]
+        if not known:
+            known.append(dense_attention(q, k, v) * (1 + off))
+        return known[0]
 
     stand_in = ModuleType("flash_attn")
     stand_in.flash_attn_func = flash_attn_func  # type: ignore[attr-defined]

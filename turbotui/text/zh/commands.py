@@ -190,6 +190,7 @@ FORMS: dict[str, str] = {
     "{action} {target} failed": "{action} {target} 失败",
     "expected {expected_bytes}": "预计 {expected_bytes}",
     "back {returned_bytes} {proof}": "归还 {returned_bytes}，{proof}",
+    "residue 0 ±{within_bytes}": "残留 0 ±{within_bytes}",
     "residue {residue_bytes}{names}": "残留 {residue_bytes}{names}",
     "warm {loaded_bytes}{value}": "预热 {loaded_bytes}{value}",
     "loaded {loaded_bytes}": "装入 {loaded_bytes}",

@@ -197,6 +197,7 @@ FORMS: dict[str, str] = {
     "the probe did not answer": "探针没有回答",
     "expected back {expected_bytes}": "预计归还 {expected_bytes}",
     "back {returned_bytes} by {proof}": "归还 {returned_bytes}，依据 {proof:w}",
+    "residue {residue_bytes} ±{within_bytes}": "残留 {residue_bytes} ±{within_bytes}",
     "residue {residue_bytes}": "残留 {residue_bytes}",
     "nothing was moved": "没有移动任何东西",
     "no worker runs, so nothing of ours is on the device": "没有工作进程，设备上没有我们的东西",

@@ -102,7 +102,7 @@ FORMS: dict[str, str] = {
     "Of an old log, also another program's; no engine.": "读旧日志，也可以是别的程序的；不需要引擎。",
     "With --log: the whole timeline, however long it is.": "与 --log 一起：完整的时间线，无论多长。",
     "--log tells the same of a log: of a WebUI, of ComfyUI, of PyTorch or of this engine, in UTF-8 or GBK.": "--log 从日志得出同样的结论：`WebUI`、`ComfyUI`、PyTorch 或本引擎的日志，UTF-8 或 `GBK`。",
-    "--trace, --export, --fix, --watch and --log are different deeds; give one": "--trace、--export、--fix、--watch 和 --log 是不同的事；请只给一个",
+    "--trace, --mark, --export, --fix, --watch and --log are different deeds; one at a time": "--trace、--mark、--export、--fix、--watch 和 --log 是不同的事；请只给一个",
     "--all is for a log's timeline; give the log with --log": "--all 用于日志的时间线；请用 --log 给出日志",
     "{path} cannot be read: {strerror}; give a log's file": "{path} 无法读取：{strerror}；请给出日志文件",
     "what an unload left {size}": "卸载后留下的 {size}",

@@ -48,7 +48,7 @@ FORMS: dict[str, str] = {
     "processes and the driver: the check has not ended within {patience_s} s": "进程和驱动：检查没有在 {patience_s} 秒内结束",
     "the worker: none runs, so nothing of ours can leak; the next job starts one": "工作进程：没有在运行，因此我们没有什么会泄漏；下一个任务会启动",
     "growth: {problem}": "增长：{problem}",
-    "growth: {most} of {least_count} jobs or switches alike since this worker started; a slope needs more": "增长：自工作进程启动以来同类任务或切换只有 {most} 个，需要 {least_count} 个；斜率还算不出来",
+    "growth: {most} of {least_count} jobs or switches alike since this worker started, without the first {first} of each kind; a slope needs more": "增长：自工作进程启动以来同类任务或切换只有 {most} 个（每类的前 {first} 个不计），需要 {least_count} 个才能算斜率",
     "{size} on {name} are workspaces of {name2}, which keeps them.": "{name} 上有 {size} 是 {name2} 的工作区，由它保留。",
     "{count} block of {size}, by their size and time.": "{count} 个块，共 {size}，由大小和时间判断。",
     "{count} blocks of {size}, by their size and time.": "{count} 个块，共 {size}，由大小和时间判断。",

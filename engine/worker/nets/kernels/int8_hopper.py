@@ -39,7 +39,8 @@ def _tried(device: torch.device, dtype: torch.dtype, other: Linear) -> Linear | 
     if device.type != "cuda" or torch.version.hip is not None:
         return "it is written for GPUs of NVIDIA"
     if (capability := torch.cuda.get_device_capability(device)) != CAPABILITY:
-        return "it is written for compute capability 9.0, and this GPU has {}.{}".format(*capability)
+        major, minor = capability
+        return f"it is written for compute capability 9.0, and this GPU has {major}.{minor}"
     if dtype not in ENOUGH:
         return f"it computes bf16 and fp16, not {dtype}"
     try:
