@@ -200,6 +200,11 @@ class TurboApp(PaintedApp):
         more = len(self.problems) - 1
         self.say(self.problems[0] + (t("settings.more", count=more) if more else ""), "wait")
 
+    def tell_left_out(self, text: str) -> None:
+        # What was said of the settings before would be gone with it.
+        more = len(self.problems)
+        self.say(text + (t("settings.more", count=more) if more else ""), "error")
+
     @property
     def left_out(self) -> tuple[str, ...]:
         """What of the settings and of the themes cannot be taken as it is now, a sentence each."""

@@ -61,6 +61,10 @@ class PaintedApp(TerminalApp):
         """The screen below all others."""
         raise NotImplementedError
 
+    def tell_left_out(self, text: str) -> None:
+        """Say what is wrong with a theme."""
+        self.say(text, "error")
+
     def watch_themes(self) -> None:
         """From the start on: what is edited shows."""
         self.set_timer(THEME_LOOK_S / 2, self._look_at_themes)
@@ -101,7 +105,7 @@ class PaintedApp(TerminalApp):
             problems = [self._theme_problem, *(text for text in problems if text != self._theme_problem)]
             self._theme_problem = None
         if problems:
-            self.say("; ".join(map(spoken, problems)), "error")
+            self.tell_left_out("; ".join(map(spoken, problems)))
 
     def symbols_changed(self) -> None:
         self._paint_with(self.paint.palette)

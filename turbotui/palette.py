@@ -17,7 +17,7 @@ from turbotui.text import LANGUAGES, t
 from turbotui.widgets.bottom import TABS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from textual.screen import Screen
 
@@ -40,13 +40,22 @@ def commands_of(app: TurboApp, screen: Screen[Any]) -> Iterator[SystemCommand]:
         yield SystemCommand(t("settings.title"), left_out[0], app.commands.left_out)
     for name in app.themes.names():
         title = t("palette.theme", name=name)
-        yield SystemCommand(title, t("palette.theme_help"), partial(app.use_theme, name))
+        use = partial(_for_now, app, partial(app.use_theme, name), f'theme = "{name}"')
+        yield SystemCommand(title, t("palette.theme_help"), use)
     for choice in get_args(Choice):
         title = t("palette.symbols", name=choice)
-        yield SystemCommand(title, t("palette.symbols_help"), partial(app.draw_with, choice))
+        use = partial(_for_now, app, partial(app.draw_with, choice), f'symbols = "{choice}"')
+        yield SystemCommand(title, t("palette.symbols_help"), use)
     for language in LANGUAGES:
         title = t("palette.language", name=language)
-        yield SystemCommand(title, t("palette.language_help"), partial(app.speak, language))
+        use = partial(_for_now, app, partial(app.speak, language), f'language = "{language}"')
+        yield SystemCommand(title, t("palette.language_help"), use)
+
+
+def _for_now(app: TurboApp, use: Callable[[], None], line: str) -> None:
+    """Use it until the console ends, and say which line of the settings makes it stay."""
+    use()
+    app.say(t("palette.for_good", line=line))
 
 
 def _title_of(app: TurboApp, action: Action) -> str:

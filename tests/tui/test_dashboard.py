@@ -589,10 +589,14 @@ async def test_the_palette_offers_actions_themes_and_languages(console: Build) -
         await pilot.pause()
         assert "CommandPalette" in type(app.screen).__name__
         await pilot.press("escape")
-        app.use_theme("light")
-        app.speak("zh_CN")
+        offered = {command.title: command.callback for command in app.get_system_commands(app.dashboard)}
+        offered["Theme: light"]()
+        await pilot.pause()
+        assert 'theme = "light" under [console]' in panel_text(app, "receipt"), "gone at the next start"
+        offered["Language: zh_CN"]()
         await pilot.pause()
         assert app.paint.palette.name == "light" and "权重" in screen_text(app)
+        assert 'language = "zh_CN"' in panel_text(app, "receipt")
 
 
 async def test_a_picture_that_did_not_change_marks_no_cell(
@@ -748,7 +752,7 @@ async def test_an_error_ends_with_the_link_or_with_time(console: Build, clock: C
     async with app.run_test(size=WIDE) as pilot:
         await live(pilot)
         app.say("it broke", "error")
-        clock.passed = 16.0
+        clock.passed = 121.0
         app.dashboard.tick()
         assert "it broke" not in panel_text(app, "receipt")
         app.say("it broke", "error")

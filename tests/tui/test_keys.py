@@ -158,6 +158,9 @@ async def test_settings_with_mistakes_are_told_and_listed_in_the_palette(console
         await live(pilot)
         await until(pilot, lambda: "console.hologram" in panel_text(app, "receipt"))
         assert "2 more" in panel_text(app, "receipt")
+        app.tell_left_out("the theme is broken")
+        await pilot.pause()
+        assert "the theme is broken  and 3 more" in panel_text(app, "receipt"), "they are not forgotten"
         titles = [command.title for command in app.get_system_commands(app.dashboard)]
         assert "Settings that were left out" in titles
         app.commands.left_out()

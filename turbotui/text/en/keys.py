@@ -157,6 +157,7 @@ TEXTS: dict[str, str] = {
     "palette.symbols_help": "ASCII for terminals and fonts that lack ours; auto asks the terminal",
     "palette.search": "search for an action…",
     "palette.theme": "Theme: {name}",
+    "palette.for_good": "for this run; to keep it: {line} under [console] in config.toml",
     "palette.theme_help": "Change the colours at once",
     "palette.language": "Language: {name}",
     "palette.language_help": "Change the language at once",

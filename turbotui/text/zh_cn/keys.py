@@ -157,6 +157,7 @@ TEXTS: dict[str, str] = {
     "palette.symbols_help": "终端或字体缺少所用符号时用 ASCII；auto 会询问终端",
     "palette.search": "查找操作…",
     "palette.theme": "主题：{name}",
+    "palette.for_good": "仅本次有效；要保留：在 config.toml 的 [console] 下写 {line}",
     "palette.theme_help": "立即更换颜色",
     "palette.language": "语言：{name}",
     "palette.language_help": "立即更换语言",
