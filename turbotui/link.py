@@ -159,8 +159,6 @@ class Link:
             self.seen.keep(self.state, wall, anew=self.state.engine_heard_at != before.engine_heard_at)
 
     def _listen(self) -> None:
-        from engine.errors import EngineError
-
         failures = 0
         self._take(LinkOpening())
         self._on_change()

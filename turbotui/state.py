@@ -10,12 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from turbotui.marks import Mark, job_marks, line_marks, process_marks, receipt_marks, with_marks
+
 if TYPE_CHECKING:
     from engine.wire import (
         ActionProgressed,
         Background,
         CheckReport,
-        DeviceProcess,
         DeviceStatus,
         EngineStatus,
         Event,
@@ -33,7 +34,6 @@ STALE_AFTER_S = 3.0
 """A connected engine that says nothing for this long is shown as stale."""
 LOG_LINES = 2000
 FINISHED_JOBS = 200
-MARKS = 200
 STEPS = 20
 
 LinkState = Literal["starting", "connected", "lost"]
@@ -80,18 +80,6 @@ class DeviceWatched:
 
 
 LinkEvent = LinkOpening | LinkOpened | LinkLost | DeviceChosen | DeviceWatched
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Mark:
-    """Something that happened, for the graph's time axis."""
-
-    at: float
-    symbol: str
-    word: str = ""
-    """Key of the sentence that says what it was; `turbotui.past.marks` fills it in."""
-    what: str = ""
-    """Whom or what it was about: a job and its model, a target, a process."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -227,18 +215,18 @@ def _reduce_wire(state: ConsoleState, event: Event, wall: float, monotonic: floa
             return replace(
                 state,
                 devices=_with_device(state.devices, device),
-                marks=_marked(state.marks, came_and_went),
+                marks=with_marks(state.marks, came_and_went),
             )
         case wire.PreviewMade():
             return replace(state, preview=event)
         case wire.JobChanged(job=job):
             old = state.job(job.id)
             jobs = in_order([kept for kept in state.jobs if kept.id != job.id] + [job])
-            return replace(state, jobs=jobs, marks=_marked(state.marks, job_marks(old, job)))
+            return replace(state, jobs=jobs, marks=with_marks(state.marks, job_marks(old, job)))
         case wire.Logged(line=line):
             if state.log and line.seq <= state.log[-1].seq:
                 return state
-            marks = _marked(state.marks, line_marks(line))
+            marks = with_marks(state.marks, line_marks(line))
             return replace(state, log=(*state.log, line)[-LOG_LINES:], marks=marks)
         case wire.EngineChanged(engine=engine, workers=workers):
             return replace(state, engine=engine, engine_heard_at=monotonic, workers=workers)
@@ -257,7 +245,7 @@ def _reduce_wire(state: ConsoleState, event: Event, wall: float, monotonic: floa
                 before = before[:-1]
             return replace(state, steps=(*before, event)[-STEPS:])
         case wire.ReceiptIssued(receipt=receipt):
-            marks = _marked(state.marks, receipt_marks(receipt, wall))
+            marks = with_marks(state.marks, receipt_marks(receipt, wall))
             # A load within an action has a receipt of its own and does not end the action.
             ended = bool(state.steps) and receipt.action == state.steps[0].action
             steps = () if ended else state.steps
@@ -280,7 +268,7 @@ def _reduce_wire(state: ConsoleState, event: Event, wall: float, monotonic: floa
                 log=log[-LOG_LINES:],
                 receipt=receipt,
                 steps=(),
-                marks=_marked(state.marks, found),
+                marks=with_marks(state.marks, found),
                 goodbye=None,
             )
         case wire.BackgroundChanged(background=background):
@@ -332,83 +320,3 @@ def _with_device(devices: tuple[DeviceStatus, ...], device: DeviceStatus) -> tup
     if any(known.id == device.id for known in devices):
         return tuple(device if known.id == device.id else known for known in devices)
     return (*devices, device)
-
-
-def _marked(marks: tuple[Mark, ...], more: list[Mark]) -> tuple[Mark, ...]:
-    new = [mark for mark in more if mark not in marks]
-    return (*marks, *new)[-MARKS:] if new else marks
-
-
-def job_marks(old: Job | None, job: Job) -> list[Mark]:
-    """That a job began or ended since it was `old`."""
-    found = []
-    what = f"{job.id} {job.spec.model}"
-    if job.started_at is not None and (old is None or old.started_at != job.started_at):
-        found.append(Mark(at=job.started_at, symbol="▶", word="mark.job_began", what=what))
-    if job.finished_at is not None and (old is None or old.finished_at != job.finished_at):
-        if job.error and job.status in ("failed", "interrupted"):
-            what += f": {job.error}"
-        symbol = _END_SYMBOLS.get(job.status, "!")
-        found.append(Mark(at=job.finished_at, symbol=symbol, word=f"mark.job_{job.status}", what=what))
-    return found
-
-
-_END_SYMBOLS = {"done": "■", "cancelled": "x"}
-_RECEIPT_SYMBOLS = {
-    "load": "▲",
-    "unload": "▽",
-    "switch": "⇄",
-    "free": "▽",
-    "swap": "⇄",
-    "park": "▽",
-    "cleanup": "↻",
-    "full_cleanup": "↻",
-    "reset": "↻",
-    "warm": "◌",
-    "drop_warm": "◌",
-    "kill": "✕",
-}
-OTHER_SYMBOL = "•"
-"""Of an action that a newer engine knows."""
-FOUND_SYMBOL = "?"
-_LINE_SYMBOLS = {"check": (FOUND_SYMBOL, "mark.found"), "oom": ("!", "mark.oom")}
-"""Of lines of the log that nothing else tells: what a check found that is new, memory that ran out."""
-
-
-def receipt_marks(receipt: Receipt, wall: float) -> list[Mark]:
-    """What was done; what failed is marked as a failure."""
-    symbol = _RECEIPT_SYMBOLS.get(receipt.action, OTHER_SYMBOL) if receipt.ok else "!"
-    what = receipt.target if receipt.ok else f"{receipt.target}: {receipt.error or 'failed'}"
-    return [Mark(at=receipt.at or wall, symbol=symbol, word=f"receipt.did_{receipt.action}", what=what)]
-
-
-def line_marks(line: LogLine) -> list[Mark]:
-    """What is told by the log alone."""
-    known = _LINE_SYMBOLS.get(line.event.lower())
-    if known is None or line.level == "info":
-        return []
-    symbol, word = known
-    return [Mark(at=line.at, symbol=symbol, word=word, what=line.text)]
-
-
-def process_marks(old: DeviceStatus | None, device: DeviceStatus, wall: float) -> list[Mark]:
-    """Who came to a device and who went, of those that are not ours."""
-    if old is None or old.processes == device.processes:
-        return []
-    before = {(one.pid, one.start_time): one for one in old.processes if one.ours is None}
-    after = {(one.pid, one.start_time): one for one in device.processes if one.ours is None}
-    came = [came_mark(after[key], wall) for key in after if key not in before]
-    return came + [went_mark(before[key], wall) for key in before if key not in after]
-
-
-def came_mark(process: DeviceProcess, at: float) -> Mark:
-    return Mark(at=at, symbol="+", word="mark.came", what=process_name(process))
-
-
-def went_mark(process: DeviceProcess, at: float) -> Mark:
-    return Mark(at=at, symbol="-", word="mark.went", what=process_name(process))
-
-
-def process_name(process: DeviceProcess) -> str:
-    """Owner, pid and command."""
-    return f"{process.user or '?'} {process.pid} {process.command or process.name}"

@@ -30,6 +30,7 @@ from engine.wire import (
 from tests.unit.recordings import GIB, TOTAL, device, keep, spans
 from tests.unit.test_replay import EVERYTHING, SEEN
 from turbotui.history import STACK, History, column_of
+from turbotui.marks import Mark
 from turbotui.past.archive import PAGE, Archive, Page, Told
 from turbotui.past.axis import time_labels
 from turbotui.past.cursor import WIDTHS_S, Cursor, at_column, at_moment, moved, zoomed
@@ -45,7 +46,7 @@ from turbotui.past.marks import (
 )
 from turbotui.past.seen import Seen
 from turbotui.past.timeline import Timeline
-from turbotui.state import ConsoleState, LinkOpened, Mark, reduce
+from turbotui.state import ConsoleState, LinkOpened, reduce
 from turbotui.text import texts_of, use_language
 
 T = 1_700_000_400.0

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from engine.recording.reader import Recording
     from engine.recording.rows import Row
     from engine.wire import MemoryHistory
+    from turbotui.marks import Mark
     from turbotui.replay.standing import Standing
-    from turbotui.state import ConsoleState, Mark
+    from turbotui.state import ConsoleState
 
 PAGE = 120
 """Columns that are read together."""

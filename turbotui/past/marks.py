@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from turbotui.state import Mark, came_mark, job_marks, line_marks, receipt_marks, went_mark
+from turbotui.marks import Mark, came_mark, job_marks, line_marks, receipt_marks, went_mark
 from turbotui.text import known
 from turbotui.text.spoken import spoken
 

@@ -9,7 +9,7 @@ from turbotui.past.archive import PAGE, Archive, Page
 from turbotui.past.marks import Silence, both, by_column
 
 if TYPE_CHECKING:
-    from turbotui.state import Mark
+    from turbotui.marks import Mark
 
 SETTLED_S = 3
 """A column that ended so long ago does not change any more."""

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from textual.events import Click, MouseScrollDown, MouseScrollUp
 
     from turbotui.app import TurboApp
+    from turbotui.marks import Mark
     from turbotui.past.timeline import Timeline
-    from turbotui.state import Mark
     from turbotui.theme import Paint
 
 MIB = 2**20

@@ -14,8 +14,8 @@ from turbotui.widgets.lines import Row, View, safe, width_of
 
 if TYPE_CHECKING:
     from turbotui.history import Column
+    from turbotui.marks import Mark
     from turbotui.past.marks import Silence
-    from turbotui.state import Mark
     from turbotui.theme import Paint
 
 LABEL_CELLS = 6
