@@ -20,6 +20,7 @@ from engine.errors import EngineError, InvalidRequest, NotNow
 from engine.jobs.store import JobStore
 from engine.leaks.difference import since
 from engine.leaks.facts import ComponentUse, Facts, HostMemory
+from engine.leaks.numbers import Numbers
 from engine.leaks.trend import FIRST, LEAST_COUNT
 from engine.leaks.verdicts import verdicts
 from engine.paths import user_name
@@ -66,6 +67,7 @@ class Leaks:
         self._awaited_at: tuple[int, float] | None = None
         """The worker, and when it was last used, at the look that saw what waited."""
         self._marked: Findings | None = None
+        self._numbers = Numbers()
 
     async def report(self) -> LeakReport:
         """Everything that holds memory and could be told, with what could not be looked at."""
@@ -78,7 +80,7 @@ class Leaks:
         return LeakReport(
             at=facts.at,
             elapsed_s=round(time.monotonic() - began, 3),
-            verdicts=found,
+            verdicts=self._numbers.give(found),
             trends=facts.trends,
             tracing=look.tracing if look is not None else self._supervisor.inspections.tracing,
             sites=look.sites if look is not None else (),

@@ -11,6 +11,8 @@ from engine.worker.leaks.facts import Findings, LiveTensors
 NUMBER = re.compile(r"^\[\d+\]$")
 MOST = 64
 """Sites, and holders, that are told."""
+LEAST_BYTES = 4096
+"""What moves by less is noise: a counter's tensor, a number that a job keeps."""
 
 
 def since(before: Findings, after: Findings | None) -> SinceMark:
@@ -62,4 +64,5 @@ def _held(tensors: Iterable[LiveTensors]) -> dict[tuple[object, ...], list[LiveT
 
 
 def _ordered(grown: list[Grown]) -> tuple[Grown, ...]:
-    return tuple(sorted(grown, key=lambda growth: (-growth.bytes, -growth.count)))
+    told = (growth for growth in grown if abs(growth.bytes) >= LEAST_BYTES)
+    return tuple(sorted(told, key=lambda growth: (-growth.bytes, -growth.count)))

@@ -25,6 +25,8 @@ LEAST_COUNT = 6
 MOST_COUNT = 200
 FIRST = 2
 """Jobs of a shape, and switches to a model, that still fill caches and load libraries."""
+MANY = 4 * LEAST_COUNT
+"""Ends of which hardly two are alike, after which their floors are taken as they come."""
 SHOWN_FLOORS = 60
 
 
@@ -57,10 +59,10 @@ def trends(lines: Sequence[LedgerLine]) -> tuple[Trend, ...]:
     newest = lines[-1].worker
     own = [line for line in lines if line.worker == newest]
     found = []
-    series: dict[Over, list[LedgerLine]] = {"jobs": _jobs(own), "switches": _switches(own)}
+    series: dict[Over, list[_End]] = {"jobs": _jobs(own), "switches": _switches(own)}
     for over, ends in series.items():
-        for what, floor in FLOORS.items():
-            floors = [(line, size) for line in ends if (size := floor(line)) is not None][-MOST_COUNT:]
+        for what in FLOORS:
+            floors = _settled(what, ends)[-MOST_COUNT:]
             if floors:
                 trend = _trend(what, over, floors, own)
                 found.append(replace(trend, text=trend_text(trend, LEAST_COUNT)))
@@ -84,26 +86,52 @@ FLOORS: dict[What, Callable[[LedgerLine], int | None]] = {
 }
 
 
-def _jobs(lines: Sequence[LedgerLine]) -> list[LedgerLine]:
-    return _settled([line for line in lines if line.kind == "job"], lambda line: (line.model, line.shape))
+_End: TypeAlias = tuple[LedgerLine, bool]
+"""The line of a job's or a switch's end, and whether it is among the first of its kind."""
 
 
-def _switches(lines: Sequence[LedgerLine]) -> list[LedgerLine]:
-    return _settled([line for line in lines if line.kind == "switch"], lambda line: line.target)
+def _jobs(lines: Sequence[LedgerLine]) -> list[_End]:
+    return _ends([line for line in lines if line.kind == "job"], lambda line: (line.model, line.shape))
 
 
-def _settled(lines: Sequence[LedgerLine], alike: Callable[[LedgerLine], object]) -> list[LedgerLine]:
-    """Those since the last that was among the first of its kind: what fills a cache is no growth."""
+def _switches(lines: Sequence[LedgerLine]) -> list[_End]:
+    return _ends([line for line in lines if line.kind == "switch"], lambda line: line.target)
+
+
+def _ends(lines: Sequence[LedgerLine], alike: Callable[[LedgerLine], object]) -> list[_End]:
     seen: dict[object, int] = defaultdict(int)
-    found: list[LedgerLine] = []
+    found = []
     for line in lines:
         key = alike(line)
-        if seen[key] < FIRST:
-            found.clear()
-        else:
-            found.append(line)
+        found.append((line, seen[key] < FIRST))
         seen[key] += 1
     return found
+
+
+def _settled(what: What, ends: Sequence[_End]) -> list[tuple[LedgerLine, int]]:
+    """The floors of those that are not the first of their kind, less what the first ones have added.
+
+    What fills a cache is no growth, and what grows meanwhile is one all the same. Host memory moves too much
+    for such a difference: there it begins anew. On the device nothing of each new shape may stay for ever:
+    where hardly any is like another, all are taken.
+    """
+    floor = FLOORS[what]
+    found: list[tuple[LedgerLine, int]] = []
+    every: list[tuple[LedgerLine, int]] = []
+    added, before = 0, None
+    for line, first in ends:
+        if (size := floor(line)) is None:
+            continue
+        every.append((line, size))
+        if first and what == "host":
+            found.clear()
+        elif first:
+            added += size - before if before is not None else 0
+        else:
+            found.append((line, size - added))
+        before = size
+    many = what == "device" and len(found) < LEAST_COUNT and len(every) >= MANY
+    return every if many else found
 
 
 def _trend(
@@ -165,6 +193,9 @@ def _start(what: What, line: LedgerLine) -> int | None:
         case "device":
             return line.floor_before_bytes
         case "host":
-            return line.rss.before if line.device_id != "cpu" else None
+            if line.device_id != "cpu":
+                return line.rss.before
+            live = line.allocated.before
+            return None if live is None or line.rss.before is None else line.rss.before - live
         case "pinned":
             return line.pinned.before

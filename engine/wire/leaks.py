@@ -98,6 +98,9 @@ class Verdict(Wire):
     holder: Holder | None = None
     remedy: Remedy | None = None
     admin_line: str | None = None
+    number: int = 0
+    """By which a person names it; the same thing keeps its number from one look to the next. 0 where none
+    was given."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,7 +16,6 @@ from typing import Any, TypeAlias
 
 import torch
 from diffusers import AutoencoderKLWan
-from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
 from torch import Tensor, nn
 
 from engine.errors import ModelUnusable, NotFound
@@ -334,10 +333,6 @@ def _build(name: str, config: dict[str, Any], *, int8: bool, sla: bool) -> nn.Mo
                 replace_linears(module)
             if sla:
                 add_proj_l(module)
-    for part in module.modules():
-        if isinstance(part, WanRotaryPosEmbed):
-            computed = WanRotaryPosEmbed(part.attention_head_dim, part.patch_size, part.max_seq_len)
-            part._buffers.update(computed._buffers)
     built: nn.Module = module.requires_grad_(False).eval()
     return built
 

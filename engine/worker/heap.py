@@ -27,18 +27,33 @@ if _count is not None:
     _count.restype = _Counted
 
 
+_gone_bytes = 0
+"""Free pieces that the last trim left: their pages have gone, and they count as free all the same."""
+
+
 def trim_heap() -> None:
     """Give free pages of the heap back to the kernel; does nothing where the C library has no such call.
 
     Takes 1 to 3 ms, and what is allocated next takes its pages anew.
     """
+    global _gone_bytes
     if _trim is not None:
         _trim(0)
+        _gone_bytes = _free_bytes()
 
 
 def heap_free_bytes() -> int | None:
-    """Freed and kept by the C library's heap; pieces whose pages have gone already count as well.
+    """Freed and kept by the C library's heap since it was trimmed; at the least, for a piece may be used anew.
 
     None where it does not tell. Takes the lock of each arena in turn, for microseconds.
     """
-    return None if _count is None else int(_count().fordblks)
+    global _gone_bytes
+    if _count is None:
+        return None
+    free = _free_bytes()
+    _gone_bytes = min(_gone_bytes, free)
+    return free - _gone_bytes
+
+
+def _free_bytes() -> int:
+    return 0 if _count is None else int(_count().fordblks)

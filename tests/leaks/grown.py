@@ -21,7 +21,7 @@ FORGOTTEN = "wan-demo-large"
 def a_forgotten_component(field: Field) -> Iterator[None]:
     """One model stays resident while only jobs of another come."""
     assert field.live.run(replace(SHORT, model=FORGOTTEN)).status == "done"
-    field.grow(jobs=5)
+    field.grow(jobs=20)
     yield
 
 

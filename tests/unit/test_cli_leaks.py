@@ -198,3 +198,18 @@ def test_a_job_that_ran_out_of_memory_tells_what_there_was(
     engine.answers["/jobs/12"] = (200, replace(job, error_code="work_failed"))
     assert main(["job", "show", "12", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["id"] == 12
+
+
+def test_a_remedy_is_that_of_the_number_and_not_of_the_place(
+    engine: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a person saw may stand elsewhere by now."""
+    engine.answers["/leaks"] = (200, report(replace(KEPT, number=7), replace(CYCLE, number=3)))
+    engine.answers["/leaks/remedy"] = (200, result())
+    assert main(["leaks"]) == 7
+    assert "3. leak, tensor: A cycle." in capsys.readouterr().out
+    assert main(["leaks", "--fix", "3", "--yes"]) == 0
+    assert engine.asked[-1][2]["remedy"]["action"] == "collect"
+    before = len(engine.asked)
+    assert main(["leaks", "--fix", "1"]) == 2, "and not that there is no terminal to ask on"
+    assert "there is no verdict 1 now" in capsys.readouterr().err and len(engine.asked) == before + 1

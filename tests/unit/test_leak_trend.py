@@ -115,10 +115,28 @@ def test_a_fresh_worker_begins_anew() -> None:
     assert not of("device", trends(lines)).grows
 
 
+def mixed(count: int, *, every: int, leak: int = 0, cache: int = 0) -> list[LedgerLine]:
+    """Jobs of which each `every`th has a new shape; the first two of one add `cache`, and all add `leak`."""
+    lines, seen, lost = [], {}, 0
+    for line in night(count):
+        if line.kind != "job" or line.job_id is None:
+            continue
+        shape = f"{line.job_id // every}"
+        before = lost
+        seen[shape] = seen.get(shape, 0) + 1
+        lost += leak + (cache if seen[shape] <= FIRST else 0)
+        held = Held(before=WEIGHTS + before, after=WEIGHTS + lost)
+        lines.append(replace(line, shape=shape, allocated=held))
+    return lines
+
+
 def test_shapes_that_are_new_one_after_another_are_no_growth() -> None:
     """Each fills its caches: what an engine does in its first hour."""
-    lines = [
-        replace(line, shape=f"{line.job_id // 3}") if line.kind == "job" and line.job_id else line
-        for line in night(30, leak=KIB)
-    ]
-    assert not [trend for trend in trends(lines) if trend.grows or trend.bytes_each]
+    found = of("device", trends(mixed(30, every=3, cache=MIB)))
+    assert (found.count, found.bytes_each, found.grows) == (9, 0, False)
+
+
+@pytest.mark.parametrize(("every", "cache"), [(1, 0), (3, MIB), (6, MIB)])
+def test_a_leak_is_told_among_shapes_that_are_new_all_the_time(every: int, cache: int) -> None:
+    found = of("device", trends(mixed(30, every=every, leak=5 * MIB, cache=cache)))
+    assert found.grows and found.bytes_each is not None and found.bytes_each >= 5 * MIB

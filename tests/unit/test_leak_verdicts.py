@@ -43,7 +43,7 @@ CASES: dict[str, tuple[Facts, str, bool]] = {
     "awaiting": (
         replace(mapped(awaiting={"7": 64 * MIB}), awaited_before=(("7", 64 * MIB),)), "awaiting_free", True,
     ),
-    "component": (replace(CLEAN, components=(LARGE,)), "component", True),
+    "component": (replace(CLEAN, components=(replace(LARGE, jobs_since=9),)), "component", True),
     "tensor": (looked(tensors=(held(),)), "tensor", True),
     "unowned": (looked(unowned=(block(),)), "unowned_tensor", True),
     "library": (looked(unowned=(block(library="cuBLAS"),)), "library", False),
@@ -206,7 +206,11 @@ def test_without_a_look_the_balance_speaks_and_one_that_does_not_add_up_says_not
         ({"wanted": True}, False, False),
         ({"used_at": NOW - 60}, True, False),  # the one before, to which a person may come back
         ({"used_at": NOW - 60, "jobs_since": 1}, True, False),  # two models by turns
-        ({"used_at": NOW - 60, "jobs_since": 5}, True, True),
+        ({"used_at": NOW - 60, "jobs_since": 5}, True, False),  # a batch of another's
+        ({"used_at": NOW - 60, "jobs_since": 20}, True, True),
+        ({"used_at": NOW - 3600}, True, False),  # nobody ran anything
+        ({"used_at": NOW - 3600, "jobs_since": 5}, True, True),
+        ({"used_at": NOW - 3600, "jobs_since": 5, "bytes": 148 * 1024}, True, False),
         ({"used_at": None}, True, False),
         ({"used_at": None, "jobs_since": 9}, True, True),
     ],

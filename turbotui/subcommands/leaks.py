@@ -116,8 +116,8 @@ def exit_code(report: LeakReport) -> int:
 
 def report_lines(report: LeakReport) -> Iterator[str]:
     """The whole of it: verdicts by number, growth, sites, and what is unknown."""
-    for number, verdict in enumerate(report.verdicts, 1):
-        yield from verdict_lines(number, verdict)
+    for place, verdict in enumerate(report.verdicts, 1):
+        yield from verdict_lines(verdict.number or place, verdict)
     for trend in report.trends:
         if trend.bytes_each is not None:
             yield f"{'!' if trend.grows else ' '} {spoken(trend.text)}"
@@ -247,14 +247,19 @@ def _fix(session: Session, client: HttpClient, wanted: str, *, yes: bool) -> Non
     """Run one remedy or those of all leaks, and say what came back of what was promised."""
     if wanted != "all" and not wanted.isdecimal():
         raise InvalidRequest(f"--fix takes a verdict's number or `all`, not {wanted!r}")
+    report = client.leaks()
+    if wanted != "all":
+        _numbered(report.verdicts, int(wanted))  # which tells first that there is none
     if not yes and not sys.stdin.isatty():
         raise InvalidRequest("a remedy changes what is held and there is no terminal to ask on; add --yes")
-    report = client.leaks()
     chosen = _all(report.verdicts) if wanted == "all" else [_numbered(report.verdicts, int(wanted))]
     if not chosen:
         note(tr("no leak with a remedy; nothing was done"))
         session.show([], list)
         return
+    if wanted != "all":
+        verdict = next(one for one in report.verdicts if one.remedy is chosen[0])
+        note(tr("{number}. {title}", number=int(wanted), title=spoken(verdict.title)))
     for remedy in chosen:
         note(
             f"{word(remedy.action.replace('_', '-'))} {remedy.target or remedy.pid or ''}".strip()
@@ -270,13 +275,12 @@ def _fix(session: Session, client: HttpClient, wanted: str, *, yes: bool) -> Non
 
 
 def _numbered(verdicts: Sequence[Verdict], number: int) -> Remedy:
-    count = len(verdicts)
-    if not 1 <= number <= count:
-        raise InvalidRequest(f"there is no verdict {number}: the report has {count}; look again")
-    verdict = verdicts[number - 1]
+    """The remedy of the verdict of this number, which it has in every report, whatever came or went."""
+    verdict = next((one for place, one in enumerate(verdicts, 1) if (one.number or place) == number), None)
+    if verdict is None:
+        raise InvalidRequest(f"there is no verdict {number} now; look again")
     if verdict.remedy is None:
         raise InvalidRequest(f"verdict {number} has no remedy that this engine can run: {verdict.title}")
-    note(tr("{number}. {title}", number=number, title=spoken(verdict.title)))
     return verdict.remedy
 
 

@@ -7,13 +7,18 @@ is the active one, no job that waits asks for it, and that has been so for long.
 from __future__ import annotations
 
 from engine.leaks.facts import ComponentUse, Facts
+from engine.leaks.verdicts.words import LEAST_LEAK
 from engine.units import counted, size_text
 from engine.wire import Remedy, Verdict
 
 UNUSED_S = 1800.0
 """Who goes to and fro between two models comes back sooner."""
 UNUSED_JOBS = 5
-"""Jobs of other models since its last use: more than a comparison of two models makes in a row."""
+"""Jobs of other models since then: more than a comparison of two models makes in a row."""
+MANY_JOBS = 20
+"""Of others, however soon: more than one batch."""
+LEAST_FORGOTTEN = LEAST_LEAK
+"""Bytes of what is worth the word: less is kept for nothing as well, and nobody misses it."""
 
 
 def component(facts: Facts) -> tuple[Verdict, ...]:
@@ -22,8 +27,10 @@ def component(facts: Facts) -> tuple[Verdict, ...]:
 
 
 def is_forgotten(facts: Facts, item: ComponentUse) -> bool:
-    unused = item.used_at is not None and facts.at - item.used_at >= UNUSED_S
-    return not item.leased and not item.wanted and (unused or item.jobs_since >= UNUSED_JOBS)
+    if item.leased or item.wanted or item.bytes < LEAST_FORGOTTEN:
+        return False
+    unused = item.used_at is None or facts.at - item.used_at >= UNUSED_S
+    return item.jobs_since >= (UNUSED_JOBS if unused else MANY_JOBS)
 
 
 def _verdict(facts: Facts, item: ComponentUse) -> Verdict:

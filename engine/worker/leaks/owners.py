@@ -175,7 +175,7 @@ class Owners:
             return Held(holder=holder, running=self._in_job)
         if len(search.alive) > len(own):
             names = dict.fromkeys(type_name(found) for found in search.alive if id(found) not in own)
-            return Held(holder=Holder(path=(f"a cycle of {', '.join(list(names)[:6])}",), kind="cycle"))
+            return Held(holder=Holder(path=(f"a cycle of {', '.join(sorted(names)[:6])}",), kind="cycle"))
         return Held(holder=Holder(path=(self._nobody,), kind="none"), running=self._in_job)
 
     @property

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from types import FrameType
 from typing import Any, Literal
 
@@ -89,8 +90,12 @@ class Tracer:
         if not self.on or self._kind != "cpu":
             yield
             return
-        with _Noting(self):
-            yield
+        try:
+            with _Noting(self):
+                yield
+        finally:
+            # What is noted keeps the head of its storage: those of a whole job are some megabytes.
+            self.noted.sweep()
 
     def state(self) -> Tracing:
         on_cpu = self._kind == "cpu"
@@ -98,7 +103,8 @@ class Tracer:
             on=self.on,
             since=self._since,
             entries=len(self.noted) if on_cpu else self.blocks,
-            limit=MOST_NOTED if on_cpu else HISTORY,
+            # On a GPU the allocator keeps the stack of whatever is live: there is no limit to that.
+            limit=MOST_NOTED if on_cpu else 0,
             cost_share=self._cost_share(),
         )
 
@@ -206,10 +212,10 @@ class _Noting(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         # Switched off in the midst of a job this stays until its end, and does nothing.
-        if self._tracer.on:
-            made = [tensor.untyped_storage() for tensor in _tensors(result)]
-            made = [storage for storage in made if storage.nbytes() >= LEAST_BYTES]
-            if made:
+        if self._tracer.on and _makes_new(func):
+            # A view may be small and its storage large, but then the storage is not new.
+            tensors = [tensor for tensor in _tensors(result) if tensor.nbytes >= LEAST_BYTES]
+            if made := [tensor.untyped_storage() for tensor in tensors]:
                 self._note(made, args, kwargs)
         return result
 
@@ -224,6 +230,12 @@ class _Noting(TorchDispatchMode):  # type: ignore[no-untyped-call]
             place = place or _innermost(sys._getframe(2))
             if place is not None:
                 self._tracer.noted.note(storage, place)
+
+
+@lru_cache(maxsize=4096)
+def _makes_new(func: Any) -> bool:
+    """Whether anything that it returns may be new: most calls give views, or write in place."""
+    return any(value.alias_info is None for value in func._schema.returns)
 
 
 def _tensors(found: Any) -> list[Tensor]:

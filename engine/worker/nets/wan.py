@@ -115,6 +115,8 @@ class WanNet(WanTransformer3DModel):  # type: ignore[misc]  # diffusers has no t
         for _ in range(layers):
             net.blocks.append(WanBlock(net.config, self_attention))
         net.register_to_config(num_layers=layers)
+        # Its tables would lie on the device for nothing: they are computed for each pass.
+        del net.rope
         return net
 
     @property

@@ -64,6 +64,30 @@ def test_a_triton_that_cannot_compile_it_is_a_reason_and_no_crash(monkeypatch: p
     assert said == "it cannot be compiled by this Triton (RuntimeError: async_store is not known)"
 
 
+def test_memory_that_is_short_while_it_is_tried_does_not_switch_it_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried: list[int] = []
+
+    def agreement(*given: Any) -> float:
+        tried.append(1)
+        if len(tried) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return 1.0
+
+    stand_in = ModuleType("int8_gluon")
+    stand_in.linear = reference  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "engine.worker.nets.kernels.int8_gluon", stand_in)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(int8_hopper, "_agreement", agreement)
+    int8_hopper._tried.cache_clear()
+    device = torch.device("cuda", 0)
+    with pytest.raises(torch.OutOfMemoryError):
+        int8_hopper.product(device, torch.bfloat16, reference)
+    assert int8_hopper.product(device, torch.bfloat16, reference) is reference
+    int8_hopper._tried.cache_clear()
+
+
 def test_a_kernel_is_refused_whose_answers_are_others() -> None:
     def agreement(found: int8_hopper.Linear) -> float:
         return int8_hopper._agreement(found, reference, CPU, torch.bfloat16)

@@ -64,7 +64,7 @@ TEXTS: dict[str, str] = {
     "leaks.predicted": "  Gives back {bytes}.",
     "leaks.no_remedy": "nothing here gives it back",
     "leaks.no_command": "it has no command of its own; f runs it",
-    "leaks.no_trends": "no floors of jobs or switches are kept yet",
+    "leaks.no_trends": "too few alike jobs or switches yet; `turbotui ledger` has the floor of each",
     "leaks.what_device": "device",
     "leaks.what_host": "host",
     "leaks.what_pinned": "pinned",

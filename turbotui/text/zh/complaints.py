@@ -6,7 +6,7 @@ from __future__ import annotations
 FORMS: dict[str, str] = {
     "--fix takes a verdict's number or `all`, not {wanted}": "--fix 需要结论的编号或 `all`，而不是 {wanted}",
     "a remedy changes what is held and there is no terminal to ask on; add --yes": "办法会改变占用的内存，而没有终端可供询问；请加 --yes",
-    "there is no verdict {number}: the report has {count}; look again": "没有第 {number} 个结论：报告中有 {count} 个；请再看一次",
+    "there is no verdict {number} now; look again": "现在没有第 {number} 个结论；请再看一次",
     "verdict {number} has no remedy that this engine can run: {title}": "第 {number} 个结论没有引擎能执行的办法：{title}",
     "this is a replay: what is over cannot be changed; leave it with q and open the console": "这是回放：已过去的不能改变；按 q 离开，再打开控制台",
     "a replay knows no checks: its log says what they found that was new": "回放中没有检查：日志里有当时的新发现",

@@ -17,6 +17,8 @@ CAPABILITY = (9, 0)
 BLOCK = 128
 ENOUGH = {torch.bfloat16: 0.999, torch.float16: 0.99}
 """Share of rounded numbers that must be those of the kernel by Triton: fp32's last digits move few."""
+DEVICE_ERRORS = (torch.OutOfMemoryError, getattr(torch, "AcceleratorError", torch.OutOfMemoryError))
+"""Memory that is short, or a device that is lost."""
 
 Linear = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor], None]
 """Values, their scales, weights, theirs, a bias, and what is written into."""
@@ -46,6 +48,8 @@ def _tried(device: torch.device, dtype: torch.dtype, other: Linear) -> Linear | 
     try:
         found: Linear = importlib.import_module("engine.worker.nets.kernels.int8_gluon").linear
         same = _agreement(found, other, device, dtype)
+    except DEVICE_ERRORS:
+        raise  # which says nothing of the kernel: the next product tries again
     except Exception as error:  # Gluon is not yet the same in every release of Triton
         words = str(error).strip().splitlines() or [""]
         return f"it cannot be compiled by this Triton ({type(error).__name__}: {words[-1]})"

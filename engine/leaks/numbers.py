@@ -1,0 +1,45 @@
+"""The numbers by which a person names verdicts: the same thing has the same one in every report."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from itertools import count
+from typing import TypeAlias
+
+from engine.wire import Verdict
+
+PLACE = re.compile(r"^\[\d+\]$")
+"""A place in a list moves when others go."""
+Key: TypeAlias = tuple[object, ...]
+
+
+class Numbers:
+    """Given for as long as the engine runs, and never to another thing."""
+
+    def __init__(self) -> None:
+        self._known: dict[Key, int] = {}
+        self._next = count(1)
+
+    def give(self, verdicts: Iterable[Verdict]) -> tuple[Verdict, ...]:
+        """The same verdicts with their numbers."""
+        found = []
+        seen: dict[Key, int] = {}
+        for verdict in verdicts:
+            key = _key(verdict)
+            seen[key] = seen.get(key, 0) + 1
+            key = (*key, seen[key])
+            if key not in self._known:
+                self._known[key] = next(self._next)
+            found.append(replace(verdict, number=self._known[key]))
+        return tuple(found)
+
+
+def _key(verdict: Verdict) -> Key:
+    """What makes it the same thing: not its size, nor its words."""
+    holder, site, remedy = verdict.holder, verdict.site, verdict.remedy
+    path = () if holder is None else tuple(step for step in holder.path if not PLACE.match(step))
+    where = None if site is None else (site.file, site.line)
+    whom = None if remedy is None else (remedy.target, remedy.pid, remedy.start_time)
+    return (verdict.kind, verdict.device_id, verdict.component, path, where, whom)
