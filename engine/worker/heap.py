@@ -43,7 +43,7 @@ def trim_heap() -> None:
 
 
 def heap_free_bytes() -> int | None:
-    """Freed and kept by the C library's heap since it was trimmed; at the least, for a piece may be used anew.
+    """Freed and kept by the C library since the heap was trimmed; at the least: a piece may be used anew.
 
     None where it does not tell. Takes the lock of each arena in turn, for microseconds.
     """

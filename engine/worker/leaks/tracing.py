@@ -232,10 +232,19 @@ class _Noting(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._tracer.noted.note(storage, place)
 
 
+VIEWS = frozenset(
+    "alias as_strided chunk detach expand movedim narrow permute select slice split split_with_sizes squeeze t "
+    "transpose unbind unflatten unsqueeze view view_as".split()
+)
+"""Calls that never make memory. Of `to`, `reshape` and their like a schema tells no more: those may."""
+
+
 @lru_cache(maxsize=4096)
 def _makes_new(func: Any) -> bool:
     """Whether anything that it returns may be new: most calls give views, or write in place."""
-    return any(value.alias_info is None for value in func._schema.returns)
+    if func._schema.name.removeprefix("aten::") in VIEWS:
+        return False
+    return any(value.alias_info is None or not value.alias_info.is_write for value in func._schema.returns)
 
 
 def _tensors(found: Any) -> list[Tensor]:
