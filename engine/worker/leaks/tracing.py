@@ -233,8 +233,8 @@ class _Noting(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 VIEWS = frozenset(
-    "alias as_strided chunk detach expand movedim narrow permute select slice split split_with_sizes squeeze t "
-    "transpose unbind unflatten unsqueeze view view_as".split()
+    "alias as_strided chunk detach expand movedim narrow permute select slice split split_with_sizes "
+    "squeeze t transpose unbind unflatten unsqueeze view view_as".split()
 )
 """Calls that never make memory. Of `to`, `reshape` and their like a schema tells no more: those may."""
 
