@@ -64,8 +64,8 @@ class Paint:
     def __init__(self, palette: Palette, *, whole_cells: bool = False, colourless: bool = False) -> None:
         colour = {name: _rich(value) for name, value in palette.colours.items()}
         self.palette = palette
-        self.whole_cells = whole_cells
-        """Nothing ends within a cell, where there is no symbol for it."""
+        self.whole_cells = whole_cells or colourless
+        """Nothing ends within a cell: there is no symbol for it, or no colour for what goes on above."""
         self.colourless = colourless
         """No colour reaches the terminal: bold, dim, reverse and the patterns tell things apart."""
         self.background = colour["background"]
