@@ -42,6 +42,7 @@ class JobPanel(PagePanel):
     DEFAULT_CSS = """
     JobPanel { overflow: hidden hidden; }
     """
+    told_by = "engine"
 
     def __init__(self, job_id: int) -> None:
         super().__init__(id="job")

@@ -15,6 +15,7 @@ from turbotui.text import key_names, known, t
 from turbotui.text.spoken import spoken, word
 from turbotui.widgets.lines import LinePanel, Row, View, width_of
 from turbotui.widgets.models import back_in_s, previous_model, unloaded
+from turbotui.widgets.panels import as_of_text
 from turbotui.widgets.queue import one_line
 
 if TYPE_CHECKING:
@@ -94,10 +95,12 @@ class RunningLine(LinePanel):
         return (state.jobs, state.engine and state.engine.queue, not state.models, view.making_demo)
 
     def rows(self, view: View, width: int, height: int) -> list[Row]:
-        if view.past_at is None:
+        moment = as_of_text(view)
+        if view.past_at is not None:
+            moment = cursor_label(view.past_at, view.cursor.width_s, view.now)
+        if not moment:
             return [self._row(view, width)]
-        moment = f" {cursor_label(view.past_at, view.cursor.width_s, view.now)}"
-        row = Row(width).add(moment, view.paint.wait)
+        row = Row(width).add(f" {moment}", view.paint.wait)
         return [row.extend(self._row(view, width - row.cells))]
 
     def _row(self, view: View, width: int) -> Row:

@@ -50,6 +50,7 @@ class MemoryPanel(Panel):
     """Framed where there is room, bare bar and legend where there is not."""
 
     number = 1
+    told_by = "probe"
     unwatched_s = 2.0
 
     def __init__(self, *, id: str, key_of: Callable[[str], str]) -> None:
