@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.style import Style
 
     from engine.wire import ActionProgressed, Receipt
+    from turbotui.state import Look
     from turbotui.theme import Paint
 
 TABS = ("memory", "history", "models", "queue", "card", "log")
@@ -84,11 +85,18 @@ class Tabs(LinePanel):
 
 
 class RunningLine(LinePanel):
-    """The running job, where the queue is not in sight; where nothing is to run, what to press."""
+    """The running job, where the queue is not in sight; where nothing is to run, what to press.
 
-    def __init__(self, *, id: str, key_of: Callable[[str], str]) -> None:
+    Args:
+        why_not: Why no job can be written now, or None.
+    """
+
+    def __init__(
+        self, *, id: str, key_of: Callable[[str], str], why_not: Callable[[Look], str | None]
+    ) -> None:
         super().__init__(id=id)
         self._key_of = key_of
+        self._why_not = why_not
 
     def inputs(self, view: View) -> tuple[object, ...]:
         state = view.state
@@ -122,7 +130,7 @@ class RunningLine(LinePanel):
     def _next(self, view: View, row: Row) -> Row:
         """What there is to do where nothing runs and nothing waits."""
         paint = view.paint
-        if view.read_only or view.past_at is not None or view.look != "live":
+        if view.look != "live" or self._why_not(view.look) is not None:
             return row.add(f" {t('queue.idle')}", paint.muted)
         if view.state.models:
             row.add(f" {t('queue.idle')}  ", paint.muted).add(self._key_of("add"), paint.key)
