@@ -240,6 +240,7 @@ def engine(now: float, *, uptime: float = 273600.0) -> EngineStatus:
         home="/home/me/.local/state/turbotui", socket="/run/user/1000/turbotui/engine.sock",
         output_dir="/home/me/Videos/turbotui", log_path="/home/me/.local/state/turbotui/logs/engine.log",
         nursery=NurseryStatus(state="ready", elapsed_s=11.0, pid=70010), queue=QueueStatus(waiting=3),
+        max_prompt_chars=8000,
     )  # fmt: skip
 
 
