@@ -51,7 +51,8 @@ class Tabs(LinePanel):
         self._spans: list[tuple[int, int, str]] = []
 
     def inputs(self, view: View) -> tuple[object, ...]:
-        return (self.chosen, len(view.state.waiting), self._told(view))
+        device = view.state.device
+        return (self.chosen, len(view.state.waiting), self._told(view), device and device.kind)
 
     def rows(self, view: View, width: int, height: int) -> list[Row]:
         paint, row = view.paint, Row(width).add(" ", view.paint.text)
@@ -61,7 +62,8 @@ class Tabs(LinePanel):
                 continue
             start = row.cells
             count = f" {len(view.state.waiting)}" if tab == "queue" and view.state.waiting else ""
-            label = f"{t(f'tab.{tab}')}{count}"
+            host = tab == "card" and view.state.device is not None and view.state.device.kind == "cpu"
+            label = f"{t('tab.processes' if host else f'tab.{tab}')}{count}"
             if tab == self.chosen:
                 row.add(f" {number} {label} ", paint.chosen_tab)
             else:
