@@ -27,7 +27,7 @@ STACK = ("driver", "others", "unseen", "context", "weights", "live", "fragmented
 
 OURS = ("context", "weights", "live", "fragmented", "cache")
 
-_KIND_TO_PART = {
+KIND_TO_PART = {
     "weights": "weights",
     "live": "live",
     "awaiting_free": "live",
@@ -49,7 +49,7 @@ def parts_of(balance: Balance) -> dict[str, int | None]:
     """Bytes for each drawn part; None where a share of it is unknown, absent where there is none of it."""
     found: dict[str, int | None] = {}
     for part in balance.parts:
-        name = _KIND_TO_PART[part.kind]
+        name = KIND_TO_PART[part.kind]
         known = found.get(name, 0)
         found[name] = None if known is None or part.bytes is None else known + part.bytes
     return found
@@ -83,7 +83,7 @@ def column_of(span: HistoryColumn, second: int, device_bytes: int | None = None)
     high: dict[str, int] = {}
     low: dict[str, int] = {}
     for kind, (least, most) in span.parts.items():
-        name = _KIND_TO_PART[kind]
+        name = KIND_TO_PART[kind]
         high[name] = high.get(name, 0) + most
         low[name] = low.get(name, 0) + least
     stack = {name: high.get(name, 0) for name in STACK}

@@ -30,6 +30,11 @@ def _is_variation_selector(code: int) -> bool:
     return 0xFE00 <= code <= 0xFE0F or 0xE0100 <= code <= 0xE01EF or 0x180B <= code <= 0x180F
 
 
+_EMOJI = "\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001faff"
+_JOINER = re.compile(f"(?<=[{_EMOJI}\ufe0f])\u200d(?=[\u2194-\u21aa{_EMOJI}])")
+"""What makes one picture of two emoji, where the terminal can; between them it hides nothing."""
+
+
 class _Glyphs(dict[int, str]):
     """Code point to what is shown for it; filled as characters are met."""
 
@@ -60,7 +65,8 @@ def clean(text: str, *, limit: int = LIMIT) -> str:
     """`text` as one line of at most `limit` characters that holds nothing a terminal acts on.
 
     Controls (C0, DEL, C1), bidirectional and zero-width characters, line and paragraph
-    separators and lone surrogates become visible glyphs; variation selectors are dropped.
+    separators and lone surrogates become visible glyphs; variation selectors are dropped, and what joins
+    two emoji, which are shown side by side: terminals disagree about the width of the result.
     What was cut off is marked by an ellipsis.
     """
     if limit < 1:
@@ -68,6 +74,8 @@ def clean(text: str, *, limit: int = LIMIT) -> str:
     if text.isascii() and text.isprintable() and len(text) <= limit:
         return text
     shown = text.replace("\r\n", "\n") if len(text) <= limit else text[: limit + 1].replace("\r\n", "\n")
+    if "\u200d" in shown:
+        shown = _JOINER.sub("", shown)
     shown = shown.translate(_GLYPHS)
     if len(text) > limit or len(shown) > limit:
         shown = shown[: limit - 1] + ELLIPSIS

@@ -89,6 +89,8 @@ class ConsoleState:
     link: LinkState = "starting"
     heard_at: float | None = None
     """Monotonic time of the newest frame."""
+    told_at: float | None = None
+    """Wall-clock time of the newest frame; None before the first."""
     link_since: float | None = None
     """Wall-clock time at which `link` became what it is."""
     lost_reason: str = ""
@@ -191,7 +193,8 @@ def reduce(
             return replace(state, devices=_with_device(state.devices, device), own_probe=True)
         case LinkLost(reason=reason, retry_at=retry_at):
             if state.link != "lost":
-                state = replace(state, log=_with_printed(state.log, event.printed, wall))
+                jobs = tuple(_without_time_left(job) for job in state.jobs)
+                state = replace(state, jobs=jobs, log=_with_printed(state.log, event.printed, wall))
             since = state.link_since if state.link == "lost" else wall
             # What broke first says more than what the attempts after it meet.
             reason = state.lost_reason if state.link == "lost" else state.goodbye or reason
@@ -201,7 +204,7 @@ def reduce(
             )  # fmt: skip
         case DeviceChosen(device_id=device_id):
             return replace(state, chosen_device=device_id)
-    return _reduce_wire(replace(state, heard_at=monotonic), event, wall, monotonic)
+    return _reduce_wire(replace(state, heard_at=monotonic, told_at=wall), event, wall, monotonic)
 
 
 def _reduce_wire(state: ConsoleState, event: Event, wall: float, monotonic: float) -> ConsoleState:
@@ -295,6 +298,14 @@ def _with_printed(log: tuple[LogLine, ...], printed: tuple[str, ...], wall: floa
         for number, text in enumerate(printed, 1)
     ]
     return (*log, *lines)[-LOG_LINES:]
+
+
+def _without_time_left(job: Job) -> Job:
+    """`job` without what nobody can tell any more: whether it still runs is not known either."""
+    progress = job.progress
+    if progress is None or progress.eta_s is None:
+        return job
+    return replace(job, progress=replace(progress, eta_s=None))
 
 
 def _is_finished(job: Job) -> bool:

@@ -38,8 +38,6 @@ GLYPHS = {
 }
 """The pattern of each part: read without colour, and the same in the bar, the graph and the legend."""
 
-COVERED = {"weights": 1.0, "live": 0.75, "cache": 0.5}
-"""How much of a cell these patterns fill with their foreground."""
 OFF = 0.7
 """How much of muted text is left in what does nothing now."""
 
@@ -64,8 +62,8 @@ class Paint:
     def __init__(self, palette: Palette, *, whole_cells: bool = False, colourless: bool = False) -> None:
         colour = {name: _rich(value) for name, value in palette.colours.items()}
         self.palette = palette
-        self.whole_cells = whole_cells
-        """Nothing ends within a cell, where there is no symbol for it."""
+        self.whole_cells = whole_cells or colourless
+        """Nothing ends within a cell: there is no symbol for it, or no colour for what goes on above."""
         self.colourless = colourless
         """No colour reaches the terminal: bold, dim, reverse and the patterns tell things apart."""
         self.background = colour["background"]
@@ -96,6 +94,7 @@ class Paint:
             self.chosen_tab = base + Style(reverse=True, bold=True)
         self.selected = colour["selected"]
         self.fill = {part: _rich(value) for part, value in palette.parts.items()}
+        """Of each part where it ends within a cell, which leaves no room for its pattern."""
         self.part = {
             part: Style(color=_rich(palette.inks[part]), bgcolor=_rich(value))
             for part, value in palette.parts.items()
@@ -103,9 +102,6 @@ class Paint:
         # These patterns are blocks themselves: the part's colour is their foreground.
         for block in ("weights", "live", "cache"):
             self.part[block] = Style(color=_rich(palette.parts[block]), bgcolor=_rich(palette.inks[block]))
-            if palette.parts[block][0] == palette.inks[block][0] == "#":
-                # Where such a part ends within a cell, what shows is its pattern seen from afar.
-                self.fill[block] = _blend(palette.parts[block], palette.inks[block], COVERED[block])
         self.part["free"] = self.faint
         # A neighbour's name: in the part's colour or its ink, whichever stands out more.
         named = _farther(palette.colours["background"], palette.parts["others"], palette.inks["others"])

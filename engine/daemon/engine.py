@@ -298,6 +298,7 @@ class Engine:
             self.life,
             paths,
             output_dir=output_dir,
+            max_prompt_chars=settings.max_prompt_chars,
             device=device,
             memory=self.memory,
             probe=self.probe,

@@ -234,7 +234,8 @@ class LedgerBook:
             last = f"; last {over.count} {over.over} {signed(over.bytes_each)} a {ONE[over.over]}"
         self._logbook.write(
             "floor",
-            f"job {line.job_id} ended {signed(after - before)} over its start{last}",
+            # Short enough for the log's row at 80 columns, where its end would be cut.
+            f"job {line.job_id} left {signed(after - before)}{last}",
             job_id=line.job_id,
             memory=True,
         )

@@ -34,6 +34,7 @@ class StatusBoard:
         paths: Paths,
         *,
         output_dir: Path,
+        max_prompt_chars: int,
         device: DeviceInUse,
         memory: MemoryView,
         probe: Probe,
@@ -51,6 +52,7 @@ class StatusBoard:
         self._life = life
         self._paths = paths
         self._output_dir = output_dir
+        self._max_prompt_chars = max_prompt_chars
         self._device = device
         self._memory = memory
         self._probe = probe
@@ -85,6 +87,7 @@ class StatusBoard:
             or self._queue.problem
             or self._logbook.file_problem
             or self._recorder.problem,
+            max_prompt_chars=self._max_prompt_chars,
         )
 
     def status(self) -> Status:

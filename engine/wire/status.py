@@ -91,6 +91,8 @@ class EngineStatus(Wire):
     """Age of the newest reading of the probe; None before the first."""
     problem: str | None = None
     """One sentence when the engine cannot do its whole work, e.g. a GPU it cannot use."""
+    max_prompt_chars: int | None = None
+    """The longest prompt that it accepts; None of an older engine, which does not tell."""
 
 
 WorkerState: TypeAlias = Literal["starting", "idle", "loading", "running", "silent", "stopping"]

@@ -12,6 +12,7 @@ import time
 import httpx
 import pytest
 
+from engine.config import EngineConfig
 from engine.embeddings import EmbeddingStore
 from engine.errors import EngineUnavailable
 from engine.wire import WIRE_VERSION, EventFrame, JobSpec, Snapshot
@@ -26,6 +27,7 @@ def test_the_socket_answers_any_http_client_with_status_and_its_openapi_document
         status = client.get("/status").json()
         document = client.get("/openapi.json").json()
     assert status["engine"]["state"] == "ready"
+    assert status["engine"]["max_prompt_chars"] == EngineConfig().max_prompt_chars
     assert {"engine", "workers", "devices", "models"} <= set(status)
     assert {"/status", "/jobs", "/switch", "/events"} <= set(document["paths"])
     spec = document["components"]["schemas"]["JobSpec"]

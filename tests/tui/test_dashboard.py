@@ -32,7 +32,7 @@ from turbotui.client.script import Step
 from turbotui.client.scripted import ScriptedClient
 from turbotui.format import cell_width
 from turbotui.screens.choices import ChoicePanel
-from turbotui.text import t
+from turbotui.text import t, texts_of
 from turbotui.widgets.lines import LinePanel
 from turbotui.widgets.log import LogPanel
 from turbotui.widgets.queue import QueuePanel
@@ -130,6 +130,27 @@ async def test_a_small_terminal_says_what_to_press_too(console: Build) -> None:
         await live(pilot)
         await pilot.press("2")
         assert panel_text(app, "running").split() == "nothing runs a writes a job".split()
+
+
+@pytest.mark.parametrize("language", ["en", "zh_CN"])
+async def test_at_80x24_signs_and_words_are_apart_and_a_floor_is_told_to_its_end(
+    console: Build, language: str
+) -> None:
+    texts = texts_of(language)
+    app = console([scenes.cpu(NOW)], language=language)
+    async with app.run_test(size=SMALL) as pilot:
+        await live(pilot)
+        legend = panel_text(app, "memory")
+        assert f"x {texts['part.runtime']} " in legend and f"o {texts['part.others']} " in legend
+        assert f" 5 {texts['tab.processes']} " in panel_text(app, "tabs")
+    app = console([scenes.busy(NOW)], language=language)
+    async with app.run_test(size=SMALL) as pilot:
+        await live(pilot)
+        assert f" 5 {texts['tab.card']} " in panel_text(app, "tabs")
+        await pilot.press("6")
+        app.dashboard.tick()
+        await pilot.pause()
+        assert "job 39 left +0 B; last 20 jobs +0.0 MiB a job" in panel_text(app, "log")
 
 
 async def test_at_80x24_one_sees_that_the_bar_has_the_focus(console: Build) -> None:

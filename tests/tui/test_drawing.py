@@ -13,7 +13,7 @@ from rich.style import Style
 
 from turbotui.client import scenes
 from turbotui.format import cell_width, clip_middle
-from turbotui.history import History, parts_of
+from turbotui.history import STACK, History, parts_of
 from turbotui.screens.plan import LEAST, plan
 from turbotui.theme import Paint, read_palette, theme_files, theme_folders
 from turbotui.widgets.history import column_cells, row_step
@@ -128,6 +128,17 @@ def test_a_column_stacks_neighbours_below_ours_and_ends_in_eighths() -> None:
     stack = (0, 8, 0, 0, 12, 0, 0, 0)
     glyphs = [glyph for glyph, _style in column_cells(paint, stack, ("others", "weights"), 8, 4)]
     assert glyphs == ["o", "█", "▄", " "]
+
+
+def test_without_colours_no_cell_is_of_two_parts() -> None:
+    """An eighth block shows the part above it by a background colour, which NO_COLOR drops."""
+    paint = Paint(read_palette(theme_files(theme_folders())["dark"]), colourless=True)
+    # Bottom up: three quarters of a row of others, a row and a half of weights, a row of live tensors.
+    stack = [0] * len(STACK)
+    for name, eighths in (("others", 6), ("weights", 12), ("live", 8)):
+        stack[STACK.index(name)] = eighths
+    glyphs = [glyph for glyph, _style in column_cells(paint, tuple(stack), STACK, 8, 5)]
+    assert glyphs == ["o", "█", "▓", " ", " "]
 
 
 def test_a_spike_within_a_second_is_kept() -> None:

@@ -8,13 +8,19 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from engine.errors import NotFound
 from engine.paths import find_paths
+from turbotui.app import TurboApp
+from turbotui.client import scenes
 from turbotui.client.launch import find_engine
+from turbotui.state import DeviceWatched, LinkLost, LinkOpened
 
+from .conftest import NOW, SMALL, WIDE, Clock, live, panel_text, screen_text, scripted
 from .pty_console import CONSOLE, Shown
 
 
@@ -95,3 +101,48 @@ def test_who_stands_by_ends_with_a_console_that_is_killed(home: dict[str, str]) 
         os.kill(console.pid, signal.SIGKILL)
         assert console.ended_within(5) is not None
         wait_for(lambda: is_gone(first) and is_gone(probe), "the end of who stood by")
+
+
+AS_OF = {"en": "as of 14:13:30", "zh_CN": "截至 14:13:30"}
+
+
+@pytest.mark.parametrize("language", ["en", "zh_CN"])
+@pytest.mark.parametrize("size", [SMALL, WIDE], ids=["80x24", "120x36"])
+async def test_what_the_engine_told_last_says_when_beside_what_is_seen_now(
+    console: Callable[..., TurboApp], clock: Clock, size: tuple[int, int], language: str
+) -> None:
+    clock.passed = 10.0
+    app = console(scripted(scenes.busy(NOW), preview=NotFound("none")), language=language)
+    async with app.run_test(size=size) as pilot:
+        await live(pilot)
+        running = "running" if size == SMALL else "queue"
+        assert "6.0 s" in panel_text(app, running) and AS_OF[language] not in screen_text(app)
+
+        async def shown(panel: str) -> str:
+            await pilot.press(str(("history", "models", "queue", "card").index(panel) + 2))
+            app.dashboard.tick()
+            await pilot.pause()
+            return panel_text(app, panel)
+
+        clock.passed = 75.0
+        app.link._take(LinkLost(reason="gone", retry_at=2000.0))
+        for panel in ("models", "queue", "card"):
+            title = (await shown(panel)).splitlines()[0]
+            assert AS_OF[language] in title, "nobody tells of the device either"
+        assert "6.0 s" not in screen_text(app), "whether it still runs is not known"
+        # Now the console looks at the device by itself: that is of now, and the queue is not.
+        app.link._take(DeviceWatched(device=replace(scenes.gpu(NOW), processes=())))
+        assert AS_OF[language] not in await shown("card")
+        assert AS_OF[language] in (await shown("models")).splitlines()[0]
+        await shown("history")
+        assert AS_OF[language] in panel_text(app, running)
+        await pilot.press("4", "enter")
+        await pilot.pause()
+        page = screen_text(app).splitlines()
+        assert any("41" in row and AS_OF[language] in row for row in page), "the job's page, too"
+        await pilot.press("escape")
+        app.link._take(LinkOpened(hello=scripted().hello()))
+        app.link._take(scenes.busy(NOW))
+        app.dashboard.tick()
+        await pilot.pause()
+        assert AS_OF[language] not in screen_text(app)

@@ -134,7 +134,8 @@ async def test_frames_of_a_finished_video_are_stepped_through(
     async with app.run_test(size=size) as pilot:
         screen = await open_page(pilot)
         await redrawn(pilot, screen, lambda: "9/17" in screen_text(app))
-        middle = shown(screen).picture
+        await pilot.pause()
+        middle, high = shown(screen).picture, shown(screen).size.height
         await pilot.press("right")
         assert "10/17" in screen_text(app)
         assert shown(screen).picture != middle
@@ -143,7 +144,9 @@ async def test_frames_of_a_finished_video_are_stepped_through(
         await redrawn(pilot, screen, lambda: "denoise dit.low" in screen_text(app))
         await pilot.press("G")
         assert "+0 B" in screen_text(app)
-        assert size != SMALL or not shown(screen).display  # it has scrolled away with its fields
+        await pilot.pause()
+        # It has scrolled away with its fields, as far as they have.
+        assert shown(screen).size.height == high - screen.panel.top
         await pilot.press("g")
         assert shown(screen).display
 
@@ -386,3 +389,41 @@ async def test_a_job_that_ran_out_of_memory_tells_what_there_was(console: Build)
         app.link._take(JobChanged(job=replace(failed, progress=None, finished_at=NOW)))
         await redrawn(pilot, screen, lambda: "Job 41 asked for 3.00 GiB" in screen_text(app))
         assert asked(client, "out_of_memory") == [(41,)]
+
+
+def drawn(screen: JobScreen) -> list[str]:
+    """The rows of the picture, with their colours."""
+    view = shown(screen)
+    return [repr(list(view.render_line(y))) for y in range(view.size.height)]
+
+
+@pytest.mark.parametrize("language", ["en", "zh_CN"])
+@pytest.mark.parametrize("size", [SMALL, WIDE], ids=["80x24", "120x36"])
+async def test_a_picture_scrolls_away_row_by_row_with_its_fields(
+    console: Build, clip: Path, size: tuple[int, int], language: str
+) -> None:
+    told = job_scenes.done(clip)
+    spec = replace(told.jobs[0].spec, prompt="a lighthouse in fog " * 60)  # else the page is in sight whole
+    app = console(scripted(replace(told, jobs=(replace(told.jobs[0], spec=spec),))), language=language)
+    async with app.run_test(size=size) as pilot:
+        screen = await open_page(pilot)
+        await redrawn(pilot, screen, lambda: "9/17" in screen_text(app))
+        await pilot.pause()
+        whole = drawn(screen)
+        for above in (1, 2):
+            if above == 1:
+                await pilot.press("j")
+            else:
+                screen.panel.on_mouse_scroll_down()
+            await pilot.pause()
+            assert screen.panel.top == above and drawn(screen) == whole[above:]
+            rows = screen_text(app).splitlines()
+            caption = next(y for y, row in enumerate(rows) if "9/17" in row)
+            assert caption == shown(screen).region.bottom, "what it is stands right below it"
+        await pilot.press("left")
+        await pilot.pause()
+        assert "8/17" in screen_text(app) and len(drawn(screen)) == len(whole) - 2
+        assert drawn(screen) != whole[2:], "its keys do what they say"
+        await pilot.press(*("j" * (len(whole) - 1)))
+        left = len(whole) - screen.panel.top
+        assert shown(screen).display == (left > 0) and ("8/17" in screen_text(app)) == (left >= 0)

@@ -16,6 +16,7 @@ from engine.wire import (
     LeakReport,
     Mark,
     MarkRequest,
+    MemorySampled,
     RemedyAction,
     RemedyRequest,
     Segment,
@@ -423,3 +424,38 @@ async def test_it_is_all_in_chinese_too(console: Build) -> None:
         await pilot.press("colon")
         await pilot.press(*"泄漏")
         await until(pilot, lambda: True)
+
+
+@pytest.mark.parametrize("language", ["en", "zh_CN"])
+@pytest.mark.parametrize("size", [SMALL, WIDE], ids=["80x24", "120x36"])
+async def test_without_a_leak_it_tells_who_holds_what_now(
+    console: Build, size: tuple[int, int], language: str
+) -> None:
+    nothing = LeakReport(at=NOW, elapsed_s=0.1, verdicts=(), trends=(), tracing=Tracing(on=False))
+    client = scripted(replace(scenes.busy(NOW), jobs=()), leaks=nothing)
+    app = console(client, language=language)
+    async with app.run_test(size=size) as pilot:
+        text = await opened(pilot, client)
+        text = text[text.index(texts_of(language)["leaks.title_none"]) :]
+        told = text[text.index(texts_of(language)["leaks.who_holds"]) :]
+        for words in ("wan2.2-a14b/dit.low", "13.7", "90112 python", "14.0", "101.7"):
+            assert words in told
+        assert told.index("14.0") < told.index("13.7") < told.index("90112"), "the most first"
+        app.link._take(MemorySampled(device=scenes.gpu(NOW, scenes.gpu_balance(NOW, weights=2.6))))
+        app.screen.refresh_panel()  # type: ignore[attr-defined]
+        await pilot.pause()
+        text = text_of(pilot)
+        told = text[text.index(texts_of(language)["leaks.who_holds"]) :]
+        assert "13.7" not in told and "112.8" in told
+
+
+@pytest.mark.parametrize("language", ["en", "zh_CN"])
+async def test_that_tracing_is_off_is_said_once_below_the_sites(console: Build, language: str) -> None:
+    nothing = LeakReport(at=NOW, elapsed_s=0.1, verdicts=(), trends=(), tracing=Tracing(on=False))
+    for size, keys in ((WIDE, ()), (SMALL, ("right", "right", "right"))):
+        client = engine(leaks=nothing)
+        app = console(client, language=language)
+        async with app.run_test(size=size) as pilot:
+            await opened(pilot, client)
+            await pilot.press(*keys)
+            assert text_of(pilot).count(f"t {texts_of(language)['leaks.tracing_off']}") == 1

@@ -15,21 +15,21 @@ from textual.events import Key, Paste
 from textual.widgets import Input, TextArea
 
 from engine.errors import InvalidRequest
-from engine.wire import Job, JobChanged, JobSpec
+from engine.wire import Job, JobChanged, JobSpec, Snapshot
 from turbotui.app import TurboApp
 from turbotui.client import scenes
 from turbotui.client.scripted import ScriptedClient
 from turbotui.draft import Draft, draft_of, load_draft, save_draft
 from turbotui.format import cell_width
 from turbotui.screens import new_job
-from turbotui.text import t
+from turbotui.text import t, texts_of
 from turbotui.widgets import forecast
 from turbotui.widgets.fields import REMARK_COLUMN, ChoiceField
 from turbotui.widgets.prompt_area import BURST_S
 from turbotui.widgets.queue import QueuePanel
 from turbotui.widgets.shapes import ShapeField, boxes
 
-from .conftest import NOW, SMALL, WIDE, live, screen_text, scripted, until
+from .conftest import NOW, SMALL, WIDE, burst, live, screen_text, scripted, until
 
 Build = Callable[..., TurboApp]
 
@@ -437,7 +437,33 @@ async def test_a_paste_of_many_lines_is_one_prompt_without_what_a_terminal_would
         assert "\x1b" not in screen_text(app)
         area.post_message(Paste("x" * 100_000))
         await until(pilot, lambda: " of 100000 pasted characters are kept" in screen_text(app))
-        assert len(area.text) == 20_000
+        assert len(area.text) == 8000, "as many as the engine takes"
+
+
+@pytest.mark.parametrize("language", ["en", "zh_CN"])
+@pytest.mark.parametrize("size", [SMALL, WIDE], ids=["80x24", "120x36"])
+async def test_a_long_prompt_is_counted_as_it_is_typed(
+    console: Build, size: tuple[int, int], language: str
+) -> None:
+    count = texts_of(language)["new.count"]
+    snapshot = scenes.busy(NOW)
+    assert isinstance(snapshot, Snapshot)
+    engine = replace(snapshot.status.engine, max_prompt_chars=100)
+    snapshot = replace(snapshot, status=replace(snapshot.status, engine=engine))
+    app = console(scripted(snapshot), language=language)
+    async with app.run_test(size=size) as pilot:
+        await open_editor(pilot)
+        area = app.screen.query_one(TextArea)
+        area.post_message(Paste("x" * 79))
+        await until(pilot, lambda: len(area.text) == 79)
+        assert count.format(count=79, most=100) not in screen_text(app)
+        await burst(pilot, "y")
+        await until(pilot, lambda: count.format(count=80, most=100) in screen_text(app), "the count")
+        assert "esc" in next(row for row in screen_text(app).splitlines() if "80" in row and "100" in row)
+        area.post_message(Paste("x" * 30))
+        await until(pilot, lambda: count.format(count=100, most=100) in screen_text(app), "what is taken")
+        await burst(pilot, "y")
+        await until(pilot, lambda: count.format(count=101, most=100) in screen_text(app), "what is too much")
 
 
 async def test_a_paste_that_comes_as_keys_is_one_prompt_too(console: Build) -> None:

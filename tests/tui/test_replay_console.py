@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,20 @@ async def test_acting_is_refused_with_a_sentence_and_nothing_is_kept(app: Replay
         await pilot.press("q")
     assert app.leaving_line == ""
     assert [path.name for path in tmp_path.iterdir()] == ["night.ttrec"]
+
+
+@pytest.mark.parametrize("language", ["en", "zh_CN"])
+async def test_where_nothing_runs_it_offers_no_key_that_is_refused(app: ReplayApp, language: str) -> None:
+    async with app.run_test(size=SMALL) as pilot:
+        await live(pilot)
+        app.speak(language)
+        app.clock.pause(True)
+        app.link._take(replace(scenes.busy(NOW), jobs=()))
+        app.dashboard.tick()
+        await pilot.pause()
+        texts = texts_of(language)
+        assert panel_text(app, "running").strip() == texts["queue.idle"]
+        assert texts["queue.writes"] not in screen_text(app)
 
 
 async def test_the_key_line_names_the_players_keys_and_none_that_is_refused(app: ReplayApp) -> None:

@@ -163,7 +163,11 @@ def test_a_loss_keeps_the_picture_and_the_moment_of_the_first_failure() -> None:
     again = reduce(lost, LinkLost(reason="refused", retry_at=55.0), wall=NOW + 9, monotonic=54.0)
     assert again.look(54.0) == "lost"
     assert again.link_since == NOW and again.retry_at == 55.0
-    assert again.jobs == busy().jobs
+    assert [job.id for job in again.jobs] == [job.id for job in busy().jobs]
+    told = busy().running
+    assert told is not None and told.progress is not None and told.progress.eta_s is not None
+    assert again.running == replace(told, progress=replace(told.progress, eta_s=None)), "nobody can tell"
+    assert (lost.told_at, again.told_at) == (busy().told_at, busy().told_at) != (None, None)
     assert again.lost_reason == "gone"
 
 

@@ -128,6 +128,15 @@ def test_a_pattern_is_seen_upon_its_part(theme: str) -> None:
         assert distance(ink, fill, "usual") >= 0.08, part
 
 
+@pytest.mark.parametrize("theme", SHIPPED)
+def test_a_part_ends_within_a_cell_in_the_colour_that_it_has_elsewhere(theme: str) -> None:
+    paint = Paint(read_palette(SHIPPED[theme]))
+    for part in PARTS:
+        style = paint.part[part]
+        own = style.color if GLYPHS[part] in "█▓▒" else style.bgcolor
+        assert paint.edge(part, None).color == own == paint.edge("others", part).bgcolor, part
+
+
 def test_every_part_has_a_pattern_of_its_own() -> None:
     assert len(set(GLYPHS.values())) == len(GLYPHS) and set(PARTS) < set(GLYPHS)
 

@@ -109,8 +109,8 @@ async def test_each_jobs_floor_is_a_line_of_the_log(path: Path) -> None:
     setting.jobs(8)
     setting.book.heard(setting.worker, told("job", job=9, left=2 * KIB))
     await setting.page()
-    assert setting.log[0] == ("floor", "job 1 ended +0 B over its start")
-    assert setting.log[-1] == ("floor", "job 9 ended +2.0 KiB over its start; last 7 jobs +0 B a job")
+    assert setting.log[0] == ("floor", "job 1 left +0 B")
+    assert setting.log[-1] == ("floor", "job 9 left +2.0 KiB; last 7 jobs +0 B a job")
     assert setting.grown == 0 and setting.book.growing == ()
     await setting.book.close()
 

@@ -28,6 +28,9 @@ any_text = st.text(alphabet=st.characters(), max_size=200)
         ("exe\u202etxt.piz", "exe\ufffdtxt.piz"),
         ("a\u200bb\u2028c\ud800d", "a\ufffdb\ufffdc\ufffdd"),
         ("❤\ufe0f", "❤"),
+        ("👩\u200d🚀 👨\U0001f3fd\u200d👧\u200d👦", "👩🚀 👨\U0001f3fd👧👦"),
+        ("🏳\ufe0f\u200d🌈 🏃\u200d♂\ufe0f", "🏳🌈 🏃♂"),
+        ("🚀\u200dexe a\u200d🚀 \u200d", "🚀\ufffdexe a\ufffd🚀 \ufffd"),
         ("[/red] stays", "[/red] stays"),
     ],
 )

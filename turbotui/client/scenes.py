@@ -208,7 +208,7 @@ LOG = (
     (-40870, "foreign", "liwei 90112 python ComfyUI main.py appeared", None, True, "info"),
     (-40860, "unseen", "+14.0 GiB, no process we can see", None, True, "warning"),
     (-2950, "oom", "asked 2.10 GiB, free 0.62; went down one rung: text out", 31, True, "error"),
-    (-60, "floor", "job 39 ended +0 B over its start; last 20 jobs +0.0 MiB a job", 39, True, "info"),
+    (-60, "floor", "job 39 left +0 B; last 20 jobs +0.0 MiB a job", 39, True, "info"),
     (-56, "switch", "1.3B → A14B 1.1 s  unload 24 ms · verify 9 ms · load 0.97 s", None, True, "info"),
     (-54, "evict", "text 10.6 GiB: expected 10.6, back 10.6 by NVML, residue 0, 12 ms", 41, True, "info"),
     (-26, "job", "41 started", 41, False, "info"),
@@ -240,6 +240,7 @@ def engine(now: float, *, uptime: float = 273600.0) -> EngineStatus:
         home="/home/me/.local/state/turbotui", socket="/run/user/1000/turbotui/engine.sock",
         output_dir="/home/me/Videos/turbotui", log_path="/home/me/.local/state/turbotui/logs/engine.log",
         nursery=NurseryStatus(state="ready", elapsed_s=11.0, pid=70010), queue=QueueStatus(waiting=3),
+        max_prompt_chars=8000,
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual.binding import Binding
@@ -116,7 +117,8 @@ class DashboardScreen(StillBehind, PanelKeys, PastKeys, SelectingScreen):
         yield QueuePanel(id="queue")
         yield CardPanel(id="card")
         yield LogPanel(id="log")
-        yield RunningLine(id="running", key_of=self.turbo.key_of)
+        add = partial(self.turbo.why_not, BY_ID["add"])
+        yield RunningLine(id="running", key_of=self.turbo.key_of, why_not=add)
         yield LogTail(id="tail")
         yield PressureBanner(id="pressure", key_of=self.turbo.key_of)
         self._receipt.notes_key = self.turbo.key_of("last_receipt")

@@ -42,6 +42,7 @@ class JobPanel(PagePanel):
     DEFAULT_CSS = """
     JobPanel { overflow: hidden hidden; }
     """
+    told_by = "engine"
 
     def __init__(self, job_id: int) -> None:
         super().__init__(id="job")
@@ -227,6 +228,11 @@ class JobPanel(PagePanel):
                 text += "  " + t("job.took", took=seconds(job.finished_at - job.started_at))
         return text
 
+    def scroll(self, by: int) -> None:
+        super().scroll(by)
+        if isinstance(self.screen, JobScreen):
+            self.screen.show_picture(self.screen.view())  # it scrolls with its fields
+
     def on_click(self, event: Click) -> None:
         if isinstance(event.widget, PictureView) and isinstance(self.screen, JobScreen):
             self.screen.action_play()
@@ -287,29 +293,22 @@ class JobScreen(PageScreen):
         self._pictures.follow(view)
         self._ledger.follow(view)
         super().refresh_panel()
-        self._show_picture(view)
+        self.show_picture(view)
 
-    def _show_picture(self, view: View, *, clip: bool = False) -> None:
+    def show_picture(self, view: View, *, clip: bool = False) -> None:
         panel, pictures = self.panel, self._pictures
         picture = panel.query_one(PictureView)
         width = (panel.styles.width.value if panel.styles.width is not None else 0) - 4
         columns, rows = panel.picture_cells(view, int(width))
-        picture.display = columns > 0 and (panel.large or panel.top == 0)
+        above = 0 if panel.large else panel.top
+        picture.display = columns > 0 and above < rows
         if not picture.display:
             return
-        picture.styles.width, picture.styles.height = columns, rows
+        picture.styles.width, picture.styles.height = columns, rows - above
         picture.styles.offset = panel.picture_offset(view, int(width))
-        picture.show(view.paint, pictures.picture, pictures.words, clip=clip)
+        picture.show(view.paint, pictures.picture, pictures.words, clip=clip, rows=rows, above=above)
 
     # ------------------------------------------------------------------ keys
-
-    def action_scroll(self, by: int) -> None:
-        super().action_scroll(by)
-        self._show_picture(self.view())
-
-    def action_page(self, by: int) -> None:
-        super().action_page(by)
-        self._show_picture(self.view())
 
     def action_large(self) -> None:
         self.panel.large, self.panel.top = not self.panel.large, 0
@@ -352,7 +351,7 @@ class JobScreen(PageScreen):
     def _redraw(self, *, clip: bool) -> None:
         view = self.view()
         self.panel.show(view)
-        self._show_picture(view, clip=clip)
+        self.show_picture(view, clip=clip)
 
     def action_copy(self) -> None:
         job = self.turbo.link.state.job(self.panel.job_id)

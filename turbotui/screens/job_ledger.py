@@ -103,7 +103,7 @@ class JobLedger:
         if job.status == "running":
             if course is None:
                 return []
-            lines = lines_of_running(job, course, view.wall)
+            lines = lines_of_running(job, course, view.wall if view.as_of is None else view.as_of)
             return ledger_rows(view, lines, width, from_last=course.from_last)
         # Where the manifest lies on another host, the engine still knows its last few jobs.
         records = self.manifest.stages if self.manifest else course.ended if course else ()

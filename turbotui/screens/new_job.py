@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 RESUMED_AFTER_S = 60.0
 """A draft that is older was not written just now, and so is told of."""
 
+COUNTED_FROM = 0.8
+"""The share of the longest prompt from which its characters are counted."""
+
 LOW_ROWS = 44
 """A terminal of fewer has no room for all fields, an image and what they cost."""
 
@@ -182,9 +185,21 @@ class NewJobScreen(StillBehind, ModalScreen[None]):
 
     def _show(self) -> None:
         view = self.turbo.dashboard.view_now()
-        self.query_one("#window").border_subtitle = self._keys_below(self._columns - 6)
+        engine, prompt = view.state.engine, self.prompt
+        if engine is not None and engine.max_prompt_chars is not None:
+            prompt.most = engine.max_prompt_chars
+        count = self._count_below()
+        keys = self._keys_below(self._columns - 6 - width_of(count))
+        self.query_one("#window").border_subtitle = count + keys
         for panel in self.query(LinePanel):
             panel.show(view)
+
+    def _count_below(self) -> str:
+        """How long the prompt is, from where that begins to matter."""
+        count, most = len(self.prompt.text), self.prompt.most
+        return (
+            "" if count < COUNTED_FROM * most else t("new.count", count=f"{count:,}", most=f"{most:,}") + "  "
+        )
 
     def _keys_below(self, cells: int) -> str:
         """The first and the last keys stay where there is no room for all."""

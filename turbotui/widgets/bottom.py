@@ -15,12 +15,14 @@ from turbotui.text import key_names, known, t
 from turbotui.text.spoken import spoken, word
 from turbotui.widgets.lines import LinePanel, Row, View, width_of
 from turbotui.widgets.models import back_in_s, previous_model, unloaded
+from turbotui.widgets.panels import as_of_text
 from turbotui.widgets.queue import one_line
 
 if TYPE_CHECKING:
     from rich.style import Style
 
     from engine.wire import ActionProgressed, Receipt
+    from turbotui.state import Look
     from turbotui.theme import Paint
 
 TABS = ("memory", "history", "models", "queue", "card", "log")
@@ -49,7 +51,8 @@ class Tabs(LinePanel):
         self._spans: list[tuple[int, int, str]] = []
 
     def inputs(self, view: View) -> tuple[object, ...]:
-        return (self.chosen, len(view.state.waiting), self._told(view))
+        device = view.state.device
+        return (self.chosen, len(view.state.waiting), self._told(view), device and device.kind)
 
     def rows(self, view: View, width: int, height: int) -> list[Row]:
         paint, row = view.paint, Row(width).add(" ", view.paint.text)
@@ -59,7 +62,8 @@ class Tabs(LinePanel):
                 continue
             start = row.cells
             count = f" {len(view.state.waiting)}" if tab == "queue" and view.state.waiting else ""
-            label = f"{t(f'tab.{tab}')}{count}"
+            host = tab == "card" and view.state.device is not None and view.state.device.kind == "cpu"
+            label = f"{t('tab.processes' if host else f'tab.{tab}')}{count}"
             if tab == self.chosen:
                 row.add(f" {number} {label} ", paint.chosen_tab)
             else:
@@ -83,21 +87,30 @@ class Tabs(LinePanel):
 
 
 class RunningLine(LinePanel):
-    """The running job, where the queue is not in sight; where nothing is to run, what to press."""
+    """The running job, where the queue is not in sight; where nothing is to run, what to press.
 
-    def __init__(self, *, id: str, key_of: Callable[[str], str]) -> None:
+    Args:
+        why_not: Why no job can be written now, or None.
+    """
+
+    def __init__(
+        self, *, id: str, key_of: Callable[[str], str], why_not: Callable[[Look], str | None]
+    ) -> None:
         super().__init__(id=id)
         self._key_of = key_of
+        self._why_not = why_not
 
     def inputs(self, view: View) -> tuple[object, ...]:
         state = view.state
         return (state.jobs, state.engine and state.engine.queue, not state.models, view.making_demo)
 
     def rows(self, view: View, width: int, height: int) -> list[Row]:
-        if view.past_at is None:
+        moment = as_of_text(view)
+        if view.past_at is not None:
+            moment = cursor_label(view.past_at, view.cursor.width_s, view.now)
+        if not moment:
             return [self._row(view, width)]
-        moment = f" {cursor_label(view.past_at, view.cursor.width_s, view.now)}"
-        row = Row(width).add(moment, view.paint.wait)
+        row = Row(width).add(f" {moment}", view.paint.wait)
         return [row.extend(self._row(view, width - row.cells))]
 
     def _row(self, view: View, width: int) -> Row:
@@ -119,7 +132,7 @@ class RunningLine(LinePanel):
     def _next(self, view: View, row: Row) -> Row:
         """What there is to do where nothing runs and nothing waits."""
         paint = view.paint
-        if view.read_only or view.past_at is not None or view.look != "live":
+        if view.look != "live" or self._why_not(view.look) is not None:
             return row.add(f" {t('queue.idle')}", paint.muted)
         if view.state.models:
             row.add(f" {t('queue.idle')}  ", paint.muted).add(self._key_of("add"), paint.key)

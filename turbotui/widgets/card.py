@@ -30,6 +30,7 @@ class CardPanel(ListPanel):
     """Biggest first; below the processes what the driver counts and no process owns."""
 
     number = 5
+    told_by = "probe"
 
     def inputs(self, view: View) -> tuple[object, ...]:
         device = view.state.device
@@ -45,6 +46,7 @@ class CardPanel(ListPanel):
             len(view.state.gpus) > 1,
             int(view.wall) // 10,
             view.state.check,
+            view.state.own_probe,
         )
 
     def title(self, view: View) -> str:

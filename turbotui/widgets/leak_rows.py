@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from turbotui.format import bytes_text, clip_middle, percent, short_bytes
+from turbotui.history import KIND_TO_PART
 from turbotui.sparkline import sparkline
 from turbotui.text import t
 from turbotui.text.spoken import spoken
@@ -76,6 +77,24 @@ def verdict_rows(view: View, verdict: Verdict, width: int, *, tight: bool = Fals
         rows += told(width, t("leaks.site"), text, paint.key, paint.text)
     elif verdict.site_reason is not None:
         rows += told(width, t("leaks.site"), spoken(verdict.site_reason), paint.key, paint.muted)
+    return rows
+
+
+def held_rows(view: View, width: int) -> list[Row]:
+    """Who holds what of the engine's device now, the most first: what there is to say without a leak."""
+    paint, device = view.paint, view.state.own_device
+    if device is None or device.balance is None:
+        return []
+    rows = [Row(width).add(t("leaks.who_holds"), paint.bold)]
+    parts = [part for part in device.balance.parts if part.bytes != 0]
+    for part in sorted(parts, key=lambda part: (part.kind == "free", -(part.bytes or 0))):
+        name = KIND_TO_PART[part.kind]
+        word = part.kind if part.kind in ("runtime", "ghost") else name
+        row = Row(width).add(GLYPHS[name], paint.part[name]).add(" ", paint.text)
+        row.field(t(f"part.{word}"), KIND_CELLS, paint.alarm if name == "unseen" else paint.text)
+        row.field(short_bytes(part.bytes), BYTES_CELLS, paint.text, right=True).add("  ", paint.text)
+        pid = "" if part.pid is None else f"{part.pid} "
+        rows.append(row.add(pid + (spoken(part.reason) if part.reason else part.label), paint.muted))
     return rows
 
 

@@ -11,6 +11,7 @@ from turbotui.format import bytes_text, seconds
 from turbotui.text import t
 from turbotui.text.spoken import spoken
 from turbotui.widgets.leak_rows import (
+    held_rows,
     remedy_rows,
     since_rows,
     site_rows,
@@ -51,7 +52,11 @@ class LeaksPanel(ListPanel):
 
     def inputs(self, view: View) -> tuple[object, ...]:
         jobs = tuple((job.id, job.error_code) for job in view.state.finished)
-        return (self.report, self.busy, self.said, self.failed, self.section, jobs, int(view.wall) // 60)
+        device = view.state.own_device
+        return (
+            self.report, self.busy, self.said, self.failed, self.section, jobs, int(view.wall) // 60,
+            device and device.balance and device.balance.parts,
+        )  # fmt: skip
 
     # ------------------------------------------------------------------ frame
 
@@ -199,7 +204,7 @@ class LeaksPanel(ListPanel):
         trends = trend_rows(view, report.trends, width)
         # Beside each other there is room for one of them: who marks wants to know what has grown.
         last = "sites" if report.since is None else "since"
-        sites = self._section(view, last, width, height)
+        sites = since_rows(view, report.since, width) if report.since else site_rows(view, report, width)
         # The map takes what is left, and never less than shows anything.
         spare = height - len(trends) - 3 - min(len(sites), 4)
         lines = max(3, min(spare, 2 + max(3, height // 3)))
@@ -231,10 +236,12 @@ class LeaksPanel(ListPanel):
         verdict = self.verdict
         if verdict is None:
             job = self.job(view)
-            lines = wrapped(self._unknown(), width)  # that there is none is said above
+            unknown = self._unknown()
+            lines = wrapped(unknown, width) if unknown else []  # that there is none is said above
             if job is not None:
                 lines = [*wrapped(spoken(job.error or ""), width), t("leaks.job_report")]
-            return [*head, *(Row(width).add(line, paint.text) for line in lines)][:height]
+            told = [Row(width).add(line, paint.text) for line in lines]
+            return [*head, *(told or held_rows(view, width))][:height]
         last = remedy_rows(view, verdict, width)
         last = last[: max(2, height - 3)]
         first = [*head, *verdict_rows(view, verdict, width)]

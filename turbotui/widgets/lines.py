@@ -68,6 +68,11 @@ class View:
     unwatched: bool = False
     """Nobody looks: panels may let a change wait for their `unwatched_s`."""
 
+    @property
+    def as_of(self) -> float | None:
+        """When the engine last told of a picture of now that no engine tells of; None where one does."""
+        return None if self.state.link == "connected" or self.past_at is not None else self.state.told_at
+
 
 @lru_cache(1024)
 def _clean(text: str) -> str:

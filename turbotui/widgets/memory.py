@@ -50,6 +50,7 @@ class MemoryPanel(Panel):
     """Framed where there is room, bare bar and legend where there is not."""
 
     number = 1
+    told_by = "probe"
     unwatched_s = 2.0
 
     def __init__(self, *, id: str, key_of: Callable[[str], str]) -> None:
@@ -158,7 +159,10 @@ def _legend(view: View, balance: Balance, width: int, *, tight: bool = False) ->
                 row.add(("" if not place else " " if tight else "  "), view.paint.text)
                 label = "" if name in unlabelled else t(f"part.{_label(name, kinds)}") + " "
                 value = short_bytes(parts.get(name, 0)) if name in parts else UNKNOWN
-                row.add(GLYPHS[name], view.paint.part[name]).add("" if tight else " ", view.paint.text)
+                glued = tight and not (
+                    label and GLYPHS[name].isalpha()
+                )  # it would look like the word's first
+                row.add(GLYPHS[name], view.paint.part[name]).add("" if glued else " ", view.paint.text)
                 row.add(label + value, view.paint.alarm if name == "unseen" else view.paint.text)
                 if name == "cache" and hints and view.past_at is None:
                     row.add(t("memory.frees"), view.paint.muted)

@@ -76,6 +76,7 @@ class ModelsPanel(ListPanel):
     """Models with components in memory show them; the rest take one row each unless there is much room."""
 
     number = 3
+    told_by = "engine"
 
     def inputs(self, view: View) -> tuple[object, ...]:
         state = view.state

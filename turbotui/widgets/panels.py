@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from turbotui.past.axis import cursor_label
 from turbotui.text import t
@@ -24,12 +24,20 @@ FOLLOW_S = 3.0
 """How long a list's first row stands before the cursor of an unwalked list goes there."""
 
 
+def as_of_text(view: View) -> str:
+    """When the engine last told how things stand, where it tells no more; empty where it does."""
+    return "" if view.as_of is None else t("past.as_of", at=cursor_label(view.as_of, 1, view.wall))
+
+
 class Panel(LinePanel, can_focus=True):
     """A framed LinePanel that can be gone to; title and remark stand in the frame."""
 
     number: ClassVar[int] = 0
     knows_always: ClassVar[bool] = False
     """Whether it has something to show also of a moment of which it is not known how things stood."""
+    told_by: ClassVar[Literal["engine", "probe"] | None] = None
+    """Who tells how things stand: the engine, or without one the console's own probe; None: it shows no
+    such thing."""
 
     def title(self, view: View) -> str:
         raise NotImplementedError
@@ -37,6 +45,13 @@ class Panel(LinePanel, can_focus=True):
     def moment(self, view: View, at: float) -> str:
         """What it says of which moment it is, where that is over."""
         return cursor_label(at, view.cursor.width_s, view.now)
+
+    def _when(self, view: View) -> str:
+        """Of which moment it is where that is not now; empty where it is."""
+        if view.past_at is not None:
+            return self.moment(view, view.past_at)
+        known = self.told_by is None or (self.told_by == "probe" and view.state.own_probe)
+        return "" if known else as_of_text(view)
 
     def remark(self, view: View, width: int) -> Row | None:
         """What stands at the right of the frame's top."""
@@ -58,7 +73,7 @@ class Panel(LinePanel, can_focus=True):
         else:
             body = [Row(inner).add(line, paint.muted) for line in wrapped(view.unknown, inner)]
         title = self.title(view)
-        moment = "" if view.past_at is None else f"{self.moment(view, view.past_at)} "
+        moment = f"{when} " if (when := self._when(view)) else ""
         remark = self.remark(view, max(0, width - 12 - width_of(title) - width_of(moment)))
         top = Row(width).add("╭ ", edge)
         if self.number:

@@ -47,6 +47,8 @@ class PictureView(Widget):
         self._paint: Paint | None = None
         self._picture: Picture | None = None
         self._words = ""
+        self._rows: int | None = None
+        self._above = 0
         self._cells: list[list[Cell]] = []
         self._strips: list[Strip] = []
         self._key: tuple[object, ...] | None = None
@@ -58,23 +60,38 @@ class PictureView(Widget):
     def picture(self) -> Picture | None:
         return self._picture
 
-    def show(self, paint: Paint, picture: Picture | None, words: str = "", *, clip: bool = False) -> None:
-        """Draw `picture`, or `words` without one; `clip`: it is a frame after the one on the screen."""
+    def show(
+        self,
+        paint: Paint,
+        picture: Picture | None,
+        words: str = "",
+        *,
+        clip: bool = False,
+        rows: int | None = None,
+        above: int = 0,
+    ) -> None:
+        """Draw `picture`, or `words` without one; `clip`: it is a frame after the one on the screen.
+
+        Its place has `rows`, else as many as the widget; the first `above` of them are out of sight.
+        """
         self._paint, self._picture, self._words = paint, picture, words
+        self._rows, self._above = rows, above
         self._draw(clip=clip)
 
     def _draw(self, *, clip: bool = False) -> None:
-        width, height = self.size
-        paint, picture = self._paint, self._picture
-        if paint is None or not width or not height:
+        width, seen = self.size
+        paint, picture, above = self._paint, self._picture, self._above
+        if paint is None or not width or not seen:
             return
+        height = seen if self._rows is None else self._rows
         colours = colours_of(self.app)
-        # A clip in pixels would cost a hundred times its half-blocks.
-        pixels = graphics_of(self.app) if picture is not None and colours == "true" and not clip else "none"
-        key = (picture, self._words, pixels, paint, width, height, colours)
+        # A clip in pixels would cost a hundred times its half-blocks, and pixels end at no row.
+        whole = picture is not None and colours == "true" and not clip and not above
+        pixels = graphics_of(self.app) if whole else "none"
+        key = (picture, self._words, pixels, paint, width, seen, height, above, colours)
         if key == self._key:
             return
-        same_place = self._key is not None and self._key[2:] == key[2:] and len(self._strips) == height
+        same_place = self._key is not None and self._key[2:] == key[2:] and len(self._strips) == seen
         self._key = key
         if picture is None:
             rows = [[Segment(" " * width, paint.text)] for _ in range(height)]
@@ -110,6 +127,7 @@ class PictureView(Widget):
                         *([Segment(" " * right, paint.text)] if right else []),
                     ]
                 rows.append(row_segments)
+        rows = rows[above : above + seen]
         strips = [Strip(row, width) for row in rows]
         if not same_place:
             self._strips = strips

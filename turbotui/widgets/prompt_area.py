@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from textual.strip import Strip
 
 MOST = 20_000
-"""Characters that are taken at once; engines take 8,000 unless they are set otherwise."""
+"""Characters that are taken at once where the engine does not tell how many it accepts."""
 BURST_S = 0.02
 BURST_KEYS = 12
 """So many keys within BURST_S were pasted, by a terminal that does not say so."""
@@ -56,6 +56,8 @@ class PromptArea(TextArea):
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id, soft_wrap=True, show_line_numbers=False, compact=True)
         self.cursor_blink = False
+        self.most = MOST
+        """Characters of a prompt at most. What stood elsewhere already, in an editor, is kept beyond it."""
         self._key_times: deque[float] = deque(maxlen=BURST_KEYS)
 
     def render_line(self, y: int) -> Strip:
@@ -84,7 +86,7 @@ class PromptArea(TextArea):
         event.stop()
         event.prevent_default()
         text = typeable(event.text)
-        room = max(0, MOST - len(self.text) + len(self.selected_text))
+        room = max(0, self.most - len(self.text) + len(self.selected_text))
         if len(text) > room:
             self.post_message(self.CutShort(len(text), room))
         self.replace(text[:room], *self.selection)
@@ -104,5 +106,5 @@ class PromptArea(TextArea):
 
     def take(self, text: str) -> None:
         """Put `text` in place of everything, as one change that ctrl+z takes back."""
-        self.replace(typeable(text)[:MOST], self.document.start, self.document.end)
+        self.replace(typeable(text)[: max(MOST, self.most)], self.document.start, self.document.end)
         self.move_cursor(self.document.end)

@@ -84,6 +84,7 @@ class QueuePanel(ListPanel):
     """Rows are named by job id, so the cursor stays on its job while the queue moves."""
 
     number = 4
+    told_by = "engine"
     unwatched_s = 1.0
 
     def inputs(self, view: View) -> tuple[object, ...]:

@@ -34,6 +34,7 @@ TEXTS: dict[str, str] = {
     "new.adaptive_remark": "the image's own shape, as many pixels",
     "new.samples_most": "take 1 to {most}",
     "new.no_prompt": "the prompt is empty: say what should be seen",
+    "new.count": "{count} of at most {most} characters",
     "new.cut_short": "{kept} of {given} pasted characters are kept",
     "new.carried": "Also from the job: {what}",
     "new.priority": "priority {priority}",

@@ -217,5 +217,6 @@ TEXTS: dict[str, str] = {
     "tab.models": "Models",
     "tab.queue": "Queue",
     "tab.card": "Card",
+    "tab.processes": "Processes",
     "tab.log": "Log",
 }

@@ -27,6 +27,7 @@ TEXTS: dict[str, str] = {
     "leaks.key_remedy": "f remedy",
     "leaks.key_command": "y copies the command",
     "leaks.key_admin": "a copies the admin's line",
+    "leaks.who_holds": "who holds what now",
     "leaks.leak": "leak",
     "leaks.no_leak": "no leak",
     "leaks.kind_cache": "cache",

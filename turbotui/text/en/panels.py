@@ -58,6 +58,7 @@ TEXTS: dict[str, str] = {
     "history.keys": "{arrows} look back   < > what happened   ( ) zoom",
     "history.zoomed": "History, {width} a column",
     "past.ago": "{at}, {ago} ago",
+    "past.as_of": "as of {at}",
     "past.header": "◀ {at}, {ago} ago",
     "past.live": "now",
     "past.more": "+{count} more",

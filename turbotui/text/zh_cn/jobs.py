@@ -34,6 +34,7 @@ TEXTS: dict[str, str] = {
     "new.adaptive_remark": "用图像自己的形状，像素数相近",
     "new.samples_most": "可取 1 到 {most}",
     "new.no_prompt": "提示词是空的：写下想看到的画面",
+    "new.count": "{count} 个字符，最多 {most} 个",
     "new.cut_short": "粘贴的 {given} 个字符中留下 {kept} 个",
     "new.carried": "还沿用该任务的：{what}",
     "new.priority": "优先级 {priority}",

@@ -217,5 +217,6 @@ TEXTS: dict[str, str] = {
     "tab.models": "模型",
     "tab.queue": "队列",
     "tab.card": "进程",
+    "tab.processes": "进程",
     "tab.log": "日志",
 }

@@ -27,6 +27,7 @@ TEXTS: dict[str, str] = {
     "leaks.key_remedy": "f 办法",
     "leaks.key_command": "y 复制命令",
     "leaks.key_admin": "a 复制给管理员的话",
+    "leaks.who_holds": "现在谁占用多少",
     "leaks.leak": "泄漏",
     "leaks.no_leak": "不是泄漏",
     "leaks.kind_cache": "缓存",

@@ -58,6 +58,7 @@ TEXTS: dict[str, str] = {
     "history.keys": "{arrows} 回看   < > 事件   ( ) 缩放",
     "history.zoomed": "历史，每列 {width}",
     "past.ago": "{at}，{ago} 前",
+    "past.as_of": "截至 {at}",
     "past.header": "◀ {at}，{ago} 前",
     "past.live": "现在",
     "past.more": "还有 {count} 件",
