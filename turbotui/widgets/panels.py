@@ -99,6 +99,9 @@ class ListPanel(Panel):
         self.top = 0
         self._keys: list[Key] = []
         self._walkable: list[Key] = []
+        self._drawn: list[Key] = []
+        """The rows in sight as they were drawn, a pinned one among them; `_lead` rows stand above them."""
+        self._lead = 0
         self._room = 1
 
     def keys(self, view: View) -> list[Key]:
@@ -141,9 +144,10 @@ class ListPanel(Panel):
         self._walkable = [key for key in self._keys if self.walkable(key)]
         self.place_cursor()
         if not self._keys:
-            self._room = height
+            self._room, self._drawn = height, []
             return self.nothing(view, width)
         heading = self.heading(view, width)
+        self._lead = len(heading)
         self._room = max(1, height - len(heading))
         if self.chosen is not None:
             cursor = self._keys.index(self.chosen)
@@ -153,6 +157,7 @@ class ListPanel(Panel):
         pinned = self.pinned(view)
         if pinned is not None and pinned not in window and self._room > 1:
             window = [pinned, *window[1:]] if self.chosen != window[0] else [pinned, *window[:-1]]
+        self._drawn = window
         shown = []
         for key in window:
             row = self.row(view, key, width)
@@ -192,12 +197,10 @@ class ListPanel(Panel):
         self.move(by * max(1, self._room // 2))
 
     def on_click(self, event: Click) -> None:
-        if self.view is None:
-            return
-        index = self.top + event.y - 1 - len(self.heading(self.view, self.size.width - 4))
-        if self.top <= index < len(self._keys) and self._keys[index] in self._walkable:
+        place = event.y - 1 - self._lead
+        if 0 <= place < len(self._drawn) and self._drawn[place] in self._walkable:
             self.walked = True
-            self.chosen = self._keys[index]
+            self.chosen = self._drawn[place]
             self.redraw()
 
     def on_mouse_scroll_down(self, event: MouseScrollDown) -> None:

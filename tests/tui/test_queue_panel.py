@@ -1,0 +1,72 @@
+"""The queue as a person walks it: what a click means, what is out of sight, and how it is emptied."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from engine.wire import Job, JobSpec, Snapshot
+from turbotui.app import TurboApp
+from turbotui.client import scenes
+from turbotui.widgets.queue import QueuePanel
+
+from .conftest import NOW, SMALL, WIDE, live, panel_text, scripted, until
+
+Build = Callable[..., TurboApp]
+
+SIZES_AND_LANGUAGES = [(size, language) for size in (SMALL, WIDE) for language in ("en", "zh_CN")]
+
+
+def long_queue(waiting: int = 12) -> Snapshot:
+    """Job 5 runs, four have ended before it and `waiting` wait behind it."""
+
+    def job(job_id: int, **fields: Any) -> Job:
+        spec = JobSpec(model="wan2.1-1.3b", prompt=f"prompt {job_id}")
+        return Job(id=job_id, spec=spec, created_at=NOW - 100 + job_id, **fields)
+
+    ended = [
+        job(
+            job_id, status="done", started_at=NOW - 90, finished_at=NOW - 80 + job_id,
+            output=f"/videos/{job_id}.mp4",
+        )
+        for job_id in (1, 2, 3, 4)
+    ]  # fmt: skip
+    running = job(5, status="running", started_at=NOW - 5, progress=scenes.running_job(NOW).progress)
+    queued = [job(5 + place, status="queued", position=place) for place in range(1, waiting + 1)]
+    return replace(scenes.busy(NOW), jobs=(*ended, running, *queued))
+
+
+def rows_of(app: TurboApp) -> list[int]:
+    """The jobs in sight, from the top, by what is drawn."""
+    rows = panel_text(app, "queue").splitlines()[1:-1]
+    return [int(words[1]) for row in rows if (words := row.split())[1].isdecimal()]
+
+
+@pytest.mark.parametrize(("size", "language"), SIZES_AND_LANGUAGES)
+async def test_a_click_means_the_row_that_is_drawn_there(
+    console: Build, size: tuple[int, int], language: str
+) -> None:
+    client = scripted(long_queue())
+    app = console(client, language=language)
+    async with app.run_test(size=size) as pilot:
+        await live(pilot)
+        panel = app.dashboard.query_one(QueuePanel)
+        await pilot.press("4", "G")
+        scrolled = rows_of(app)
+        assert scrolled[0] == 5 and scrolled[-1] == 1, "the running job is pinned above the end of the list"
+        for place, job_id in enumerate(scrolled):
+            await pilot.press("G")
+            assert rows_of(app) == scrolled
+            await pilot.click("#queue", offset=(4, 1 + place))
+            assert panel.chosen == job_id
+        # The last row of all: the frame is none.
+        await pilot.press("G")
+        await pilot.click("#queue", offset=(4, 1 + len(scrolled)))
+        assert panel.chosen == 1
+        await pilot.click("#queue", offset=(4, 1))
+        await pilot.press("x")
+        await until(pilot, lambda: any(call[0] == "cancel" for call in client.asked))
+        assert [call for call in client.asked if call[0] == "cancel"] == [("cancel", 5)]
