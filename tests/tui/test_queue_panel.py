@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from engine.wire import Job, JobSpec, Snapshot
 from turbotui.app import TurboApp
 from turbotui.client import scenes
+from turbotui.text import t
 from turbotui.widgets.queue import QueuePanel
 
 from .conftest import NOW, SMALL, WIDE, live, panel_text, scripted, until
@@ -70,3 +72,31 @@ async def test_a_click_means_the_row_that_is_drawn_there(
         await pilot.press("x")
         await until(pilot, lambda: any(call[0] == "cancel" for call in client.asked))
         assert [call for call in client.asked if call[0] == "cancel"] == [("cancel", 5)]
+
+
+@pytest.mark.parametrize(("size", "language"), SIZES_AND_LANGUAGES)
+async def test_a_scrolled_queue_says_how_many_rows_are_out_of_sight_and_where(
+    console: Build, size: tuple[int, int], language: str
+) -> None:
+    app = console(scripted(long_queue()), language=language)
+    order = [5, *range(6, 18), 4, 3, 2, 1]
+    async with app.run_test(size=size) as pilot:
+        await live(pilot)
+        await pilot.press("4", "g")
+        panel = app.dashboard.query_one(QueuePanel)
+        seen = set()
+        for step in (0, *[1] * (len(order) - 1), *[-1] * (len(order) - 1)):
+            panel.move(step)
+            await pilot.pause()
+            shown = rows_of(app)
+            first = shown[0] if shown == order[: len(shown)] else shown[1]
+            above = order.index(first) - (first != 5)
+            below = len(order) - 1 - order.index(shown[-1])
+            assert above + below + len(shown) == len(order), "none twice, and no gap"
+            foot = panel_text(app, "queue").splitlines()[-1]
+            assert [int(number) for number in re.findall(r"\d+", foot)] == [n for n in (above, below) if n]
+            words = "list.more" if not above else "list.above_more" if below else "list.above"
+            assert f" {t(words, above=above, count=below)} " in foot
+            assert panel.chosen in shown
+            seen.add((above > 0, below > 0))
+        assert seen == {(False, True), (True, True), (True, False)}

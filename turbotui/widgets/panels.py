@@ -88,6 +88,9 @@ class ListPanel(Panel):
     Only the rows in sight are built, so a list may be long.
     """
 
+    tells_above: ClassVar[bool] = True
+    """Whether it is worth a word that rows are out of sight above."""
+
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id)
         self.chosen: Key | None = None
@@ -153,13 +156,14 @@ class ListPanel(Panel):
             cursor = self._keys.index(self.chosen)
             self.top = max(min(self.top, cursor), cursor - self._room + 1)
         self.top = max(0, min(self.top, len(self._keys) - self._room))
-        window = self._keys[self.top : self.top + self._room]
+        self._drawn = self._keys[self.top : self.top + self._room]
         pinned = self.pinned(view)
-        if pinned is not None and pinned not in window and self._room > 1:
-            window = [pinned, *window[1:]] if self.chosen != window[0] else [pinned, *window[:-1]]
-        self._drawn = window
+        if pinned is not None and pinned not in self._drawn and self._room > 1:
+            # It stands upon the first row, which the cursor may be on.
+            self.top -= self.chosen == self._drawn[0]
+            self._drawn = [pinned, *self._keys[self.top + 1 : self.top + self._room]]
         shown = []
-        for key in window:
+        for key in self._drawn:
             row = self.row(view, key, width)
             if self.has_focus and key == self.chosen:
                 row.to(width, view.paint.text).upon(view.paint)
@@ -167,7 +171,11 @@ class ListPanel(Panel):
         return heading + shown
 
     def below(self, view: View) -> str:
+        """How many rows are out of sight, and where."""
         more = len(self._keys) - self.top - self._room
+        above = len(self._keys) - len(self._drawn) - max(0, more)
+        if above > 0 and self.tells_above:
+            return t("list.above_more", above=above, count=more) if more > 0 else t("list.above", above=above)
         return t("list.more", count=more) if more > 0 else ""
 
     def bookmark(self) -> Bookmark:
