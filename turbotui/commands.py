@@ -17,13 +17,18 @@ from engine.wire import (
 )
 from turbotui.actions import BY_ID
 from turbotui.danger import Danger
+from turbotui.format import percent
 from turbotui.looks import Looks
 from turbotui.text import t
+from turbotui.widgets.bottom import Notice
 from turbotui.widgets.models import ModelsPanel, previous_model
 
 if TYPE_CHECKING:
     from turbotui.app import TurboApp
     from turbotui.client.base import Client
+
+AGAIN_S = 3.0
+"""Within which a running job is ended by the same key again, where its row is not under the cursor."""
 
 
 class Commands(Danger, Looks):
@@ -33,6 +38,8 @@ class Commands(Danger, Looks):
         super().__init__(app)
         self._switching: list[str] = []
         """Models that this console has asked for and that have no receipt yet."""
+        self._end_asked: tuple[int, float] | None = None
+        """The job whose end was asked for with a key that was pressed elsewhere, and when."""
 
     def do(self, name: str, job_id: int | None = None) -> None:
         """Do action `name`, to job `job_id` where one is given."""
@@ -197,6 +204,8 @@ class Commands(Danger, Looks):
             if job is None and (self._switching or self._anything_loads()):
                 self.cancel_switch()
                 return
+            if job is not None and not self._meant(job):
+                return
         if job is None:
             self.app.say(t("cancel.nothing"), "wait")
             return
@@ -209,6 +218,18 @@ class Commands(Danger, Looks):
             lambda client: client.cancel(job_id),
             then=lambda answer: self.app.say(t(f"did.cancel_{answer.status}", id=answer.id)),
         )
+
+    def _meant(self, job: Job) -> bool:
+        """Whether the running job is to end although the cursor is elsewhere: a second press says so."""
+        now, asked = self.app.monotonic(), self._end_asked
+        self._end_asked = None
+        if asked is not None and asked[0] == job.id and now - asked[1] <= AGAIN_S:
+            return True
+        self._end_asked = (job.id, now)
+        done = "" if job.progress is None else t("cancel.done_so_far", share=percent(job.progress.fraction))
+        text = t("cancel.again", press=self.app.key_of("cancel"), id=job.id, done=done)
+        self.app.dashboard.say(Notice(text=text, tone="wait", lasts_s=AGAIN_S))
+        return False
 
     def _anything_loads(self) -> bool:
         """Also what another console asked for."""

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from engine.wire import Job, JobSpec, Snapshot
+from engine.wire import Job, JobChanged, JobSpec, Snapshot
 from turbotui.app import TurboApp
 from turbotui.client import scenes
 from turbotui.text import t
 from turbotui.widgets.queue import QueuePanel
 
-from .conftest import NOW, SMALL, WIDE, live, panel_text, scripted, until
+from .conftest import NOW, SMALL, WIDE, Clock, live, panel_text, scripted, until
 
 Build = Callable[..., TurboApp]
 
@@ -100,3 +100,50 @@ async def test_a_scrolled_queue_says_how_many_rows_are_out_of_sight_and_where(
             assert panel.chosen in shown
             seen.add((above > 0, below > 0))
         assert seen == {(False, True), (True, True), (True, False)}
+
+
+@pytest.mark.parametrize(("size", "language"), SIZES_AND_LANGUAGES)
+async def test_outside_the_queue_a_running_job_ends_only_by_a_second_press(
+    console: Build, clock: Clock, size: tuple[int, int], language: str
+) -> None:
+    client = scripted(long_queue())
+    app = console(client, language=language, keys={"cancel": "Z"} if language == "en" else {})
+    key = "Z" if language == "en" else "x"
+
+    def cancelled() -> list[int]:
+        return [call[1] for call in client.asked if call[0] == "cancel"]
+
+    async with app.run_test(size=size) as pilot:
+        await live(pilot)
+        done = t("cancel.done_so_far", share="71 %")
+        asks = t("cancel.again", press=key, id=5, done=done)
+        for panel in "136":
+            client.asked.clear()
+            await pilot.press(panel, key)
+            assert asks in panel_text(app, "receipt") and cancelled() == []
+            clock.passed += 3.1
+            app.dashboard.tick()
+            assert asks not in panel_text(app, "receipt"), "it would not be so any more"
+            await pilot.press(key)
+            assert cancelled() == []
+            clock.passed += 2.9
+            await pilot.press(key)
+            await until(pilot, lambda: cancelled() == [5])
+            await until(pilot, lambda: app.pending is None)
+            await pilot.press(key)
+            await pilot.pause()
+            assert cancelled() == [5], "the next end is asked for anew"
+            clock.passed += 10.0
+        # Another job may run by the second press: it was not meant.
+        await pilot.press("6", key)
+        jobs = {job.id: job for job in app.link.state.jobs}
+        client.push(JobChanged(job=replace(jobs[5], status="done", finished_at=NOW)))
+        client.push(JobChanged(job=replace(jobs[6], status="running", started_at=NOW)))
+        await until(pilot, lambda: app.link.state.running == app.link.state.job(6))
+        client.asked.clear()
+        await pilot.press(key)
+        assert t("cancel.again", press=key, id=6, done="") in panel_text(app, "receipt")
+        assert cancelled() == []
+        # In the queue the row under the cursor is meant, at once.
+        await pilot.press("4", "g", key)
+        await until(pilot, lambda: cancelled() == [6])

@@ -189,6 +189,8 @@ TEXTS: dict[str, str] = {
     "choices.none": "nothing is called {text}",
     "cancel.ended": "job {id} has ended ({status}); nothing to cancel",
     "cancel.nothing": "nothing runs and no waiting job is chosen",
+    "cancel.again": "{press} again ends job {id}{done}",
+    "cancel.done_so_far": " ({share})",
     "leave.idle": "engine goes on, {count} waiting",
     "leave.running": "engine goes on with job {id}, {count} waiting",
     "progress.keys": "esc leaves it to itself",

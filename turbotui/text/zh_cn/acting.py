@@ -189,6 +189,8 @@ TEXTS: dict[str, str] = {
     "choices.none": "没有叫 {text} 的",
     "cancel.ended": "任务 {id} 已结束（{status}），无可取消",
     "cancel.nothing": "没有运行中的任务，也没有选中等待的任务",
+    "cancel.again": "再按 {press} 结束任务 {id}{done}",
+    "cancel.done_so_far": "（{share}）",
     "leave.idle": "引擎继续运行，{count} 个等待",
     "leave.running": "引擎继续运行任务 {id}，{count} 个等待",
     "progress.keys": "esc 离开，它会继续",
