@@ -15,6 +15,7 @@ from turbotui.client import scenes
 from turbotui.text import t
 
 from .conftest import NOW, SMALL, WIDE, Clock, live, panel_text, scripted, until
+from .test_remote import FarBox
 
 Build = Callable[..., TurboApp]
 
@@ -131,3 +132,16 @@ async def test_ends_behind_another_screen_are_told_together_when_it_is_gone(
         client.push(job(7, "queued"))
         told = t("ended.done", id=102, took="3.9 s") + t("notice.more", count=1)
         await until(pilot, lambda: told in panel_text(app, "receipt"))
+
+
+async def test_of_a_far_job_the_key_is_named_that_fetches_it(console: Build) -> None:
+    client = scripted(scenes.idle(NOW))
+    app = console(client, box=FarBox())
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        await queue_one(pilot, client)
+        client.push(job(99, "running"))
+        await until(pilot, lambda: app.link.state.running is not None)
+        client.push(job(99, "done"))
+        said = "✓ job 99 done 3.9 s  V fetches it here  y copies"
+        await until(pilot, lambda: said in panel_text(app, "receipt"))
