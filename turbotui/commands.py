@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
+from engine.errors import NotFound, NotNow
 from engine.wire import (
     CancelRequest,
     Job,
@@ -22,6 +24,7 @@ from turbotui.looks import Looks
 from turbotui.text import t
 from turbotui.widgets.bottom import Notice
 from turbotui.widgets.models import ModelsPanel, previous_model
+from turbotui.widgets.queue import QueuePanel
 
 if TYPE_CHECKING:
     from turbotui.app import TurboApp
@@ -212,12 +215,35 @@ class Commands(Danger, Looks):
         if job.status not in ("queued", "waiting_memory", "running"):
             self.app.say(t("cancel.ended", id=job.id, status=t(f"status.{job.status}")), "wait")
             return
-        job_id = job.id
+        waiting = tuple(other.id for other in self.app.link.state.waiting)
+        if job_id is None and job.id in waiting:
+            self.app.dashboard.query_one(QueuePanel).leave(job.id, waiting)
+        ends = job.id
         self.app.ask(
-            t("doing.cancel", id=job_id),
-            lambda client: client.cancel(job_id),
+            t("doing.cancel", id=ends),
+            lambda client: client.cancel(ends),
             then=lambda answer: self.app.say(t(f"did.cancel_{answer.status}", id=answer.id)),
         )
+
+    def cancel_waiting(self) -> None:
+        """Empty the queue, after a question."""
+        from turbotui.screens.emptying import emptying_dialog
+
+        state = self.app.link.state
+        reason = self.app.why_not(BY_ID["cancel"], state.look(self.app.monotonic()))
+        if reason is not None or not state.waiting:
+            self.app.say(reason or t("emptying.nothing"), "wait")
+            return
+        dialog = emptying_dialog(self.app.dashboard.view_now(), self.app.where)
+        self.app.push_screen(dialog, partial(self._empty, tuple(job.id for job in state.waiting)))
+
+    def _empty(self, job_ids: tuple[int, ...], agreed: object) -> None:
+        if agreed is True:
+            self.app.ask(
+                t("doing.cancel_waiting", count=len(job_ids)),
+                partial(_cancel_waiting, job_ids=job_ids),
+                then=lambda count: self.app.say(t("did.cancel_waiting", count=count)),
+            )
 
     def _meant(self, job: Job) -> bool:
         """Whether the running job is to end although the cursor is elsewhere: a second press says so."""
@@ -316,3 +342,17 @@ class Commands(Danger, Looks):
                 self.app.say(reason, "wait")
         else:
             super().open()
+
+
+def _cancel_waiting(client: Client, *, job_ids: tuple[int, ...]) -> int:
+    """Cancel those that still wait, and tell how many did. The last go first, lest one begins meanwhile."""
+    count = 0
+    for job_id in reversed(job_ids):
+        try:
+            # One that is held cannot begin before it is cancelled; one that runs already is not held.
+            client.hold(job_id, held=True)
+            client.cancel(job_id)
+        except (NotNow, NotFound):
+            continue
+        count += 1
+    return count

@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 
+from engine.errors import NotNow
 from engine.wire import Job, JobChanged, JobSpec, Snapshot
 from turbotui.app import TurboApp
 from turbotui.client import scenes
+from turbotui.screens.confirm import ConfirmScreen
 from turbotui.text import t
 from turbotui.widgets.queue import QueuePanel
 
-from .conftest import NOW, SMALL, WIDE, Clock, live, panel_text, scripted, until
+from .conftest import NOW, SMALL, WIDE, Clock, burst, live, panel_text, screen_text, scripted, settled, until
 
 Build = Callable[..., TurboApp]
 
@@ -147,3 +149,89 @@ async def test_outside_the_queue_a_running_job_ends_only_by_a_second_press(
         # In the queue the row under the cursor is meant, at once.
         await pilot.press("4", "g", key)
         await until(pilot, lambda: cancelled() == [6])
+
+
+@pytest.mark.parametrize(("size", "language"), SIZES_AND_LANGUAGES)
+async def test_cancelling_goes_down_the_queue_and_never_on_to_the_running_job(
+    console: Build, size: tuple[int, int], language: str
+) -> None:
+    client = scripted(long_queue(4), cancel=lambda job_id: cancel(job_id))
+    app = console(client, language=language)
+
+    def cancel(job_id: int) -> Job:
+        job = replace(jobs[job_id], status="cancelled", position=None, finished_at=NOW + job_id)
+        client.push(JobChanged(job=job))
+        return job
+
+    async with app.run_test(size=size) as pilot:
+        await live(pilot)
+        jobs = {job.id: job for job in app.link.state.jobs}
+        panel = app.dashboard.query_one(QueuePanel)
+        await pilot.press("4", "g", "j", "j")
+        # The second, then those below it, then the one above; then the key means nothing any more.
+        for job_id, onward in ((7, 8), (8, 9), (9, 6), (6, 6)):
+            assert panel.chosen == job_id
+            await pilot.press("x")
+            assert panel.chosen == onward, "the next x must not wait for the answer"
+            await until(pilot, lambda job_id=job_id: app.link.state.job(job_id).status == "cancelled")  # type: ignore[misc]
+            app.dashboard.tick()
+            assert panel.chosen == onward and onward in rows_of(app)
+        await pilot.press("x")
+        ended = t("cancel.ended", id=6, status=t("status.cancelled"))
+        assert ended in panel_text(app, "receipt")
+        assert [call[1] for call in client.asked if call[0] == "cancel"] == [7, 8, 9, 6]
+
+
+@pytest.mark.parametrize(("size", "language"), SIZES_AND_LANGUAGES)
+async def test_the_palette_empties_the_queue_after_a_question(
+    console: Build, size: tuple[int, int], language: str
+) -> None:
+    def hold(job_id: int, held: bool) -> Job:
+        if job_id == 6:  # it began while the question was read
+            raise NotNow("job 6 does not wait")
+        return replace(jobs[job_id], held=held)
+
+    client = scripted(long_queue(), hold=hold)
+    app = console(client, language=language)
+
+    async def ask() -> None:
+        await pilot.press("colon")
+        await until(pilot, lambda: app.screen is not app.dashboard)
+        await burst(pilot, *t("emptying.all"))
+        await until(pilot, lambda: t("emptying.all_help") in screen_text(app), "the command")
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(app.screen, ConfirmScreen), "the question")
+        await settled(pilot, 0.1)
+
+    async with app.run_test(size=size) as pilot:
+        await live(pilot)
+        jobs = {job.id: job for job in app.link.state.jobs}
+        client.asked.clear()
+        await ask()
+        text = screen_text(app)
+        assert t("emptying.title") in text and "prompt 6" in text and t("list.more", count=9) in text
+        assert t("emptying.loses", count=12)[:20] in text and t("emptying.runs", id=5).strip() in text
+        await pilot.press("enter")  # the cancelling answer has the focus
+        await until(pilot, lambda: app.screen is app.dashboard)
+        assert client.asked == []
+        await ask()
+        await pilot.press("right", "enter")
+        await until(pilot, lambda: t("did.cancel_waiting", count=11) in panel_text(app, "receipt"))
+        assert [call[1] for call in client.asked if call[0] == "cancel"] == list(range(17, 6, -1))
+
+
+async def test_the_palette_does_not_offer_to_empty_an_empty_queue_and_read_only_refuses(
+    console: Build,
+) -> None:
+    client = scripted(long_queue(0))
+    app = console(client, read_only=True)
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        assert t("emptying.all") not in [command.title for command in app.get_system_commands(app.screen)]
+        client.push(
+            JobChanged(job=Job(id=9, spec=JobSpec(model="m", prompt="p"), status="queued", created_at=0))
+        )
+        await until(pilot, lambda: bool(app.link.state.waiting))
+        offered = {command.title: command.callback for command in app.get_system_commands(app.screen)}
+        offered[t("emptying.all")]()
+        assert t("why.read_only") in panel_text(app, "receipt") and app.screen is app.dashboard

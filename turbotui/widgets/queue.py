@@ -100,6 +100,16 @@ class QueuePanel(ListPanel):
         self._awaited = job_id
         self.redraw()
 
+    def leave(self, job_id: int, waiting: tuple[int, ...]) -> None:
+        """Put the cursor on the next of those that wait, since `job_id` goes down among the ended.
+
+        With no other one it stays on its job: the key that was pressed must not mean the running one next.
+        """
+        place = waiting.index(job_id)
+        self._awaited, self.walked = None, True
+        self.chosen = next(iter((*waiting[place + 1 :], *waiting[:place][-1:])), job_id)
+        self.redraw()
+
     def place_cursor(self) -> None:
         if self._awaited in self._walkable:
             self.chosen, self.walked, self._awaited = self._awaited, True, None
