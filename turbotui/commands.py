@@ -317,13 +317,13 @@ class Commands(Danger, Looks):
         self.app.ask(
             t(f"doing.{verb}", id=job_id),
             lambda client: work(client, job_id),
-            then=lambda answer: self._job_changed(verb, answer, job_id),
+            then=lambda answer: self._job_changed(verb, answer, job),
         )
 
-    def _job_changed(self, verb: str, answer: Job, job_id: int) -> None:
+    def _job_changed(self, verb: str, answer: Job, before: Job) -> None:
         if verb in ("retry", "duplicate"):
-            self.app.own_jobs.add(answer)
-        self.app.say(t(f"did.{verb}", id=answer.id, old=job_id))
+            self.app.own_jobs.add(answer, before=before if answer.id == before.id else None)
+        self.app.say(t(f"did.{verb}", id=answer.id, old=before.id))
 
     def resume_queue(self) -> None:
         self.app.ask(

@@ -21,17 +21,22 @@ class OwnJobs:
 
     def __init__(self, app: TurboApp) -> None:
         self._app = app
-        self._awaited: set[int] = set()
+        self._awaited: dict[int, float | None] = {}
+        """With when each had ended before, where it was queued again under its number."""
         self._ended: list[Job] = []
         """Of which the person was not told yet, since another screen is before the dashboard."""
         self._jobs: tuple[Job, ...] | None = None
         """Those that were looked through last."""
 
-    def add(self, answer: Job | BatchQueued) -> None:
-        """Wait for what was queued; a job of a batch that was there before is none of it."""
+    def add(self, answer: Job | BatchQueued, *, before: Job | None = None) -> None:
+        """Wait for what was queued; a job of a batch that was there already is none of it.
+
+        `before` is a job that is queued again, as it had ended: the news of that may still be the newest.
+        """
         from engine.wire import BatchQueued
 
-        self._awaited.update(new_ids(answer) if isinstance(answer, BatchQueued) else (answer.id,))
+        ids = new_ids(answer) if isinstance(answer, BatchQueued) else [answer.id]
+        self._awaited.update(dict.fromkeys(ids, None if before is None else before.finished_at))
         self._jobs = None
 
     def look(self) -> None:
@@ -40,10 +45,11 @@ class OwnJobs:
         if self._awaited and jobs is not self._jobs:
             self._jobs = jobs
             for job in jobs:
-                if job.id in self._awaited and job.status in ("done", "failed", "cancelled", "interrupted"):
-                    self._awaited.remove(job.id)
-                    # Who cancels has been told of it.
-                    self._ended += [job] if job.status != "cancelled" else []
+                if job.id not in self._awaited or job.finished_at in (None, self._awaited[job.id]):
+                    continue
+                del self._awaited[job.id]
+                if job.status != "cancelled":  # who cancels has been told of it
+                    self._ended.append(job)
         # Not before the keys that are named would be the dashboard's.
         if self._ended and self._app.screen is self._app.dashboard:
             *others, last = self._ended

@@ -83,6 +83,9 @@ async def test_keys_are_named_only_where_they_mean_that_job(console: Build, size
         await pilot.press("r")
         await until(pilot, lambda: ("retry", 30) in client.asked)
         await pilot.press("2")
+        client.push(job(7, "queued"))  # the answer was sooner than the news of its waiting again
+        await until(pilot, lambda: app.link.state.job(7) is not None)
+        assert "job 30 done" not in panel_text(app, "receipt")
         client.push(job(30, "queued"))
         client.push(job(30, "done", finished_at=NOW + 9.0))
         await until(pilot, lambda: "✓ job 30 done 8.0 s  v opens  Y copies" in panel_text(app, "receipt"))
@@ -101,7 +104,7 @@ async def test_a_failure_says_why_and_a_cancelled_job_nothing(
         words = t("notice.failed", id=99, model="wan2.1-1.3b", error="the disk is full")
         await until(pilot, lambda: f"! {words}" in panel_text(app, "receipt"))
         await queue_one(pilot, client)
-        client.push(job(99, "cancelled"))
+        client.push(job(99, "cancelled", finished_at=NOW + 9.0))
         await until(pilot, lambda: app.link.state.job(99).status == "cancelled")  # type: ignore[union-attr]
         await pilot.pause()
         assert t("did.submit", id=99) in panel_text(app, "receipt")
