@@ -235,3 +235,25 @@ async def test_the_palette_does_not_offer_to_empty_an_empty_queue_and_read_only_
         offered = {command.title: command.callback for command in app.get_system_commands(app.screen)}
         offered[t("emptying.all")]()
         assert t("why.read_only") in panel_text(app, "receipt") and app.screen is app.dashboard
+
+
+@pytest.mark.parametrize(("size", "language"), SIZES_AND_LANGUAGES)
+async def test_a_time_left_says_that_it_is_an_estimate_and_is_left_out_where_there_is_none(
+    console: Build, size: tuple[int, int], language: str
+) -> None:
+    snapshot = scenes.busy(NOW)
+    client = scripted(snapshot)
+    app = console(client, language=language)
+    running = scenes.running_job(NOW)
+    assert running.progress is not None
+    unknown = replace(running, progress=replace(running.progress, eta_s=None))
+    async with app.run_test(size=size) as pilot:
+        await live(pilot)
+        await pilot.press("4")
+        places = ["queue", *(["header"] if size == WIDE else ["running"])]
+        assert all("~6.0 s" in panel_text(app, place) for place in places)
+        client.push(JobChanged(job=unknown))
+        await until(pilot, lambda: app.link.state.running == unknown)
+        app.dashboard.tick()
+        assert all("6.0 s" not in panel_text(app, place) for place in places)
+        assert "71 %" in panel_text(app, "queue")

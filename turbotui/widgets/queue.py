@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from turbotui.format import cell_width, clip_middle, percent, seconds, short_bytes
+from turbotui.format import cell_width, clip_middle, percent, seconds, short_bytes, time_left
 from turbotui.text import t
 from turbotui.text.spoken import spoken
 from turbotui.widgets.lines import Row, View
@@ -65,7 +65,7 @@ def running_text(view: View, job: Job, row: Row) -> Row:
         stage += f" {progress.step}/{progress.steps}"
     figures = f" {percent(progress.fraction):>5}"
     if progress.eta_s is not None:
-        figures += f" {seconds(progress.eta_s):>6}"
+        figures += f" {time_left(progress.eta_s):>6}"
     peak = ""
     if progress.peak_bytes is not None:
         peak = f"  {t('queue.peak')} {short_bytes(progress.peak_bytes):>4}"
