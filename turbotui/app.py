@@ -27,6 +27,7 @@ from turbotui.keymap import keymap
 from turbotui.link import Link
 from turbotui.messages import StateChanged
 from turbotui.notices import Mode, Notices, When
+from turbotui.own_jobs import OwnJobs
 from turbotui.screens.dashboard import DashboardScreen
 from turbotui.seen import load_seen, save_seen
 from turbotui.symbols import Choice
@@ -167,6 +168,7 @@ class TurboApp(PaintedApp):
         self._notices = Notices(
             notify, notify_when, environ=os.environ, write=self._to_terminal, monotonic=monotonic
         )
+        self.own_jobs = OwnJobs(self)
         self._commands: Commands | None = None
         self.own_keys = self._own_keymap.own
         self.making_demo = making_demo
@@ -274,6 +276,7 @@ class TurboApp(PaintedApp):
             elif self.box is not None and self.box.remark is not None:
                 self.say(spoken(self.box.remark), "wait")
         self._notices.look(self.link.state, attentive=self.dashboard.attentive)
+        self.own_jobs.look()
         self.dashboard.state_changed()
 
     def restart(self) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
+from engine.errors import NotFound, NotNow
 from engine.wire import (
     CancelRequest,
     Job,
@@ -17,13 +19,19 @@ from engine.wire import (
 )
 from turbotui.actions import BY_ID
 from turbotui.danger import Danger
+from turbotui.format import percent
 from turbotui.looks import Looks
 from turbotui.text import t
+from turbotui.widgets.bottom import Notice
 from turbotui.widgets.models import ModelsPanel, previous_model
+from turbotui.widgets.queue import QueuePanel
 
 if TYPE_CHECKING:
     from turbotui.app import TurboApp
     from turbotui.client.base import Client
+
+AGAIN_S = 3.0
+"""Within which a running job is ended by the same key again, where its row is not under the cursor."""
 
 
 class Commands(Danger, Looks):
@@ -33,6 +41,8 @@ class Commands(Danger, Looks):
         super().__init__(app)
         self._switching: list[str] = []
         """Models that this console has asked for and that have no receipt yet."""
+        self._end_asked: tuple[int, float] | None = None
+        """The job whose end was asked for with a key that was pressed elsewhere, and when."""
 
     def do(self, name: str, job_id: int | None = None) -> None:
         """Do action `name`, to job `job_id` where one is given."""
@@ -197,18 +207,55 @@ class Commands(Danger, Looks):
             if job is None and (self._switching or self._anything_loads()):
                 self.cancel_switch()
                 return
+            if job is not None and not self._meant(job):
+                return
         if job is None:
             self.app.say(t("cancel.nothing"), "wait")
             return
         if job.status not in ("queued", "waiting_memory", "running"):
             self.app.say(t("cancel.ended", id=job.id, status=t(f"status.{job.status}")), "wait")
             return
-        job_id = job.id
+        waiting = tuple(other.id for other in self.app.link.state.waiting)
+        if job_id is None and job.id in waiting:
+            self.app.dashboard.query_one(QueuePanel).leave(job.id, waiting)
+        ends = job.id
         self.app.ask(
-            t("doing.cancel", id=job_id),
-            lambda client: client.cancel(job_id),
+            t("doing.cancel", id=ends),
+            lambda client: client.cancel(ends),
             then=lambda answer: self.app.say(t(f"did.cancel_{answer.status}", id=answer.id)),
         )
+
+    def cancel_waiting(self) -> None:
+        """Empty the queue, after a question."""
+        from turbotui.screens.emptying import emptying_dialog
+
+        state = self.app.link.state
+        reason = self.app.why_not(BY_ID["cancel"], state.look(self.app.monotonic()))
+        if reason is not None or not state.waiting:
+            self.app.say(reason or t("emptying.nothing"), "wait")
+            return
+        dialog = emptying_dialog(self.app.dashboard.view_now(), self.app.where)
+        self.app.push_screen(dialog, partial(self._empty, tuple(job.id for job in state.waiting)))
+
+    def _empty(self, job_ids: tuple[int, ...], agreed: object) -> None:
+        if agreed is True:
+            self.app.ask(
+                t("doing.cancel_waiting", count=len(job_ids)),
+                partial(_cancel_waiting, job_ids=job_ids),
+                then=lambda count: self.app.say(t("did.cancel_waiting", count=count)),
+            )
+
+    def _meant(self, job: Job) -> bool:
+        """Whether the running job is to end although the cursor is elsewhere: a second press says so."""
+        now, asked = self.app.monotonic(), self._end_asked
+        self._end_asked = None
+        if asked is not None and asked[0] == job.id and now - asked[1] <= AGAIN_S:
+            return True
+        self._end_asked = (job.id, now)
+        done = "" if job.progress is None else t("cancel.done_so_far", share=percent(job.progress.fraction))
+        text = t("cancel.again", press=self.app.key_of("cancel"), id=job.id, done=done)
+        self.app.dashboard.say(Notice(text=text, tone="wait", lasts_s=AGAIN_S))
+        return False
 
     def _anything_loads(self) -> bool:
         """Also what another console asked for."""
@@ -270,8 +317,13 @@ class Commands(Danger, Looks):
         self.app.ask(
             t(f"doing.{verb}", id=job_id),
             lambda client: work(client, job_id),
-            then=lambda answer: self.app.say(t(f"did.{verb}", id=answer.id, old=job_id)),
+            then=lambda answer: self._job_changed(verb, answer, job),
         )
+
+    def _job_changed(self, verb: str, answer: Job, before: Job) -> None:
+        if verb in ("retry", "duplicate"):
+            self.app.own_jobs.add(answer, before=before if answer.id == before.id else None)
+        self.app.say(t(f"did.{verb}", id=answer.id, old=before.id))
 
     def resume_queue(self) -> None:
         self.app.ask(
@@ -290,3 +342,17 @@ class Commands(Danger, Looks):
                 self.app.say(reason, "wait")
         else:
             super().open()
+
+
+def _cancel_waiting(client: Client, *, job_ids: tuple[int, ...]) -> int:
+    """Cancel those that still wait, and tell how many did. The last go first, lest one begins meanwhile."""
+    count = 0
+    for job_id in reversed(job_ids):
+        try:
+            # One that is held cannot begin before it is cancelled; one that runs already is not held.
+            client.hold(job_id, held=True)
+            client.cancel(job_id)
+        except (NotNow, NotFound):
+            continue
+        count += 1
+    return count

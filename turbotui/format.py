@@ -70,6 +70,11 @@ def seconds(duration: float | None) -> str:
     return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
 
 
+def time_left(eta_s: float) -> str:
+    """A job's time left, which is an estimate and says so: `~6.2 s`."""
+    return f"~{seconds(eta_s)}"
+
+
 STALE_S = 1.0
 """A device is read ten times a second: what is older is told with its age."""
 

@@ -87,9 +87,7 @@ class Looks(Acting):
 
     def video(self, job_id: int | None = None) -> None:
         """Of the chosen job, else of the newest that has one."""
-        job = self._job(job_id)
-        if job is None and job_id is None:
-            job = next((job for job in self.app.link.state.finished if job.output), None)
+        job = self.whose_video() if job_id is None else self._job(job_id)
         if job is None:
             self.app.say(t("video.none"), "wait")
             return
@@ -109,9 +107,7 @@ class Looks(Acting):
 
     def fetch(self, job_id: int | None = None) -> None:
         """Bring the video of the chosen job to the folder that we are in, else of the newest that has one."""
-        job = self._job(job_id)
-        if job is None and job_id is None:
-            job = next((job for job in self.app.link.state.finished if job.output), None)
+        job = self.whose_video() if job_id is None else self._job(job_id)
         box = self.app.box
         if box is None:
             self.app.say(t("fetch.is_here"), "wait")
@@ -124,6 +120,11 @@ class Looks(Acting):
                 then=lambda got: self.app.say(t("did.fetch", path=got.path, size=bytes_text(got.bytes))),
             )
 
+    def whose_video(self) -> Job | None:
+        """Whose the keys for a video mean: the chosen job's, else that of the newest that has one."""
+        newest = (job for job in self.app.link.state.finished if job.output)
+        return self._chosen_job() or next(newest, None)
+
     def _opened(self, opened: Opened) -> None:
         if opened.command is not None:
             self.app.copy_text(opened.command)
@@ -133,20 +134,24 @@ class Looks(Acting):
             self.app.copy_text(str(opened.path))
 
     def copy(self) -> None:
+        self.app.copy_text(self.what_to_copy())
+
+    def what_to_copy(self) -> str | None:
+        """The text that is meant where the focus is; None where nothing is."""
         dashboard = self.app.dashboard
         text = None
         if (job := self._chosen_job()) is not None:
-            text = self._place_of(job.output) or job.spec.prompt
+            text = self.place_of(job.output) or job.spec.prompt
         elif self._at("models") and (models := dashboard.query_one(ModelsPanel)):
             chosen = models.chosen_model
             paths = (model.path for model in self.app.link.state.models if model.name == chosen)
-            text = self._place_of(next(paths, None))
+            text = self.place_of(next(paths, None))
         elif self._at("log") and (line := dashboard.query_one(LogPanel).chosen_line()) is not None:
             text = line.text
         if text is None:
             newest = next((job for job in self.app.link.state.finished if job.output), None)
-            text = self._place_of(newest.output) if newest else None
-        self.app.copy_text(text)
+            text = self.place_of(newest.output) if newest else None
+        return text
 
     def gpu_previous(self) -> None:
         self._step_gpu(-1)
@@ -163,7 +168,7 @@ class Looks(Acting):
         place = ids.index(state.device.id) if state.device.id in ids else 0
         self.app.dashboard.look_at(ids[(place + by) % len(ids)])
 
-    def _place_of(self, path: str | None) -> str | None:
+    def place_of(self, path: str | None) -> str | None:
         """A file's path; on another machine as scp takes it."""
         return path if path is None or self.app.box is None else self.app.box.scp(path)
 

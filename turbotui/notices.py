@@ -111,7 +111,7 @@ class Notices:
             before, self._status = self._status, {job.id: job.status for job in state.jobs}
             ended = [job for job in state.jobs if before.get(job.id) not in (None, job.status)]
             if not first:
-                self._waiting += [text for job in ended if (text := _text(job)) is not None]
+                self._waiting += [text for job in ended if (text := end_text(job)) is not None]
         if attentive and self._when == "blurred":
             self._waiting.clear()
         now = self._monotonic()
@@ -124,7 +124,7 @@ class Notices:
             )
 
 
-def _text(job: Job) -> str | None:
+def end_text(job: Job) -> str | None:
     """What is told of a job that has just become what it is; None for what needs nobody."""
     if job.status == "done":
         return t("notice.done", id=job.id, model=job.spec.model)

@@ -38,6 +38,8 @@ def commands_of(app: TurboApp, screen: Screen[Any]) -> Iterator[SystemCommand]:
         yield SystemCommand(title, t("help.panel"), partial(app.dashboard.choose, panel))
     if (left_out := app.left_out) and screen is app.dashboard:
         yield SystemCommand(t("settings.title"), left_out[0], app.commands.left_out)
+    if app.link.state.waiting and screen is app.dashboard:
+        yield SystemCommand(t("emptying.all"), t("emptying.all_help"), app.commands.cancel_waiting)
     for name in app.themes.names():
         title = t("palette.theme", name=name)
         use = partial(_for_now, app, partial(app.use_theme, name), f'theme = "{name}"')

@@ -101,6 +101,7 @@ class JobProgress(Wire):
     fraction: float = 0.0
     """0 to 1 over the whole job."""
     eta_s: float | None = None
+    """An estimate; None until there is one: a first job has none before its longest stage has a rate."""
     peak_bytes: int | None = None
     """Highest device memory seen so far in this job."""
 

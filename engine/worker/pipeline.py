@@ -133,9 +133,15 @@ class _Run:
         self._watch = watch
         self._began = clock()
         self._kind: ModelKind = "i2v" if job.model.kind == "i2v" else "t2v"
-        shares = TYPICAL[backend.kind] if shares is None else shares
         stages, on_line = stages_of(self._kind), watch.line if watch else None
-        self._meter = ProgressMeter(job.job_id, stages, clock=clock, report=report, shares=shares)
+        self._meter = ProgressMeter(
+            job.job_id,
+            stages,
+            clock=clock,
+            report=report,
+            shares=TYPICAL[backend.kind] if shares is None else shares,
+            typical=shares is None,
+        )
         self._ledger = StageLedger(
             backend,
             clock=clock,

@@ -2,7 +2,8 @@
 
 The shares are what each part took of the last job of the same shape, or of a typical one; the
 estimate corrects them by the time that this job has really taken. A stage that tells its steps is
-believed more than its share, which was another size's or another machine's.
+believed more than its share, which was another size's or another machine's. Of typical shares no time left
+is made until the longest stage has told its steps: the stages before it say nothing of how long it takes.
 """
 
 from __future__ import annotations
@@ -77,8 +78,12 @@ class ProgressMeter:
         clock: Callable[[], float],
         report: Callable[[JobProgressed], None],
         shares: Shares,
+        typical: bool,
     ) -> None:
-        """`stages` are those of this job, in order; `load` belongs to the one that it precedes."""
+        """`stages` are those of this job, in order; `load` belongs to the one that it precedes.
+
+        `typical` shares are no measured job's.
+        """
         self._job_id = job_id
         self._clock = clock
         self._report = report
@@ -89,6 +94,10 @@ class ProgressMeter:
         for stage, share in self._share.items():
             self._begin[stage] = begin
             begin += share
+        longest = max(self._share, key=lambda stage: self._share[stage])
+        self._unmeasured: Stage | None = longest if typical else None
+        """The longest stage, until it has told so many steps that there is a rate."""
+        self._typical = typical
         self._fraction = 0.0
         self._peak_bytes: int | None = None
         self._stage: Stage = "start"
@@ -111,6 +120,10 @@ class ProgressMeter:
         if self._steps_from is None or self._steps_from[0] != stage:
             self._steps_from = (stage, step, self._clock())
         self._heard_at = self._clock()
+        longest = self._unmeasured
+        if longest is not None and self._begin[stage] >= self._begin[longest]:
+            if stage != longest or step - self._steps_from[1] >= HEARD * max(1, steps):
+                self._unmeasured = None
         self._send(stage, step, steps)
 
     def loading(self, stage: Stage, done_bytes: int, total_bytes: int) -> None:
@@ -131,7 +144,8 @@ class ProgressMeter:
         now = self._clock()
         self._stage, self._sent_at = stage, now
         elapsed = now - self._began
-        eta = self._left(elapsed, stage, step, steps, now) if self._fraction >= TRUSTED else None
+        told = self._fraction >= TRUSTED and self._unmeasured is None
+        eta = self._left(elapsed, stage, step, steps, now) if told else None
         self._report(
             JobProgressed(
                 job_id=self._job_id,
@@ -157,5 +171,5 @@ class ProgressMeter:
         end = self._begin[stage] + self._share[stage]
         # What comes after it has its share of the time that all until then will have taken.
         by_steps = rest + (elapsed + rest) * max(0.0, 1 - end) / end
-        weight = min(1.0, done / BELIEVED)
+        weight = 1.0 if self._typical else min(1.0, done / BELIEVED)
         return weight * by_steps + (1 - weight) * by_shares

@@ -256,7 +256,7 @@ async def test_x_gives_up_what_is_under_the_cursor_and_never_a_running_job_inste
         await pilot.press("3", "G", "x")
         await until(pilot, lambda: [one.model for one in asked(client, "cancel_switch")] == ["wan2.1-14b"])
         assert asked(client, "cancel") == []
-        await pilot.press("g", "x")
+        await pilot.press("g", "x", "x")
         await until(pilot, lambda: asked(client, "cancel") == [41])
 
 

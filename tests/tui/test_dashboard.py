@@ -300,7 +300,7 @@ async def test_read_only_does_nothing_and_says_so(console: Build) -> None:
 KEYS_AND_QUESTIONS: list[tuple[list[str], tuple[Any, ...]]] = [
     (["x"], ("cancel", 41)),
     (["j", "x"], ("cancel", 42)),
-    (["3", "x"], ("cancel", 41)),
+    (["3", "x", "x"], ("cancel", 41)),
     (["f"], ("free",)),
     (["'"], ("switch", SwitchRequest(model="wan2.1-1.3b"))),
     (["＇"], ("switch", SwitchRequest(model="wan2.1-1.3b"))),

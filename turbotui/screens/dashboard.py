@@ -279,7 +279,8 @@ class DashboardScreen(StillBehind, PanelKeys, PastKeys, SelectingScreen):
         receipts, link = self._notice_before
         if view.state.link != link or (view.state.receipts != receipts and said_s >= self._notice_least_s):
             return True
-        return said_s > (ERROR_NOTICE_S if notice.tone == "error" else NOTICE_S)
+        lasts_s = ERROR_NOTICE_S if notice.tone == "error" else NOTICE_S
+        return said_s > (lasts_s if notice.lasts_s is None else notice.lasts_s)
 
     # ------------------------------------------------------------------ keys
 

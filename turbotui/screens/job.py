@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, cast
 from textual.binding import Binding
 
 from turbotui.attention_text import attention_text
-from turbotui.format import UNKNOWN, bytes_text, percent, seconds
+from turbotui.format import UNKNOWN, bytes_text, percent, seconds, time_left
 from turbotui.picture.raster import cells_for
 from turbotui.screens.job_floors import floor_rows
 from turbotui.screens.job_keys import keys_below
@@ -152,7 +152,7 @@ class JobPanel(PagePanel):
             steps = f" {progress.step}/{progress.steps}" if progress.steps else ""
             status.add(f"{t(f'stage.{progress.stage}')}{steps} {percent(progress.fraction)}", paint.text)
             if progress.eta_s is not None:
-                status.add(f" {seconds(progress.eta_s)}", paint.text)
+                status.add(f" {time_left(progress.eta_s)}", paint.text)
         elif job.status == "running":
             running_text(view, job, status)
         else:

@@ -15,6 +15,7 @@ from engine.errors import EngineUnavailable
 from engine.wire import BatchForecast, BatchLine, BatchQueued, JobBatch, JobSpec
 from turbotui.format import bytes_text, seconds
 from turbotui.job_file import JobFile, JobLine, read_job_file
+from turbotui.own_jobs import new_ids
 from turbotui.path_typing import Completion, complete_path
 from turbotui.screens.keys import show_keys
 from turbotui.text import t
@@ -337,6 +338,7 @@ class ManyScreen(ModalScreen[bool]):
         if (job_id := first_new(answer)) is not None:
             dashboard.query_one(QueuePanel).await_job(job_id)
         dashboard.say(Notice(text=queued_text(answer)))
+        self.turbo.own_jobs.add(answer)
 
     def _refused(self, error: str) -> None:
         self._sending = False
@@ -384,14 +386,13 @@ class ManyScreen(ModalScreen[bool]):
 
 def first_new(answer: BatchQueued) -> int | None:
     """The first of the jobs that were queued; where all were there already, the first of those."""
-    ids = sorted(answer.job_ids)
-    return min(ids[-answer.queued :], default=None) if answer.queued else min(ids, default=None)
+    return min(new_ids(answer) or answer.job_ids, default=None)
 
 
 def queued_text(answer: BatchQueued) -> str:
     """`✓ 12 jobs queued, 101 to 112; 3 were there already`."""
     before = len(answer.job_ids) - answer.queued
-    new = sorted(answer.job_ids)[-answer.queued :] if answer.queued else []
+    new = new_ids(answer)
     text = t("did.submit_many", count=answer.queued)
     if new:
         text += " " + (str(new[0]) if len(new) == 1 else t("many.from_to", first=new[0], last=new[-1]))

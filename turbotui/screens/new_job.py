@@ -307,6 +307,7 @@ class NewJobScreen(StillBehind, ModalScreen[None]):
         if (job_id := answer.id if not isinstance(answer, BatchQueued) else first_new(answer)) is not None:
             dashboard.query_one(QueuePanel).await_job(job_id)
         dashboard.say(Notice(text=text))
+        self.turbo.own_jobs.add(answer)
 
     def _refused(self, error: str, field: str | None = None) -> None:
         self._sending = False

@@ -9,7 +9,7 @@ import click
 from engine.errors import DoesNotFit, NotFound, OutOfMemory
 from engine.wire import TERMINAL_STATES, Job, JobMove, QueueStatus
 from turbotui.client.http import HttpClient
-from turbotui.format import bytes_text, clock, percent, seconds
+from turbotui.format import bytes_text, clock, percent, seconds, time_left
 from turbotui.subcommands.output import table, titles
 from turbotui.subcommands.quant import quant_text
 from turbotui.subcommands.session import demo_option, job_id_argument, json_option, one_of, open_session
@@ -207,7 +207,7 @@ def _progress(job: Job) -> str:
         return tr("place {position}", position=job.position) if job.position else (_took(job) or "")
     progress = job.progress
     step = f" {progress.step}/{progress.steps}" if progress.steps else ""
-    left = tr(", {eta_s} left", eta_s=seconds(progress.eta_s)) if progress.eta_s is not None else ""
+    left = tr(", {eta_s} left", eta_s=time_left(progress.eta_s)) if progress.eta_s is not None else ""
     return f"{word(progress.stage)}{step} {percent(progress.fraction)}{left}"
 
 

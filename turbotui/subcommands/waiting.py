@@ -20,7 +20,7 @@ from engine.wire import (
 )
 from turbotui.client.base import Stream
 from turbotui.client.http import HttpClient
-from turbotui.format import bytes_text, clip, percent, seconds
+from turbotui.format import bytes_text, clip, percent, time_left
 from turbotui.sanitize import clean
 from turbotui.subcommands.jobs import held_text, is_waiting
 from turbotui.subcommands.output import columns, note
@@ -132,7 +132,7 @@ def progress_text(job: Job) -> str:
         )
     ]
     if progress.eta_s is not None:
-        parts.append(tr("{eta_s} left", eta_s=seconds(progress.eta_s)))
+        parts.append(tr("{eta_s} left", eta_s=time_left(progress.eta_s)))
     if progress.peak_bytes is not None:
         parts.append(tr("peak {peak_bytes}", peak_bytes=bytes_text(progress.peak_bytes)))
     return clean("  ".join(parts))

@@ -153,6 +153,8 @@ class Notice:
 
     text: str
     tone: Tone = "plain"
+    lasts_s: float | None = None
+    """How long what it says is true, where that is shorter than it would stand."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

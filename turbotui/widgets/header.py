@@ -6,7 +6,7 @@ import socket
 from typing import TYPE_CHECKING, cast
 
 from engine.paths import user_name
-from turbotui.format import clock, gib, seconds
+from turbotui.format import clock, gib, seconds, time_left
 from turbotui.gpus import short_name, trouble, usual_limit
 from turbotui.past.axis import cursor_label
 from turbotui.screens.plan import CLOCK_CELLS, READ_ONLY_CELLS
@@ -139,7 +139,7 @@ class Header(LinePanel):
             return row.add(f" {size_of(job, view.state.models)}", view.paint.text)
         stage = "" if short and progress.steps else f" {t(f'stage.{progress.stage}')}"
         step = f" {progress.step}/{progress.steps}" if progress.steps else ""
-        eta = "" if progress.eta_s is None else f" {seconds(progress.eta_s)}"
+        eta = "" if progress.eta_s is None else f" {time_left(progress.eta_s)}"
         return row.add(stage + step + eta, view.paint.text)
 
     def _device(self, view: View, *, words: int) -> Row:

@@ -126,6 +126,7 @@ class LogPanel(ListPanel):
 
     number = 6
     knows_always = True
+    tells_above = False  # it stands at its end, where nearly all of it is above
     unwatched_s = 2.0
 
     def __init__(self, *, id: str) -> None:

@@ -103,6 +103,9 @@ class ListPanel(Panel):
     Only the rows in sight are built, so a list may be long.
     """
 
+    tells_above: ClassVar[bool] = True
+    """Whether it is worth a word that rows are out of sight above."""
+
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id)
         self.chosen: Key | None = None
@@ -114,6 +117,9 @@ class ListPanel(Panel):
         self.top = 0
         self._keys: list[Key] = []
         self._walkable: list[Key] = []
+        self._drawn: list[Key] = []
+        """The rows in sight as they were drawn, a pinned one among them; `_lead` rows stand above them."""
+        self._lead = 0
         self._room = 1
 
     def keys(self, view: View) -> list[Key]:
@@ -156,20 +162,23 @@ class ListPanel(Panel):
         self._walkable = [key for key in self._keys if self.walkable(key)]
         self.place_cursor()
         if not self._keys:
-            self._room = height
+            self._room, self._drawn = height, []
             return self.nothing(view, width)
         heading = self.heading(view, width)
+        self._lead = len(heading)
         self._room = max(1, height - len(heading))
         if self.chosen is not None:
             cursor = self._keys.index(self.chosen)
             self.top = max(min(self.top, cursor), cursor - self._room + 1)
         self.top = max(0, min(self.top, len(self._keys) - self._room))
-        window = self._keys[self.top : self.top + self._room]
+        self._drawn = self._keys[self.top : self.top + self._room]
         pinned = self.pinned(view)
-        if pinned is not None and pinned not in window and self._room > 1:
-            window = [pinned, *window[1:]] if self.chosen != window[0] else [pinned, *window[:-1]]
+        if pinned is not None and pinned not in self._drawn and self._room > 1:
+            # It stands upon the first row, which the cursor may be on.
+            self.top -= self.chosen == self._drawn[0]
+            self._drawn = [pinned, *self._keys[self.top + 1 : self.top + self._room]]
         shown = []
-        for key in window:
+        for key in self._drawn:
             row = self.row(view, key, width)
             if self.has_focus and key == self.chosen:
                 row.to(width, view.paint.text).upon(view.paint)
@@ -177,7 +186,11 @@ class ListPanel(Panel):
         return heading + shown
 
     def below(self, view: View) -> str:
+        """How many rows are out of sight, and where."""
         more = len(self._keys) - self.top - self._room
+        above = len(self._keys) - len(self._drawn) - max(0, more)
+        if above > 0 and self.tells_above:
+            return t("list.above_more", above=above, count=more) if more > 0 else t("list.above", above=above)
         return t("list.more", count=more) if more > 0 else ""
 
     def bookmark(self) -> Bookmark:
@@ -207,12 +220,10 @@ class ListPanel(Panel):
         self.move(by * max(1, self._room // 2))
 
     def on_click(self, event: Click) -> None:
-        if self.view is None:
-            return
-        index = self.top + event.y - 1 - len(self.heading(self.view, self.size.width - 4))
-        if self.top <= index < len(self._keys) and self._keys[index] in self._walkable:
+        place = event.y - 1 - self._lead
+        if 0 <= place < len(self._drawn) and self._drawn[place] in self._walkable:
             self.walked = True
-            self.chosen = self._keys[index]
+            self.chosen = self._drawn[place]
             self.redraw()
 
     def on_mouse_scroll_down(self, event: MouseScrollDown) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from turbotui.format import cell_width, clip_middle, percent, seconds, short_bytes
+from turbotui.format import cell_width, clip_middle, percent, seconds, short_bytes, time_left
 from turbotui.text import t
 from turbotui.text.spoken import spoken
 from turbotui.widgets.lines import Row, View
@@ -65,7 +65,7 @@ def running_text(view: View, job: Job, row: Row) -> Row:
         stage += f" {progress.step}/{progress.steps}"
     figures = f" {percent(progress.fraction):>5}"
     if progress.eta_s is not None:
-        figures += f" {seconds(progress.eta_s):>6}"
+        figures += f" {time_left(progress.eta_s):>6}"
     peak = ""
     if progress.peak_bytes is not None:
         peak = f"  {t('queue.peak')} {short_bytes(progress.peak_bytes):>4}"
@@ -99,6 +99,16 @@ class QueuePanel(ListPanel):
     def await_job(self, job_id: int) -> None:
         """Put the cursor on a job as soon as it is there, unless the person walks on before."""
         self._awaited = job_id
+        self.redraw()
+
+    def leave(self, job_id: int, waiting: tuple[int, ...]) -> None:
+        """Put the cursor on the next of those that wait, since `job_id` goes down among the ended.
+
+        With no other one it stays on its job: the key that was pressed must not mean the running one next.
+        """
+        place = waiting.index(job_id)
+        self._awaited, self.walked = None, True
+        self.chosen = next(iter((*waiting[place + 1 :], *waiting[:place][-1:])), job_id)
         self.redraw()
 
     def place_cursor(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.wire import StageRecord
+from engine.wire import Stage, StageRecord
 from engine.worker.channel import JobProgressed
 from engine.worker.progress import TYPICAL, ProgressMeter, Shares, shares_of
 
@@ -20,11 +20,10 @@ def record(stage: str, seconds: float) -> StageRecord:
     return StageRecord(stage=stage, elapsed_s=seconds, before_bytes=0, peak_bytes=0, after_bytes=0)
 
 
-def meter(shares: Shares) -> tuple[ProgressMeter, Clock, list[JobProgressed]]:
+def meter(shares: Shares, *, typical: bool = False) -> tuple[ProgressMeter, Clock, list[JobProgressed]]:
     clock, sent = Clock(), list[JobProgressed]()
-    made = ProgressMeter(
-        1, ("text", "denoise", "decode", "write"), clock=clock, report=sent.append, shares=shares
-    )
+    stages: tuple[Stage, ...] = ("text", "denoise", "decode", "write")
+    made = ProgressMeter(1, stages, clock=clock, report=sent.append, shares=shares, typical=typical)
     return made, clock, sent
 
 
@@ -107,3 +106,46 @@ def test_a_part_that_is_loaded_between_steps_leaves_the_shares() -> None:
     bar.loading("denoise", 5, 10)
     assert sent[-1].stage == "load" and sent[-1].eta_s is not None
     assert sent[-1].eta_s == pytest.approx(2.0 * (1 - sent[-1].fraction) / sent[-1].fraction)
+
+
+def test_a_first_job_tells_no_time_left_before_its_longest_stage_has_a_rate() -> None:
+    # A large model's: the text is quick, and each of four steps takes a minute.
+    bar, clock, sent = meter(TYPICAL["cuda"], typical=True)
+    bar.started()
+    clock.now = 2.0
+    bar.at("text", 1, 1)
+    clock.now = 12.0
+    bar.loading("denoise", 10, 10)
+    bar.at("denoise", 0, 4)
+    assert sent[-1].fraction > 0.15 and {message.eta_s for message in sent} == {None}
+    for step in range(1, 5):
+        clock.now += 60.0
+        bar.at("denoise", step, 4)
+        eta = sent[-1].eta_s
+        assert eta is not None and 60.0 * (4 - step) < eta < 60.0 * (4 - step) + 150
+    clock.now += 1.0
+    bar.loading("decode", 10, 10)
+    bar.at("decode", 0, 21)
+    assert sent[-1].eta_s is not None
+
+
+def test_a_first_job_of_a_processor_waits_for_the_rate_of_its_decoding() -> None:
+    bar, clock, sent = meter(TYPICAL["cpu"], typical=True)
+    for step in range(5):
+        clock.now += 1.0
+        bar.at("denoise", step, 4)
+    for step in range(3):
+        bar.at("decode", step, 21)
+        clock.now += 5.0
+    assert {message.eta_s for message in sent} == {None}, "two of 21 steps are no rate yet"
+    bar.at("decode", 3, 21)
+    assert sent[-1].eta_s == pytest.approx(5.0 * 18, rel=0.1)
+
+
+def test_a_longest_stage_without_steps_is_measured_once_it_is_over() -> None:
+    bar, clock, sent = meter({"text": 1.0, "denoise": 8.0, "decode": 1.0}, typical=True)
+    clock.now = 1.0
+    bar.at("text", 1, 1)
+    clock.now = 9.0
+    bar.at("decode", 0, 5)
+    assert sent[-2].eta_s is None and sent[-1].eta_s is not None

@@ -58,6 +58,8 @@ TEXTS: dict[str, str] = {
     "findings.shows": "  {press} shows it",
     "findings.column_since": "since",
     "list.more": "{count} more",
+    "list.above": "{above} above",
+    "list.above_more": "{above} above, {count} more",
     "process.title": "Process {pid}  {name}",
     "process.keys": "K kill  y copies the line that follows it  esc back",
     "process.keys_ours": "y copies the line that follows it  esc back",

@@ -58,6 +58,8 @@ TEXTS: dict[str, str] = {
     "findings.shows": "  {press} 查看",
     "findings.column_since": "始于",
     "list.more": "还有 {count} 行",
+    "list.above": "上面还有 {above} 行",
+    "list.above_more": "上面还有 {above} 行，下面 {count} 行",
     "process.title": "进程 {pid}  {name}",
     "process.keys": "K 结束进程  y 复制跟踪它的命令  esc 返回",
     "process.keys_ours": "y 复制跟踪它的命令  esc 返回",
