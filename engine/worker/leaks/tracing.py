@@ -232,10 +232,11 @@ class _Noting(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._tracer.noted.note(storage, place)
 
 
-VIEWS = frozenset(
-    "alias as_strided chunk detach expand movedim narrow permute select slice split split_with_sizes "
-    "squeeze t transpose unbind unflatten unsqueeze view view_as".split()
-)
+VIEWS = frozenset({
+    "alias", "as_strided", "chunk", "detach", "expand", "movedim", "narrow", "permute", "select",
+    "slice", "split", "split_with_sizes", "squeeze", "t", "transpose", "unbind", "unflatten",
+    "unsqueeze", "view", "view_as",
+})  # fmt: skip
 """Calls that never make memory. Of `to`, `reshape` and their like a schema tells no more: those may."""
 
 
