@@ -183,10 +183,11 @@ def _check_frames(spec: JobSpec, model: Model) -> int:
     if frames > most:
         raise InvalidRequest(f"frames is {frames}; {model.name} makes at most {most}, choose {most} or fewer")
     if not are_valid_frames(frames):
-        nearest = [count for count in nearest_frames(frames) if count <= most]
-        raise InvalidRequest(
-            f"frames is {frames}, which is not 4n + 1; choose {' or '.join(str(count) for count in nearest)}"
-        )
+        nearest, *others = (count for count in nearest_frames(frames) if count <= most)
+        if not others:
+            raise InvalidRequest(f"frames is {frames}, which is not 4n + 1; choose {nearest}")
+        above = others[0]
+        raise InvalidRequest(f"frames is {frames}, which is not 4n + 1; choose {nearest} or {above}")
     return frames
 
 

@@ -92,6 +92,15 @@ async def test_the_newest_image_is_shown_first_and_enter_takes_it(
         assert app.focused is app.screen.query_one("#image")
 
 
+async def test_it_begins_at_the_image_that_is_chosen_already(console: Build, folder: Path) -> None:
+    app = console(scripted(scenes.busy(NOW)))
+    async with app.run_test(size=WIDE) as pilot:
+        screen = await open_picker(pilot, str(folder / "蓝色.jpg"))
+        await until(pilot, lambda: screen.panel.chosen == "蓝色.jpg")
+        await looked(pilot, screen)
+        assert "20x40" in screen_text(app)
+
+
 async def test_letters_narrow_the_list_and_a_folder_is_entered_and_left(console: Build, folder: Path) -> None:
     app = console(scripted(scenes.busy(NOW)))
     async with app.run_test(size=WIDE) as pilot:

@@ -52,7 +52,7 @@ async def test_what_a_file_would_queue_is_shown_and_enter_queues_it(console: Bui
         assert "2 jobs  in all 1m22s" in shown and "! 1 line is left out" in shown
         assert "5 ! it has 100,000 characters" in shown and "\x1b" not in shown
         await pilot.press("enter")
-        await until(pilot, lambda: "✓ 2 jobs queued 99 to 100" in screen_text(app))
+        await until(pilot, lambda: "✓ 2 jobs queued: 99 to 100" in screen_text(app))
     (batch,) = sent(client)
     assert [spec.prompt for spec in batch.specs] == ["a city", "一只猫在雪地里跑\x1b[2J"]
     assert {spec.model for spec in batch.specs} == {"wan-demo-small"} and not batch.again
@@ -92,7 +92,7 @@ async def test_what_the_engine_would_refuse_or_has_already_is_told_by_line(
         await pilot.press("ctrl+t")
         await until(pilot, lambda: "is job 42" in screen_text(app))
         await pilot.press("enter")
-        await until(pilot, lambda: "✓ 1 job queued 99; 2 were there already" in screen_text(app))
+        await until(pilot, lambda: "✓ job 99 queued; 2 were there already" in screen_text(app))
     assert [spec.prompt for spec in sent(client)[0].specs] == ["one", "three", "four"]
 
 

@@ -22,6 +22,7 @@ from turbotui.client.scripted import ScriptedClient
 from turbotui.draft import Draft, draft_of, load_draft, save_draft
 from turbotui.format import cell_width
 from turbotui.screens import new_job
+from turbotui.screens.new_job import NewJobScreen
 from turbotui.text import t, texts_of
 from turbotui.widgets import forecast
 from turbotui.widgets.fields import REMARK_COLUMN, ChoiceField
@@ -375,7 +376,7 @@ async def test_samples_are_jobs_with_seeds_in_a_row(console: Build) -> None:
         await until(pilot, lambda: "takes 41 s  all 3 2m03s" in screen_text(app))
         app.screen.query_one("#samples").focus()
         await pilot.press("enter")
-        await until(pilot, lambda: "✓ 3 jobs queued 99 to 101" in screen_text(app))
+        await until(pilot, lambda: "✓ 3 jobs queued: 99 to 101" in screen_text(app))
     (batch,) = [call[1] for call in client.asked if call[0] == "submit_many"]
     assert [spec.seed for spec in batch.specs] == [7, 8, 9] and batch.again
 
@@ -500,6 +501,30 @@ async def test_an_older_draft_is_told_of_and_cleared_and_brought_back(console: B
         await pilot.press("escape", "a")
         await pilot.pause()
         assert "ago" not in screen_text(app).splitlines()[0]
+
+
+async def test_what_the_title_adds_goes_once_it_is_untrue(console: Build) -> None:
+    """ctrl+l after typing empties what was typed: it brings nothing back any more."""
+    app = console([scenes.busy(NOW)])
+    app.drafts.own.keep(Draft(prompt="a fox", model="wan2.1-1.3b"))
+    async with app.run_test(size=SMALL) as pilot:
+        await open_editor(pilot)
+        await pilot.press("ctrl+l")
+        await pilot.pause()
+        assert "cleared, ctrl+l brings it back" in screen_text(app)
+        await pilot.press("x")
+        await until(pilot, lambda: "brings it back" not in screen_text(app))
+        await pilot.press("ctrl+t", "y")
+        await pilot.pause()
+        assert "begins with no image" in screen_text(app)
+        await pilot.press("tab")
+        screen = app.screen
+        assert isinstance(screen, NewJobScreen)
+        for _ in range(8):
+            if not screen.form.image_to_video:
+                await pilot.press("right")
+        assert screen.form.image_to_video
+        await until(pilot, lambda: "begins with no image" not in screen_text(app))
 
 
 async def test_to_look_at_a_draft_does_not_write_it_anew(console: Build, tmp_path: Path) -> None:

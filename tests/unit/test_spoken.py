@@ -290,6 +290,8 @@ def test_a_sentence_is_read_back_whole() -> None:
          "工作进程 12 被 SIGKILL 结束；主机内存耗尽时内核会这样做"),
         ("GPU 1 is not reset: MIG is off; no display is active on it",
          "没有重置 GPU 1：MIG 已关闭；上面没有活动的显示输出"),
+        ("frames is 34, which is not 4n + 1; choose 33 or 37", "frames 是 34，不是 4n + 1；请选 33 或 37"),
+        ("frames is 0, which is not 4n + 1; choose 1", "frames 是 0，不是 4n + 1；请选 1"),
         ("a sentence of a newer engine, 7 GiB", "a sentence of a newer engine, 7 GiB"),
         ("一句中文", "一句中文"),
         ("", ""),

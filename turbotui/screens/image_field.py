@@ -55,7 +55,8 @@ def pick_image(screen: Screen[Any]) -> None:
     # An engine on another machine: see where the app was given one.
     box = getattr(screen.app, "box", None)
     remote = None if box is None else str(box.name)
-    screen.app.push_screen(ImagePickerScreen(nearest_folder(field.value, Path.cwd()), remote=remote), chosen)
+    folder, at = nearest_folder(field.value, Path.cwd()), Path(field.value.strip()).name
+    screen.app.push_screen(ImagePickerScreen(folder, at=at, remote=remote), chosen)
 
 
 class ImageThumb(PictureView):

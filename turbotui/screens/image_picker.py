@@ -196,7 +196,7 @@ class ImagePickerScreen(WindowScreen[Path | None]):
     """Dismissed with the chosen file, or None.
 
     Args:
-        folder: Where to begin.
+        folder: Where to begin, at the row called `at` if there is one.
         remote: The machine that jobs run on, where it is another one than this.
     """
 
@@ -209,10 +209,10 @@ class ImagePickerScreen(WindowScreen[Path | None]):
         ("↵", "screen.take"),
     )
 
-    def __init__(self, folder: Path, *, remote: str | None = None) -> None:
+    def __init__(self, folder: Path, *, at: str | None = None, remote: str | None = None) -> None:
         super().__init__(FilesPanel(remote=remote))
         self._start = folder
-        self._coming_from: str | None = None
+        self._coming_from = at
         self._opening = 0
         """How many folders were asked for."""
         self._timer: Timer | None = None

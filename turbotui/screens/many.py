@@ -390,10 +390,12 @@ def first_new(answer: BatchQueued) -> int | None:
 
 
 def queued_text(answer: BatchQueued) -> str:
-    """`✓ 12 jobs queued, 101 to 112; 3 were there already`."""
+    """`✓ 12 jobs queued: 101 to 112; 3 were there already`, and of one `✓ job 9 queued`."""
     before = len(answer.job_ids) - answer.queued
     new = new_ids(answer)
-    text = t("did.submit_many", count=answer.queued)
-    if new:
-        text += " " + (str(new[0]) if len(new) == 1 else t("many.from_to", first=new[0], last=new[-1]))
+    if len(new) == 1:
+        text = t("did.submit", id=new[0])
+    else:
+        text = t("did.submit_many", count=answer.queued)
+        text += t("many.from_to", first=new[0], last=new[-1]) if new else ""
     return text + (t("many.were_there", count=before) if before else "")

@@ -110,6 +110,8 @@ class NewJobScreen(StillBehind, ModalScreen[None]):
         self._last = Draft()
         """The fields as they stood when they were looked at last."""
         self._cleared: Draft | None = None
+        self._remark = ""
+        """The id of what the title adds until a change of the fields makes it untrue."""
 
     @property
     def turbo(self) -> TurboApp:
@@ -150,8 +152,9 @@ class NewJobScreen(StillBehind, ModalScreen[None]):
             title += "  " + t("new.resumed", age=seconds(age))
         self._say_title(title)
 
-    def _say_title(self, title: str) -> None:
-        self.query_one("#window").border_title = title
+    def _say_title(self, title: str, remark: str = "") -> None:
+        self._remark = remark
+        self.query_one("#window").border_title = f"{title}  {t(remark)}" if remark else title
 
     def on_resize(self, event: Resize) -> None:
         self._fit(event.size.width, event.size.height)
@@ -228,6 +231,9 @@ class NewJobScreen(StillBehind, ModalScreen[None]):
             # Frames and steps stay as typed; what the new model cannot do takes its default.
             self.form.follow_model(self.current_draft())
         if self._keep():
+            untrue = {"new.no_image": self.form.image_to_video, "new.cleared": not self._last.empty}
+            if untrue.get(self._remark):
+                self._entitle(self._last)
             self._check()
             self.forecast.ask_soon()
 
@@ -324,7 +330,7 @@ class NewJobScreen(StillBehind, ModalScreen[None]):
         if self.form.image_to_video:
             pick_image(self)
         else:
-            self._say_title(f"{t('new.title')}  {t('new.no_image')}")
+            self._say_title(t("new.title"), "new.no_image")
 
     def action_close(self) -> None:
         self._keep()
@@ -340,7 +346,7 @@ class NewJobScreen(StillBehind, ModalScreen[None]):
         elif not draft.empty:
             self._cleared = draft
             self._fill(Draft(model=draft.model))
-            self._say_title(f"{t('new.title')}  {t('new.cleared')}")
+            self._say_title(t("new.title"), "new.cleared")
         self.set_focus(self.prompt)
 
     def _fill(self, draft: Draft) -> None:

@@ -121,7 +121,7 @@ TEXTS: dict[str, str] = {
     "help.open": "open the chosen row",
     "help.retry": "run a job again that ended",
     "help.duplicate": "queue the same job once more",
-    "help.edit_again": "open the editor filled from the job; your own draft waits behind a",
+    "help.edit_again": "edit it as a new job; your own draft stays under the key a",
     "help.hold": "hold a waiting job, or release it",
     "help.sooner": "one place forward",
     "help.later": "one place back",

@@ -26,6 +26,7 @@ FORMS: dict[str, str] = {
     "aspect_ratio is {aspect_ratio}; {name} has {choices} at {name2}": "aspect_ratio 是 {aspect_ratio}；{name} 在 {name2} 下有 {choices}",
     "frames is {frames}; {name} makes at most {most}, choose {most2} or fewer": "frames 是 {frames}；{name} 最多生成 {most} 帧，请选不超过 {most2}",
     "frames is {frames}, which is not 4n + 1; choose {nearest}": "frames 是 {frames}，不是 4n + 1；请选 {nearest}",
+    "frames is {frames}, which is not 4n + 1; choose {nearest} or {above}": "frames 是 {frames}，不是 4n + 1；请选 {nearest} 或 {above}",
     "an image was given and {name} is text-to-video; leave it out or choose an image-to-video model": "给了图像，而 {name} 是文生视频；请去掉，或选图生视频模型",
     "{name} is image-to-video and needs an image; give the path of one": "{name} 是图生视频，需要图像；请给出路径",
     "the image's full path": "图像的完整路径",
