@@ -160,7 +160,7 @@ def _legend(view: View, balance: Balance, width: int, *, tight: bool = False) ->
                 value = short_bytes(parts.get(name, 0)) if name in parts else UNKNOWN
                 row.add(GLYPHS[name], view.paint.part[name]).add("" if tight else " ", view.paint.text)
                 row.add(label + value, view.paint.alarm if name == "unseen" else view.paint.text)
-                if name == "cache" and hints and view.past_at is None:
+                if name == "cache" and hints and view.past_at is None and not view.read_only:
                     row.add(t("memory.frees"), view.paint.muted)
             if row.cells <= width:
                 return Row(width).extend(row)
