@@ -173,7 +173,7 @@ async def test_the_notes_of_a_receipt_are_counted_and_read(console: Build) -> No
         await until(pilot, lambda: "full cleanup" in panel_text(app, "receipt"))
         await pilot.resize_terminal(*WIDE)
         await pilot.pause()
-        assert "2 notes: ." in panel_text(app, "receipt") or "1 note: ." in panel_text(app, "receipt")
+        assert "2 notes [.]" in panel_text(app, "receipt") or "1 note [.]" in panel_text(app, "receipt")
         await pilot.press("full_stop")
         await pilot.pause()
         text = screen_text(app)

@@ -227,6 +227,25 @@ async def test_the_sheet_says_what_each_costs_or_why_not_and_begins_it(
         assert asked(client, "cleanup") == []
 
 
+async def test_a_wide_sheet_says_every_loss_to_its_end(console: Build) -> None:
+    client = scripted(scenes.busy(NOW), reset_plan=plan())
+    app = console(client, restart_engine=lambda: None)
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        await pilot.press("exclamation_mark")
+        await until(pilot, lambda: "Everything on GPU 2 is lost" in screen_text(app))
+        rows = [line for line in screen_text(app).splitlines() if "E  restart the engine" in line]
+        assert rows and "3 waiting jobs stay." in rows[0]
+
+
+@pytest.mark.parametrize("looks", [False, True])
+async def test_the_legend_names_f_only_where_f_frees(console: Build, looks: bool) -> None:
+    app = console([scenes.busy(NOW)], read_only=looks)
+    async with app.run_test(size=(200, 50)) as pilot:
+        await live(pilot)
+        assert ("(f frees)" in screen_text(app)) is not looks
+
+
 async def test_a_reading_console_shows_the_sheet_with_its_reason_and_does_nothing(console: Build) -> None:
     client = scripted(scenes.busy(NOW), reset_plan=plan(), full_cleanup_plan=CLEANUP)
     app = console(client, read_only=True)
@@ -236,6 +255,11 @@ async def test_a_reading_console_shows_the_sheet_with_its_reason_and_does_nothin
         await pilot.pause()
         assert screen_text(app).count("read-only: this console only looks") >= 5
         assert "its key asks" not in screen_text(app) and "t who did what" in screen_text(app)
+        panel, view = app.screen.panel, app.screen.view()  # type: ignore[attr-defined]
+        name = panel.row(view, "kill", 76).segments[0].style
+        assert name.color == view.paint.muted.color, (
+            "its letter reads as its name does, on the chosen row too"
+        )
         await pilot.press("X", "enter", "escape", "X", "R")
         await pilot.pause()
         assert {call[0] for call in client.asked} <= {"hello", "history", "last_check"}

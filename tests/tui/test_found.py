@@ -104,6 +104,8 @@ async def test_a_console_that_only_looks_imports_and_fetches_nothing(console: Bu
     app = console(engine, read_only=True)
     async with app.run_test(size=WIDE) as pilot:
         await opened(pilot, app)
+        assert "imports it" not in screen_text(app) and "↵ import" not in screen_text(app)
+        assert "g fetchable" in screen_text(app), "what can be looked at keeps its key"
         for keys in (("enter",), ("g", "enter"), ("x",)):
             await pilot.press(*keys)
             await pilot.pause(0.05)

@@ -29,7 +29,7 @@ class ReplayHelpPanel(HelpPanel):
         return action.tier == "look" and action.id not in ASKS_AN_ENGINE
 
     def page(self, view: View, width: int) -> list[Row]:
-        rows = [Row(width).add(word("replay"), view.paint.focus_title)]
+        rows = [Row(width).add(word("replay").capitalize(), view.paint.focus_title)]
         for keys, told in PLAYER_KEYS:
             rows.append(
                 Row(width).field(f"  {keys}", KEY_CELLS, view.paint.key).add(tr(told), view.paint.text)

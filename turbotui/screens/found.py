@@ -68,10 +68,13 @@ class FoundPanel(ListPanel):
 
     def below(self, view: View) -> str:
         found = "found.keys" if self.keys(view) else "found.keys_none"
-        keys = [t("found.keys_get" if self.fetching else found)]
+        if view.read_only:  # names no key that would be refused
+            found = "found.keys_look"
+        get = "found.keys_get_look" if view.read_only else "found.keys_get"
+        keys = [t(get if self.fetching else found)]
         if self.fetching and self.plan is not None:
             keys.insert(0, t("found.key_copy"))
-        if self.errand is not None and self.errand.state == "running":
+        if self.errand is not None and self.errand.state == "running" and not view.read_only:
             keys.insert(0, t("found.key_cancel"))
         return "  ".join(keys)
 
@@ -110,6 +113,8 @@ class FoundPanel(ListPanel):
             return row.add(t("found.imported"), paint.muted)
         if model.missing:
             return row.add(t("found.lacks", count=len(model.missing)), paint.wait)
+        if view.read_only:
+            return row.add(t("verdict.usable"), paint.muted)
         return row.add(t("found.ready"), paint.ours)
 
     def _part_row(self, view: View, row: Row, key: Key) -> Row:

@@ -130,7 +130,7 @@ class SheetPanel(ListPanel):
     def row(self, view: View, key: Key, width: int) -> Row:
         paint = view.paint
         cost = self.cost(view, str(key))
-        strong, plain = (paint.alarm, paint.bold) if cost.possible else (paint.faint, paint.muted)
+        strong, plain = (paint.alarm, paint.bold) if cost.possible else (paint.muted, paint.muted)
         row = Row(width).field(f" {self._app.key_of(cost.id)}", KEY_CELLS, strong)
         row.field(t(f"sheet.{cost.id}"), NAME_CELLS, plain)
         size = ""
@@ -183,7 +183,7 @@ class SheetScreen(WindowScreen[str | None]):
         self.show_late()
 
     def wanted_size(self, width: int, height: int) -> tuple[int, int]:
-        return min(104, width - 2), min(len(DANGEROUS) + DETAIL_ROWS + 4, height - 2)
+        return min(118, width - 2), min(len(DANGEROUS) + DETAIL_ROWS + 4, height - 2)
 
     def action_walk(self, by: int) -> None:
         self.panel.move(by)

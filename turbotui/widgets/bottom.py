@@ -366,7 +366,7 @@ def _figures(paint: Paint, receipt: Receipt, row: Row, *, by: bool, short: bool)
 def _put_notes(row: Row, notes: tuple[str, ...], paint: Paint, key: str) -> None:
     """The first note where it fits, and how many more there are behind the receipt's key."""
     first = f"  {spoken(notes[0])}"
-    fits = width_of(first) + 12 <= row.left
+    fits = width_of(first) + 14 <= row.left
     if fits:
         row.add(first, paint.text)
     more = len(notes) - fits

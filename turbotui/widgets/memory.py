@@ -164,7 +164,7 @@ def _legend(view: View, balance: Balance, width: int, *, tight: bool = False) ->
                 )  # it would look like the word's first
                 row.add(GLYPHS[name], view.paint.part[name]).add("" if glued else " ", view.paint.text)
                 row.add(label + value, view.paint.alarm if name == "unseen" else view.paint.text)
-                if name == "cache" and hints and view.past_at is None:
+                if name == "cache" and hints and view.past_at is None and not view.read_only:
                     row.add(t("memory.frees"), view.paint.muted)
             if row.cells <= width:
                 return Row(width).extend(row)

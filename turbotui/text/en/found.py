@@ -16,6 +16,8 @@ TEXTS: dict[str, str] = {
     "found.keys": "↵ import  g fetch  r look again  y copy  esc back",
     "found.keys_get": "↵ fetch  i found here  esc back",
     "found.keys_none": "D demo  g fetch  r look again  esc back",
+    "found.keys_look": "g fetchable  r look again  y copy  esc back",
+    "found.keys_get_look": "i found here  esc back",
     "found.key_copy": "y copy",
     "found.key_cancel": "x gives it up",
     "found.nothing": "Nothing here makes a model. g lists what can be fetched; D makes demo models.",

@@ -16,6 +16,8 @@ TEXTS: dict[str, str] = {
     "found.keys": "↵ 导入  g 下载  r 重新查找  y 复制  esc 返回",
     "found.keys_get": "↵ 下载  i 本机  esc 返回",
     "found.keys_none": "D 演示  g 下载  r 重新查找  esc 返回",
+    "found.keys_look": "g 可下载的  r 重新查找  y 复制  esc 返回",
+    "found.keys_get_look": "i 本机  esc 返回",
     "found.key_copy": "y 复制",
     "found.key_cancel": "x 放弃",
     "found.nothing": "没有找到能组成模型的文件。g 列出可以下载的；D 生成演示模型。",
