@@ -254,6 +254,24 @@ def test_a_vae_and_an_encoder_that_are_not_whole_are_refused_by_the_tensor(parts
         plan(models, path)
 
 
+def test_a_folder_whose_dit_or_expert_is_not_whole_is_refused_by_the_tensor(
+    parts: Path, models: Path
+) -> None:
+    lost = "blocks.1.cross_attn.norm_k.weight"
+    low = save(parts / "turbo-low.pth", without(HIGH, lost))
+    with pytest.raises(ModelUnusable, match=r"turbo-low.pth cannot be imported: .*norm_k"):
+        plan(models, parts)
+    save(parts / "turbo-high.pth", HIGH)
+    with pytest.raises(ModelUnusable, match=r"turbo-low.pth cannot be imported: .*norm_k"):
+        plan(models, parts)
+    save(low, turbo_wan(channels=36, dtype=torch.bfloat16, seed=1))
+    vae = wan_vae()
+    del vae["decoder.head.2.bias"]
+    save(parts / "Wan2.1_VAE.pth", vae)
+    with pytest.raises(ModelUnusable, match=r"VAE.pth cannot be imported: .*'decoder.*bias'"):
+        plan(models, parts)
+
+
 def test_a_missing_shard_is_named(tmp_path: Path, models: Path) -> None:
     folder = tmp_path / "turbo"
     folder.mkdir()

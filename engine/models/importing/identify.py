@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from engine.errors import ModelUnusable
 from engine.models.importing.borrowing import weights_of_component
 from engine.models.importing.found import Expert, Found, Kind, Verdict, damaged, unsupported
+from engine.models.importing.mapping import Part, map_weights
 from engine.models.importing.recognise import expert_of, recognise
 from engine.models.importing.weights import WEIGHT_ENDINGS, Weights, groups_in, read_weights
 from engine.models.in_place import IN_PLACE
-from engine.models.model import MODEL_INDEX, TOKENIZER_FILES
+from engine.models.model import MODEL_INDEX, TOKENIZER_FILES, printable
 from engine.models.weight_file import open_weight_file
 
 __all__ = [
@@ -30,6 +31,7 @@ DEPTH = 2
 """Levels of folders below a given one that are looked into."""
 ENTRIES = 1024
 """Of one folder that are looked at."""
+_PARTS: Mapping[Kind, Part] = {"dit": "dit", "text": "text", "vae": "vae"}
 
 
 def identify(path: Path) -> Found:
@@ -59,14 +61,23 @@ def identify_group(paths: Sequence[Path]) -> Found:
 
 
 def identify_weights(path: Path, weights: Weights) -> Found:
-    """What `weights`, which lie at `path`, are."""
+    """What `weights`, which lie at `path`, are; of a net of ours that lacks a tensor the kind, as damaged."""
     found = recognise(path, weights)
-    return replace(
+    found = replace(
         found,
         files=tuple(file.path for file in weights.files),
         bytes=weights.bytes,
         dtype="int8" if found.quantised else weights.dtype_name,
     )
+    part = _PARTS.get(found.kind)
+    if part is None or found.verdict not in ("usable", "parts"):
+        return found
+    try:
+        # As an import will, or what is told to be usable would be refused then.
+        map_weights(part, path, weights)
+    except (ModelUnusable, OSError, ValueError) as error:
+        return replace(found, verdict="damaged", sentence=printable(str(error)))
+    return found
 
 
 # --------------------------------------------------------------------------- folders and what is no weights
