@@ -161,6 +161,16 @@ def compressed(folder: Path) -> Path:
     return folder / "z.pth"
 
 
+def before_1_6(folder: Path) -> Path:
+    torch.save(T2V, path := folder / "old.pth", _use_new_zipfile_serialization=False)
+    return path
+
+
+def nested(folder: Path) -> Path:
+    torch.save({"ema": T2V, "optimizer": {"step": 3}}, path := folder / "nested.pth")
+    return path
+
+
 def a_text_file(folder: Path) -> Path:
     (path := folder / "notes.txt").write_text("a cat")
     return path
@@ -178,10 +188,12 @@ REFUSED = [
     (gguf, "unsupported", "GGUF"),
     (stranger, "unsupported", r"fc\.weight"),
     (a_text_file, "unsupported", "no weight file"),
-    (hostile, "damaged", "posix.system"),
+    (hostile, "unsupported", "posix.system"),
+    (before_1_6, "unsupported", "the format of torch before 1.6"),
+    (nested, "unsupported", "'ema' beside the weights"),
     (truncated, "damaged", "truncated"),
     (short_safetensors, "damaged", "truncated"),
-    (compressed, "damaged", "compressed"),
+    (compressed, "unsupported", "compressed"),
 ]
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from engine.errors import ModelUnusable
 from engine.models.importing.borrowing import weights_of_component
-from engine.models.importing.found import Expert, Found, Kind, Verdict, damaged, unsupported
+from engine.models.importing.found import Expert, Found, Kind, Verdict, unreadable, unsupported
 from engine.models.importing.mapping import Part, map_weights
 from engine.models.importing.recognise import expert_of, recognise
 from engine.models.importing.weights import WEIGHT_ENDINGS, Weights, groups_in, read_weights
 from engine.models.in_place import IN_PLACE
 from engine.models.model import MODEL_INDEX, TOKENIZER_FILES, printable
-from engine.models.weight_file import open_weight_file
+from engine.models.weight_file import UnsupportedFormat, open_weight_file
 
 __all__ = [
     "Expert",
@@ -37,14 +37,15 @@ _PARTS: Mapping[Kind, Part] = {"dit": "dit", "text": "text", "vae": "vae"}
 def identify(path: Path) -> Found:
     """What the file or folder at `path` is; reads headers and no weight, and executes nothing.
 
-    Never raises: what cannot be read is `damaged` with the sentence that says why.
+    Never raises: what cannot be read is `damaged`, or `unsupported` if only its format is not read, with
+    the sentence that says why.
     """
     try:
         if path.is_dir():
             return _folder(path, DEPTH)
         return identify_group((path,))
     except (ModelUnusable, OSError, ValueError) as error:
-        return damaged(path, error)
+        return unreadable(path, error)
 
 
 def identify_group(paths: Sequence[Path]) -> Found:
@@ -56,7 +57,7 @@ def identify_group(paths: Sequence[Path]) -> Found:
             return unsupported(path, *foreign)
         weights = read_weights(paths)
     except (ModelUnusable, OSError, ValueError) as error:
-        return damaged(path, error)
+        return unreadable(path, error)
     return identify_weights(path, weights)
 
 
@@ -76,7 +77,8 @@ def identify_weights(path: Path, weights: Weights) -> Found:
         # As an import will, or what is told to be usable would be refused then.
         map_weights(part, path, weights)
     except (ModelUnusable, OSError, ValueError) as error:
-        return replace(found, verdict="damaged", sentence=printable(str(error)))
+        told: Verdict = "unsupported" if isinstance(error, UnsupportedFormat) else "damaged"
+        return replace(found, verdict=told, sentence=printable(str(error)))
     return found
 
 
@@ -123,7 +125,7 @@ def _try_folder(path: Path, depth: int) -> Found:
     try:
         return _folder(path, depth)
     except (ModelUnusable, OSError, ValueError) as error:
-        return damaged(path, error)
+        return unreadable(path, error)
 
 
 def _repository(path: Path) -> Found:

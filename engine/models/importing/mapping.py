@@ -15,7 +15,7 @@ from engine.models.importing.keymaps import Rename, dit_names, text_name, vae_na
 from engine.models.importing.nets import FLOATING, Net, Wanted, dit_sizes, text_sizes, vae_sizes
 from engine.models.importing.weights import SourceTensor, Weights
 from engine.models.layout import INT8, SCALE, TIED
-from engine.models.weight_file import FETCH_AGAIN, TensorEntry
+from engine.models.weight_file import FETCH_AGAIN, TensorEntry, UnsupportedFormat
 
 Part: TypeAlias = Literal["dit", "text", "vae"]
 
@@ -97,9 +97,10 @@ def _renamed(part: Part, path: Path, weights: Weights) -> dict[str, SourceTensor
             )
         ours = rename(name)
         if ours is None:
-            raise ModelUnusable(
+            raise UnsupportedFormat(
                 f"{path} holds {tensor.name!r} of shape {list(tensor.entry.shape)}, which no {CALLED[part]} "
-                f"has; it is another model, or {FETCH_AGAIN}"
+                f"has; it is another model, or {FETCH_AGAIN}",
+                title="another model",
             )
         if ours in found:
             raise ModelUnusable(

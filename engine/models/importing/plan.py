@@ -165,7 +165,7 @@ def make_plan(models: Path, request: Request) -> Plan:
 
 
 def _found(request: Request) -> tuple[list[Found], list[Found], list[str]]:
-    """Every usable part of what was given, the damaged ones of known kinds, and notes on what is left out.
+    """The usable parts of what was given, those of our nets that are not, and notes on what is left out.
 
     Raises:
         InvalidRequest, ModelUnusable: a path is missing, or what it alone holds cannot be used.
@@ -182,7 +182,7 @@ def _found(request: Request) -> tuple[list[Found], list[Found], list[str]]:
                 parts.append(part)
             elif several:
                 notes.append(f"{part.path} is left out: {part.sentence}")
-                broken += [part] if part.verdict == "damaged" else []
+                broken += [part] if part.kind in ("dit", "text", "vae") else []
             else:
                 raise ModelUnusable(f"{part.path} cannot be imported: {part.sentence}")
         if several and not any(part.verdict in ("usable", "parts") for part in _leaves(whole)):
@@ -252,7 +252,7 @@ def _part(
     """The component called `name`: from what was given, from beside it, or from a model here."""
     part: Part = "text" if name == TEXT else "vae"
     given = [item for item in found if item.kind == part and item.verdict == "usable"]
-    broken = [item for item in found if item.kind == part and item.verdict == "damaged"]
+    broken = [item for item in found if item.kind == part and item.verdict != "usable"]
     beside = [] if given else [*broken, *_beside(places, BESIDE[part])]
     for item in given or [item for item in beside if item.kind == part and item.verdict == "usable"]:
         mapped = map_weights(part, item.path, read_weights(item.files))
@@ -264,7 +264,9 @@ def _part(
         ]
         return Component(name=name, folder=folder, title=item.title, mapped=mapped), notes
     refused = [
-        f"{item.path} cannot be imported: {item.sentence}" for item in beside if item.verdict == "damaged"
+        f"{item.path} cannot be imported: {item.sentence}"
+        for item in beside
+        if item.verdict in ("damaged", "unsupported")
     ]
     for lender in lenders:
         try:
