@@ -79,12 +79,11 @@ def describe(models: Path, plan: Plan) -> ImportPlan:
     )
 
 
-def check_room(models: Path, plan: Plan, *, replace: bool) -> None:
-    """Refuse what cannot be made there.
+def check_name(models: Path, plan: Plan, *, replace: bool) -> None:
+    """Refuse a name that is taken.
 
     Raises:
         NotNow: there is a model of that name.
-        StorageUnusable: the disk has too little room.
     """
     root = models / plan.name
     if os.path.lexists(root):
@@ -96,6 +95,16 @@ def check_room(models: Path, plan: Plan, *, replace: bool) -> None:
             raise NotNow(
                 f"{plan.name} was imported already; --replace makes it again, --name calls it otherwise"
             )
+
+
+def check_room(models: Path, plan: Plan, *, replace: bool) -> None:
+    """Refuse what cannot be made there.
+
+    Raises:
+        NotNow: as `check_name`.
+        StorageUnusable: the disk has too little room.
+    """
+    check_name(models, plan, replace=replace)
     needed = SMALL_FILES_BYTES
     kept = _unfinished(models, plan)
     for component in plan.components:
