@@ -146,10 +146,24 @@ def make(
             write_card(making, plan.card)
             (making / MARKER).write_text(json.dumps({"format": 1, "again": plan.request.command}), "utf-8")
             with hidden_folder(models, "import-replaced", alone=alone) as aside:
-                if os.path.lexists(root):
-                    root.rename(aside / "before")
-                making.rename(root)
+                _put_in_place(making, root, aside / "before")
     return root
+
+
+def _put_in_place(making: Path, root: Path, before: Path) -> None:
+    """Give the model in `making` the name `root`; what had it becomes `before`, and is back if that fails.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    try:
+        if os.path.lexists(root):
+            root.rename(before)
+        making.rename(root)
+    except BaseException:  # also a signal between the two
+        if os.path.lexists(before) and not os.path.lexists(root):
+            before.rename(root)
+        raise
 
 
 def _write_component(making: Path, plan: Plan, component: Component, progress: Progress) -> None:
