@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from engine.errors import ModelUnusable
-from engine.models.weight_file import FETCH_AGAIN, HEADER_LIMIT, Span, WeightFile
+from engine.models.weight_file import FETCH_AGAIN, HEADER_LIMIT, Span, UnsupportedFormat, WeightFile
 
 LOCAL_MAGIC = b"PK\x03\x04"
 _END_MAGIC, _END_64_MAGIC, _LOCATOR_MAGIC, _ENTRY_MAGIC = b"PK\5\6", b"PK\6\6", b"PK\6\7", b"PK\1\2"
@@ -83,7 +83,8 @@ def read_archive(file: WeightFile) -> Archive:
     """The table of contents of the zip `file`.
 
     Raises:
-        ModelUnusable: it is truncated or damaged, or holds a record that is compressed or encrypted.
+        ModelUnusable: it is truncated or damaged.
+        UnsupportedFormat: it holds a record that is compressed or encrypted.
     """
     table, count = _find_table(file)
     directory = file.read(table.begin, table.end - table.begin)
@@ -159,9 +160,10 @@ def _read_entry(file: WeightFile, directory: bytes, at: int) -> tuple[int, Recor
     name = directory[name_begin:extra_begin].decode("utf-8")
     length, stored, header = _widen(directory[extra_begin:comment_begin], length, stored, header)
     if method != _STORED or flags & _ENCRYPTED:
-        raise ModelUnusable(
+        raise UnsupportedFormat(
             f"{file.path} holds {name!r} {'encrypted' if flags & _ENCRYPTED else 'compressed'}, and weights "
-            "are read where they lie; save the model again with torch.save, or use its safetensors"
+            "are read where they lie; save the model again with torch.save, or use its safetensors",
+            title="encrypted zip" if flags & _ENCRYPTED else "compressed zip",
         )
     if stored != length:
         raise ValueError(f"{name!r} has two lengths")

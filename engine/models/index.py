@@ -28,6 +28,7 @@ from engine.models.weight_file import (
     FileIndex,
     Span,
     TensorEntry,
+    UnsupportedFormat,
     WeightFile,
     open_weight_file,
     samples_of,
@@ -213,9 +214,10 @@ def _read_safetensors(file: WeightFile) -> FileIndex:
     for name, tensor in ordered.items():
         dtype = DTYPES.get(tensor.dtype)
         if dtype is None:
-            raise ModelUnusable(
+            raise UnsupportedFormat(
                 f"{path} holds {name!r} as {tensor.dtype!r}, which this build cannot read; "
-                f"convert the model to one of {', '.join(DTYPES)}"
+                f"convert the model to one of {', '.join(DTYPES)}",
+                title="numbers of another format",
             )
         if any(axis < 0 for axis in tensor.shape):
             raise ModelUnusable(

@@ -21,7 +21,7 @@ from typing import TypeAlias
 
 from engine.errors import ModelUnusable
 from engine.models.dtypes import DTYPES
-from engine.models.weight_file import FETCH_AGAIN
+from engine.models.weight_file import FETCH_AGAIN, UnsupportedFormat
 
 OPERATION_LIMIT = 2_000_000
 """Operations of one pickle; about 30 are spent on a tensor. Bounds time and memory."""
@@ -114,7 +114,8 @@ def read_pickle(path: Path, data: bytes) -> object:
     One thing may be in several places, and containers may nest without end.
 
     Raises:
-        ModelUnusable: it is damaged, asks for a name that is none of a tensor's, or is beyond a limit.
+        ModelUnusable: it is damaged or beyond a limit.
+        UnsupportedFormat: it asks for a name that is none of a tensor's.
     """
     return _Machine(path, data).run()
 
@@ -221,9 +222,10 @@ class _Machine:
         known = _GLOBALS.get(name)
         if known is None:
             shown = name if len(name) <= SHOWN_NAME else name[: SHOWN_NAME - 1] + "…"
-            raise ModelUnusable(
+            raise UnsupportedFormat(
                 f"{self._path} asks for {shown!r}, which is no part of a plain tensor and is never run here; "
-                "use the model's safetensors, or save its state dict alone"
+                "use the model's safetensors, or save its state dict alone",
+                title="pickle with code",
             )
         self._stack.append(known)
 

@@ -15,7 +15,15 @@ from engine.errors import ModelUnusable
 from engine.models.archive import LOCAL_MAGIC, Archive, read_archive
 from engine.models.dtypes import DTYPES
 from engine.models.pickles import PickledTensor, read_pickle
-from engine.models.weight_file import FETCH_AGAIN, HEADER_LIMIT, FileIndex, Span, TensorEntry, WeightFile
+from engine.models.weight_file import (
+    FETCH_AGAIN,
+    HEADER_LIMIT,
+    FileIndex,
+    Span,
+    TensorEntry,
+    UnsupportedFormat,
+    WeightFile,
+)
 
 PTH_ENDINGS = (".pth", ".bin", ".pt", ".ckpt")
 WRAPPERS = ("state_dict", "model", "module")
@@ -23,6 +31,8 @@ WRAPPERS = ("state_dict", "model", "module")
 SAVE_AGAIN = "save the model's state dict again with torch.save, or use its safetensors"
 
 _PICKLE = "data.pkl"
+_BEFORE_1_6 = b"\x80\x02\x8a\x0a" + (0x1950A86A20F9469CFC6C).to_bytes(10, "little") + b"."
+"""How such a file begins: a pickle of MAGIC_NUMBER in torch/serialization.py."""
 
 
 def read_pth(file: WeightFile) -> FileIndex:
@@ -31,11 +41,17 @@ def read_pth(file: WeightFile) -> FileIndex:
     Runs nothing of the pickle, see `pickles`. Tensors may share bytes.
 
     Raises:
-        ModelUnusable: it is truncated, damaged, compressed, of torch's format before 1.6 or of
-            another byte order, or holds anything but tensors that lie in it without strides.
+        ModelUnusable: it is truncated or damaged.
+        UnsupportedFormat: it is compressed, of torch's format before 1.6 or of another byte order, or
+            holds anything but tensors that lie in it without strides.
     """
     path = file.path
-    if file.read(0, min(file.num_bytes, 4)) != LOCAL_MAGIC:
+    begin = file.read(0, min(file.num_bytes, len(_BEFORE_1_6)))
+    if begin == _BEFORE_1_6:
+        raise UnsupportedFormat(
+            f"{path} has the format of torch before 1.6; {SAVE_AGAIN}", title="checkpoint of torch before 1.6"
+        )
+    if not begin.startswith(LOCAL_MAGIC):
         raise ModelUnusable(
             f"{path} is no zip as torch.save writes it since torch 1.6; {SAVE_AGAIN}, or fetch it again"
         )
@@ -76,21 +92,23 @@ def _check_byte_order(archive: Archive, prefix: str) -> None:
     span = archive.span(record)
     order = archive.file.read(span.begin, min(record.bytes, 16))
     if order != b"little":
-        raise ModelUnusable(
+        raise UnsupportedFormat(
             f"{archive.file.path} has the byte order {order.decode('ascii', 'replace')!r} and this machine's "
-            f"is 'little'; {SAVE_AGAIN}"
+            f"is 'little'; {SAVE_AGAIN}",
+            title="another byte order",
         )
 
 
 def _state_dict(file: WeightFile, content: object) -> dict[str, PickledTensor]:
     """The one table of tensors in `content`, at its top or under one of `WRAPPERS`."""
     if not isinstance(content, dict):
-        raise ModelUnusable(f"{file.path} holds no table of tensors; {SAVE_AGAIN}")
+        raise UnsupportedFormat(f"{file.path} holds no table of tensors; {SAVE_AGAIN}", title="no state dict")
     wrapped = {key: value for key in WRAPPERS if isinstance(value := content.get(key), dict)}
     if len(wrapped) > 1:
-        raise ModelUnusable(
+        raise UnsupportedFormat(
             f"{file.path} holds weights as {' and as '.join(map(repr, wrapped))}, and it is unclear which "
-            f"are meant; {SAVE_AGAIN}"
+            f"are meant; {SAVE_AGAIN}",
+            title="several state dicts",
         )
     for key, weights in wrapped.items():
         _tensors(file, {name: value for name, value in content.items() if name != key}, allowed=False)
@@ -109,9 +127,10 @@ def _tensors(file: WeightFile, table: Mapping[object, object], *, allowed: bool)
             tensors[name] = value
         elif not _is_metadata(value):
             # A tensor dropped in silence would be a wrong video without an error.
-            raise ModelUnusable(
+            raise UnsupportedFormat(
                 f"{file.path} holds {name!r} beside the weights, which is neither a tensor of theirs nor "
-                f"metadata; {SAVE_AGAIN}"
+                f"metadata; {SAVE_AGAIN}",
+                title="nested state dict",
             )
     return tensors
 
@@ -151,9 +170,10 @@ def _entries(archive: Archive, prefix: str, tensors: Mapping[str, PickledTensor]
 def _entry(file: WeightFile, name: str, tensor: PickledTensor, record: Span) -> TensorEntry:
     """The place of `tensor` in the file, whose storage is `record`."""
     if not _is_contiguous(tensor):
-        raise ModelUnusable(
+        raise UnsupportedFormat(
             f"{file.path} holds {name!r} of shape {tensor.shape} with the strides {tensor.stride}, and "
-            f"weights are read as they lie; make it contiguous and {SAVE_AGAIN}"
+            f"weights are read as they lie; make it contiguous and {SAVE_AGAIN}",
+            title="tensors with strides",
         )
     width = DTYPES[tensor.dtype].bytes
     begin = record.begin + tensor.offset * width

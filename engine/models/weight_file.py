@@ -26,6 +26,15 @@ SAMPLE_BYTES = 4096
 FETCH_AGAIN = "fetch or convert the model again"
 
 
+class UnsupportedFormat(ModelUnusable):
+    """A file that is whole by all that its headers tell, in a format that this build does not read."""
+
+    def __init__(self, sentence: str, *, title: str) -> None:
+        """`title` names the format in a few words."""
+        super().__init__(sentence)
+        self.title = title
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TensorEntry:
     """One tensor of a file."""

@@ -48,6 +48,8 @@ class FoundModel(Wire):
     """Its parts, the DiT first."""
     missing: tuple[str, ...] = ()
     """What has to be found or fetched yet, a sentence each; empty where it can be imported as it is."""
+    notes: tuple[str, ...] = ()
+    """Which of its parts lie in another folder tree than its DiT, a sentence each."""
     imported: bool = False
     """Whether a model of that name is here already."""
     command: str

@@ -48,6 +48,19 @@ def test_the_command_tells_its_plan_and_makes_the_model(
     assert read_model(home / "TurboWan2.1-T2V-1.3B-480P").problem is None
 
 
+def test_a_name_that_is_taken_is_refused_before_the_plan_is_told(
+    parts: Path, home: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = save(parts / "turbo.pth", T2V)
+    assert main(["import", str(path)]) == 0
+    capfd.readouterr()
+    assert main(["import", str(path)]) == 4
+    said = capfd.readouterr()
+    assert said.out == "" and "turbo was imported already; --replace" in said.err
+    assert main(["import", str(path), "--dry-run"]) == 4
+    assert "TurboWan T2V DiT" in capfd.readouterr().out, "a dry run is asked for the plan"
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "kind"),
     [

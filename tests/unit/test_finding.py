@@ -2,58 +2,62 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shlex
+import shutil
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import msgspec
 import pytest
+import torch
+from torch import Tensor
 
 from engine.models.finding import look as looking
 from engine.models.finding.look import look_through
 from engine.models.finding.places import Place, find_places
 from engine.models.finding.run import main, scan
 from engine.models.importing.naming import NAME
+from engine.models.importing.plan import Request, make_plan
 from engine.wire import ModelScan, ScanNews
+from tests.released import umt5, wan_vae
+from tests.specification.checkpoints import quantised, turbo_wan
 from tests.unit.model_folders import write_model, write_safetensors
 
-WIDTH = 128
 Shapes = dict[str, tuple[str, tuple[int, ...]]]
 
 
-def dit(channels: int = 16, *, distilled: bool = True, quant: bool = False, width: int = WIDTH) -> Shapes:
-    weight = {"int8_weight": ("I8", (width, width)), "scale": ("F32", (1, 1))} if quant else {}
-    tensors: Shapes = {"patch_embedding.weight": ("BF16", (width, channels * 4))}
-    for block in range(2):
-        stem = f"blocks.{block}.self_attn"
-        names = weight or {"weight": ("BF16", (width, width))}
-        tensors |= {f"{stem}.q.{name}": told for name, told in names.items()}
-        if distilled:
-            tensors[f"{stem}.attn_op.local_attn.proj_l.weight"] = ("BF16", (128, 128))
-    return tensors
+def shapes_of(tensors: Mapping[str, Tensor], dtype: str = "BF16") -> Shapes:
+    def told(name: str, tensor: Tensor) -> str:
+        return "I8" if tensor.dtype == torch.int8 else "F32" if name.endswith(".scale") else dtype
+
+    return {name: (told(name, tensor), tuple(tensor.shape)) for name, tensor in tensors.items()}
 
 
-VAE: Shapes = {
-    "encoder.conv1.weight": ("F32", (8, 3, 3, 3, 3)),
-    "decoder.conv1.weight": ("F32", (8, 16, 3, 3, 3)),
-    "conv2.weight": ("F32", (16, 16, 1, 1, 1)),
-}
-TEXT: Shapes = {
-    "token_embedding.weight": ("BF16", (64, 32)),
-    **{f"blocks.{n}.attn.q.weight": ("BF16", (32, 32)) for n in range(2)},
-    **{f"blocks.{n}.pos_embedding.embedding.weight": ("BF16", (32, 2)) for n in range(2)},
-}
+@cache
+def dit(channels: int = 16, *, distilled: bool = True, quant: bool = False, layers: int = 2) -> Shapes:
+    tensors = turbo_wan(channels=channels, proj_l=distilled, blocks=layers)
+    return shapes_of(quantised(tensors) if quant else tensors)
+
+
+VAE = shapes_of(wan_vae(), "F32")
+TEXT = shapes_of(umt5())
 
 
 def put(folder: Path, **files: Shapes) -> None:
     for name, tensors in files.items():
-        write_safetensors(folder / f"{name.replace('__', '-')}.safetensors", tensors)
+        # Of two experts the bytes differ, or they are one that was given twice.
+        path = folder / f"{name.replace('__', '-')}.safetensors"
+        write_safetensors(path, tensors, fill=hashlib.sha256(name.encode()).digest()[:1])
 
 
-def tokenizer(folder: Path) -> None:
+def tokenizer(folder: Path, words: int = 1024) -> None:
     folder.mkdir(parents=True)
-    (folder / "tokenizer.json").write_text("{}")
+    vocab = {f"w{number}": number for number in range(words)}
+    (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": vocab}}))
 
 
 def hub_cache(cache: Path, repository: str, **files: Shapes) -> Path:
@@ -72,7 +76,7 @@ def hub_cache(cache: Path, repository: str, **files: Shapes) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _toys_count(monkeypatch: pytest.MonkeyPatch) -> None:
+def _toys_count(no_cache: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(looking, "LEAST_BYTES", 0)
 
 
@@ -116,7 +120,7 @@ def test_a_checkout_of_turbodiffusion_becomes_its_models(tmp_path: Path) -> None
 
 
 def test_what_is_told_to_import_is_a_command_that_import_takes(tmp_path: Path) -> None:
-    put(tmp_path / "src", **{"Turbo Wan (1) 猫": dit(), "猫": dit(width=256)})
+    put(tmp_path / "src", **{"Turbo Wan (1) 猫": dit(), "猫": dit(layers=3)})
     names = {model.name: shlex.split(model.command)[-1] for model in looked(tmp_path).models}
     assert names == {"Turbo-Wan-1": "Turbo-Wan-1", "src": "src"}
     assert all(NAME.fullmatch(name) for name in names)
@@ -153,6 +157,11 @@ def test_comfyui_folders_are_followed_deeper_than_others(tmp_path: Path) -> None
 
 def test_a_repository_that_is_not_distilled_gives_its_encoder_vae_and_tokenizer(tmp_path: Path) -> None:
     plain = write_model(tmp_path / "data" / "Wan2.1-T2V-1.3B-Diffusers")
+    for name, net in {"transformer": dit(distilled=False), "vae": VAE, "text_encoder": TEXT}.items():
+        shutil.rmtree(plain / name)
+        put(plain / name, model=net)
+    shutil.rmtree(plain / "tokenizer")
+    tokenizer(plain / "tokenizer")
     put(tmp_path / "data" / "turbo", TurboWan=dit())
     found = looked(tmp_path)
     repository = next(part for part in found.parts if part.kind == "diffusers")
@@ -230,3 +239,61 @@ def test_the_process_says_it_as_json(
     last = msgspec.json.decode(lines[-1], type=ScanNews).scan
     assert last is not None and [model.name for model in last.models] == ["turbo"]
     assert json.loads(lines[0])["progress"]["place"]
+
+
+def without(tensors: Shapes, name: str) -> Shapes:
+    return {key: told for key, told in tensors.items() if key != name}
+
+
+def whole(folder: Path, *, text: Shapes = TEXT, words: int = 1024) -> None:
+    """What every model has."""
+    put(folder, vae=VAE, t5=text)
+    tokenizer(folder / "umt5-xxl", words)
+
+
+def test_a_net_that_is_not_whole_is_damaged_and_makes_no_model(tmp_path: Path) -> None:
+    lost, wrong = "blocks.1.self_attn.q.weight", "time_embedding.2.bias"
+    put(tmp_path / "data", lost=without(dit(), lost), wrong=dit() | {wrong: ("BF16", (8,))})
+    put(tmp_path / "data", vae=without(VAE, "decoder.head.2.bias"), t5=without(TEXT, "norm.weight"))
+    found = looked(tmp_path)
+    assert found.models == ()
+    assert {Path(part.path).stem: (part.kind, part.verdict) for part in found.parts} == {
+        "lost": ("dit", "damaged"),
+        "wrong": ("dit", "damaged"),
+        "vae": ("vae", "damaged"),
+        "t5": ("text", "damaged"),
+    }
+    said = {Path(part.path).stem: part.sentence for part in found.parts}
+    assert "lacks" in said["lost"] and f"{wrong!r} of shape [8]" in said["wrong"]
+
+
+def test_two_experts_of_equal_bytes_are_not_offered(tmp_path: Path) -> None:
+    whole(tmp_path / "data")
+    for name in ("A14B-high", "A14B-low"):
+        write_safetensors(tmp_path / "data" / f"{name}.safetensors", dit(36))
+    (model,) = looked(tmp_path).models
+    assert len(model.missing) == 1 and "so one expert was given twice" in model.missing[0]
+
+
+def test_a_tokenizer_of_another_encoder_is_not_offered(tmp_path: Path) -> None:
+    whole(tmp_path / "data", text=shapes_of(umt5(vocabulary=2048)))
+    put(tmp_path / "data", turbo=dit())
+    (model,) = looked(tmp_path).models
+    assert len(model.missing) == 1 and model.missing[0].startswith("no tokenizer of 2048 words was found")
+    tokenizer(tmp_path / "data" / "far" / "umt5-xxl", 2000)
+    (model,) = looked(tmp_path).models
+    assert model.missing == () and model.paths[-1] == str(tmp_path / "data" / "far" / "umt5-xxl")
+    assert (made := make_plan(tmp_path / "own", Request(paths=tuple(map(Path, model.paths))))).notes == ()
+    assert str(made.tokenizer) == model.paths[-1]
+
+
+def test_parts_of_another_folder_tree_are_taken_last_and_told(tmp_path: Path) -> None:
+    put(tmp_path / "data" / "mine", turbo=dit(), vae=VAE)
+    whole(tmp_path / "data" / "a-stranger")
+    (model,) = looked(tmp_path).models
+    there = tmp_path / "data" / "a-stranger"
+    assert str(tmp_path / "data" / "mine" / "vae.safetensors") in model.paths and not model.missing
+    assert model.notes == (
+        f"its umT5 encoder is of another folder: {there}/t5.safetensors",
+        f"its umT5 tokenizer is of another folder: {there}/umt5-xxl",
+    )

@@ -314,6 +314,27 @@ def test_the_command_of_the_sentence_makes_the_model_again(
     assert [entry.name for entry in models.iterdir() if not entry.name.endswith("lock")] == ["turbo"]
 
 
+@pytest.mark.parametrize("failure", [OSError("no"), SystemExit(143)])
+def test_a_model_that_cannot_be_replaced_stays(
+    failure: BaseException, parts: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save(parts / "turbo.pth", T2V)
+    model = imported(models, path)
+    (model.path / "mine.txt").write_text("the one before")
+    rename = Path.rename
+
+    def fails(self: Path, target: Path) -> Path:
+        if self.name == "turbo" and target == model.path:
+            raise failure
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fails)
+    with pytest.raises(type(failure)):
+        imported(models, path, replace=True)
+    assert (model.path / "mine.txt").is_file() and read_model(model.path).problem is None
+    assert [entry.name for entry in models.iterdir() if not entry.name.endswith("lock")] == ["turbo"]
+
+
 def test_a_damaged_table_is_a_problem_and_no_exception(parts: Path, models: Path) -> None:
     model = imported(models, save(parts / "turbo.pth", T2V))
     path = model.path / "transformer" / IN_PLACE

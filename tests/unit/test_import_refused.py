@@ -14,7 +14,10 @@ from torch import Tensor
 
 from engine.errors import ModelUnusable
 from engine.models.importing.identify import identify
+from engine.models.importing.mapping import Part, map_weights
 from engine.models.importing.plan import Plan, Request, make_plan
+from engine.models.importing.weights import SourceTensor, Weights, bare_name
+from engine.models.weight_file import TensorEntry
 from tests.released import umt5, wan_vae
 from tests.specification.checkpoints import quantised, turbo_wan
 
@@ -161,6 +164,16 @@ def compressed(folder: Path) -> Path:
     return folder / "z.pth"
 
 
+def before_1_6(folder: Path) -> Path:
+    torch.save(T2V, path := folder / "old.pth", _use_new_zipfile_serialization=False)
+    return path
+
+
+def nested(folder: Path) -> Path:
+    torch.save({"ema": T2V, "optimizer": {"step": 3}}, path := folder / "nested.pth")
+    return path
+
+
 def a_text_file(folder: Path) -> Path:
     (path := folder / "notes.txt").write_text("a cat")
     return path
@@ -178,10 +191,12 @@ REFUSED = [
     (gguf, "unsupported", "GGUF"),
     (stranger, "unsupported", r"fc\.weight"),
     (a_text_file, "unsupported", "no weight file"),
-    (hostile, "damaged", "posix.system"),
+    (hostile, "unsupported", "posix.system"),
+    (before_1_6, "unsupported", "the format of torch before 1.6"),
+    (nested, "unsupported", "'ema' beside the weights"),
     (truncated, "damaged", "truncated"),
     (short_safetensors, "damaged", "truncated"),
-    (compressed, "damaged", "compressed"),
+    (compressed, "unsupported", "compressed"),
 ]
 
 
@@ -209,12 +224,15 @@ INT32 = torch.ones(256, 384, dtype=torch.int32)
 NOT_WHOLE = [
     (T2V | {"blocks.987654321.modulation": torch.ones(1, 6, 256)}, r"lacks 'blocks.2', which every Wan DiT"),
     (T2V | {"head.head.bias": torch.ones(0)}, r"'head.head.bias' of shape \[0\], which is empty"),
-    (without(T2V, "blocks.1.cross_attn.norm_k.weight"), r"lacks 'blocks.1.attn2.norm_k.weight' of shape"),
-    (without(T2V, "blocks.0.norm3.weight"), r"lacks 'blocks.0.norm2.weight' of shape \[256\]"),
-    (without(T2V, "blocks.0.ffn.0.bias"), r"lacks 'blocks.0.ffn.net.0.proj.bias'"),
+    (
+        without(T2V, "blocks.1.cross_attn.norm_k.weight"),
+        r"lacks 'blocks.1.cross_attn.norm_k.weight' of shape \[256\], which a",
+    ),
+    (without(T2V, "blocks.0.norm3.weight"), r"lacks 'blocks.0.norm3.weight' of shape \[256\]"),
+    (without(T2V, "blocks.0.ffn.0.bias"), r"lacks 'blocks.0.ffn.0.bias'"),
     (
         without(T2V, f"{PROJ_L}.weight", f"{PROJ_L}.bias"),
-        r"'blocks.1.attn1.proj_l.weight' of shape \[128, 128",
+        rf"'{PROJ_L}.weight' of shape \[128, 128\] and 1 more of the tensors",
     ),
     (T2V | {"blocks.0.norm2.weight": torch.ones(256)}, r"holds 'blocks.0.norm2.weight' .*no Wan DiT"),
     (T2V | {"blocks.0.norm4.weight": torch.ones(256)}, r"holds 'blocks.0.norm4.weight' .*no Wan DiT"),
@@ -223,7 +241,7 @@ NOT_WHOLE = [
         r"'time_embedding.2.bias' of shape \[8\] .*\[256\]",
     ),
     (T2V | {"blocks.0.ffn.2.weight": INT32}, r"'blocks.0.ffn.2.weight' as I32 where .*floating"),
-    (without(quantised(T2V), "blocks.1.ffn.2.scale"), r"lacks 'blocks.1.ffn.net.2.weight_scale'"),
+    (without(quantised(T2V), "blocks.1.ffn.2.scale"), r"lacks 'blocks.1.ffn.2.scale'"),
     (quantised(T2V) | {"blocks.0.ffn.2.int8_weight": INT32.float()}, r"as F32 where .*I8"),
     (
         T2V | {"net.head.modulation": torch.ones(1, 2, 256)},
@@ -246,12 +264,57 @@ def test_a_vae_and_an_encoder_that_are_not_whole_are_refused_by_the_tensor(parts
     vae = wan_vae()
     del vae["decoder.upsamples.3.time_conv.bias"]
     save(parts / "Wan2.1_VAE.pth", vae)
-    with pytest.raises(ModelUnusable, match=r"lacks 'decoder.up_blocks.0.upsamplers.0.time_conv.bias'"):
+    with pytest.raises(ModelUnusable, match=r"lacks 'decoder.upsamples.3.time_conv.bias'"):
         plan(models, path)
     save(parts / "Wan2.1_VAE.pth", wan_vae())
     save(parts / "models_t5_umt5-xxl-enc-bf16.pth", umt5() | {"blocks.0.attn.q.bias": torch.ones(2)})
     with pytest.raises(ModelUnusable, match=r"'blocks.0.attn.q.bias' .*no umT5 encoder"):
         plan(models, path)
+
+
+@pytest.mark.parametrize(
+    ("part", "tensors"), [("dit", T2V), ("dit", quantised(T2V)), ("vae", wan_vae()), ("text", umt5())]
+)
+@pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
+def test_every_tensor_that_is_missing_is_told_by_the_file_s_name(
+    part: Part, tensors: Tensors, prefix: str, tmp_path: Path
+) -> None:
+    for lost in tensors:
+        left = {prefix + name: tensor for name, tensor in tensors.items() if name != lost}
+        entries = {
+            bare_name(name): SourceTensor(
+                name=name,
+                path=tmp_path,
+                entry=TensorEntry(
+                    dtype={torch.int8: "I8", torch.float32: "F32"}.get(tensor.dtype, "BF16"),
+                    shape=tuple(tensor.shape),
+                    begin=0,
+                    end=1,
+                ),
+            )
+            for name, tensor in left.items()
+        }
+        with pytest.raises(ModelUnusable) as refused:
+            map_weights(part, tmp_path, Weights(files=(), tensors=entries))
+        assert f"lacks {prefix + lost!r}" in str(refused.value)
+
+
+def test_a_folder_whose_dit_or_expert_is_not_whole_is_refused_by_the_tensor(
+    parts: Path, models: Path
+) -> None:
+    lost = "blocks.1.cross_attn.norm_k.weight"
+    low = save(parts / "turbo-low.pth", without(HIGH, lost))
+    with pytest.raises(ModelUnusable, match=r"turbo-low.pth cannot be imported: .*norm_k"):
+        plan(models, parts)
+    save(parts / "turbo-high.pth", HIGH)
+    with pytest.raises(ModelUnusable, match=r"turbo-low.pth cannot be imported: .*norm_k"):
+        plan(models, parts)
+    save(low, turbo_wan(channels=36, dtype=torch.bfloat16, seed=1))
+    vae = wan_vae()
+    del vae["decoder.head.2.bias"]
+    save(parts / "Wan2.1_VAE.pth", vae)
+    with pytest.raises(ModelUnusable, match=r"VAE.pth cannot be imported: .*'decoder.*bias'"):
+        plan(models, parts)
 
 
 def test_a_missing_shard_is_named(tmp_path: Path, models: Path) -> None:

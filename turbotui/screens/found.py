@@ -162,7 +162,8 @@ class FoundPanel(ListPanel):
     def _about(self) -> list[str]:
         """Sentences about the chosen row, or of the whole look where none is."""
         if (model := self.model(self.chosen)) is not None:
-            return [*(spoken(sentence) for sentence in model.missing), *model.paths][:DETAIL_ROWS]
+            told = (*model.missing, *model.notes)
+            return [*(spoken(sentence) for sentence in told), *model.paths][:DETAIL_ROWS]
         if (part := self.part(self.chosen)) is not None:
             return [spoken(part.sentence), part.path]
         if (released := self.release(self.chosen)) is not None:

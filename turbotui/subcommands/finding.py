@@ -93,3 +93,5 @@ def _model_lines(model: FoundModel) -> Iterable[str]:
     else:
         yield tr("{model}: import it with", model=about)
         yield f"  {model.command}"
+    if not model.imported:
+        yield from (f"  {spoken(sentence)}" for sentence in model.notes)

@@ -8,12 +8,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
-from engine.models.importing.identify import Found
+from engine.errors import EngineError
+from engine.models.finding.look import SNAPSHOTS, TOOL_FOLDERS
+from engine.models.importing.identify import Found, expert_of
 from engine.models.importing.naming import model_name
+from engine.models.importing.plan import Request, make_plan
+from engine.models.importing.tokenizers import fits
+from engine.models.importing.weights import read_weights
 from engine.models.model import printable
 from engine.wire import FoundModel, FoundPart, ModelKind
 
 SHARED = ("text", "vae", "tokenizer")
+CALLED = {"text": "umT5 encoder", "vae": "Wan2.1 VAE", "tokenizer": "umT5 tokenizer"}
+WORDS = ("token_embedding.weight", "shared.weight", "encoder.embed_tokens.weight")
+"""What an encoder's table of words is called; it has a row for each."""
 ABSENT = {
     "text": "no umT5 encoder was found: fetch models_t5_umt5-xxl-enc-bf16.pth, as `turbotui models get` does",
     "vae": "no Wan2.1 VAE was found: fetch Wan2.1_VAE.pth, as `turbotui models get` does",
@@ -99,26 +107,57 @@ def _nearness(one: Path, other: Path) -> int:
     return len(Path(os.path.commonpath((one, other))).parts)
 
 
+def _tree(path: Path) -> Path:
+    """The folder that what lies at `path` belongs to with all beside it: that of a tool, a hub's cache.
+
+    Else the folder that it lies in, of an expert in a folder of its own the one above.
+    """
+    for step in path.parents:
+        if step.name == SNAPSHOTS and step.parent.name.startswith("models--"):
+            return step.parent.parent
+    tree = path.parent
+    if expert_of(Path(tree.name)) is not None:
+        tree = tree.parent
+    tools = [step for step in (tree, *tree.parents[:2]) if step.name in TOOL_FOLDERS]
+    while tools and tools[-1].parent.name in TOOL_FOLDERS:
+        tools.append(tools[-1].parent)
+    return tools[-1] if tools else tree
+
+
 def _model(nets: tuple[Found, ...], leaves: Sequence[Found], models: Path) -> FoundModel:
     first = nets[0]
     kind = cast(ModelKind, first.model_kind)
     whole = first.kind == "diffusers"
     has = {part.kind for part in first.parts if part.verdict == "usable"} if whole else set[str]()
-    parts, missing = list(nets), list[str]()
+    parts, missing, notes = list(nets), list[str](), list[str]()
+    tree = first.path if whole else _tree(first.path)
     if kind == "i2v" and not whole and len(nets) < 2:
         other = {"high": "low", "low": "high"}.get(first.expert or "", "which")
         missing.append(ABSENT[other])
+    notes += [
+        f"its {other.expert}-noise expert is of another folder: {printable(other.path)}"
+        for other in nets[1:]
+        if not other.path.is_relative_to(tree)
+    ]
     for role in SHARED:
         if role in has:
             continue
-        fits = [one for one in leaves if one.kind == role and one.verdict == "usable"]
-        near = max(fits, key=lambda one: (_nearness(first.path, one.path), _is_umt5(one)), default=None)
-        if near is None:
+        usable = [one for one in leaves if one.kind == role and one.verdict == "usable"]
+        if not usable:
             missing.append(ABSENT[role])
-        else:
+        if role == "tokenizer":
+            encoder = next((part for part in (*parts, *first.parts) if part.kind == "text"), None)
+            usable = [one for one in usable if encoder is None or fits(one.path, _words(encoder))]
+        near = max(usable, key=lambda one: (_nearness(first.path, one.path), _is_umt5(one)), default=None)
+        if near is not None:
             parts.append(near)
+            if not near.path.is_relative_to(tree):
+                notes.append(f"its {CALLED[role]} is of another folder: {printable(near.path)}")
     paths = tuple(printable(part.path) for part in parts)
     name = _name_of(first)
+    imported = (models / name).is_dir()
+    if not missing and not imported:
+        missing += _refusal(models, [part.path for part in parts], name)
     return FoundModel(
         name=name,
         kind=kind,
@@ -126,9 +165,28 @@ def _model(nets: tuple[Found, ...], leaves: Sequence[Found], models: Path) -> Fo
         bytes=sum(part.bytes for part in parts),
         paths=paths,
         missing=tuple(missing),
-        imported=(models / name).is_dir(),
+        notes=tuple(notes),
+        imported=imported,
         command=shlex.join(["turbotui", "import", *paths, "--name", name]),
     )
+
+
+def _refusal(models: Path, paths: Sequence[Path], name: str) -> list[str]:
+    """What an import of `paths` would be refused with; none where it would be made. Reads headers."""
+    try:
+        make_plan(models, Request(paths=tuple(paths), name=name))
+    except (EngineError, OSError) as error:
+        return [printable(str(error))]
+    return []
+
+
+def _words(encoder: Found) -> int:
+    """How many words the encoder has, by its table of them."""
+    try:
+        weights = read_weights(encoder.files)
+    except (EngineError, OSError):
+        return 0
+    return next((shape[0] for name in WORDS if (shape := weights.shape(name))), 0)
 
 
 def _is_umt5(found: Found) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from engine.errors import EngineError, StorageUnusable
-from engine.models.importing.make import check_room, describe, make
+from engine.models.importing.make import check_name, check_room, describe, make
 from engine.models.importing.plan import Request, make_plan
 from engine.models.model import printable
 from engine.wire import ErrorBody, Imported, ImportWaits
@@ -47,6 +47,8 @@ def main(arguments: list[str]) -> int:
     try:
         given.models.mkdir(parents=True, exist_ok=True)
         plan = make_plan(given.models, request)
+        if not given.dry_run:  # of what is refused for its name nothing is told
+            check_name(given.models, plan, replace=given.replace)
         _say(describe(given.models, plan))
         check_room(given.models, plan, replace=given.replace)
         if not given.dry_run:

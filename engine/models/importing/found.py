@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from engine.models.configs import I2V_CHANNELS, T2V_CHANNELS
 from engine.models.model import printable
+from engine.models.weight_file import UnsupportedFormat
 from engine.wire import ModelKind
 
 Kind: TypeAlias = Literal["dit", "text", "vae", "tokenizer", "diffusers", "folder", "lora", "unsupported"]
@@ -68,7 +69,10 @@ def _size(path: Path) -> int:
         return 0
 
 
-def damaged(path: Path, error: Exception) -> Found:
+def unreadable(path: Path, error: Exception) -> Found:
+    """What `error` says of a file: of a format that is not read, or damaged."""
+    if isinstance(error, UnsupportedFormat):
+        return replace(unsupported(path, error.title, printable(str(error))), bytes=_size(path))
     return Found(
         path=path,
         kind="unsupported",

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from engine.errors import ModelUnusable
 from engine.models.importing.borrowing import weights_of_component
-from engine.models.importing.found import Expert, Found, Kind, Verdict, damaged, unsupported
+from engine.models.importing.found import Expert, Found, Kind, Verdict, unreadable, unsupported
+from engine.models.importing.mapping import Part, map_weights
 from engine.models.importing.recognise import expert_of, recognise
 from engine.models.importing.weights import WEIGHT_ENDINGS, Weights, groups_in, read_weights
 from engine.models.in_place import IN_PLACE
-from engine.models.model import MODEL_INDEX, TOKENIZER_FILES
-from engine.models.weight_file import open_weight_file
+from engine.models.model import MODEL_INDEX, TOKENIZER_FILES, printable
+from engine.models.weight_file import UnsupportedFormat, open_weight_file
 
 __all__ = [
     "Expert",
@@ -30,19 +31,21 @@ DEPTH = 2
 """Levels of folders below a given one that are looked into."""
 ENTRIES = 1024
 """Of one folder that are looked at."""
+_PARTS: Mapping[Kind, Part] = {"dit": "dit", "text": "text", "vae": "vae"}
 
 
 def identify(path: Path) -> Found:
     """What the file or folder at `path` is; reads headers and no weight, and executes nothing.
 
-    Never raises: what cannot be read is `damaged` with the sentence that says why.
+    Never raises: what cannot be read is `damaged`, or `unsupported` if only its format is not read, with
+    the sentence that says why.
     """
     try:
         if path.is_dir():
             return _folder(path, DEPTH)
         return identify_group((path,))
     except (ModelUnusable, OSError, ValueError) as error:
-        return damaged(path, error)
+        return unreadable(path, error)
 
 
 def identify_group(paths: Sequence[Path]) -> Found:
@@ -54,19 +57,29 @@ def identify_group(paths: Sequence[Path]) -> Found:
             return unsupported(path, *foreign)
         weights = read_weights(paths)
     except (ModelUnusable, OSError, ValueError) as error:
-        return damaged(path, error)
+        return unreadable(path, error)
     return identify_weights(path, weights)
 
 
 def identify_weights(path: Path, weights: Weights) -> Found:
-    """What `weights`, which lie at `path`, are."""
+    """What `weights`, which lie at `path`, are; of a net of ours that lacks a tensor the kind, as damaged."""
     found = recognise(path, weights)
-    return replace(
+    found = replace(
         found,
         files=tuple(file.path for file in weights.files),
         bytes=weights.bytes,
         dtype="int8" if found.quantised else weights.dtype_name,
     )
+    part = _PARTS.get(found.kind)
+    if part is None or found.verdict not in ("usable", "parts"):
+        return found
+    try:
+        # As an import will, or what is told to be usable would be refused then.
+        map_weights(part, path, weights)
+    except (ModelUnusable, OSError, ValueError) as error:
+        told: Verdict = "unsupported" if isinstance(error, UnsupportedFormat) else "damaged"
+        return replace(found, verdict=told, sentence=printable(str(error)))
+    return found
 
 
 # --------------------------------------------------------------------------- folders and what is no weights
@@ -112,7 +125,7 @@ def _try_folder(path: Path, depth: int) -> Found:
     try:
         return _folder(path, depth)
     except (ModelUnusable, OSError, ValueError) as error:
-        return damaged(path, error)
+        return unreadable(path, error)
 
 
 def _repository(path: Path) -> Found:

@@ -7,7 +7,7 @@ diffusers and transformers for ours.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import TypeAlias
 
@@ -161,3 +161,59 @@ def text_name(name: str) -> str | None:
         return None
     inside = _TEXT_IN_BLOCK.get(block[2].removesuffix(".weight"))
     return None if inside is None else f"encoder.block.{block[1]}.{inside}.weight"
+
+
+# --------------------------------------------------------------------------- and back
+
+
+def spellings(ours: str) -> Iterator[str]:
+    """What files may call the tensor that is `ours` here, our own name first.
+
+    Of all nets and spellings; which of them a file has, its `Rename` tells.
+    """
+    yield ours
+    yield from _dit_spellings(ours)
+    yield from _text_spellings(ours)
+    yield from _vae_spellings(ours)
+
+
+def _dit_spellings(ours: str) -> Iterator[str]:
+    block = _BLOCK.fullmatch(ours)
+    before, rest = ("", ours) if block is None else (f"blocks.{block[1]}.", block[2])
+    if rest == "scale_shift_table":
+        yield "head.modulation" if block is None else f"{before}modulation"
+    for layer, mine in (*_TOP.items(), *_IN_BLOCK.items(), *_OUR_IN_BLOCK.items()):
+        for parameter, ending in _PARAMETERS.items():
+            if mine + ending == rest:
+                yield f"{before}{layer}.{parameter}"
+
+
+def _text_spellings(ours: str) -> Iterator[str]:
+    yield from (name for name, mine in _TEXT_TOP.items() if mine == ours)
+    block = re.fullmatch(r"encoder\.block\.(\d+)\.(.+)\.weight", ours)
+    for name, mine in _TEXT_IN_BLOCK.items() if block else ():
+        if block and mine == block[2]:
+            yield f"blocks.{block[1]}.{name}.weight"
+
+
+def _vae_spellings(ours: str) -> Iterator[str]:
+    layer, _, parameter = ours.rpartition(".")
+    side, _, rest = layer.partition(".")
+    if layer in ("quant_conv", "post_quant_conv"):
+        yield f"{'conv1' if layer == 'quant_conv' else 'conv2'}.{parameter}"
+    yield from (f"{side}.{name}.{parameter}" for name, mine in _VAE_ENDS.items() if mine == rest)
+    for where, inside in _vae_places(side, rest):
+        for name in (*(name for name, mine in _VAE_RESIDUAL.items() if mine == inside), inside):
+            yield f"{side}.{where}.{name}.{parameter}"
+
+
+def _vae_places(side: str, rest: str) -> Iterator[tuple[str, str]]:
+    """Where a released file has what lies at `rest` of a side here, and what it is called in there."""
+    for number, mine in _VAE_MIDDLE.items():
+        if rest.startswith(f"mid_block.{mine}."):
+            yield f"middle.{number}", rest.removeprefix(f"mid_block.{mine}.")
+    if found := re.fullmatch(r"down_blocks\.(\d+)\.(.+)", rest):
+        yield f"downsamples.{found[1]}", found[2]
+    if found := re.fullmatch(r"up_blocks\.(\d+)\.(?:resnets\.(\d+)|upsamplers\.0)\.(.+)", rest):
+        position = LEVEL - 1 if found[2] is None else int(found[2])
+        yield f"upsamples.{LEVEL * int(found[1]) + position}", found[3]

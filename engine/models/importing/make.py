@@ -79,12 +79,11 @@ def describe(models: Path, plan: Plan) -> ImportPlan:
     )
 
 
-def check_room(models: Path, plan: Plan, *, replace: bool) -> None:
-    """Refuse what cannot be made there.
+def check_name(models: Path, plan: Plan, *, replace: bool) -> None:
+    """Refuse a name that is taken.
 
     Raises:
         NotNow: there is a model of that name.
-        StorageUnusable: the disk has too little room.
     """
     root = models / plan.name
     if os.path.lexists(root):
@@ -96,6 +95,16 @@ def check_room(models: Path, plan: Plan, *, replace: bool) -> None:
             raise NotNow(
                 f"{plan.name} was imported already; --replace makes it again, --name calls it otherwise"
             )
+
+
+def check_room(models: Path, plan: Plan, *, replace: bool) -> None:
+    """Refuse what cannot be made there.
+
+    Raises:
+        NotNow: as `check_name`.
+        StorageUnusable: the disk has too little room.
+    """
+    check_name(models, plan, replace=replace)
     needed = SMALL_FILES_BYTES
     kept = _unfinished(models, plan)
     for component in plan.components:
@@ -137,10 +146,24 @@ def make(
             write_card(making, plan.card)
             (making / MARKER).write_text(json.dumps({"format": 1, "again": plan.request.command}), "utf-8")
             with hidden_folder(models, "import-replaced", alone=alone) as aside:
-                if os.path.lexists(root):
-                    root.rename(aside / "before")
-                making.rename(root)
+                _put_in_place(making, root, aside / "before")
     return root
+
+
+def _put_in_place(making: Path, root: Path, before: Path) -> None:
+    """Give the model in `making` the name `root`; what had it becomes `before`, and is back if that fails.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    try:
+        if os.path.lexists(root):
+            root.rename(before)
+        making.rename(root)
+    except BaseException:  # also a signal between the two
+        if os.path.lexists(before) and not os.path.lexists(root):
+            before.rename(root)
+        raise
 
 
 def _write_component(making: Path, plan: Plan, component: Component, progress: Progress) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,11 @@ from typing import Literal, TypeAlias
 
 from engine.errors import ModelUnusable
 from engine.models.dtypes import DTYPES
-from engine.models.importing.keymaps import Rename, dit_names, text_name, vae_name
+from engine.models.importing.keymaps import Rename, dit_names, spellings, text_name, vae_name
 from engine.models.importing.nets import FLOATING, Net, Wanted, dit_sizes, text_sizes, vae_sizes
 from engine.models.importing.weights import SourceTensor, Weights
 from engine.models.layout import INT8, SCALE, TIED
-from engine.models.weight_file import FETCH_AGAIN, TensorEntry
+from engine.models.weight_file import FETCH_AGAIN, TensorEntry, UnsupportedFormat
 
 Part: TypeAlias = Literal["dit", "text", "vae"]
 
@@ -64,14 +65,19 @@ def map_weights(part: Part, path: Path, weights: Weights) -> Mapped:
     try:
         net = _net(part, renamed, shapes)
     except (KeyError, IndexError, ValueError) as error:
-        named = error.args[0] if isinstance(error, KeyError) else "its sizes"
+        named = _spelled(part, weights, error.args[0]) if isinstance(error, KeyError) else "its sizes"
         raise ModelUnusable(f"{path} lacks {named!r}, which every {called} has; {FETCH_AGAIN}") from error
     wanted = net.tensors()
     missing = [name for name in wanted if name not in renamed]
     if missing:
+        lost, shape = _spelled(part, weights, missing[0]), list(wanted[missing[0]].shape)
+        if len(missing) == 1:
+            raise ModelUnusable(
+                f"{path} lacks {lost!r} of shape {shape}, which a {called} of its sizes has; {FETCH_AGAIN}"
+            )
         raise ModelUnusable(
-            f"{path} lacks {missing[0]!r} of shape {list(wanted[missing[0]].shape)} and {len(missing) - 1} "
-            f"more tensors of a {called} of its sizes; {FETCH_AGAIN}"
+            f"{path} lacks {lost!r} of shape {shape} and {len(missing) - 1} more of the tensors of a "
+            f"{called} of its sizes; {FETCH_AGAIN}"
         )
     for name, tensor in renamed.items():
         if name not in wanted:
@@ -97,9 +103,10 @@ def _renamed(part: Part, path: Path, weights: Weights) -> dict[str, SourceTensor
             )
         ours = rename(name)
         if ours is None:
-            raise ModelUnusable(
+            raise UnsupportedFormat(
                 f"{path} holds {tensor.name!r} of shape {list(tensor.entry.shape)}, which no {CALLED[part]} "
-                f"has; it is another model, or {FETCH_AGAIN}"
+                f"has; it is another model, or {FETCH_AGAIN}",
+                title="another model",
             )
         if ours in found:
             raise ModelUnusable(
@@ -121,6 +128,23 @@ def _renamed(part: Part, path: Path, weights: Weights) -> dict[str, SourceTensor
 
 def _rename(part: Part, weights: Weights) -> Rename:
     return {"dit": dit_names(weights.tensors), "text": text_name, "vae": vae_name}[part]
+
+
+def _spelled(part: Part, weights: Weights, ours: str) -> str:
+    """What the file of `weights` would call the tensor that is `ours` here and that it lacks."""
+    rename, names = _rename(part, weights), weights.tensors
+    can_be = [name for name in spellings(ours) if rename(name) == ours]
+    if not can_be:
+        return ours
+    # As the same layer of another block is called there.
+    there = {re.sub(r"\d+", "#", name) for name in names}
+    alike = [name for name in can_be if re.sub(r"\d+", "#", name) in there]
+    others = [name for name in can_be if name != ours]
+    # A DiT has one spelling a Rename; the others' take ours too.
+    foreign = part != "dit" and any(rename(name) != name for name in names if name not in SET_ASIDE)
+    bare = (alike or (others if foreign else []) or can_be)[0]
+    prefix = next((t.name.removesuffix(name) for name, t in names.items() if t.name.endswith(name)), "")
+    return prefix + bare
 
 
 def _net(part: Part, tensors: Mapping[str, SourceTensor], shapes: Mapping[str, tuple[int, ...]]) -> Net:

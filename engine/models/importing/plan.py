@@ -98,14 +98,20 @@ def make_plan(models: Path, request: Request) -> Plan:
         InvalidRequest: what was given makes no model; says what is missing or goes not together.
         ModelUnusable: a file is damaged or of a kind that this build does not run.
     """
-    found, notes = _found(request)
+    found, broken, notes = _found(request)
     dits = [Dit(found=part, role=None) for part in found if part.kind == "dit"]
     explicit: dict[Expert, Path | None] = {"high": request.high, "low": request.low}
     for role, path in explicit.items():
         if path is not None:
             dits = [dit for dit in dits if dit.found.files != (path,)]
             dits.append(Dit(found=_expert(path, role), role=role))
-    chosen, left = choose_dits(dits, force=request.force, undistilled=request.undistilled)
+    try:
+        chosen, left = choose_dits(dits, force=request.force, undistilled=request.undistilled)
+    except InvalidRequest as error:
+        dit = next((part for part in broken if part.kind == "dit"), None)
+        if dit is not None and len(dits) < 2:  # it is what is missing
+            raise ModelUnusable(f"{dit.path} cannot be imported: {dit.sentence}") from error
+        raise
     notes += [f"{part.path} is left out: {part.sentence}" for part in left]
     first, mapped = next(iter(chosen.values()))
     assert isinstance(mapped.net, DitSizes)
@@ -118,7 +124,7 @@ def make_plan(models: Path, request: Request) -> Plan:
     lenders = list(_lenders(models))
     places = [*{path.parent: None for dit, _ in chosen.values() for path in dit.files}]
     for name in (TEXT, VAE):
-        component, more = _part(name, folders[name], found, places, lenders, mapped.net.text_dim)
+        component, more = _part(name, folders[name], (*found, *broken), places, lenders, mapped.net.text_dim)
         components.append(component)
         notes += more
     components.sort(key=lambda component: list(folders).index(component.name))
@@ -158,13 +164,14 @@ def make_plan(models: Path, request: Request) -> Plan:
 # --------------------------------------------------------------------------- what was given
 
 
-def _found(request: Request) -> tuple[list[Found], list[str]]:
-    """Every usable part of what was given, and notes on the rest.
+def _found(request: Request) -> tuple[list[Found], list[Found], list[str]]:
+    """The usable parts of what was given, those of our nets that are not, and notes on what is left out.
 
     Raises:
         InvalidRequest, ModelUnusable: a path is missing, or what it alone holds cannot be used.
     """
     parts: list[Found] = []
+    broken: list[Found] = []
     notes: list[str] = []
     for path in request.paths:
         _check_path(path)
@@ -175,11 +182,12 @@ def _found(request: Request) -> tuple[list[Found], list[str]]:
                 parts.append(part)
             elif several:
                 notes.append(f"{part.path} is left out: {part.sentence}")
+                broken += [part] if part.kind in ("dit", "text", "vae") else []
             else:
                 raise ModelUnusable(f"{part.path} cannot be imported: {part.sentence}")
         if several and not any(part.verdict in ("usable", "parts") for part in _leaves(whole)):
             raise ModelUnusable(f"{path} cannot be imported: {whole.sentence}")
-    return parts, notes
+    return parts, broken, notes
 
 
 def _check_path(path: Path) -> None:
@@ -243,8 +251,9 @@ def _part(
 ) -> tuple[Component, list[str]]:
     """The component called `name`: from what was given, from beside it, or from a model here."""
     part: Part = "text" if name == TEXT else "vae"
-    given = [item for item in found if item.kind == part]
-    beside = [] if given else list(_beside(places, BESIDE[part]))
+    given = [item for item in found if item.kind == part and item.verdict == "usable"]
+    broken = [item for item in found if item.kind == part and item.verdict != "usable"]
+    beside = [] if given else [*broken, *_beside(places, BESIDE[part])]
     for item in given or [item for item in beside if item.kind == part and item.verdict == "usable"]:
         mapped = map_weights(part, item.path, read_weights(item.files))
         _check_text(mapped, text_dim)
@@ -255,7 +264,9 @@ def _part(
         ]
         return Component(name=name, folder=folder, title=item.title, mapped=mapped), notes
     refused = [
-        f"{item.path} cannot be imported: {item.sentence}" for item in beside if item.verdict == "damaged"
+        f"{item.path} cannot be imported: {item.sentence}"
+        for item in beside
+        if item.verdict in ("damaged", "unsupported")
     ]
     for lender in lenders:
         try:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from engine.errors import ModelUnusable
 from engine.models.configs import I2V_CHANNELS, T2V_CHANNELS
-from engine.models.importing.found import Expert, Found, damaged, unsupported
+from engine.models.importing.found import Expert, Found, unreadable, unsupported
 from engine.models.importing.nets import HEAD_DIM
 from engine.models.importing.weights import Weights
 from engine.models.layout import INT8, NOT_DISTILLED
@@ -69,7 +69,7 @@ def _dit(path: Path, weights: Weights) -> Found:
     names = weights.tensors
     patch = names["patch_embedding.weight"].entry.shape
     if len(patch) not in (2, 5) or not all(patch):
-        return damaged(
+        return unreadable(
             path,
             ModelUnusable(
                 f"{path} holds patch_embedding.weight of shape {list(patch)} where a Wan DiT has "

@@ -15,6 +15,11 @@ FORMS: dict[str, str] = {
     "the expert for high noise was not found; image to video takes two": "没有找到高噪声专家；图生视频需要两个专家",
     "the expert for low noise was not found; image to video takes two": "没有找到低噪声专家；图生视频需要两个专家",
     "neither its name nor its folder's says high or low, and image to video takes one of each": "它的名字和所在文件夹的名字都没有写明 `high` 或 `low`，而图生视频两个都需要",
+    "its {called} is of another folder: {path}": "它的{called}来自另一个文件夹：{path}",
+    "its {expert}-noise expert is of another folder: {path}": "它的 {expert}-noise 专家来自另一个文件夹：{path}",
+    "umT5 encoder": "umT5 编码器",
+    "Wan2.1 VAE": "Wan2.1 VAE",
+    "umT5 tokenizer": "umT5 分词器",
     # fetching
     "no released model is called {name}; did you mean {likeliest}? `turbotui models get` lists them all": "没有名为 {name} 的已发布模型；是不是 {likeliest}？`turbotui models get` 列出全部",
     "HF_HUB_OFFLINE forbids to ask {endpoint} for {name}; unset it, or fetch the files on another machine": "`HF_HUB_OFFLINE` 禁止向 {endpoint} 查询 {name}；取消该变量，或在另一台机器上下载这些文件",

@@ -92,6 +92,7 @@ FORMS: dict[str, str] = {
     "it has a tensor without a shape": "它有一个没有形状的张量",
     "it has a tensor of impossible size": "它有一个大小不可能的张量",
     "save the model's state dict again with torch.save, or use its safetensors": "用 torch.save 重新保存模型的 state dict，或使用它的 safetensors",
+    "{path} has the format of torch before 1.6; {save_again}": "{path} 是 torch 1.6 之前的格式；{save_again}",
     "{path} is no zip as torch.save writes it since torch 1.6; {save_again}, or fetch it again": "{path} 不是 torch 1.6 以来 torch.save 写出的 zip；{save_again}，或重新获取",
     "{path} holds {pickles} records called {pickle} where a checkpoint has one; {fetch_again}": "{path} 中有 {pickles} 个名为 {pickle} 的记录，而检查点只有一个；{fetch_again}",
     "{path} has a pickle of {end} bytes, which no model needs; {fetch_again}": "{path} 的 pickle 有 {end} 字节，模型不会需要这么大；{fetch_again}",
