@@ -667,7 +667,7 @@ async def test_what_hides_in_a_field_is_shown_and_sent_as_it_is(console: Build) 
         assert app.screen.current_draft().prompt == hidden
         rows = screen_text(app).splitlines()
         row = next(row for row in rows if "cat" in row)
-        assert "a\ufffdcat \U0001f468\ufffd\U0001f469 e\u0301\ufffd" in row
+        assert "a\ufffdcat \U0001f468\U0001f469 e\u0301\ufffd" in row
         shown = [cell for cell in row if not unicodedata.combining(cell)]
         assert sum(2 if unicodedata.east_asian_width(cell) == "W" else 1 for cell in shown) == 80
         image = app.screen.query_one("#image", Input)
