@@ -9,7 +9,7 @@ from dataclasses import replace
 from engine.daemon.logbook import LogBook
 from engine.daemon.memory import MemoryView
 from engine.daemon.probe import Probe
-from engine.daemon.receipts import slack
+from engine.daemon.receipts import slack, uncertain
 from engine.daemon.supervisor import Supervisor
 from engine.daemon.worker import WorkerProcess
 from engine.telemetry.samples import Traced
@@ -47,7 +47,7 @@ class Look:
 
     def proved(self, receipt: Receipt, traced: Traced | None) -> Receipt:
         """`receipt` with the proof that was seen, where it was."""
-        if receipt.residue_bytes and receipt.residue_bytes <= _slack(receipt.expected_bytes):
+        if receipt.residue_bytes and receipt.residue_bytes <= self._uncertain(receipt.expected_bytes):
             receipt = replace(receipt, residue_bytes=0, residue=(), within_bytes=receipt.residue_bytes)
         if not receipt.ok or self.held is None or traced is None or traced.end_bytes is None:
             return receipt
@@ -93,6 +93,10 @@ class Look:
         self.replaced = True
         self._supervisor.let_go(text)
         worker.kill(text)
+
+    def _uncertain(self, expected_bytes: int) -> int:
+        on_host = self._memory.device_id == "cpu"
+        return max(_slack(expected_bytes), uncertain(expected_bytes) if on_host else 0)
 
 
 def _slack(expected_bytes: int) -> int:
