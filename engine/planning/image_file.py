@@ -6,12 +6,13 @@ image, cut off, too large. The worker checks again, decodes, and may still find 
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from engine.errors import InvalidRequest
 from engine.units import size_text
@@ -19,13 +20,16 @@ from engine.units import size_text
 MAX_PIXELS = 40_000_000
 """Above 8K (33 million), below what a small host could not decode."""
 MAX_FILE_BYTES = 64 * 2**20
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 """Decoders that may see the file, here and in the worker; Pillow knows dozens, of unequal care."""
 REMEDY = f"give a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file of at most {MAX_PIXELS // 10**6} megapixels"
 CHUNK = 2**20
 ORIENTATION, LYING = 0x0112, (5, 6, 7, 8)
 """The EXIF entry by which cameras say how they were held, and its values for a quarter of a turn."""
 JPEG_END = b"\xff\xd9"
+TIFF_WIDTH, TIFF_HEIGHT, TIFF_TILE = 256, 257, (322, 323)
+TIFF_PIECES = ((273, 279), (324, 325))
+"""Of a TIFF's strips, and of its tiles: the tags of where they begin and of how many bytes each has."""
 
 
 def check_image(path: Path) -> tuple[int, int]:
@@ -98,6 +102,9 @@ def _check_content(path: Path, file: IO[bytes], size: int) -> tuple[int, int]:
             warnings.simplefilter("ignore")
             with Image.open(file, formats=FORMATS) as image:
                 width, height = image.size
+                tags: Mapping[int, Any] = getattr(image, "tag_v2", {})
+                if tags:  # as the camera was held, which not every Pillow's size is
+                    width, height = tags[TIFF_WIDTH], tags[TIFF_HEIGHT]
                 # A PNG's getexif would decode it where the header tells nothing.
                 if (image.format != "PNG" or "exif" in image.info) and image.getexif().get(
                     ORIENTATION
@@ -105,7 +112,10 @@ def _check_content(path: Path, file: IO[bytes], size: int) -> tuple[int, int]:
                     width, height = height, width
                 if width * height > MAX_PIXELS:
                     raise _too_large(path, f"{width}x{height} pixels")
-                whole = _is_whole(image.format or "", file, size)
+                if math.prod(tags.get(tag, 1) for tag in TIFF_TILE) > MAX_PIXELS:
+                    # A tile is decoded whole, however small the image.
+                    raise _too_large(path, f"tiles of {'x'.join(str(tags[tag]) for tag in TIFF_TILE)} pixels")
+                whole = _is_whole(image.format or "", file, size) and _has_pieces(tags, size)
                 if whole and image.format == "PNG":
                     image.verify()
     except UnidentifiedImageError as error:
@@ -131,6 +141,15 @@ def _is_whole(image_format: str, file: IO[bytes], size: int) -> bool:
     if image_format == "WEBP":
         file.seek(4)
         return 8 + int.from_bytes(file.read(4), "little") <= size
+    return True
+
+
+def _has_pieces(tags: Mapping[int, Any], size: int) -> bool:
+    """Whether the strips and tiles of a TIFF lie in its `size` bytes; True of other formats."""
+    for begins, lengths in TIFF_PIECES:
+        places = zip(tags.get(begins, ()), tags.get(lengths, ()), strict=False)
+        if any(begin + length > size for begin, length in places):
+            return False
     return True
 
 

@@ -38,21 +38,28 @@ def read_image(path: Path) -> Image.Image:
         with warnings.catch_warnings():
             # Pillow warns of large images on its own scale; ours was applied.
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=FORMATS) as image:
+            # Not by its path: what Pillow maps into memory of a TIFF that lies, it takes for an upright one.
+            with open(path, "rb") as file, Image.open(file, formats=FORMATS) as image:
                 image.seek(0)
-                return ImageOps.exif_transpose(_eight_bits(image)).convert("RGB")
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, Image.DecompressionBombError) as error:
-        # Pillow's decoders answer damage with any of these.
+                return _eight_bits(ImageOps.exif_transpose(image)).convert("RGB")
+    except Exception as error:  # Pillow's decoders answer damage with whatever they trip over
         raise InvalidRequest(f"the image {str(path)!r} is broken ({error}); save it again") from error
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """`image`, of 16 bits of grey the upper 8: Pillow would take all above 255 for white."""
-    if not image.mode.startswith("I"):
+    """`image`, of more than 8 bits of grey the upper 8: Pillow would take all above 255 for white.
+
+    Floats up to 1, as TIFFs have them, are shares of white, which Pillow would take for black.
+    """
+    if image.mode == "F":
+        levels = np.nan_to_num(np.asarray(image), posinf=255, neginf=0)
+        grey = np.clip(levels * 255 if levels.max() <= 1 else levels, 0, 255).round()
+    elif image.mode.startswith("I"):
+        levels = np.clip(np.asarray(image), 0, None)
+        grey = levels // (2**8 if levels.max() < 2**16 else 2**23)
+    else:
         return image
-    narrow = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    narrow.info = image.info  # how it was held
-    return narrow
+    return Image.fromarray(grey.astype(np.uint8))
 
 
 def fit_image(image: Image.Image, width: int, height: int) -> Tensor:

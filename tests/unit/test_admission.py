@@ -276,7 +276,7 @@ def test_image_to_video_needs_an_image_and_text_to_video_takes_none(tmp_path: Pa
     assert check(tmp_path, I2V, image=image).spec.image == image
 
 
-@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "WEBP", "BMP"])
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF"])
 def test_the_known_formats_are_accepted_whatever_the_name(tmp_path: Path, image_format: str) -> None:
     path = tmp_path / "frame.dat"
     path.write_bytes(encoded(image_format))
@@ -331,7 +331,7 @@ def test_the_end_of_a_thumbnail_is_not_the_end_of_the_photo(tmp_path: Path) -> N
     ("content", "words"),
     [
         (b"", "is empty"),
-        (b"hello", "broken or of an unknown format; give a PNG, JPEG, WEBP or BMP"),
+        (b"hello", "broken or of an unknown format; give a PNG, JPEG, WEBP, BMP, TIFF or GIF"),
         (b"GIF89a" + b"\0" * 100, "unknown format"),
         (b"\x89PNG\r\n\x1a\n", "broken"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "unknown format"),
@@ -343,7 +343,11 @@ def test_what_is_no_image_is_refused(tmp_path: Path, content: bytes, words: str)
     assert words in refusal(tmp_path, I2V, image=str(path))
 
 
-@given(st.binary(max_size=200), st.sampled_from(["PNG", "JPEG", "WEBP", "BMP"]), st.integers(0, 200))
+@given(
+    st.binary(max_size=200),
+    st.sampled_from(["PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF"]),
+    st.integers(0, 200),
+)
 @settings(max_examples=100, deadline=None)
 def test_no_damage_makes_the_check_raise_anything_else(noise: bytes, image_format: str, place: int) -> None:
     path = Path(tempfile.gettempdir()) / f"turbotui-test-{os.getpid()}"

@@ -10,6 +10,8 @@ from PIL import Image
 from engine.errors import InvalidRequest
 from engine.planning import image_file
 from engine.planning.image_file import ImageLooks
+from turbotui.client import files
+from turbotui.picture import files as picture_files
 
 
 def test_an_image_of_many_requests_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,3 +31,10 @@ def test_an_image_of_many_requests_is_read_once(tmp_path: Path, monkeypatch: pyt
             looks.check(bad)
     assert len(read) == 3
     assert looks.check(later) == (64, 48) and read[-1] == later, "what was not looked at is read all the same"
+
+
+@pytest.mark.parametrize("image_format", image_file.FORMATS)
+def test_what_a_job_takes_is_sent_to_an_engine_and_shown(tmp_path: Path, image_format: str) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "image", image_format)
+    assert files._is_image((tmp_path / "image").read_bytes()[:16])
+    assert image_format in picture_files.FORMATS

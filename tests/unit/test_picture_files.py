@@ -49,7 +49,7 @@ def sparse(path: Path) -> None:
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "text": (lambda path: path.write_text("no image"), "is no image: PNG"),
     "empty": (lambda path: path.write_bytes(b""), "is no image"),
-    "gif": (lambda path: Image.new("RGB", (4, 4)).save(path, "GIF"), "is no image"),
+    "tga": (lambda path: Image.new("RGB", (4, 4)).save(path, "TGA"), "is no image"),
     "folder": (Path.mkdir, "is no regular file"),
     "fifo": (os.mkfifo, "is no regular file"),
     "device": (lambda path: path.symlink_to("/dev/zero"), "is no regular file"),
@@ -87,7 +87,7 @@ def test_an_image_is_scaled_into_what_is_asked_and_keeps_its_shape(tmp_path: Pat
     assert found.picture.rgb[-3:] == bytes((10, 20, 30))
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "BMP", "PNG"])
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "BMP", "PNG", "TIFF", "GIF"])
 def test_each_format_that_a_job_takes_can_be_seen(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "image"
     Image.new("RGB", (64, 64), (200, 40, 40)).save(path, kind)

@@ -30,6 +30,10 @@ COPY_BYTES = 2**20
 IMAGE_LIMIT_BYTES = 64 * 2**20
 """As `engine.planning.image_file`; refused here before it is sent."""
 
+BEGINNINGS = (
+    *(b"\x89PNG\r\n", b"\xff\xd8", b"BM", b"GIF87a", b"GIF89a"),
+    *(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),  # TIFF, and that of 64 bits
+)
 DIGEST = re.compile(r"[0-9a-f]{64}")
 NAME = re.compile(r"\w[\w .,()+@~=-]*\.mp4")
 """A video's, as it may be written into a folder here: never hidden, never another kind of file."""
@@ -135,7 +139,7 @@ def put_image(client: HttpClient, path: Path, *, progress: Progress = lambda _ha
                 raise InvalidRequest(f"{path} is no file of 1 byte to {IMAGE_LIMIT_BYTES >> 20} MiB")
             # What is none stays here: a path that is being typed passes other files' names.
             if not _is_image(file.read(16)):
-                raise InvalidRequest(f"{path} is no PNG, JPEG, WEBP or BMP image")
+                raise InvalidRequest(f"{path} is no PNG, JPEG, WEBP, BMP, TIFF or GIF image")
             file.seek(0)
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             file.seek(0)
@@ -172,7 +176,7 @@ def fetch_recording(client: HttpClient, since: float | None, until: float | None
 
 def _is_image(head: bytes) -> bool:
     """Whether a file that begins so may be one; the engine looks at all of it."""
-    return head.startswith((b"\x89PNG\r\n", b"\xff\xd8", b"BM")) or (head[:4], head[8:12]) == (
+    return head.startswith(BEGINNINGS) or (head[:4], head[8:12]) == (
         b"RIFF",
         b"WEBP",
     )

@@ -24,9 +24,9 @@ from turbotui.picture.raster import Picture
 from turbotui.text import t
 from turbotui.text.spoken import spoken
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 """Those that a job takes as its first frame."""
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 MAX_FILE_BYTES = 64 * 2**20
 MAX_PIXELS = 40_000_000
 MAX_VIDEO_BYTES = 2 * 2**30

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -69,12 +71,14 @@ def test_what_is_missing_or_no_file_is_refused(tmp_path: Path) -> None:
         read_image(tmp_path / "pipe")
 
 
-@pytest.mark.parametrize("image_format", ["PPM", "TIFF", "GIF"])
+@pytest.mark.parametrize("image_format", ["PPM", "TGA", "ICO"])
 def test_formats_that_submitting_refuses_are_refused_here_too(tmp_path: Path, image_format: str) -> None:
     path = tmp_path / "image.png"
     Image.new("RGB", (8, 8)).save(path, format=image_format)
     for refuse in (check_image, read_image):
-        with pytest.raises(InvalidRequest, match="of an unknown format; give a PNG, JPEG, WEBP or BMP file"):
+        with pytest.raises(
+            InvalidRequest, match="of an unknown format; give a PNG, JPEG, WEBP, BMP, TIFF or GIF file"
+        ):
             refuse(path)
 
 
@@ -93,6 +97,66 @@ def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
     Image.new(mode, (20, 10)).save(path)
     image = read_image(path)
     assert (image.mode, image.size) == ("RGB", (20, 10))
+
+
+@pytest.mark.parametrize(
+    "mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "I", "I;16", "F"]
+)
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+def test_every_mode_of_a_tiff_becomes_rgb(tmp_path: Path, mode: str, compression: str) -> None:
+    path = tmp_path / "image.tif"
+    Image.new(mode, (20, 10)).save(path, compression=compression)
+    assert check_image(path) == (20, 10)
+    image = read_image(path)
+    assert (image.mode, image.size) == ("RGB", (20, 10))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "I;16"])
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+def test_a_tiff_that_lies_stands_upright(tmp_path: Path, mode: str, compression: str) -> None:
+    Image.new(mode, (20, 10)).save(path := tmp_path / "a.tif", compression=compression, tiffinfo={0x0112: 6})
+    assert check_image(path) == read_image(path).size == (10, 20)
+
+
+def test_floats_of_a_tiff_are_shares_of_white_or_levels(tmp_path: Path) -> None:
+    for top in (1.0, 255.0):
+        ramp = np.tile(np.linspace(0, top, 256, dtype=np.float32), (2, 1))
+        Image.fromarray(ramp).save(path := tmp_path / "a.tif")
+        assert np.asarray(read_image(path))[0, :, 0].tolist() == list(range(256))
+
+
+def test_the_first_frame_of_a_gif_and_of_a_tiff_is_taken(tmp_path: Path) -> None:
+    red, blue = Image.new("RGB", (8, 8), "red"), Image.new("RGB", (8, 8), "blue")
+    for name in ("moving.gif", "pages.tif"):
+        red.save(tmp_path / name, save_all=True, append_images=[blue])
+        assert check_image(tmp_path / name) == (8, 8)
+        assert read_image(tmp_path / name).getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_a_bomb_in_a_gif_or_a_tiff_is_refused_by_its_header(tmp_path: Path) -> None:
+    gif, tiff = tmp_path / "a.gif", tmp_path / "a.tif"
+    Image.new("P", (8, 8)).save(gif)
+    data = bytearray(gif.read_bytes())
+    frame = data.index(b",\0\0\0\0\x08\0\x08\0")
+    data[frame + 5 : frame + 9] = (9000).to_bytes(2, "little") * 2  # a frame beyond its screen
+    gif.write_bytes(data)
+    Image.new("L", (8, 8)).save(tiff)
+    data = bytearray(tiff.read_bytes())
+    for tag, side in ((278, 322), (284, 323)):  # what it says of its strips becomes the sides of a tile
+        at = re.search(re.escape(tag.to_bytes(2, "little")) + b"[\3\4]\0\1\0\0\0", data).start()
+        data[at : at + 12] = struct.pack("<HHIHH", side, 3, 1, 9000, 0)
+    tiff.write_bytes(data)
+    for path in (gif, tiff):
+        with pytest.raises(InvalidRequest, match=r"9000x9000 pixels, more than the 40 megapixels"):
+            read_image(path)
+
+
+def test_a_tiff_that_is_cut_off_is_refused_at_submit(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    Image.effect_noise((200, 200), 90).save(path)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(InvalidRequest, match="cut off"):
+        check_image(path)
 
 
 def test_sixteen_bits_of_grey_keep_their_shades(tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ FORMS: dict[str, str] = {
     "the image {path} has {st_size}, more than {max_file_bytes}; save it smaller": "图像 {path} 有 {st_size}，超过 {max_file_bytes}；请存小一些",
     "{width}x{height} pixels": "{width}x{height} 像素",
     "the image {path} is broken or of an unknown format; {remedy}": "图像 {path} 已损坏或格式未知；{remedy}",
+    "tiles of {tiff_tile} pixels": "{tiff_tile} 像素的图块",
     "far more pixels": "远超上限的像素",
     "the image {path} is broken ({error}); {remedy}": "图像 {path} 已损坏（{error}）；{remedy}",
     "the image {path} is cut off after {size} bytes; copy it again": "图像 {path} 在 {size} 字节处被截断；请重新复制",

@@ -44,7 +44,7 @@ FORMS: dict[str, str] = {
     "{path} is no file of 1 byte to {image_limit_bytes} MiB": "{path} 不是 1 字节到 {image_limit_bytes} MiB 的文件",
     "{path} is no regular file; give the path of one": "{path} 不是普通文件；请给出普通文件的路径",
     "the engine on {where} names no digest of the video of job {job_id}; it is of another build, or no engine": "{where} 上的引擎没有给出任务 {job_id} 的视频的摘要；它的版本不同，或不是引擎",
-    "{path} is no PNG, JPEG, WEBP or BMP image": "{path} 不是 `PNG`、`JPEG`、`WEBP` 或 `BMP` 图像",
+    "{path} is no PNG, JPEG, WEBP, BMP, TIFF or GIF image": "{path} 不是 `PNG`、`JPEG`、`WEBP`、`BMP`、`TIFF` 或 `GIF` 图像",
     "the video broke off after {have} of {bytes} bytes": "视频在 {have} 字节处中断，共 {bytes} 字节",
     "the video of job {job_id} was replaced meanwhile; fetch it again": "任务 {job_id} 的视频其间被替换；请重新取回",
     "the recording broke off after {written} of {length} bytes": "记录在 {written} 字节处中断，共 {length} 字节",
