@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from engine.daemon.proofs import Proofs
+from engine.daemon.receipts import proved
 from engine.daemon.steps import Steps
 from engine.telemetry.samples import Traced
+from engine.units import MIB
 from engine.wire import Receipt
 
 
@@ -40,3 +42,23 @@ async def test_where_nobody_measured_the_end_of_the_process_is_all_there_is(
     receipt = await end(held, 0, answers=answers)
     assert (receipt.proof, receipt.returned_bytes) == ("process-exit", None)
     assert receipt.proof_reason is not None and "the probe did not" in receipt.proof_reason
+
+
+@pytest.mark.parametrize(
+    ("on_cpu", "missing", "residue", "within"),
+    [
+        (True, 2, 0, 2),
+        (True, 9, 9, 0),
+        (False, 2, 2, 0),
+    ],
+)
+def test_a_resident_set_is_no_more_certain_than_it_is_and_says_so(
+    on_cpu: bool, missing: int, residue: int, within: int
+) -> None:
+    """In MiB, of 36 that should come back of 500."""
+    asked = Receipt(action="unload", target="all", ok=True, elapsed_s=0.0, proof="allocator")
+    left = (500 - 36 + missing) * MIB
+    seen = Traced(trace_id=1, start_bytes=500 * MIB, end_bytes=left, elapsed_s=2.0, reached=False)
+    told = proved(asked, seen, held=500 * MIB, expected=36 * MIB, on_cpu=on_cpu)
+    assert (told.residue_bytes, told.within_bytes) == (residue * MIB, within * MIB)
+    assert told.returned_bytes == (36 - missing) * MIB
