@@ -29,7 +29,7 @@ from engine.wire import (
     Verdict,
 )
 from turbotui.cli import main
-from turbotui.subcommands.leaks import _all
+from turbotui.subcommands.leaks import _all, _is_news
 
 __all__ = ["engine", "no_engine"]
 
@@ -213,3 +213,18 @@ def test_a_remedy_is_that_of_the_number_and_not_of_the_place(
     before = len(engine.asked)
     assert main(["leaks", "--fix", "1"]) == 2, "and not that there is no terminal to ask on"
     assert "there is no verdict 1 now" in capsys.readouterr().err and len(engine.asked) == before + 1
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "news"),
+    [
+        (CACHE, replace(CACHE, bytes=5.2 * 2**30), False),
+        (CACHE, replace(CACHE, bytes=6 * 2**30), True),
+        (CACHE, replace(CACHE, leak=True), True),
+        (replace(CACHE, kind="host_heap"), replace(CACHE, kind="host_heap", bytes=9 * 2**30), False),
+        (replace(CACHE, kind="host_heap"), None, False),
+        (CACHE, None, True),
+    ],
+)
+def test_what_moves_by_itself_is_no_news(before: Verdict, after: Verdict | None, news: bool) -> None:
+    assert _is_news({1: before}, {} if after is None else {1: after}) is news

@@ -43,6 +43,8 @@ class Column:
     """Of the device; where no line tells that, of what PyTorch has reserved or what is loaded."""
     allocated: int = 0
     mark: str = " "
+    last: tuple[int, int] = (0, 0)
+    """Both as they were at its end."""
 
 
 def graph_lines(report: LogReport, width: int, glyphs: Glyphs = Glyphs(), height: int = HEIGHT) -> list[str]:
@@ -115,9 +117,10 @@ def _columns(report: LogReport, count: int) -> list[Column]:
         if point.allocated is not None:
             now.allocated = point.allocated
         if column is None:
-            found[place] = Column(used=now.used, allocated=now.allocated)
+            column = found[place] = Column(used=now.used, allocated=now.allocated)
         else:
             column.used, column.allocated = max(column.used, now.used), max(column.allocated, now.allocated)
+        column.last = (now.used, now.allocated)
     columns = list(_carried(found, report))
     for fact in report.facts:
         mark = MARKS.get(fact.event.kind)
@@ -133,11 +136,14 @@ def _rank(mark: str) -> int:
 
 
 def _carried(found: Sequence[Column | None], report: LogReport) -> Iterator[Column]:
-    """Between readings it stays as it was: memory does, until somebody frees it."""
-    last = Column()
+    """Between readings it stays as it was last: memory does, until somebody frees it."""
+    used, allocated = 0, 0
     for column in found:
-        last = column or Column(used=last.used, allocated=last.allocated)
-        yield last
+        if column is None:
+            yield Column(used=used, allocated=allocated)
+        else:
+            used, allocated = column.last
+            yield column
 
 
 def _axis(report: LogReport, count: int, glyphs: Glyphs) -> str:

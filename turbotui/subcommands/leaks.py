@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,6 +37,8 @@ LEAK_EXIT = 7
 """As of a check that warns, or a doctor that finds a problem."""
 WATCH_S = 5.0
 """Between two looks; one takes half a second of the worker."""
+NEWS = 0.1
+"""Of its size: what moves by less is no news."""
 MILD = ("free", "collect", "free_pinned", "trim", "unload", "kill")
 """In this order `--fix all` tries them; what ends the worker comes last, and once."""
 ENDING = ("cleanup", "park")
@@ -334,14 +336,12 @@ def _export(session: Session, client: HttpClient, path: str) -> None:
 
 def _watch(session: Session, client: HttpClient) -> None:
     """Until Ctrl-C: the report whenever its verdicts are others than before."""
-    told: tuple[object, ...] | None = None
+    told: dict[int, Verdict] | None = None
     try:
         while True:
             report = client.leaks()
-            found = tuple(
-                (one.kind, one.leak, one.component, one.holder, _rough(one.bytes)) for one in report.verdicts
-            )
-            if found != told:
+            found = {one.number or place: one for place, one in enumerate(report.verdicts, 1)}
+            if told is None or _is_news(told, found):
                 told = found
                 if session.json:
                     print_json_line(report)
@@ -354,6 +354,17 @@ def _watch(session: Session, client: HttpClient) -> None:
         raise click.exceptions.Exit(INTERRUPTED_EXIT) from None
 
 
-def _rough(num_bytes: int | None) -> int:
-    """Its size to two digits: what moves by less is no news."""
-    return 0 if not num_bytes else round(num_bytes, -max(0, len(str(num_bytes)) - 2))
+def _is_news(told: Mapping[int, Verdict], found: Mapping[int, Verdict]) -> bool:
+    """Whether something came, went, became a leak or changed by a tenth; a heap's guess moves by itself."""
+    if {number for number in told if told[number].kind != "host_heap"} != {
+        number for number in found if found[number].kind != "host_heap"
+    }:
+        return True
+    for number in told.keys() & found.keys():
+        before, after = told[number], found[number]
+        if before.leak != after.leak:
+            return True
+        moved = abs((after.bytes or 0) - (before.bytes or 0))
+        if after.kind != "host_heap" and moved > NEWS * max(before.bytes or 0, after.bytes or 0):
+            return True
+    return any(found[number].leak for number in found.keys() - told.keys())

@@ -341,6 +341,15 @@ def test_the_graph_goes_down_where_memory_does(tmp_path: Path) -> None:
     assert half.rstrip().endswith(":") and "<" in lines[8] and lines[9].startswith("       +1")
 
 
+def test_a_peak_is_drawn_where_it_was_and_not_until_the_next_reading(tmp_path: Path) -> None:
+    report = told(
+        tmp_path, "GPU Memory: 10.0/10.0 GB", "Model unloading completed", "GPU Memory: 1.0/10.0 GB",
+        *["x"] * 300, "GPU Memory: 1.0/10.0 GB",
+    )  # fmt: skip
+    top = graph_lines(report, 60, PLAIN)[0].split("|")[1]
+    assert top.rstrip() == ":", top
+
+
 def test_a_quick_look_never_hides_what_the_parser_reads() -> None:
     lines = [line for name in DATA.glob("*.log") for line in _lines_of(name)]
     missed = [line for line in lines if read_event(line) is not None and not may_tell(line)]
