@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -62,7 +63,9 @@ def test_a_clean_engine_has_no_leak_and_a_report_takes_two_seconds_at_the_most(l
     report = loaded.client.leaks()
     assert time.monotonic() - began < 2.5 and report.elapsed_s < 2.0
     assert leaks_of(report) == [], report.verdicts
-    assert any(unknown.startswith("growth: ") for unknown in report.unknown), "one job is no trend"
+    told = any(trend.bytes_each is not None for trend in report.trends)
+    # The engine is shared: how many jobs ran before is not known here.
+    assert told or any(unknown.startswith("growth: ") for unknown in report.unknown), report
 
 
 def test_each_small_remedy_is_done_by_the_worker_and_told_with_its_proof(loaded: LiveEngine) -> None:
@@ -133,8 +136,9 @@ def test_the_command_tells_of_a_real_engine(loaded: LiveEngine, leftover: subpro
 
     told = run()
     assert told.returncode == 7, told.stderr
-    assert "leak, orphan: A worker of an engine that is gone" in told.stdout and "--fix 1" in told.stdout
-    assert run("--fix", "1").returncode == 2, "there is no terminal to ask on"
+    found = re.search(r"^(\d+)\. leak, orphan: A worker of an engine that is gone", told.stdout, re.M)
+    assert found is not None and f"--fix {found[1]}" in told.stdout, told.stdout
+    assert run("--fix", found[1]).returncode == 2, "there is no terminal to ask on"
     fixed = run("--fix", "all", "--yes", "--json")
     assert fixed.returncode == 0, fixed.stderr
     (result,) = json.loads(fixed.stdout)
