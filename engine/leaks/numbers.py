@@ -12,6 +12,8 @@ from engine.wire import Verdict
 
 PLACE = re.compile(r"^\[\d+\]$")
 """A place in a list moves when others go."""
+MOST_KNOWN = 1000
+"""Things whose numbers are remembered: processes come and go for as long as the engine runs."""
 Key: TypeAlias = tuple[object, ...]
 
 
@@ -30,9 +32,12 @@ class Numbers:
             key = _key(verdict)
             seen[key] = seen.get(key, 0) + 1
             key = (*key, seen[key])
-            if key not in self._known:
-                self._known[key] = next(self._next)
-            found.append(replace(verdict, number=self._known[key]))
+            # Those that were seen last stand last.
+            number = self._known.pop(key, None) or next(self._next)
+            self._known[key] = number
+            found.append(replace(verdict, number=number))
+        while len(self._known) > MOST_KNOWN:
+            del self._known[next(iter(self._known))]
         return tuple(found)
 
 

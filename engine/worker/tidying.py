@@ -77,7 +77,10 @@ class Tidier:
 
 
 def pinned_bytes(*, used: bool = False) -> int | None:
-    """Host memory in torch's pinned blocks, or only that in tensors; None where this process has no GPU."""
+    """Host memory in torch's pinned blocks, or only that in tensors; None where this process has no GPU.
+
+    With `used` as torch counts it, which in 2.11 never shrinks: then all of it passes for used.
+    """
     if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return None
     read = getattr(torch.cuda, "host_memory_stats", None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from engine.leaks.numbers import Numbers
+from engine.leaks.numbers import MOST_KNOWN, Numbers
 from engine.wire import Holder, Remedy, Verdict
 
 CACHE = Verdict(kind="cache", leak=False, title="5 GiB", evidence=(), bytes=5, device_id="gpu")
@@ -35,3 +35,13 @@ def test_the_same_thing_keeps_its_number_whatever_comes_and_goes() -> None:
 def test_two_that_nothing_tells_apart_have_two_numbers() -> None:
     given = Numbers()
     assert numbers(given.give((CACHE, CACHE))) == [1, 2] == numbers(given.give((CACHE, CACHE)))
+
+
+def test_what_has_been_gone_for_long_is_forgotten_and_its_number_is_never_given_again() -> None:
+    given = Numbers()
+    given.give((CACHE, KEPT))
+    for pid in range(MOST_KNOWN):
+        remedy = Remedy(action="kill", text="End it.", pid=pid, start_time=1.0)
+        given.give((CACHE, replace(TENANT, remedy=remedy)))
+    assert len(given._known) == MOST_KNOWN
+    assert numbers(given.give((CACHE, KEPT))) == [1, MOST_KNOWN + 3]
