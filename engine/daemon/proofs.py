@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from engine.daemon.probe import Probe
-from engine.daemon.receipts import proved, slack
+from engine.daemon.receipts import proved, slack, uncertain
 from engine.daemon.steps import Steps
 from engine.daemon.worker import WorkerProcess
 from engine.wire import Proof, Receipt, ReceiptAction
@@ -61,15 +61,17 @@ class Proofs:
         expected = max(receipt.expected_bytes, expected_bytes)
         if expected == 0:
             return receipt
+        on_cpu = worker.device_id == "cpu"
         # Cache that went first is not what the weights gave back.
-        held -= sum(step.bytes or 0 for step in receipt.steps if step.name == CACHE_STEP)
+        cached = sum(step.bytes or 0 for step in receipt.steps if step.name == CACHE_STEP)
+        until = held - cached - expected + slack(expected)
+        if on_cpu:
+            # The heap takes pages of its cache anew while it answers: they would be waited for in vain.
+            until = held - expected + max(slack(expected), uncertain(expected))
         traced = await self._probe.trace(
-            worker.pid,
-            worker.device_id,
-            until_bytes=held - expected + slack(expected),
-            timeout_s=PROOF_TIMEOUT_S,
+            worker.pid, worker.device_id, until_bytes=until, timeout_s=PROOF_TIMEOUT_S
         )
-        return proved(receipt, traced, held=held, expected=expected, on_cpu=worker.device_id == "cpu")
+        return proved(receipt, traced, held=held, expected=expected, cached=cached, on_cpu=on_cpu)
 
     async def of_end(
         self,

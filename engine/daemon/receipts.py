@@ -27,23 +27,30 @@ def uncertain(num_bytes: int) -> int:
     return min(HOST_SLACK_BYTES, num_bytes // 2)
 
 
-def proved(receipt: Receipt, traced: Traced | None, *, held: int, expected: int, on_cpu: bool) -> Receipt:
+def proved(
+    receipt: Receipt, traced: Traced | None, *, held: int, expected: int, on_cpu: bool, cached: int = 0
+) -> Receipt:
     """`receipt` completed by the process's own bytes: `held` before the action, `traced` after it.
 
     Loads add to the process while unloads take from it, so what should be left is
-    `held - expected + loaded`; what is left beyond that is residue.
+    `held - cached - expected + loaded`; what is left beyond that is residue. Of `cached` bytes of cache
+    that went first a heap may have taken some anew since: so on cpu the worker's own count, which is from
+    right before and after, holds as far as what is seen from outside allows it.
     """
     if traced is None or traced.end_bytes is None:
         return replace(receipt, proof_reason="the probe did not answer")
     proof: Proof = "process-rss" if on_cpu else "nvml-process"
-    left = held - expected + receipt.loaded_bytes
-    missing = max(0, traced.end_bytes - left)
-    reached = traced.reached or (on_cpu and missing <= uncertain(expected))
+    gone = held + receipt.loaded_bytes - traced.end_bytes
+    returned = gone - cached
+    if on_cpu and receipt.returned_bytes is not None:
+        returned = min(max(receipt.returned_bytes, returned), gone)
+    missing = max(0, expected - returned)
+    reached = missing <= max(slack(expected), uncertain(expected)) if on_cpu else traced.reached
     residue, within = (0, missing) if reached else (missing, 0)
     return replace(
         receipt,
         expected_bytes=expected,
-        returned_bytes=max(0, held + receipt.loaded_bytes - traced.end_bytes),
+        returned_bytes=max(0, returned),
         residue_bytes=residue,
         within_bytes=within,
         residue=("held by the worker's process beyond its weights",) if residue else (),

@@ -13,10 +13,9 @@ from engine.daemon.memory import MemoryView
 from engine.daemon.memory_requests import MemoryRequests
 from engine.daemon.orphans import Orphans
 from engine.daemon.proofs import Proofs
-from engine.daemon.receipts import slack
+from engine.daemon.receipts import slack, uncertain
 from engine.daemon.supervisor import Supervisor
 from engine.errors import InvalidRequest
-from engine.units import MIB
 from engine.wire import (
     CleanupRequest,
     KillRequest,
@@ -26,9 +25,6 @@ from engine.wire import (
     RemedyResult,
     UnloadRequest,
 )
-
-HEAP_BYTES = 4 * MIB
-"""By so much a heap moves a resident set by itself while something else goes: 2.3 MiB were seen."""
 
 
 class Remedies:
@@ -72,7 +68,7 @@ class Remedies:
         elif predicted is not None and returned is not None:
             missing = slack(predicted)
             if receipt.proof == "process-rss":
-                missing = max(missing, HEAP_BYTES)
+                missing = max(missing, uncertain(predicted))
             kept = returned >= predicted - missing
         return RemedyResult(
             remedy=remedy, predicted_bytes=predicted, returned_bytes=returned, kept=kept, receipt=receipt

@@ -14,8 +14,9 @@ import torch
 
 from engine.errors import NotNow
 from engine.telemetry.host import read_rss
-from engine.wire import Proof, Receipt
+from engine.wire import Proof, Receipt, ReceiptStep
 from engine.worker.backend import Backend
+from engine.worker.channel import CACHE_STEP
 from engine.worker.heap import TRIMS, trim_heap
 from engine.worker.receipts import ReceiptWriter
 from engine.worker.tidy import TIDIED, TidyWhat
@@ -48,7 +49,9 @@ class Tidier:
                     if self._backend.kind == "cpu"
                     else "the worker's own allocator"
                 )
-                return self._done(what, self._collect, self._backend.held_bytes, self._backend.proof, why)
+                # Cache that went with them would pass for what the cycles held, and keep their promise.
+                held, first = self._backend.held_bytes, self._backend.free_cache
+                return self._done(what, self._collect, held, self._backend.proof, why, first=first)
             case "free_pinned":
                 if pinned_bytes() is None:
                     raise NotNow("there is no GPU here, so torch holds no pinned memory to give back")
@@ -67,13 +70,33 @@ class Tidier:
         self._backend.free_cache()
 
     def _done(
-        self, what: TidyWhat, act: Callable[[], None], held: Callable[[], int], proof: Proof, reason: str
+        self,
+        what: TidyWhat,
+        act: Callable[[], None],
+        held: Callable[[], int],
+        proof: Proof,
+        reason: str,
+        *,
+        first: Callable[[], None] | None = None,
     ) -> Receipt:
+        """The receipt of `act`; what `first` frees of the cache is told as a step, and not as returned."""
         began, before = self._clock(), held()
+        steps: list[ReceiptStep] = []
+        if first is not None:
+            first()
+            cached, before = before, held()
+            if cached > before:
+                took = self._clock() - began
+                steps.append(ReceiptStep(name=CACHE_STEP, bytes=cached - before, elapsed_s=took))
+        since = self._clock()
         act()
-        writer = ReceiptWriter(proof, clock=self._clock, wall_clock=self._wall_clock)
         returned = max(0, before - held())
-        return writer.write(what, TIDIED[what], began, returned_bytes=returned, proof_reason=reason)
+        if steps:
+            steps.append(ReceiptStep(name=what, bytes=returned, elapsed_s=self._clock() - since))
+        writer = ReceiptWriter(proof, clock=self._clock, wall_clock=self._wall_clock)
+        return writer.write(
+            what, TIDIED[what], began, returned_bytes=returned, proof_reason=reason, steps=tuple(steps)
+        )
 
 
 def pinned_bytes(*, used: bool = False) -> int | None:

@@ -12,7 +12,8 @@ from engine.daemon.receipts import proved
 from engine.daemon.steps import Steps
 from engine.telemetry.samples import Traced
 from engine.units import MIB
-from engine.wire import Receipt
+from engine.wire import Receipt, ReceiptStep
+from engine.worker.channel import CACHE_STEP
 
 
 async def end(held: int | None, left: int | None, *, answers: bool = True) -> Receipt:
@@ -62,3 +63,46 @@ def test_a_resident_set_is_no_more_certain_than_it_is_and_says_so(
     told = proved(asked, seen, held=500 * MIB, expected=36 * MIB, on_cpu=on_cpu)
     assert (told.residue_bytes, told.within_bytes) == (residue * MIB, within * MIB)
     assert told.returned_bytes == (36 - missing) * MIB
+
+
+@pytest.mark.parametrize(
+    ("own", "end", "returned", "residue"),
+    [
+        (36, 464, 36, 0),  # the heap took the 4 of its cache anew
+        (36, 460, 36, 0),
+        (36, 490, 10, 26),  # the worker's word against what is seen from outside
+        (0, 496, 0, 36),  # only the cache came back
+        (0, 450, 46, 0),
+    ],
+)
+def test_cache_that_went_first_and_is_taken_anew_is_neither_returned_nor_missed(
+    own: int, end: int, returned: int, residue: int
+) -> None:
+    """In MiB, of 36 that should come back of 500, after 4 of cache; on cpu."""
+    asked = Receipt(
+        action="unload", target="m", ok=True, elapsed_s=0.0, proof="allocator", returned_bytes=own * MIB
+    )
+    seen = Traced(trace_id=1, start_bytes=500 * MIB, end_bytes=end * MIB, elapsed_s=0.0, reached=True)
+    told = proved(asked, seen, held=500 * MIB, expected=36 * MIB, cached=4 * MIB, on_cpu=True)
+    assert (told.returned_bytes, told.residue_bytes) == (returned * MIB, residue * MIB)
+
+
+async def test_what_the_heap_took_anew_is_not_waited_for_on_cpu() -> None:
+    """It would be waited for until the probe gives up, and then be called missing."""
+    asked: list[int] = []
+
+    async def trace(*_: Any, until_bytes: int, **__: Any) -> Traced:
+        asked.append(until_bytes)
+        return Traced(trace_id=1, start_bytes=0, end_bytes=488 * MIB, elapsed_s=0.0, reached=True)
+
+    probe: Any = SimpleNamespace(trace=trace)
+    steps = (ReceiptStep(name=CACHE_STEP, bytes=2 * MIB, elapsed_s=0.0),)
+    told = Receipt(
+        action="unload", target="m", ok=True, elapsed_s=0.0, proof="allocator", returned_bytes=12 * MIB,
+        expected_bytes=12 * MIB, steps=steps,
+    )  # fmt: skip
+    for device in ("cpu", "GPU-1"):
+        worker: Any = SimpleNamespace(pid=7, device_id=device)
+        receipt = await Proofs(probe).of_return(worker, told, 500 * MIB, 0, running_job=None)
+        assert (asked[-1] >= 488 * MIB) is (device == "cpu")
+        assert receipt.returned_bytes == (12 if device == "cpu" else 10) * MIB
