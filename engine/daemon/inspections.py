@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -55,7 +56,7 @@ class Inspections:
         answer = await self._ask(lambda number: Trace(inspection_id=number, on=on))
         if answer.refusal is not None:
             raise NotNow(answer.refusal)
-        return answer.tracing
+        return self._with_cost(answer.tracing)
 
     async def export(self, path: Path, export_format: ExportFormat) -> int:
         """Have the worker write its allocator's snapshot to `path`, whole or not at all; its length in bytes.
@@ -91,13 +92,19 @@ class Inspections:
 
     def heard(self, message: Inspected) -> None:
         """An answer; one that nobody waits for any more only tells whether it traces."""
-        self.tracing = message.tracing
+        self.tracing = self._with_cost(message.tracing)
         answer = self._answers.get(message.inspection_id)
         if answer is not None and not answer.done():
             answer.set_result(message)
 
     def worker_died(self, died: WorkerDied) -> None:
-        """Nothing of it will be answered, and its trace is gone."""
-        self.tracing = Tracing(on=False)
+        """Nothing of it will be answered, and its trace is gone; what that cost stays known."""
+        self.tracing = self._with_cost(Tracing(on=False, device=self.tracing.device))
         for answer in self._answers.values():
             fail(answer, died)
+
+    def _with_cost(self, tracing: Tracing) -> Tracing:
+        """With what it cost when it was measured last, where the worker has not measured it yet."""
+        if tracing.cost_share is not None:
+            return tracing
+        return replace(tracing, cost_share=self.tracing.cost_share)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from engine.daemon.checks import Checks
@@ -82,7 +83,7 @@ class Leaks:
             elapsed_s=round(time.monotonic() - began, 3),
             verdicts=self._numbers.give(found),
             trends=facts.trends,
-            tracing=look.tracing if look is not None else self._supervisor.inspections.tracing,
+            tracing=self._tracing(facts),
             sites=look.sites if look is not None else (),
             segments=look.segments if look is not None else (),
             objects=look.objects if look is not None else 0,
@@ -174,6 +175,13 @@ class Leaks:
             awaited_before=self._awaited if self._now(worker) == self._awaited_at else (),
             uid_user=user_name(),
         )
+
+    def _tracing(self, facts: Facts) -> Tracing:
+        """As the worker told it with its look; before there is one, of the device that it will have."""
+        tracing = self._supervisor.inspections.tracing
+        if tracing.device is not None or facts.device is None:
+            return tracing
+        return replace(tracing, device=facts.device.kind)
 
     def _device(self) -> DeviceStatus | None:
         return next((device for device in self._memory.statuses() if device.in_use), None)

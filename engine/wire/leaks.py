@@ -134,7 +134,10 @@ class Tracing(Wire):
     entries: int = 0
     limit: int = 0
     cost_share: float | None = None
-    """Of a denoise step, as measured; None before one ran both ways."""
+    """Of a denoise step, as measured, by this worker or the one before; None before one ran both ways."""
+    device: Literal["cuda", "cpu"] | None = None
+    """What it depends on what tracing costs: a GPU's allocator notes its blocks itself, on cpu each
+    operation is looked at. None where an older engine does not tell."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -83,6 +83,23 @@ def test_without_a_worker_there_is_nothing_to_find_and_nothing_to_trace() -> Non
     asyncio.run(run())
 
 
+def test_what_tracing_has_cost_is_known_before_it_is_on_again() -> None:
+    async def run() -> None:
+        worker = FakeWorker()
+        inspections = Inspections(lambda: worker)  # type: ignore[arg-type,return-value]
+        measured = Tracing(on=True, device="cpu", cost_share=0.9)
+        inspections.heard(Inspected(inspection_id=99, tracing=measured))
+        inspections.worker_died(WorkerDied("worker 7 was ended"))
+        assert inspections.tracing == Tracing(on=False, device="cpu", cost_share=0.9)
+        again = asyncio.create_task(inspections.trace(True))
+        message = await asked(worker)
+        fresh = Tracing(on=True, device="cpu")
+        inspections.heard(Inspected(inspection_id=message.inspection_id, tracing=fresh))
+        assert (await again).cost_share == 0.9
+
+    asyncio.run(run())
+
+
 def test_a_worker_that_ends_or_hangs_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
         worker = FakeWorker()

@@ -106,6 +106,7 @@ class Tracer:
             # On a GPU the allocator keeps the stack of whatever is live: there is no limit to that.
             limit=MOST_NOTED if on_cpu else 0,
             cost_share=self._cost_share(),
+            device=self._kind,
         )
 
     # ----------------------------------------------------------------- sites
@@ -204,32 +205,37 @@ class NotedStorages:
 class _Noting(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes the line that called for each storage that an operation made."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Nothing here is compiled. Torch would wrap what follows for its compiler, which costs each call
+        # some microseconds, and the first one the import of all of that compiler.
+        return False
+
     def __init__(self, tracer: Tracer) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._tracer = tracer
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        result = func(*args, **kwargs)
+        result = func(*args, **kwargs) if kwargs else func(*args)
         # Switched off in the midst of a job this stays until its end, and does nothing.
-        if self._tracer.on and _makes_new(func):
+        if self._tracer.on and (makes := _makes(func)) != "nothing":
             # A view may be small and its storage large, but then the storage is not new.
             tensors = [tensor for tensor in _tensors(result) if tensor.nbytes >= LEAST_BYTES]
-            if made := [tensor.untyped_storage() for tensor in tensors]:
-                self._note(made, args, kwargs)
+            if tensors:
+                given = set() if makes == "new" else _storages((args, kwargs))
+                self._note(tensors, given, sys._getframe(1))
         return result
 
-    def _note(self, made: list[Any], args: Any, kwargs: Any) -> None:
-        given = {tensor.untyped_storage()._cdata for tensor in _tensors(args)}
-        if kwargs:
-            given |= {tensor.untyped_storage()._cdata for tensor in _tensors(tuple(kwargs.values()))}
+    def _note(self, tensors: list[Tensor], given: set[int], frame: FrameType) -> None:
         place: tuple[str, int, str] | None = None
-        for storage in made:
+        for tensor in tensors:
+            storage = tensor.untyped_storage()
             if storage._cdata in given:
                 continue  # a view of what it was given, or that itself
-            place = place or _innermost(sys._getframe(2))
-            if place is not None:
-                self._tracer.noted.note(storage, place)
+            place = place or _innermost(frame)
+            if place is None:
+                return
+            self._tracer.noted.note(storage, place)
 
 
 VIEWS = frozenset({
@@ -241,20 +247,30 @@ VIEWS = frozenset({
 
 
 @lru_cache(maxsize=4096)
-def _makes_new(func: Any) -> bool:
-    """Whether anything that it returns may be new: most calls give views, or write in place."""
+def _makes(func: Any) -> Literal["new", "perhaps", "nothing"]:
+    """Whether what it returns is new: most calls give views, or write in place."""
     if func._schema.name.removeprefix("aten::") in VIEWS:
-        return False
-    return any(value.alias_info is None or not value.alias_info.is_write for value in func._schema.returns)
+        return "nothing"
+    aliases = [value.alias_info for value in func._schema.returns]
+    if all(alias is None for alias in aliases):
+        return "new" if aliases else "nothing"
+    return "perhaps" if any(alias is None or not alias.is_write for alias in aliases) else "nothing"
 
 
 def _tensors(found: Any) -> list[Tensor]:
     """Those in it that have memory of their own on the host."""
     if isinstance(found, Tensor):
-        return [found] if found.layout is torch.strided and found.device.type == "cpu" else []
+        return [found] if found.is_cpu and found.layout is torch.strided else []
     if isinstance(found, tuple | list):
         return [tensor for part in found for tensor in _tensors(part)]
     return []
+
+
+def _storages(given: tuple[Any, Mapping[str, Any] | None]) -> set[int]:
+    """Of the tensors among the arguments of a call."""
+    args, kwargs = given
+    tensors = _tensors(args) + (_tensors(tuple(kwargs.values())) if kwargs else [])
+    return {tensor.untyped_storage()._cdata for tensor in tensors}
 
 
 def _innermost(frame: FrameType | None) -> tuple[str, int, str] | None:

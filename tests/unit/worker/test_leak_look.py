@@ -16,7 +16,7 @@ import torch
 
 from engine.worker.channel import ModelFiles, RunJob
 from engine.worker.cpu import CpuBackend
-from engine.worker.leaks import graph, inspector
+from engine.worker.leaks import graph, inspector, tracing
 from engine.worker.leaks.facts import Findings, Inspect, Inspected, LiveTensors, Trace
 from engine.worker.leaks.inspector import Inspector
 from engine.worker.leaks.look import look
@@ -146,6 +146,28 @@ def test_off_nothing_is_in_the_way_and_on_it_ends_with_its_job() -> None:
         raise RuntimeError
     assert modes() == [] and len(tracer.noted) == 0
     assert tracer.site_of_storage(plants.KEPT[0].untyped_storage()) == (None, UNSEEN)
+
+
+def test_tracing_takes_nothing_of_torchs_compiler() -> None:
+    """Its import takes seconds and a hundred MiB of the worker, with the first operation that is traced."""
+    assert not hasattr(tracing._Noting.__torch_dispatch__, "__wrapped__")
+    assert tracing._Noting(Tracer("cpu")).__torch_dispatch__.__module__ == tracing.__name__
+
+
+def test_what_an_operation_returns_is_noted_as_far_as_it_is_new() -> None:
+    tracer = Tracer("cpu")
+    tracer.switch(True)
+    old = torch.ones(64, 64)
+    with tracer.job(), torch.inference_mode():
+        same = old.to(torch.float32).contiguous().reshape(-1)
+        parts = [*old.split(1), *torch.unbind(old)]
+        assert len(tracer.noted) == 0, "all of it is what there was"
+        new = [old.half(), old.t().contiguous(), torch.empty_like(old), torch.cat([old, old])]
+        new += [*torch.sort(old), torch.full((600,), 1.0), torch.nn.functional.linear(old, old)]
+        assert len(tracer.noted) == len(new)
+        for tensor in new:
+            assert tracer.site_of_storage(tensor.untyped_storage())[0] is not None
+    del same, parts
 
 
 def test_views_are_not_new_and_what_is_freed_or_too_much_is_forgotten() -> None:
