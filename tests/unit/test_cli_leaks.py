@@ -83,8 +83,9 @@ def test_each_verdict_is_told_with_its_evidence_and_a_numbered_remedy_and_a_leak
     output = capsys.readouterr().out
     for words in (
         "1. leak, tensor: 64.0 MiB", "3. no leak, cache: 5.00 GiB", "turbotui leaks --fix 2",
-        "gives back 32.0 MiB", "not known: nothing was traced then", "! device floor +2 MB",
-        "unknown: the worker: it is slow", "2 leaks, 128 MiB; also 1 other holder: no leak; in 0.40 s",
+        "gives back at least 32.0 MiB", "  gives back 5.00 GiB",
+        "not known: nothing was traced then", "! device floor +2 MB",
+        "unknown: the worker: it is slow", "2 leaks, 128 MiB; 1 other holder is no leak; in 0.40 s",
     ):  # fmt: skip
         assert words in output, (words, output)
     assert "\x1b" not in output
@@ -96,6 +97,8 @@ def test_without_a_leak_it_exits_with_0_and_json_has_the_whole(
     engine.answers["/leaks"] = (200, report(CACHE))
     assert main(["leaks", "--json"]) == 0
     assert printed(capsys)["verdicts"][0]["kind"] == "cache"
+    assert main(["leaks"]) == 0
+    assert "no leak among 1 holder; in 0.40 s" in capsys.readouterr().out
     engine.answers["/leaks"] = (200, report())
     assert main(["leaks"]) == 0
     assert "no leak found; in 0.40 s" in capsys.readouterr().out
@@ -131,8 +134,12 @@ def test_a_remedy_is_run_by_its_number_and_told_with_what_it_promised(
     output = capsys.readouterr().out
     assert "predicted 32.0 MiB, 33.0 MiB came back" in output and "by NVML" in output
     engine.answers["/leaks/remedy"] = (200, result(returned_bytes=MIB, kept=False))
-    assert main(["leaks", "--fix", "2", "--yes"]) == 0
+    assert main(["leaks", "--fix", "2", "--yes"]) == 7, "what did not come back is held still"
     assert "predicted 32.0 MiB, only 1.00 MiB came back" in capsys.readouterr().out
+    assert main(["leaks", "--fix", "2", "--yes", "--json"]) == 7
+    assert printed(capsys)[0]["kept"] is False
+    engine.answers["/leaks/remedy"] = (200, result(predicted_bytes=None, kept=None))
+    assert main(["leaks", "--fix", "2", "--yes"]) == 0, "nothing was promised"
     failed = replace(DONE, ok=False, error="it would not")
     engine.answers["/leaks/remedy"] = (200, result(kept=False, receipt=failed))
     assert main(["leaks", "--fix", "2", "--yes"]) == 5
@@ -166,6 +173,34 @@ def test_tracing_is_switched_and_told_with_its_cost(
     assert engine.asked[-1][2] == {"on": True}
     output = capsys.readouterr().out
     assert "12 of 20000 entries" in output and "costs 3 % of a denoise step" in output
+
+
+@pytest.mark.parametrize(
+    ("tracing", "told"),
+    [
+        (Tracing(on=True, since=1.0, device="cpu"), "on a CPU a step takes up to three times as long"),
+        (Tracing(on=True, since=1.0, device="cuda"), "its cost is not measured yet"),
+        (Tracing(on=False, device="cpu"), "costs nothing, on, a step takes up to three times as long"),
+        (Tracing(on=False, device="cuda"), "costs nothing, on, a step takes about 2 % longer"),
+        (Tracing(on=False, device="cpu", cost_share=0.9), "on, it cost 90 % of a denoise step here"),
+        (Tracing(on=False), "tracing is off; it costs nothing\n"),
+    ],
+)
+def test_what_tracing_costs_is_told_before_it_is_measured(
+    engine: StandIn, capsys: pytest.CaptureFixture[str], tracing: Tracing, told: str
+) -> None:
+    engine.answers["/leaks/trace"] = (200, tracing)
+    assert main(["leaks", "--trace", "on" if tracing.on else "off"]) == 0
+    assert told in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["x.txt", "x", "json"])
+def test_a_snapshot_of_no_known_form_is_refused_and_the_forms_are_named(
+    engine: StandIn, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    assert main(["leaks", "--export", name]) == 2
+    said = capsys.readouterr().err
+    assert ".json" in said and ".pickle" in said and engine.asked == []
 
 
 def test_a_snapshot_goes_to_the_file_that_this_shell_means(

@@ -110,6 +110,34 @@ def test_a_held_tensor_is_told_with_its_owner_its_line_and_where_it_was_made() -
     assert (found.remedy.action, found.remedy.predicted_bytes) == ("cleanup", 64 * MIB)
 
 
+def test_cycles_of_the_same_types_are_one_leak_as_one_remedy_ends_them() -> None:
+    cycle = Holder(path=("a cycle of nodes.Owner, nodes.Part",), kind="cycle")
+    other = Holder(path=("a cycle of list",), kind="cycle")
+    unknown = {"site": None, "site_reason": "older"}
+    tensors = (held(holder=cycle, **unknown), held(holder=other), held(16 * MIB, holder=cycle, storages=2))
+    first, second = verdicts(looked(tensors=tensors))
+    assert (first.bytes, second.bytes) == (80 * MIB, 64 * MIB)
+    assert first.evidence[0].startswith("3 tensors of 80.0 MiB") and first.site == SITE
+    assert first.remedy is not None and first.remedy.predicted_bytes == 80 * MIB
+
+
+@pytest.mark.parametrize(
+    ("age_s", "said"),
+    [
+        (-3, "less than a minute ago"), (59, "less than a minute ago"), (60, "1 minute ago"),
+        (42 * 60, "42 minutes ago"), (2.9 * 3600, "2 hours ago"), (50 * 3600, "2 days ago"),
+    ],
+)  # fmt: skip
+def test_the_last_use_of_a_component_is_told_as_people_say_it(age_s: float, said: str) -> None:
+    item = replace(LARGE, used_at=NOW - age_s)
+    (told,) = verdicts(replace(CLEAN, components=(item,)))
+    assert told.evidence[1:3] == (
+        f"Its model was last used {said}.", "No job of another model has ended since then.",
+    )  # fmt: skip
+    (told,) = verdicts(replace(CLEAN, components=(replace(item, jobs_since=1),)))
+    assert told.evidence[2] == "1 job of other models ended since then."
+
+
 def test_what_only_a_cycle_holds_is_given_back_by_looking_for_cycles() -> None:
     cycle = Holder(path=("a cycle of list, dict",), kind="cycle")
     found = only(looked(tensors=(held(holder=cycle),)))

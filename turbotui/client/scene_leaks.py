@@ -113,7 +113,8 @@ def leak_report(now: float) -> LeakReport:
             title="wan2.2-a14b/text is resident with 10.60 GiB beside the active model.",
             evidence=(
                 "Another model is the active one, and no job that waits asks for it.",
-                "Its model was last used 42 min ago, and 2 jobs of others ended since.",
+                "Its model was last used 42 minutes ago.",
+                "2 jobs of other models ended since then.",
                 "It was kept since there was room, so that its next job need not load it.",
             ),
             remedy=Remedy(

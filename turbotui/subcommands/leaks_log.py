@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
+from engine.errors import InvalidRequest
 from engine.wire import Trend, Verdict
 from turbotui.format import bytes_text, pad
 from turbotui.leaklog.graph import PLAIN, Glyphs, graph_lines, layers, marked
 from turbotui.leaklog.read import LogReport, read_log
 from turbotui.leaklog.scan import LogFact
-from turbotui.subcommands.output import columns, print_json, say
+from turbotui.subcommands.output import columns, note, print_json, say
 from turbotui.text.spoken import counted, spoken, tr, word
 
 FIRST_ROWS = 12
@@ -32,13 +39,42 @@ def tell_log(path: Path, *, json: bool, all_: bool = False) -> bool:
     Raises:
         InvalidRequest: it cannot be read.
     """
-    report = read_log(path, on_progress=_progress())
+    with _file_of(path) as file:
+        report = read_log(file, on_progress=_progress())
+    if file != path:
+        report = replace(report, path=str(path))
     if json:
         print_json(log_document(report))
     else:
         for line in log_lines(report, all_=all_):
             say(line)
     return report.leaks
+
+
+@contextmanager
+def _file_of(path: Path) -> Iterator[Path]:
+    """The file itself, or of `-` one with all that stands in standard input; that is gone afterwards.
+
+    Raises:
+        InvalidRequest: there is no room for it.
+    """
+    if str(path) != "-":
+        yield path
+        return
+    if sys.stdin.isatty():
+        note(tr("the log is read from this terminal; Ctrl-D ends it"))
+    with NamedTemporaryFile(prefix="turbotui-log-") as file:
+        try:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+            file.flush()
+            given = os.fstat(sys.stdin.fileno())
+        except OSError as error:
+            raise InvalidRequest(
+                f"standard input cannot be read: {error.strerror}; give a log's file"
+            ) from error
+        if stat.S_ISREG(given.st_mode):  # times without a day are counted back from when it was written
+            os.utime(file.name, (given.st_atime, given.st_mtime))
+        yield Path(file.name)
 
 
 def log_document(report: LogReport) -> dict[str, Any]:
@@ -88,16 +124,21 @@ def log_lines(report: LogReport, *, all_: bool = False) -> Iterator[str]:
     for verdict in report.verdicts:
         yield from _verdict_lines(verdict)
     leaks = sum(verdict.leak for verdict in report.verdicts)
+    others = counted(len(report.verdicts) - leaks, "other finding")
     if not report.verdicts:
         yield tr("no leak, and nothing else that stayed")
+    elif not leaks:
+        yield tr("no leak, only {others}", others=others)
+    elif leaks == len(report.verdicts):
+        yield counted(leaks, "leak")
     else:
-        others = len(report.verdicts) - leaks
-        yield tr("{leaks}, and {others} beside", leaks=counted(leaks, "leak"), others=others)
+        yield tr("{leaks}, and {others}", leaks=counted(leaks, "leak"), others=others)
 
 
 def _head(report: LogReport) -> str:
     lines = counted(report.lines, "line")
-    text = f"{Path(report.path).name}: {bytes_text(report.bytes)}, {lines}, {PROGRAMS[report.program]}"
+    name = tr("standard input") if report.path == "-" else Path(report.path).name
+    text = f"{name}: {bytes_text(report.bytes)}, {lines}, {PROGRAMS[report.program]}"
     if report.begin is None or report.end is None:
         return text + tr(", without times")
     begin, end = (time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)) for at in (report.begin, report.end))

@@ -7,7 +7,7 @@ is the active one, no job that waits asks for it, and that has been so for long.
 from __future__ import annotations
 
 from engine.leaks.facts import ComponentUse, Facts
-from engine.leaks.verdicts.words import LEAST_LEAK
+from engine.leaks.verdicts.words import LEAST_LEAK, ago
 from engine.units import counted, size_text
 from engine.wire import Remedy, Verdict
 
@@ -62,8 +62,9 @@ def _verdict(facts: Facts, item: ComponentUse) -> Verdict:
 def _used(facts: Facts, item: ComponentUse) -> tuple[str, ...]:
     if item.used_at is None:
         return ("This engine has not seen a job with its model.",)
-    minutes = max(0.0, facts.at - item.used_at) / 60
     return (
-        f"Its model was last used {minutes:.0f} min ago, and "
-        f"{counted(item.jobs_since, 'job')} of others ended since.",
+        f"Its model was last used {ago(facts.at - item.used_at)}.",
+        f"{counted(item.jobs_since, 'job')} of other models ended since then."
+        if item.jobs_since
+        else "No job of another model has ended since then.",
     )

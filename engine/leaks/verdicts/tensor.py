@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+
+from msgspec import structs
 
 from engine.leaks.facts import Facts, What
 from engine.leaks.verdicts.words import cleanup, collect, growth, least_bytes
@@ -16,10 +18,33 @@ MOST = 12
 
 def tensor(facts: Facts) -> tuple[Verdict, ...]:
     """One for each place in Python that holds some, the largest first; of pinned ones `pinned` tells."""
-    found = sorted((item for item in facts.held() if not item.pinned), key=lambda item: -item.bytes)
+    found = sorted(_merged(item for item in facts.held() if not item.pinned), key=lambda item: -item.bytes)
     return tuple(_verdict(facts, item) for item in found if item.bytes >= least_bytes(trend_of(facts, item)))[
         :MOST
     ]
+
+
+def _merged(items: Iterable[LiveTensors]) -> Iterator[LiveTensors]:
+    """Cycles of the same types count as one: each job leaves its own, and one remedy ends them all."""
+    cycles: dict[tuple[object, ...], LiveTensors] = {}
+    for item in items:
+        if item.holder.kind != "cycle":
+            yield item
+            continue
+        key = (item.holder.path, item.place, item.running)
+        before = cycles.get(key)
+        if before is not None:
+            larger = max(before, item, key=lambda one: one.bytes)
+            known = before if before.site is not None else item
+            item = structs.replace(
+                larger,
+                bytes=before.bytes + item.bytes,
+                storages=before.storages + item.storages,
+                site=known.site,
+                site_reason=known.site_reason,
+            )
+        cycles[key] = item
+    yield from cycles.values()
 
 
 def trend_of(facts: Facts, item: LiveTensors) -> Trend | None:

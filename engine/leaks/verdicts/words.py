@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.units import KIB, MIB
+from engine.units import KIB, MIB, counted
 from engine.wire import Finding, Remedy, Trend
 
 LEAST_NAMED = 16 * MIB
@@ -10,6 +10,7 @@ LEAST_NAMED = 16 * MIB
 LEAST_LEAK = MIB
 """What stays without a sign of growth: a module's tables and constants are smaller, each."""
 LEAST_GROWING = 16 * KIB
+HOUR_S = 3600
 SHARE_OF_RISE = 0.1
 """What is found while the floors rise: that has shown already that something leaks. What holds less than
 this share of the rise is not its reason, such as a table that a module made once."""
@@ -48,6 +49,17 @@ def least_bytes(trend: Trend | None) -> int:
 def rise_bytes(trend: Trend) -> int:
     """What the shown floors have risen in all."""
     return 0 if len(trend.floors) < 2 else max(0, trend.floors[-1] - trend.floors[0])
+
+
+def ago(age_s: float) -> str:
+    """`less than a minute ago`, `42 minutes ago`, `3 hours ago`."""
+    if age_s < 60:
+        return "less than a minute ago"
+    if age_s < 2 * HOUR_S:
+        return f"{counted(int(age_s // 60), 'minute')} ago"
+    if age_s < 48 * HOUR_S:
+        return f"{counted(int(age_s // HOUR_S), 'hour')} ago"
+    return f"{counted(int(age_s // (24 * HOUR_S)), 'day')} ago"
 
 
 def of_finding(finding: Finding) -> tuple[str, ...]:

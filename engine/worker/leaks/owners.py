@@ -23,6 +23,9 @@ from engine.worker.leaks.words import Words, type_name
 MOST_VISITED = 20_000
 """Objects of one search; what is farther away is told as far as the search came."""
 
+MOST_NAMES = 4
+"""Types of a cycle that are named; some more are the tables and lists between them."""
+
 NOBODY = "no Python owner"
 
 
@@ -175,7 +178,8 @@ class Owners:
             return Held(holder=holder, running=self._in_job)
         if len(search.alive) > len(own):
             names = dict.fromkeys(type_name(found) for found in search.alive if id(found) not in own)
-            return Held(holder=Holder(path=(f"a cycle of {', '.join(sorted(names)[:6])}",), kind="cycle"))
+            shown = ", ".join(sorted(names)[:MOST_NAMES])
+            return Held(holder=Holder(path=(f"a cycle of {shown}",), kind="cycle"))
         return Held(holder=Holder(path=(self._nobody,), kind="none"), running=self._in_job)
 
     @property

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 import time
 import tracemalloc
 from pathlib import Path
@@ -291,6 +293,37 @@ def test_the_command_asks_no_engine_and_its_exit_code_tells(
     assert not (tmp_path / "home").exists()
 
 
+@pytest.mark.parametrize("how", ["file", "pipe"])
+def test_a_log_is_read_from_standard_input(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], how: str
+) -> None:
+    log = DATA / "leaks-webui-en.log"
+    with log.open("rb") as file:
+        if how == "pipe":
+            read, write = os.pipe()
+            os.write(write, file.read())  # 4 KB: a pipe holds them
+            os.close(write)
+        else:
+            read = os.dup(file.fileno())
+    with open(read, encoding="utf-8") as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert main(["leaks", "--log", "-"]) == 7
+    output = capsys.readouterr().out
+    assert output.startswith("standard input: 3.97 KiB, 55 lines, WebUI, 2026-01-15 09:00:01")
+    assert "4 leaks, and 1 other finding" in output
+
+
+def test_without_a_leak_the_count_is_a_sentence() -> None:
+    report = read_log(DATA / "leaks-pytorch.log")
+    assert not report.leaks and report.verdicts, "no leak, and something to tell"
+    assert list(log_lines(report))[-1] == "no leak, only 1 other finding"
+    use_language("zh_CN")
+    try:
+        assert list(log_lines(report))[-1] == "没有泄漏，只有 1 项其他发现"
+    finally:
+        use_language("en")
+
+
 def test_a_log_that_tells_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.log").write_text("hello\nworld\n")
     assert not tell_log(tmp_path / "a.log", json=False)
@@ -303,7 +336,7 @@ def test_what_is_printed_fits_and_what_is_json_is_whole(capsys: pytest.CaptureFi
     for words in (
         "leaks-webui-en.log: 3.97 KiB, 55 lines, WebUI, 2026-01-15 09:00:01 to 09:25:00", "48.0 ┤",
         "█ allocated by PyTorch   ▒ in use on the card", "leak: Unloaded, but 9.80 GiB stayed.",
-        "    Remedy: Press", "4 leaks, and 1 beside", "41  09:20:01  parts out",
+        "    Remedy: Press", "4 leaks, and 1 other finding", "41  09:20:01  parts out",
     ):  # fmt: skip
         assert words in output
     assert main(["leaks", "--json", "--log", str(DATA / "leaks-webui-en.log")]) == 7
