@@ -32,7 +32,8 @@ from turbotui.app import TurboApp
 from turbotui.client import scene_leaks, scene_plans, scenes
 from turbotui.client.scripted import ScriptedClient
 from turbotui.screens.job import JobScreen
-from turbotui.screens.leaks import LeaksScreen, ResultScreen, VerdictScreen
+from turbotui.screens.leak_pages import ResultScreen, VerdictScreen
+from turbotui.screens.leaks import LeaksScreen
 from turbotui.text import texts_of
 from turbotui.theme import GLYPHS
 from turbotui.widgets.segment_map import AWAITING, BETWEEN, block_states, sums
@@ -110,7 +111,7 @@ async def test_a_remedy_asks_first_is_run_as_it_was_shown_and_is_compared(consol
         await opened(pilot, client)
         await pilot.press("f")
         await until(pilot, lambda: "Collect cycles" in text_of(pilot))
-        assert "Gives back    2.10 GiB" in text_of(pilot) and "compared with that" in text_of(pilot)
+        assert "Gives back    at least 2.10 GiB" in text_of(pilot) and "compared with that" in text_of(pilot)
         await until(pilot, lambda: app.screen.painted)  # type: ignore[attr-defined]
         await pilot.press("enter")  # Cancel has the focus
         assert asked(client, "remedy") == [] and isinstance(app.screen, LeaksScreen)
@@ -284,7 +285,104 @@ async def test_the_keys_that_a_verdicts_page_names_work_on_it(console: Build) ->
         assert "f remedy  a copies" not in text_of(pilot)
 
 
-@pytest.mark.parametrize("key", ["f", "t", "e"])
+async def test_before_tracing_on_a_cpu_its_cost_is_told_and_agreed_to(console: Build) -> None:
+    off = replace(scene_leaks.leak_report(NOW), tracing=Tracing(on=False, device="cpu"), sites=())
+    client = engine(leaks=off, trace=Tracing(on=True, since=NOW, device="cpu"))
+    app = console(client)
+    async with app.run_test(size=WIDE) as pilot:
+        await opened(pilot, client)
+        assert "tracing is off; on, a step takes up to 3x as long" in text_of(pilot)
+        await pilot.press("t")
+        await until(pilot, lambda: getattr(app.screen, "painted", False) and "Cancel" in text_of(pilot))
+        assert "Cost          a step takes up to 3x as long" in text_of(pilot)
+        await pilot.press("enter")  # Cancel has the focus
+        assert asked(client, "trace") == []
+        await pilot.press("t")
+        await until(pilot, lambda: getattr(app.screen, "painted", False) and "Cancel" in text_of(pilot))
+        await pilot.press("right", "enter")
+        await until(pilot, lambda: "✓ tracing is on, a step may take 3x as long" in text_of(pilot))
+        assert asked(client, "trace") == [TraceRequest(on=True)]
+        client._answers["leaks"] = replace(off, tracing=Tracing(on=False, device="cpu", cost_share=0.9))
+        await pilot.press("r")
+        await until(pilot, lambda: "tracing is off; on, it cost 90 % of a step here" in text_of(pilot))
+
+
+@pytest.mark.parametrize(
+    ("kept", "returned", "colour", "sign"),
+    [(True, 2 * GIB, "proof", "✓"), (False, MIB, "error", "!"), (None, None, "wait", "")],
+)
+async def test_one_colour_says_kept_and_one_says_not_kept(
+    console: Build, kept: bool | None, returned: int | None, colour: str, sign: str
+) -> None:
+    def remedied(request: RemedyRequest) -> Any:
+        return replace(scene_leaks.remedied(request), kept=kept, returned_bytes=returned)
+
+    client = engine(remedy=remedied)
+    app = console(client)
+    async with app.run_test(size=WIDE) as pilot:
+        await opened(pilot, client)
+        await pilot.press("f")
+        await until(pilot, lambda: getattr(app.screen, "painted", False))
+        await pilot.press("right", "enter")
+        await until(pilot, lambda: isinstance(app.screen, ResultScreen))
+        view = app.dashboard.view_now()
+        result = app.screen.panel  # type: ignore[attr-defined]
+        page = result.page(view, 80)[0]
+        wanted = getattr(view.paint, colour)
+        assert page.plain().startswith(sign) and [part.style for part in page.segments] == [wanted]
+        assert result.title(view).startswith(f"{sign} " if sign else "Collect")
+        await pilot.press("escape")
+        await until(pilot, lambda: app.screen.panel.said != "" and app.screen.panel.report)  # type: ignore[attr-defined]
+        rows = app.screen.panel._section(view, "verdict", 80, 20)  # type: ignore[attr-defined]
+        assert [part.style for part in rows[0].segments] == [wanted]
+
+
+@pytest.mark.parametrize("size", [SMALL, WIDE], ids=["80x24", "120x36"])
+async def test_a_console_that_only_looks_offers_no_key_that_acts(
+    console: Build, size: tuple[int, int]
+) -> None:
+    client = engine()
+    app = console(client, read_only=True)
+    async with app.run_test(size=size) as pilot:
+        text = await opened(pilot, client)
+        shown = text[text.index("Leaks  1 leak") :]
+        assert "r again" in shown and "esc back" in shown
+        for words in ("f remedy", "f Remedy", "t trace", "m mark", "e export", "t tracing", "m marks"):
+            assert words not in shown, words
+        await pilot.press("question_mark")
+        await until(pilot, lambda: "look again" in text_of(pilot) or "again" in text_of(pilot))
+        for sentence in ("leaks_remedy", "leaks_trace", "leaks_mark", "leaks_export"):
+            assert texts_of("en")[f"screen.{sentence}"] not in text_of(pilot)
+        await pilot.press("escape", "enter")
+        await until(pilot, lambda: isinstance(app.screen, VerdictScreen))
+        page = text_of(pilot)
+        assert "f remedy" not in page and "f Remedy" not in page and "Remedy Have Python" in page
+
+
+async def test_a_cycle_is_told_in_the_persons_language(console: Build) -> None:
+    report = scene_leaks.leak_report(NOW)
+    holder = Holder(path=("a cycle of a.A, b.B, c.C, d.D",), kind="cycle")
+    verdict = replace(report.verdicts[0], holder=holder)
+    since = SinceMark(at=NOW, holders=(Grown(bytes=MIB, count=1, holder=holder),))
+    client = engine(leaks=replace(report, verdicts=(verdict,), since=since))
+    app = console(client, language="zh_CN")
+    async with app.run_test(size=WIDE) as pilot:
+        text = await opened(pilot, client)
+        assert text.count("a.A, b.B, c.C, d.D 的循环引用") == 2 and "a cycle of" not in text
+
+
+async def test_floors_of_jobs_and_of_switches_are_told_apart(console: Build) -> None:
+    for size in (WIDE, SMALL):
+        client = engine()
+        async with console(client).run_test(size=size) as pilot:
+            await opened(pilot, client)
+            await pilot.press("right")
+            text = text_of(pilot)
+            assert text.count("device/job") == text.count("device/switch") == text.count("host/job") == 1
+            assert "level over 18 jobs" in text and "3 switches: too few" in text
+
+
+@pytest.mark.parametrize("key", ["f", "t", "m", "e"])
 async def test_a_console_that_only_looks_does_nothing_here(console: Build, key: str) -> None:
     client = engine()
     app = console(client, read_only=True)

@@ -66,21 +66,24 @@ def show_keys(screen: Screen[Any], app: TurboApp) -> None:
     """What the keys of `screen` do, above it."""
     from turbotui.screens.help import ScreenKeysScreen
 
-    app.push_screen(ScreenKeysScreen(ScreenKeysPanel(keys_of(screen, app.own_keys))))
+    looks = app.read_only or app.dashboard.past_at is not None
+    app.push_screen(ScreenKeysScreen(ScreenKeysPanel(keys_of(screen, app.own_keys, looks=looks))))
 
 
-def keys_of(screen: Screen[Any], own: Mapping[str, str]) -> list[tuple[str, str]]:
+def keys_of(screen: Screen[Any], own: Mapping[str, str], *, looks: bool = False) -> list[tuple[str, str]]:
     """Keys and what they do, those of the screen itself before what it has in common with others.
 
-    A screen's `key_help` names keys that no binding does, each with the text that says what they do.
+    A screen's `key_help` names keys that no binding does, each with the text that says what they do;
+    its `acting` are the actions that are not told where one only `looks`.
     """
+    left_out = getattr(screen, "acting", ()) if looks else ()
     told: dict[str, list[str]] = {}
     for keys, text in getattr(screen, "key_help", ()):
         told.setdefault(t(text), []).append(keys)
     taken: set[str] = set()
     for kind in type(screen).__mro__:
         for binding in kind.__dict__.get("BINDINGS", ()):
-            if not isinstance(binding, Binding):
+            if not isinstance(binding, Binding) or binding.action in left_out:
                 continue
             keys = binding.key if binding.id not in own else own[binding.id or ""]
             fresh = [key for key in keys.split(",") if key not in taken]

@@ -11,15 +11,13 @@ from textual.binding import Binding
 from engine.wire import ExportRequest, MarkRequest, RemedyRequest, TraceRequest
 from turbotui.actions import BY_ID
 from turbotui.format import bytes_text
-from turbotui.screens.confirm import ConfirmPanel, ConfirmScreen
-from turbotui.screens.reader import PagePanel, PageScreen
-from turbotui.screens.receipt import receipt_rows
+from turbotui.screens.leak_dialogs import export_dialog, remedy_dialog, trace_dialog
+from turbotui.screens.leak_pages import ResultScreen, VerdictScreen, result_text
 from turbotui.screens.window import WindowScreen
 from turbotui.text import t
-from turbotui.text.spoken import spoken
-from turbotui.widgets.leak_rows import cost_text, remedy_facts, remedy_rows, verdict_rows
+from turbotui.widgets.leak_rows import cost_text
 from turbotui.widgets.leaks import LeaksPanel
-from turbotui.widgets.lines import Row, View, safe
+from turbotui.widgets.lines import safe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,13 +37,14 @@ if TYPE_CHECKING:
     from turbotui.client.base import Client
 
 Answer = TypeVar("Answer")
-FACT_CELLS = 14
 
 
 class LeaksScreen(WindowScreen[None]):
     """Looks as it opens; enter tells all of the chosen verdict, and a key runs its remedy."""
 
     panel: LeaksPanel
+    acting = frozenset({"remedy", "trace", "mark", "export"})
+    """What a console that only looks is not offered."""
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "close", show=False),
         Binding("q", "close", show=False, id="quit"),
@@ -225,7 +224,18 @@ class LeaksScreen(WindowScreen[None]):
         report = self.panel.report
         if report is None or self.panel.busy or self._refused():
             return
-        request = TraceRequest(on=not report.tracing.on)
+        if not report.tracing.on and report.tracing.device == "cpu":
+            # A GPU's allocator notes its blocks itself; here each operation is looked at.
+            self.app.push_screen(trace_dialog(report.tracing), self._trace_agreed)
+            return
+        self._trace(not report.tracing.on)
+
+    def _trace_agreed(self, agreed: object) -> None:
+        if agreed is True:
+            self._trace(True)
+
+    def _trace(self, on: bool) -> None:
+        request = TraceRequest(on=on)
         label = t("leaks.tracing_begins" if request.on else "leaks.tracing_ends")
         self._ask(label, lambda client: client.trace(request), self._traced)
 
@@ -261,143 +271,3 @@ class LeaksScreen(WindowScreen[None]):
     def _exported(self, written: ExportedSnapshot) -> None:
         self.turbo.copy_text(safe(written.path))
         self._say(t("leaks.exported", path=written.path, bytes=bytes_text(written.bytes)))
-
-
-# --------------------------------------------------------------------------- dialogs and pages
-
-
-def remedy_dialog(verdict: Verdict, remedy: Remedy) -> ConfirmScreen:
-    """Before a remedy: what it acts on, and what it should give back."""
-    panel = ConfirmPanel(
-        title=t(f"leaks.action_{remedy.action}"),
-        facts=remedy_facts(remedy),
-        loss=f"{spoken(verdict.title)}\n{spoken(remedy.text)} {t('leaks.compared')}",
-        answers=((t(f"leaks.action_{remedy.action}"), True),),
-    )
-    return ConfirmScreen(panel)
-
-
-def export_dialog(stem: str) -> ConfirmScreen:
-    """Which of two forms a snapshot is written in, and where to."""
-    panel = ConfirmPanel(
-        title=t("leaks.export_title"),
-        facts=((t("leaks.export_to"), f"{stem}.*"),),
-        loss=t("leaks.export_about"),
-        answers=(("JSON", "json"), ("memory_viz", "pickle")),
-    )
-    return ConfirmScreen(panel)
-
-
-def result_text(result: RemedyResult) -> str:
-    """What was promised and what came back, in one sentence."""
-    predicted, returned = bytes_text(result.predicted_bytes), bytes_text(result.returned_bytes)
-    if not result.receipt.ok:
-        return t("leaks.result_failed", error=spoken(result.receipt.error or ""))
-    if result.returned_bytes is None:
-        return t("leaks.result_unseen", predicted=predicted)
-    if result.predicted_bytes is None:
-        return t("leaks.result_only", returned=returned)
-    key = "leaks.result_kept" if result.kept else "leaks.result_short"
-    return t(key, predicted=predicted, returned=returned)
-
-
-class ResultPanel(PagePanel):
-    """The prediction against what came back, then the receipt."""
-
-    def __init__(self, result: RemedyResult) -> None:
-        super().__init__(id="remedy_result")
-        self._result = result
-
-    def inputs(self, view: View) -> tuple[object, ...]:
-        return (self.top,)
-
-    def title(self, view: View) -> str:
-        sign = "✓" if self._result.kept or (self._result.kept is None and self._result.receipt.ok) else "!"
-        return f"{sign} {t(f'leaks.action_{self._result.remedy.action}')}"
-
-    def page(self, view: View, width: int) -> list[Row]:
-        paint, result = view.paint, self._result
-        style = paint.proof if result.kept else paint.wait
-        rows = [Row(width).add(result_text(result), style), Row(width)]
-        predicted, returned = result.predicted_bytes, result.returned_bytes
-        most = max(predicted or 0, returned or 0)
-        if most and predicted is not None and returned is not None:
-            room = max(4, width - FACT_CELLS - 12)
-            for name, size in (("leaks.predicted_bar", predicted), ("leaks.returned_bar", returned)):
-                row = Row(width).field(t(name), FACT_CELLS, paint.muted)
-                row.field(bytes_text(size), 12, paint.text)
-                rows.append(row.add("▆" * round(room * size / most), paint.bar))  # a gap between the two
-            rows.append(Row(width))
-        return rows + receipt_rows(view, result.receipt, width)
-
-
-class ResultScreen(PageScreen):
-    """A remedy's receipt."""
-
-    def __init__(self, result: RemedyResult) -> None:
-        super().__init__(ResultPanel(result))
-
-
-class VerdictPanel(PagePanel):
-    """All of one verdict."""
-
-    def __init__(self, verdict: Verdict) -> None:
-        super().__init__(id="verdict_page")
-        self.verdict = verdict
-        self.said = ""
-
-    def inputs(self, view: View) -> tuple[object, ...]:
-        return (self.top, self.said)
-
-    def keys_text(self, view: View) -> str:
-        remedy = self.verdict.remedy
-        keys = [
-            t("leaks.key_remedy") if remedy is not None else "",
-            t("leaks.key_command") if remedy is not None and remedy.command else "",
-            t("leaks.key_admin") if self.verdict.admin_line else "",
-            t("reader.keys"),
-        ]
-        return self.said or "  ".join(filter(None, keys))
-
-    def title(self, view: View) -> str:
-        verdict = self.verdict
-        sign = t("leaks.leak") if verdict.leak else t("leaks.no_leak")
-        size = "" if verdict.bytes is None else f"  {bytes_text(verdict.bytes)}"
-        return f"{t(f'leaks.kind_{verdict.kind}')}: {sign}{size}"
-
-    def page(self, view: View, width: int) -> list[Row]:
-        rows = verdict_rows(view, self.verdict, width)
-        return [*rows, Row(width), *remedy_rows(view, self.verdict, width)]
-
-
-class VerdictScreen(PageScreen):
-    """A verdict in full, with the keys that it names; `mend` asks before its remedy."""
-
-    panel: VerdictPanel
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("f", "remedy", "screen.leaks_remedy", show=False),
-        Binding("y", "copy_command", show=False, id="copy"),
-        Binding("a", "copy_admin", show=False),
-    ]
-
-    def __init__(self, verdict: Verdict, mend: Callable[[Verdict], None]) -> None:
-        super().__init__(VerdictPanel(verdict))
-        self._mend = mend
-
-    def action_remedy(self) -> None:
-        if self.painted:
-            self.dismiss()
-            self._mend(self.panel.verdict)
-
-    def action_copy_command(self) -> None:
-        remedy = self.panel.verdict.remedy
-        self._copy(None if remedy is None else remedy.command, "leaks.no_command")
-
-    def action_copy_admin(self) -> None:
-        self._copy(self.panel.verdict.admin_line, "findings.no_admin")
-
-    def _copy(self, text: str | None, otherwise: str) -> None:
-        if text:
-            self.turbo.copy_text(safe(text))
-        self.panel.said = t("findings.copied") if text else t(otherwise)
-        self.panel.redraw()

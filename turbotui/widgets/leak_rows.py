@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from turbotui.format import bytes_text, clip_middle, percent, short_bytes
 from turbotui.history import KIND_TO_PART
+from turbotui.leak_text import at_least, holder_steps
 from turbotui.sparkline import sparkline
 from turbotui.text import t
 from turbotui.text.spoken import spoken
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 KIND_CELLS = 12
 BYTES_CELLS = 6
-NAME_CELLS = 10
+NAME_CELLS = 14
 SPARK_CELLS = 24
 LEVEL_BYTES = 16 * 2**20
 SHOWN_BELOW = re.compile("It is reached by |The holder is written at |It was allocated at ")
@@ -102,7 +103,7 @@ def holder_rows(view: View, holder: Holder, width: int, *, tight: bool = False) 
     """From the root that lasts to the tensor, each step a little further in."""
     paint = view.paint
     if holder.kind == "none" or not holder.path:
-        steps = ", ".join(holder.path)
+        steps = ", ".join(holder_steps(holder))
         text = t("leaks.no_owner") + (f": {steps}" if steps else "")
         return told(width, t("leaks.held_by"), text, paint.key, paint.text)
     where = ""
@@ -110,12 +111,12 @@ def holder_rows(view: View, holder: Holder, width: int, *, tight: bool = False) 
         where = os.path.basename(holder.file) + ("" if holder.line is None else f":{holder.line}")
     name = t("leaks.held_by")
     if tight:
-        path = " > ".join(holder.path) + (f"  {where}" if where else "")
+        path = " > ".join(holder_steps(holder)) + (f"  {where}" if where else "")
         return told(width, name, path, paint.key, paint.text)
     rows = []
     indent = width_of(name) + 1
     last = len(holder.path) - 1
-    for depth, step in enumerate(holder.path):
+    for depth, step in enumerate(holder_steps(holder)):
         row = (
             Row(width)
             .add(name if depth == 0 else "", paint.key)
@@ -137,8 +138,10 @@ def remedy_rows(view: View, verdict: Verdict, width: int) -> list[Row]:
     if remedy is not None:
         text = spoken(remedy.text)
         if remedy.predicted_bytes is not None:
-            text += t("leaks.predicted", bytes=bytes_text(remedy.predicted_bytes))
-        rows += told(width, f"f {t('leaks.remedy')}", text, paint.key, paint.text)
+            key = "leaks.predicted_least" if at_least(remedy) else "leaks.predicted"
+            text += t(key, bytes=bytes_text(remedy.predicted_bytes))
+        name = t("leaks.remedy") if only_looks(view) else f"f {t('leaks.remedy')}"
+        rows += told(width, name, text, paint.key, paint.text)
         if remedy.command:
             rows += told(width, "y", remedy.command, paint.key, paint.bold)
     if verdict.admin_line:
@@ -174,10 +177,9 @@ def trend_rows(view: View, trends: Sequence[Trend], width: int) -> list[Row]:
 
 def _trend(view: View, trend: Trend, width: int) -> Iterator[Row]:
     paint = view.paint
-    spark = min(SPARK_CELLS, max(8, width // 3))
-    row = Row(width).field(
-        t(f"leaks.what_{trend.what}"), NAME_CELLS, paint.bold if trend.grows else paint.text
-    )
+    spark = min(SPARK_CELLS, max(8, (width - NAME_CELLS) // 3))
+    name = f"{t(f'leaks.what_{trend.what}')}/{t(f'leaks.per_{trend.over}')}"
+    row = Row(width).field(name, NAME_CELLS, paint.bold if trend.grows else paint.text)
     # What moves by little is level: else its noise would look like mountains.
     level = not trend.grows and max(trend.floors, default=0) - min(trend.floors, default=0) < LEVEL_BYTES
     line = sparkline((0,) * len(trend.floors) if level else trend.floors, spark)
@@ -219,7 +221,8 @@ def since_rows(view: View, since: SinceMark | None, width: int) -> list[Row]:
     """What came and went since the mark: by the line that allocates it, then by who holds it."""
     paint = view.paint
     if since is None:
-        return [Row(width).add(line, paint.muted) for line in wrapped(t("leaks.no_mark"), width)]
+        text = t("leaks.no_mark_look" if only_looks(view) else "leaks.no_mark")
+        return [Row(width).add(line, paint.muted) for line in wrapped(text, width)]
     if since.lost is not None:
         return [Row(width).add(line, paint.wait) for line in wrapped(spoken(since.lost), width)]
     rows = []
@@ -230,7 +233,7 @@ def since_rows(view: View, since: SinceMark | None, width: int) -> list[Row]:
         row.field(f"{grown.count:+}", 6, paint.muted, right=True).add("  ", paint.text)
         if grown.holder is not None:
             # A path's ends tell most: the module that it begins in, and what holds the tensor.
-            row.add(clip_middle(" > ".join(grown.holder.path), max(1, row.left)), paint.text)
+            row.add(clip_middle(" > ".join(holder_steps(grown.holder)), max(1, row.left)), paint.text)
         elif grown.site is not None:
             row.add(place_of(grown.site), paint.bold).add(f"  {grown.site.function}", paint.muted)
         rows.append(row)
@@ -238,9 +241,10 @@ def since_rows(view: View, since: SinceMark | None, width: int) -> list[Row]:
 
 
 def tracing_text(view: View, tracing: Tracing) -> str:
-    """Whether it is on, since when, and what it costs."""
+    """Whether it is on, since when, and what it costs; off, what it would."""
     if not tracing.on:
-        return t("leaks.tracing_off")
+        cost = cost_when_on(tracing)
+        return t("leaks.tracing_off_but", cost=cost) if cost else t("leaks.tracing_off")
     text = t("leaks.tracing_on")
     if tracing.since is not None:
         text += t("leaks.tracing_since", at=short_when(tracing.since, view.wall))
@@ -249,13 +253,33 @@ def tracing_text(view: View, tracing: Tracing) -> str:
 
 def cost_text(tracing: Tracing) -> str:
     if tracing.cost_share is None:
-        return t("leaks.cost_unknown")
-    share = tracing.cost_share
-    return t("leaks.cost", share="<0.1 %" if 0 < share < 0.001 else _share(share))
+        return t("leaks.cost_unknown_cpu" if tracing.device == "cpu" else "leaks.cost_unknown")
+    return t("leaks.cost", share=_share(tracing.cost_share))
+
+
+def cost_when_on(tracing: Tracing) -> str:
+    """What it has cost here, or may cost by the device; empty where an older engine tells neither."""
+    if tracing.cost_share is not None:
+        return t("leaks.cost_was", share=_share(tracing.cost_share))
+    return "" if tracing.device is None else t(f"leaks.cost_on_{tracing.device}")
 
 
 def _share(share: float) -> str:
+    """Steps that were quicker with it tell that it costs less than can be measured."""
+    if share < 0.001:
+        return "<0.1 %"
     return percent(share) if share >= 0.1 else f"{share * 100:.1f} %"
+
+
+def only_looks(view: View) -> bool:
+    """Whether whatever acts would be refused, so that no key is offered for it."""
+    return view.read_only or view.past_at is not None
+
+
+def said_style(paint: Paint, text: str) -> Style:
+    """Of what is said of a deed, by its sign: one for what was kept or done, one for what was not."""
+    signs = {"✓": paint.proof, "!": paint.error}
+    return signs.get(text[:1], paint.wait)
 
 
 def remedy_facts(remedy: Remedy) -> tuple[tuple[str, str], ...]:
@@ -268,6 +292,8 @@ def remedy_facts(remedy: Remedy) -> tuple[tuple[str, str], ...]:
     predicted = t("leaks.fact_unknown")
     if remedy.predicted_bytes is not None:
         predicted = bytes_text(remedy.predicted_bytes)
+        if at_least(remedy):
+            predicted = t("leaks.fact_least", bytes=predicted)
     facts.append((t("leaks.fact_predicted"), predicted))
     if remedy.command:
         facts.append((t("leaks.fact_command"), remedy.command))

@@ -12,9 +12,12 @@ from turbotui.text import t
 from turbotui.text.spoken import spoken
 from turbotui.widgets.leak_rows import (
     held_rows,
+    only_looks,
     remedy_rows,
+    said_style,
     since_rows,
     site_rows,
+    told,
     tracing_text,
     trend_rows,
     verdict_row,
@@ -89,8 +92,10 @@ class LeaksPanel(ListPanel):
         return row.add(next((text for text in texts if width_of(text) <= width), texts[-1]), view.paint.muted)
 
     def below(self, view: View) -> str:
-        none = "" if self.verdict is not None or self.job(view) is not None else "_none"
-        return t(("leaks.keys_wide" if self._wide else "leaks.keys") + none)
+        keys = "leaks.keys_wide" if self._wide else "leaks.keys"
+        if only_looks(view):  # names no key that would be refused
+            keys += "_look"
+        return t(keys if self.verdict is not None or self.job(view) is not None else f"{keys}_none")
 
     # ------------------------------------------------------------------ the list
 
@@ -213,13 +218,17 @@ class LeaksPanel(ListPanel):
         for name, more in (("segments", mapped), (last, sites)):
             title = Row(width).add("─", paint.faint).add(f" {self._section_name(view, name)} ", paint.muted)
             rows += [title.to(width, paint.faint, "─"), *more]
-        return rows[: height - 1] + self._tracing(view, width)
+        tracing = self._tracing(view, width)
+        return rows[: height - len(tracing)] + tracing
 
     def _tracing(self, view: View, width: int) -> list[Row]:
         assert self.report is not None
         tracing = self.report.tracing
-        row = Row(width).add("t ", view.paint.key)
-        return [row.add(tracing_text(view, tracing), view.paint.wait if tracing.on else view.paint.muted)]
+        style = view.paint.wait if tracing.on else view.paint.muted
+        text = tracing_text(view, tracing)
+        if only_looks(view):
+            return [Row(width).add(line, style) for line in wrapped(text, width)]
+        return told(width, "t", text, view.paint.key, style)
 
     def _section(self, view: View, name: str, width: int, height: int) -> list[Row]:
         assert self.report is not None
@@ -229,10 +238,12 @@ class LeaksPanel(ListPanel):
         if name == "segments":
             return map_rows(view, self.report.segments, width, height)
         if name == "sites":
-            return site_rows(view, self.report, width)[: height - 1] + self._tracing(view, width)
+            tracing = self._tracing(view, width)
+            return site_rows(view, self.report, width)[: height - len(tracing)] + tracing
         if name == "since":
             return since_rows(view, self.report.since, width)[:height]
-        head = [Row(width).add(line, paint.wait) for line in wrapped(self.said, width)] if self.said else []
+        style = said_style(paint, self.said)
+        head = [Row(width).add(line, style) for line in wrapped(self.said, width)] if self.said else []
         verdict = self.verdict
         if verdict is None:
             job = self.job(view)
