@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Literal
 
@@ -9,12 +10,23 @@ from engine.errors import InvalidRequest
 from turbotui.text.spoken import spoken
 
 if TYPE_CHECKING:
-    from engine.wire import Holder, Remedy
+    from engine.wire import Holder, Remedy, Verdict
 
 AT_LEAST = ("cleanup", "park", "collect")
 """Remedies with which more than the verdict's own bytes goes: all cycles, or all that a worker has kept."""
 FORMATS: dict[str, Literal["json", "pickle"]] = {".json": "json", ".pickle": "pickle", ".pkl": "pickle"}
 """Of a snapshot, by its file's suffix."""
+
+SHOWN_BELOW = re.compile("It is reached by |The holder is written at |It was allocated at ")
+"""How sentences of the evidence begin that say what the holder's path and the site show."""
+
+
+def evidence(verdict: Verdict) -> tuple[str, ...]:
+    """Its sentences in the person's language, without what its holder and its site show by themselves."""
+    shown = verdict.holder is not None or verdict.site is not None
+    return tuple(
+        spoken(sentence) for sentence in verdict.evidence if not (shown and SHOWN_BELOW.match(sentence))
+    )
 
 
 def holder_steps(holder: Holder) -> tuple[str, ...]:

@@ -35,7 +35,7 @@ __all__ = ["engine", "no_engine"]
 
 MIB = 2**20
 KEPT = Verdict(
-    kind="tensor", leak=True, title="64.0 MiB of tensors on GPU 0 are held by a module's variable.",
+    kind="tensor", leak=True, title="plants.KEPT holds 64.0 MiB of tensors on GPU 0 (a module's variable).",
     evidence=("It is reached by module plants\x1b[31m > KEPT.",), bytes=64 * MIB,
     site=Site(file="/srv/plants.py", line=12, function="keep"),
     holder=Holder(path=("module plants", "KEPT"), kind="global", file="/srv/plants.py", line=7),
@@ -82,13 +82,27 @@ def test_each_verdict_is_told_with_its_evidence_and_a_numbered_remedy_and_a_leak
     assert main(["leaks"]) == 7
     output = capsys.readouterr().out
     for words in (
-        "1. leak, tensor: 64.0 MiB", "3. no leak, cache: 5.00 GiB", "turbotui leaks --fix 2",
-        "gives back at least 32.0 MiB", "  gives back 5.00 GiB",
+        "1. leak, tensor: plants.KEPT holds 64.0 MiB", "3. no leak, cache: 5.00 GiB",
+        "turbotui leaks --fix 2",
+        "Held by: module plants > KEPT", "        /srv/plants.py:7", "Made in: /srv/plants.py:12 in keep",
+        "`turbotui leaks --fix all` runs", "gives back at least 32.0 MiB", "  gives back 5.00 GiB",
         "not known: nothing was traced then", "! device floor +2 MB",
         "unknown: the worker: it is slow", "2 leaks, 128 MiB; 1 other holder is no leak; in 0.40 s",
     ):  # fmt: skip
         assert words in output, (words, output)
     assert "\x1b" not in output
+    assert "It is reached by" not in output, "which is said by who holds it"
+
+
+def test_why_several_leaks_have_no_site_is_said_once(
+    engine: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine.answers["/leaks"] = (200, report(CYCLE, CYCLE, replace(CYCLE, site_reason="another reason")))
+    assert main(["leaks"]) == 7
+    output = capsys.readouterr().out
+    assert output.count("nothing was traced then") == 1
+    assert "Where several leaks came from is not known: nothing was traced then" in output
+    assert "    Where it came from is not known: another reason" in output
 
 
 def test_without_a_leak_it_exits_with_0_and_json_has_the_whole(

@@ -110,6 +110,32 @@ def test_a_held_tensor_is_told_with_its_owner_its_line_and_where_it_was_made() -
     assert (found.remedy.action, found.remedy.predicted_bytes) == ("cleanup", 64 * MIB)
 
 
+@pytest.mark.parametrize(
+    ("kind", "path", "name"),
+    [
+        ("global", ("module plants", "KEPT", "[0]"), "plants.KEPT"),
+        ("cache", ("cache of encode", "[3]"), "cache of encode"),
+        ("attribute", ("the worker", "._store", "nets.WanNet.seen", "[0]"), "nets.WanNet.seen"),
+        ("attribute", ("module m", "STATE", ".frames", "[0]"), "STATE.frames"),
+        ("hook", ("module m", "NET", "hook of nets.Block", "function f"), "hook of nets.Block"),
+        ("cycle", ("a cycle of a.A, b.B",), "a.A, b.B"),
+        ("traceback", ("module m", "LAST", "local x of check", "..."), "local x of check"),
+    ],
+)
+def test_the_title_names_the_holder_first(kind: Any, path: tuple[str, ...], name: str) -> None:
+    told = only(looked(tensors=(held(holder=Holder(path=path, kind=kind)),)))
+    assert told.title.startswith(f"{name} holds 64.0 MiB of tensors on GPU 0 (")
+
+
+def test_a_memo_that_may_be_what_grows_does_not_say_that_it_is_none() -> None:
+    memo = held(holder=Holder(path=("module m", "CACHE"), kind="cache"))
+    told = only(looked(tensors=(memo,)))
+    assert not told.leak and told.evidence[-1].endswith("it would be a leak if it grew with every job.")
+    facts = replace(looked(tensors=(memo,)), trends=(grows("device", 8 * MIB),))
+    told = next(one for one in verdicts(facts) if one.kind == "tensor")
+    assert told.leak and told.evidence[-1].endswith("a mark tells whether it is.")
+
+
 def test_cycles_of_the_same_types_are_one_leak_as_one_remedy_ends_them() -> None:
     cycle = Holder(path=("a cycle of nodes.Owner, nodes.Part",), kind="cycle")
     other = Holder(path=("a cycle of list",), kind="cycle")

@@ -81,7 +81,7 @@ def leak_report(now: float) -> LeakReport:
     verdicts = (
         Verdict(
             kind="tensor", leak=True, bytes=gib(2.1), device_id=GPU, component="vae", stage="decode",
-            title="2.10 GiB of tensors on GPU 2 are held by a module's variable.",
+            title="preview.STORE holds 2.10 GiB of tensors on GPU 2 (a module's variable).",
             evidence=(
                 "18 tensors of 2.10 GiB, the largest 1x16x21x60x104 in torch.float32.",
                 "It is reached by module preview > STORE > Store.frames > [17].",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from engine.wire import (
 )
 from turbotui.client.http import HttpClient
 from turbotui.format import bytes_text, clock, seconds
-from turbotui.leak_text import at_least, holder_steps, snapshot_format
+from turbotui.leak_text import at_least, evidence, holder_steps, snapshot_format
 from turbotui.subcommands.output import note, print_json_line, say
 from turbotui.subcommands.receipts import receipt_lines
 from turbotui.subcommands.session import INTERRUPTED_EXIT, Session, json_option, open_session
@@ -130,8 +131,11 @@ def exit_code(report: LeakReport) -> int:
 
 def report_lines(report: LeakReport) -> Iterator[str]:
     """The whole of it: verdicts by number, growth, sites, and what is unknown."""
+    untold = _alike_reasons(report.verdicts)
     for place, verdict in enumerate(report.verdicts, 1):
-        yield from verdict_lines(verdict.number or place, verdict)
+        yield from verdict_lines(verdict.number or place, verdict, untold=untold)
+    for reason in untold:
+        yield tr("Where several leaks came from is not known: {reason}", reason=spoken(reason))
     for trend in report.trends:
         if trend.bytes_each is not None:
             yield f"{'!' if trend.grows else ' '} {spoken(trend.text)}"
@@ -149,11 +153,19 @@ def report_lines(report: LeakReport) -> Iterator[str]:
         yield f"{word('unknown')}: {spoken(unknown)}"
     if report.tracing.on:
         yield tracing_line(report.tracing)
+    if sum(one.leak and one.remedy is not None for one in report.verdicts) > 1:
+        yield tr("`turbotui leaks --fix all` runs the remedies of all leaks, the mildest first.")
     yield _summary(report)
 
 
-def verdict_lines(number: int, verdict: Verdict) -> Iterator[str]:
-    """One verdict with its evidence, its place in the sources and its remedy."""
+def _alike_reasons(verdicts: Iterable[Verdict]) -> frozenset[str]:
+    """Why several leaks have no site, where that is the same: it is said once."""
+    reasons = Counter(one.site_reason for one in verdicts if one.leak and one.site is None)
+    return frozenset(reason for reason, count in reasons.items() if reason and count > 1)
+
+
+def verdict_lines(number: int, verdict: Verdict, *, untold: frozenset[str] = frozenset()) -> Iterator[str]:
+    """One verdict with its evidence, who holds it, its place in the sources and its remedy."""
     mark = word("leak") if verdict.leak else word("no leak")
     yield tr(
         "{number}. {mark}, {kind}: {title}",
@@ -162,9 +174,18 @@ def verdict_lines(number: int, verdict: Verdict) -> Iterator[str]:
         kind=word(verdict.kind.replace("_", " ")),
         title=spoken(verdict.title),
     )
-    for sentence in verdict.evidence:
-        yield f"    {spoken(sentence)}"
-    if verdict.leak and verdict.site is None and verdict.site_reason:
+    for sentence in evidence(verdict):
+        yield f"    {sentence}"
+    holder, site = verdict.holder, verdict.site
+    if holder is not None and holder.path:
+        yield tr("    Held by: {path}", path=" > ".join(holder_steps(holder)))
+        if holder.file is not None:
+            yield f"        {holder.file}" + ("" if holder.line is None else f":{holder.line}")
+    if site is not None:
+        yield tr(
+            "    Made in: {file}:{line} in {function}", file=site.file, line=site.line, function=site.function
+        )
+    elif verdict.leak and verdict.site_reason and verdict.site_reason not in untold:
         yield tr("    Where it came from is not known: {reason}", reason=spoken(verdict.site_reason))
     remedy = verdict.remedy
     if remedy is not None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from turbotui.format import bytes_text, clip_middle, percent, short_bytes
 from turbotui.history import KIND_TO_PART
-from turbotui.leak_text import at_least, holder_steps
+from turbotui.leak_text import at_least, evidence, holder_steps
 from turbotui.sparkline import sparkline
 from turbotui.text import t
 from turbotui.text.spoken import spoken
@@ -28,8 +27,6 @@ BYTES_CELLS = 6
 NAME_CELLS = 14
 SPARK_CELLS = 24
 LEVEL_BYTES = 16 * 2**20
-SHOWN_BELOW = re.compile("It is reached by |The holder is written at |It was allocated at ")
-"""How sentences begin that say what the holder's path and the site show."""
 PARTS = {
     "cache": "cache", "fragmented": "fragmented", "awaiting_free": "live", "component": "weights",
     "tensor": "live", "unowned_tensor": "live", "library": "context", "context": "context",
@@ -65,11 +62,11 @@ def verdict_style(paint: Paint, verdict: Verdict) -> Style:
 def verdict_rows(view: View, verdict: Verdict, width: int, *, tight: bool = False) -> list[Row]:
     """All about one but its remedy, which is `remedy_rows`; where it is `tight`, its holder in one line."""
     paint = view.paint
-    rows = [Row(width).add(line, paint.bold) for line in wrapped(spoken(verdict.title), width)]
-    below = verdict.holder is not None or verdict.site is not None
-    for sentence in verdict.evidence:
-        if not (below and SHOWN_BELOW.match(sentence)):
-            rows += told(width, "·", spoken(sentence), paint.muted, paint.text)
+    sign = t("leaks.leak" if verdict.leak else "leaks.no_leak")
+    title = t("leaks.titled", sign=sign, title=spoken(verdict.title))
+    rows = [Row(width).add(line, paint.bold) for line in wrapped(title, width)]
+    for sentence in evidence(verdict):
+        rows += told(width, "·", sentence, paint.muted, paint.text)
     if verdict.holder is not None:
         rows += holder_rows(view, verdict.holder, width, tight=tight)
     if verdict.site is not None:
@@ -77,7 +74,8 @@ def verdict_rows(view: View, verdict: Verdict, width: int, *, tight: bool = Fals
         text = t("leaks.allocated_at", where=place_of(site), function=site.function)
         rows += told(width, t("leaks.site"), text, paint.key, paint.text)
     elif verdict.site_reason is not None:
-        rows += told(width, t("leaks.site"), spoken(verdict.site_reason), paint.key, paint.muted)
+        text = t("leaks.site_unknown", reason=spoken(verdict.site_reason))
+        rows += told(width, t("leaks.site"), text, paint.key, paint.muted)
     return rows
 
 

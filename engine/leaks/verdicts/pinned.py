@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from engine.leaks.facts import Facts
-from engine.leaks.verdicts.tensor import held_by, is_leak, told, trend_of
+from engine.leaks.verdicts.tensor import held_by, is_leak, named, told, trend_of
 from engine.leaks.verdicts.words import LEAST_NAMED, cleanup, growth, least_bytes, rise_bytes
 from engine.units import size_text
 from engine.wire import Remedy, Verdict
@@ -51,7 +51,10 @@ def _held(facts: Facts, item: LiveTensors) -> Verdict:
     return Verdict(
         kind="pinned",
         leak=is_leak(facts, item),
-        title=f"{size_text(item.bytes)} of pinned host memory are held by {held_by(item.holder)}.",
+        title=f"{size_text(item.bytes)} of pinned host memory are held by nothing in Python."
+        if item.holder.kind == "none"
+        else f"{named(item.holder)} holds {size_text(item.bytes)} of pinned host memory "
+        f"({held_by(item.holder)}).",
         evidence=(*told(item, trend), "The kernel can neither swap it nor give it to others."),
         bytes=item.bytes,
         device_id=facts.device_id,

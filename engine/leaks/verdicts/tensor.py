@@ -69,7 +69,9 @@ def _verdict(facts: Facts, item: LiveTensors) -> Verdict:
     return Verdict(
         kind="tensor",
         leak=is_leak(facts, item),
-        title=f"{size} of tensors on {where} are held by {held_by(item.holder)}.",
+        title=f"{size} of tensors on {where} are held by nothing in Python."
+        if item.holder.kind == "none"
+        else f"{named(item.holder)} holds {size} of tensors on {where} ({held_by(item.holder)}).",
         evidence=tuple(told(item, trend)),
         bytes=item.bytes,
         device_id=facts.device_id,
@@ -94,7 +96,9 @@ def told(item: LiveTensors, trend: Trend | None) -> Iterator[str]:
         yield f"It was allocated at {item.site.file}:{item.site.line} in {item.site.function}."
     if trend is not None:
         yield from growth(trend)
-    if item.holder.kind == "cache":
+    if item.holder.kind == "cache" and trend is not None:
+        yield "It is a memo, which is kept on purpose, and may be what grows; a mark tells whether it is."
+    elif item.holder.kind == "cache":
         yield "It is a memo, which is kept on purpose; it would be a leak if it grew with every job."
     else:
         yield "Neither the engine's own bookkeeping nor a running call needs it."
@@ -114,6 +118,22 @@ def held_by(holder: Holder) -> str:
         "none": "nothing in Python",
     }
     return named[holder.kind]
+
+
+def named(holder: Holder) -> str:
+    """What of its path a person looks for: `preview.STORE`, `hook of WanBlock`, `local scaled of _check`."""
+    # A place in a list or a key of a table is no name.
+    steps = [step for step in holder.path if not step.startswith("[") and step != "..."]
+    if not steps:
+        return held_by(holder)
+    first, last = steps[0], steps[-1]
+    if holder.kind == "cycle":
+        return first.removeprefix("a cycle of ")
+    if holder.kind in ("global", "cache") and first.startswith("module ") and len(steps) > 1:
+        return f"{first.removeprefix('module ')}.{steps[1].removeprefix('.')}"
+    if holder.kind == "hook":
+        return next((step for step in steps if step.startswith("hook of ")), last)
+    return steps[-2] + last if last.startswith(".") and len(steps) > 1 else last
 
 
 def _remedy(item: LiveTensors) -> Remedy:
