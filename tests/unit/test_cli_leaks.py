@@ -192,11 +192,11 @@ def test_tracing_is_switched_and_told_with_its_cost(
 @pytest.mark.parametrize(
     ("tracing", "told"),
     [
-        (Tracing(on=True, since=1.0, device="cpu"), "on a CPU a step takes up to three times as long"),
+        (Tracing(on=True, since=1.0, device="cpu"), "a step may take three times as long on a CPU"),
         (Tracing(on=True, since=1.0, device="cuda"), "its cost is not measured yet"),
-        (Tracing(on=False, device="cpu"), "costs nothing, on, a step takes up to three times as long"),
-        (Tracing(on=False, device="cuda"), "costs nothing, on, a step takes about 2 % longer"),
-        (Tracing(on=False, device="cpu", cost_share=0.9), "on, it cost 90 % of a denoise step here"),
+        (Tracing(on=False, device="cpu"), "is off; on, a step takes up to three times as long on a CPU"),
+        (Tracing(on=False, device="cuda"), "is off; on, a step takes about 2 % longer on a GPU"),
+        (Tracing(on=False, device="cpu", cost_share=0.9), "is off; on, it cost 90 % of a denoise step here"),
         (Tracing(on=False), "tracing is off; it costs nothing\n"),
     ],
 )

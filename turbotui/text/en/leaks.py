@@ -109,11 +109,11 @@ TEXTS: dict[str, str] = {
     "leaks.tracing_since": " since {at}",
     "leaks.cost": ", costs {share} of a step",
     "leaks.cost_unknown": ", its cost is not measured yet",
-    "leaks.cost_unknown_cpu": ", a step may take 3x as long; the next jobs measure it",
+    "leaks.cost_unknown_cpu": ", a step may take 3x as long; like jobs with and without it measure that",
     "leaks.trace_title": "Note where memory is allocated",
     "leaks.trace_about": (
         "It begins with the next job. On a CPU each operation is looked at, so a small model's steps become "
-        "slower; what it costs is measured as jobs run. Off, it costs nothing."
+        "slower; like jobs with and without it measure by how much. Off, it costs nothing."
     ),
     "leaks.trace_answer": "Trace",
     "leaks.fact_cost": "Cost",

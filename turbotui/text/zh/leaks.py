@@ -90,6 +90,7 @@ FORMS: dict[str, str] = {
     "unload needs a component as MODEL/COMPONENT, not {target}": "卸载需要写成“模型/组件”的组件，而不是 {target}",
     "there is no remedy {other}; take one from the report": "没有 {other} 这种办法；请从报告中选择",
     "{size} of tensors on {where} are held by nothing in Python.": "{where} 上有 {size} 的张量在 Python 中没有持有者。",
+    "{name} holds {size} of tensors on the host ({holder}).": "{name} 持有主机上 {size} 的张量（{holder}）。",
     "{name} holds {size} of tensors on {where} ({holder}).": "{name} 持有 {where} 上 {size} 的张量（{holder}）。",
     "It is a memo, which is kept on purpose, and may be what grows; a mark tells whether it is.": "它是有意保留的备忘，也可能正是增长的部分；做个标记就能看出来。",
     "{count} tensor of {size}, the largest {shape} in {dtype}.": "{count} 个张量，共 {size}，最大的是 {dtype} 的 {shape}。",

@@ -109,11 +109,11 @@ TEXTS: dict[str, str] = {
     "leaks.tracing_since": "（自 {at}）",
     "leaks.cost": "，占一步的 {share}",
     "leaks.cost_unknown": "，开销尚未测得",
-    "leaks.cost_unknown_cpu": "，一步可能慢到三倍；之后的任务会测量它",
+    "leaks.cost_unknown_cpu": "，一步可能慢到三倍；有无追踪的同类任务会测出它",
     "leaks.trace_title": "记录内存在哪里分配",
     "leaks.trace_about": (
         "从下一个任务开始。在 CPU 上每次运算都要查看，所以小模型的步会变慢；"
-        "开销随任务运行测得。关闭时没有开销。"
+        "有无追踪的同类任务会测出慢多少。关闭时没有开销。"
     ),
     "leaks.trace_answer": "追踪",
     "leaks.fact_cost": "开销",
