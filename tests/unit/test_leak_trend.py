@@ -115,6 +115,32 @@ def test_a_fresh_worker_begins_anew() -> None:
     assert not of("device", trends(lines)).grows
 
 
+@pytest.mark.parametrize("fills", [10, 60, 100])
+def test_what_grew_and_has_stopped_does_not_grow(fills: int) -> None:
+    """A cache of bounded length: it fills, and then lets go of as much as it takes."""
+    rng, lines = random.Random(7), []
+    for line in night(fills + 26, noise=MIB):
+        if line.kind == "job" and line.job_id is not None:
+            size = 2 * MIB * min(line.job_id, fills)
+            held = Held(before=WEIGHTS, after=WEIGHTS + size)
+            lines.append(replace(line, allocated=held, rss=Held(after=size + rng.randrange(MIB))))
+    while_filling, full = trends(lines[:fills]), trends(lines)
+    assert of("device", while_filling).grows and of("host", while_filling).grows
+    assert not of("device", full).grows and not of("host", full).grows
+
+
+@pytest.mark.parametrize("every", [2, 5, 20])
+def test_a_leak_of_every_few_jobs_is_told_and_goes_on_being_told(every: int) -> None:
+    lines = [
+        replace(line, allocated=Held(before=WEIGHTS, after=WEIGHTS + (line.job_id or 0) // every * MIB))
+        for line in night(130)
+        if line.kind == "job"
+    ]
+    told = [of("device", trends(lines[:count])).grows for count in range(3 * every + FIRST + 2, 130)]
+    first = told.index(True)
+    assert first <= LEAST_COUNT and all(told[first:])
+
+
 def mixed(count: int, *, every: int, leak: int = 0, cache: int = 0) -> list[LedgerLine]:
     """Jobs of which each `every`th has a new shape; the first two of one add `cache`, and all add `leak`."""
     lines, seen, lost = [], {}, 0
