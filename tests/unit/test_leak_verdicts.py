@@ -145,6 +145,26 @@ def test_a_memo_that_grows_with_every_job_is_a_leak_and_tells_the_slope() -> Non
     assert any("+1.0 MiB a job" in line and "over 12 jobs" in line for line in found.evidence)
 
 
+def test_a_memo_beside_growth_of_which_it_is_no_part_is_none() -> None:
+    memo = Holder(path=("cache of grid",), kind="cache")
+    facts = replace(looked(tensors=(held(16 * MIB, holder=memo),)), trends=(grows("device", 40 * MIB),))
+    by_kind = {one.kind: one for one in verdicts(facts)}
+    assert by_kind["unowned_tensor"].leak and not by_kind["tensor"].leak
+    assert not any("Growth" in line for line in by_kind["tensor"].evidence)
+    grown = only(replace(facts, trends=(grows("device"),)))
+    assert grown.leak and not any("would be a leak" in line for line in grown.evidence)
+    on_host = replace(looked(tensors=(held(holder=memo, place="host"),)), trends=(grows("pinned"),))
+    assert {(one.kind, one.leak) for one in verdicts(on_host)} == {("pinned", True), ("tensor", False)}
+
+
+@pytest.mark.parametrize("what", ["device", "pinned", "host"])
+def test_a_last_floor_that_is_off_hides_no_growth_and_makes_it_no_smaller(what: str) -> None:
+    trend = grows(what, 8 * MIB, count=200)
+    shown = replace(trend, floors=(*trend.floors[-60:-1], 0))
+    found = only(replace(CLEAN, trends=(shown,)))
+    assert found.leak and found.bytes == 199 * 8 * MIB
+
+
 def test_while_the_floors_rise_small_tensors_count_too() -> None:
     small = held(200 * KIB)
     assert verdicts(looked(tensors=(small,))) == ()
