@@ -108,7 +108,7 @@ def may_tell(text: str) -> bool:
 
 _WORDS = frozenset(
     {
-        *("memory", "model", "vram", "oom", "cache", "alloc", "load", "port", "socket", "address"),
+        *("memory", "model", "vram", "oom", "cache", "alloc", "load", "port", "address"),
         *("executed", "generat", "saved", "running on", "starting server", '{"seq":'),
         *("显存", "模型", "缓存", "端口", "内存", "生成", "保存"),
     }
