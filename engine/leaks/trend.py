@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from statistics import median
 from typing import Literal, TypeAlias
 
 from engine.leaks.sentences import trend_text
-from engine.leaks.slope import slope_of
+from engine.leaks.slope import goes_on, slope_of
 from engine.units import KIB, MIB
 from engine.wire import LedgerLine, Trend
 
@@ -29,10 +28,6 @@ FIRST = 2
 MANY = 4 * LEAST_COUNT
 """Ends of which hardly two are alike, after which their floors are taken as they come."""
 SHOWN_FLOORS = 60
-STEPS = 8
-"""Into which a rise is cut, to see when the newest floors reached the last of them."""
-PAUSE = 2
-"""Times the longest of these steps: a rise that has stood still for longer has ended."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -150,7 +145,7 @@ def _trend(
     grows = (
         slope.low >= noise.bytes_each
         and median(sizes[-3:]) - median(sizes[:3]) >= noise.rise_bytes
-        and _goes_on(sizes)
+        and goes_on(sizes, pause=LEAST_COUNT)
     )
     stage, component = _where(what, [line for line, _size in floors], own) if grows else (None, None)
     return Trend(
@@ -165,20 +160,6 @@ def _trend(
         stage=stage,
         floors=shown,
     )
-
-
-def _goes_on(sizes: Sequence[int]) -> bool:
-    """Whether what rose still rises. A cache that has filled does not, though its slope stays for long.
-
-    What leaks now and then stands still as well, but for no longer than it did before.
-    """
-    calm = [median(sizes[max(0, place - 1) : place + 2]) for place in range(len(sizes))]
-    rise, reached = max(calm) - calm[0], [0]
-    for step in range(1, STEPS):
-        level = calm[0] + rise * step / STEPS
-        reached.append(next(place for place, size in enumerate(calm) if size >= level))
-    longest = max(late - early for early, late in pairwise(reached))
-    return len(calm) - 1 - reached[-1] <= max(LEAST_COUNT, PAUSE * longest)
 
 
 def _where(

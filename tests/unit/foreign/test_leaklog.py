@@ -147,6 +147,7 @@ def jobs(*allocated: float) -> list[str]:
         ((8.0, 8.1, 8.0, 8.1, 8.0, 8.1, 8.0), False),
         ((6.0, 8.1, 8.1, 8.1, 8.1, 8.1), False),  # the first job filled its workspaces
         ((8.0, 8.01, 8.02, 8.03, 8.04, 8.05), False),  # below a log's own rounding
+        ((8.0, 8.5, 9.0, 9.5, 10.0, 10.5, 11.0, *[11.5] * 8), False),  # a cache that has filled
     ],
 )
 def test_floors_grow_only_where_it_cannot_be_chance(
@@ -246,6 +247,15 @@ def test_a_file_of_any_size_takes_little_memory(tmp_path: Path) -> None:
     assert report.told == 9000 and len(report.facts) == FIRST_FACTS + LAST_FACTS
     assert report.omitted == 9000 - len(report.facts) and len(report.points) <= MOST_POINTS
     assert peak < 12 * 2**20
+
+
+def test_a_log_of_thousands_of_loads_takes_seconds(tmp_path: Path) -> None:
+    path = tmp_path / "loads.log"
+    load = "Loading model: a\nModel loaded successfully\nModel unloading completed\n"
+    path.write_text("\n".join(jobs(*[8 + place % 7 / 10 for place in range(200)])) + "\n" + load * 3000)
+    began = time.process_time()
+    report = read_log(path)
+    assert time.process_time() - began < 8 and report.trends[0].count == 200
 
 
 def test_hostile_lines_harm_nothing(tmp_path: Path) -> None:
