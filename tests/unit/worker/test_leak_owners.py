@@ -101,6 +101,45 @@ def test_a_hook() -> None:
     assert place(holder) == (HERE, plants.line_of("def hook("))
 
 
+@pytest.mark.parametrize(
+    ("register", "attribute"),
+    [
+        ("register_forward_hook", "_forward_hooks"),
+        ("register_forward_pre_hook", "_forward_pre_hooks"),
+        ("register_full_backward_hook", "_backward_hooks"),
+        ("register_full_backward_pre_hook", "_backward_pre_hooks"),
+        ("register_state_dict_post_hook", "_state_dict_hooks"),
+        ("register_load_state_dict_pre_hook", "_load_state_dict_pre_hooks"),
+    ],
+)
+def test_each_kind_of_a_modules_hooks(register: str, attribute: str) -> None:
+    module, tensor = nn.Linear(2, 2), plants.new()
+    plants.HELD.append(module)
+    number = id(tensor)
+    plants.hook_as(module, register, tensor)
+    assert len(getattr(module, attribute)) == 1
+    del tensor, module
+    holder = told(number)
+    assert holder.kind == "hook" and "hook of torch.nn.modules.linear.Linear" in holder.path
+    assert place(holder) == (HERE, plants.line_of("def any_hook("))
+
+
+@pytest.mark.parametrize("which", ["forward_hook", "forward_pre_hook"])
+def test_a_hook_of_all_modules(which: str) -> None:
+    from torch.nn.modules import module as modules
+
+    tensor = plants.new()
+    number = id(tensor)
+    plants.hook_as(modules, f"register_module_{which}", tensor)
+    del tensor
+    try:
+        holder = told(number)
+    finally:
+        getattr(modules, f"_global_{which}s").clear()
+    assert holder.kind == "hook" and f"_global_{which}s" in holder.path
+    assert place(holder) == (HERE, plants.line_of("def any_hook("))
+
+
 def test_a_hook_that_is_half_called() -> None:
     module = nn.Linear(2, 2)
     plants.HELD.append(module)
@@ -140,6 +179,47 @@ def test_a_cache() -> None:
     holder = told(id(plants.cached(1)))
     assert holder.kind == "cache" and "cache of cached" in holder.path
     assert place(holder) == (HERE, plants.line_of("def cached(") - 1)
+
+
+def test_a_memo_is_one_by_what_it_is_or_by_its_name() -> None:
+    holder = told(id(plants.looked_up(1)))
+    assert holder.kind == "cache" and holder.path == (MODULE, "looked_up", "cache of looked_up")
+    plants.SHAPE_CACHE[1] = plants.new()
+    of_module = told(id(plants.SHAPE_CACHE[1]))
+    plants.Memo.CACHE[1] = plants.new()
+    of_class = told(id(plants.Memo.CACHE[1]))
+    plants.HELD.append(plants.Memo(plants.new()))
+    of_instance = told(id(plants.HELD[0].grid_cache[0]))
+    assert of_module.kind == of_class.kind == of_instance.kind == "cache"
+    assert of_instance.path[-2:] == (f"{plants.__name__}.Memo.grid_cache", "[0]")
+
+
+def test_a_default_by_name_a_bound_method_and_a_set() -> None:
+    plants.HELD.append(plants.named_default_of(plants.new()))
+    holder = told(id(plants.HELD[0].__kwdefaults__["found"]))
+    assert holder.path[-2:] == ("default", "[found]")
+    plants.HELD[0] = plants.Doing(plants.new()).method
+    holder = told(id(plants.HELD[0].__self__.kept))
+    assert holder.path[-1] == f"{plants.__name__}.Doing.kept"
+    assert place(holder) == (HERE, plants.line_of("def method("))
+    plants.HELD[0] = {plants.new()}
+    holder = told(id(next(iter(plants.HELD[0]))))
+    assert holder.path[-1] == "[set]"
+
+
+def test_a_coroutine_and_an_asynchronous_generator_that_wait() -> None:
+    plants.HELD.append(plants.awaiting(plants.new()))
+    plants.HELD[0].send(None)
+    number = id(plants.HELD[0].cr_frame.f_locals["local"])
+    holder = told(number)
+    assert holder.kind == "generator" and holder.path[-1] == "generator awaiting, local tensor"
+    plants.HELD[0].close()
+    plants.HELD[0] = plants.yielding_late(plants.new())
+    plants.HELD.append(plants.HELD[0].__anext__())
+    plants.HELD[1].send(None)
+    number = id(plants.HELD[0].ag_frame.f_locals["local"])
+    holder = told(number)
+    assert holder.kind == "generator" and holder.path[-1] == "generator yielding_late, local tensor"
 
 
 def test_a_thread_s_own_data() -> None:
