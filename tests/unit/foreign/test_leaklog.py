@@ -217,6 +217,41 @@ def test_a_job_that_says_its_end_has_one_floor_however_often_it_tells(tmp_path: 
     assert report.trends[0].floors == (8 * GIB,) * 6 and not report.leaks
 
 
+def test_without_a_line_of_what_is_allocated_the_cards_use_after_each_job_is_the_floor(
+    tmp_path: Path,
+) -> None:
+    lines = [
+        line
+        for place in range(6)
+        for line in (f"GPU Memory: {30 - place}.0/48.0 GB", "Prompt executed in 33.10 seconds",
+                     f"GPU Memory: {9 + place}.0/48.0 GB")
+    ]  # fmt: skip
+    report = told(tmp_path, *lines)
+    assert report.trends[0].floors == tuple((9 + place) * GIB for place in range(6)) and report.leaks
+
+
+def test_a_run_that_grew_is_told_though_a_longer_one_did_not(tmp_path: Path) -> None:
+    report = told(tmp_path, *jobs(2, 3, 4, 5, 6, 7), "Starting server", *jobs(*[2.0] * 20))
+    assert report.leaks and report.trends[0].count == 6
+
+
+@pytest.mark.parametrize(
+    ("lines", "title"),
+    [
+        (["3.0", "4.0"], "The cache of 4.00 GiB was never emptied."),
+        (["3.0", "4.0", "Starting server", "1.1"], "The cache of 4.00 GiB was never emptied."),
+        (["3.0", "4.0", "1.9", "1.5"], "The cache of 1.90 GiB was never emptied."),  # somebody did
+        (["3.0", "4.0", "CUDA cache cleared"], None),
+        (["3.0"], None),
+        (["0.3", "0.4"], None),
+    ],
+)
+def test_a_cache_that_is_never_emptied(tmp_path: Path, lines: list[str], title: str | None) -> None:
+    texts = [f"Cache status: 9 tensors cached ({line} GB)" if line[0].isdigit() else line for line in lines]
+    found = of_kind(told(tmp_path, *texts), "cache")
+    assert [one.title for one in found] == ([] if title is None else [title])
+
+
 UNLOADED = (
     "Loading model: a", "Model loaded successfully", "GPU Memory: 20.0/48.0 GB (41.7% used)",
     "Unloading model: a", "Model components unloaded", "CUDA cache cleared", "Model unloading completed",

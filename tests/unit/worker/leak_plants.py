@@ -69,6 +69,11 @@ def make_global() -> Tensor:
     return MADE_LATE
 
 
+def make_undeclared() -> None:
+    global UNDECLARED  # made by this function alone
+    UNDECLARED = new()
+
+
 def closing_over(tensor: Tensor) -> Callable[[], Tensor]:
     def inner() -> Tensor:
         return tensor
@@ -203,4 +208,5 @@ def clear() -> None:
     looked_up.cache_clear()
     LOCAL.__dict__.clear()
     globals().pop("MADE_LATE", None)
+    globals().pop("UNDECLARED", None)
     sys.__dict__.pop("last_exc", None)

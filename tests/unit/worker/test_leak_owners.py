@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import sys
+import types
 import weakref
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from torch import Tensor, nn
@@ -13,6 +17,7 @@ from engine.wire import Holder
 from engine.worker.leaks import graph
 from engine.worker.leaks.graph import Heap
 from engine.worker.leaks.owners import Held, Owners
+from engine.worker.leaks.words import MOST_HOPS
 from tests.unit.worker import leak_plants as plants
 
 
@@ -278,8 +283,6 @@ def test_a_root_that_the_caller_names_lasts() -> None:
 
 
 def test_what_no_python_object_holds_has_no_owner() -> None:
-    import ctypes
-
     tensor = plants.new()
     number = id(tensor)
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(tensor))
@@ -292,8 +295,6 @@ def test_what_no_python_object_holds_has_no_owner() -> None:
 
 
 def test_a_container_that_only_c_holds_is_no_cycle() -> None:
-    import ctypes
-
     box = [plants.new()]
     number = id(box[0])
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(box))
@@ -324,3 +325,64 @@ def test_what_a_call_was_given_by_locals_is_left_to_it() -> None:
     names = locals()
     assert find(id(tensor)).running
     assert names["tensor"] is tensor
+
+
+def test_a_global_is_written_where_it_is_made_in_a_function_or_in_another_module(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plants.make_undeclared()
+    holder = told(id(plants.UNDECLARED))  # type: ignore[attr-defined]
+    assert place(holder) == (HERE, plants.line_of("UNDECLARED ="))
+    plants.MADE_LATE = [plants.new()]  # type: ignore[assignment]
+    borrower: Any = types.ModuleType("borrower")
+    borrower.BORROWED = plants.MADE_LATE
+    monkeypatch.setitem(sys.modules, "borrower", borrower)
+    number = id(borrower.BORROWED[0])
+    del borrower
+    holder = told(number)
+    assert holder.path == ("module borrower", "BORROWED", "[0]")
+    assert place(holder) == (HERE, plants.line_of("MADE_LATE:"))
+
+
+def test_a_way_that_is_too_long_or_too_wide_is_told_as_far_as_it_goes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    deep: list[Any] = [plants.new()]
+    number = id(deep[0])
+    for _ in range(40):
+        deep = [deep]
+    plants.HELD.append(deep)
+    del deep
+    holder = told(number)
+    assert holder.path[0] == MODULE and holder.path[-1] == "..." and len(holder.path) == MOST_HOPS + 1
+    monkeypatch.setattr("engine.worker.leaks.owners.MOST_VISITED", 20)
+    assert told(number).path[0] == "farther than 20 objects"
+
+
+def test_in_a_job_what_has_no_owner_may_be_a_value_on_its_way() -> None:
+    tensor, box = plants.new(), [plants.new()]
+    numbers = id(tensor), id(box[0])
+    for found in (tensor, box):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(found))
+    del tensor, box, found
+    for number, beyond in zip(numbers, ((), ("[0]",)), strict=True):
+        with Heap() as heap, Owners(heap, in_job=True) as owners:
+            target = next(found for found in heap.objects if id(found) == number)
+            held = owners.find([target])
+            container = next(iter(heap.referrers(target)), target)
+            ctypes.pythonapi.Py_DecRef(ctypes.py_object(container))
+            del target, container
+        nobody = "a value on its way in a running call, or no Python owner"
+        assert held.running and held.holder.path == (nobody, *beyond)
+
+
+def test_an_error_that_is_being_handled_is_a_running_calls() -> None:
+    tensor = plants.new()
+    number = id(tensor)
+    try:
+        plants.failing(tensor)
+    except RuntimeError:
+        del tensor
+        held = find(number)
+    assert held.running
+    assert held.holder.path[0].startswith("local the exception that is being handled of ")
