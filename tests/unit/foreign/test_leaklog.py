@@ -228,6 +228,18 @@ def test_without_a_line_of_what_is_allocated_the_cards_use_after_each_job_is_the
     ]  # fmt: skip
     report = told(tmp_path, *lines)
     assert report.trends[0].floors == tuple((9 + place) * GIB for place in range(6)) and report.leaks
+    assert "This is the figure of the whole card, so another program's memory is in it." in (
+        report.verdicts[0].evidence
+    )
+
+
+def test_floors_of_the_card_and_of_pytorch_are_two_series_whichever_is_told_first(tmp_path: Path) -> None:
+    lines = []
+    for place in range(8):
+        looks = [f"GPU Memory: {20 + place}.0/48.0 GB", *jobs(8.0)]
+        lines += ["Prompt executed in 33.10 seconds", *looks[:: 1 if place % 3 else -1]]
+    report = told(tmp_path, *lines)
+    assert report.trends[0].floors == (8 * GIB,) * 8 and not report.leaks
 
 
 def test_a_run_that_grew_is_told_though_a_longer_one_did_not(tmp_path: Path) -> None:
