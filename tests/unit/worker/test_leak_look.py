@@ -229,15 +229,16 @@ def test_a_bare_storage_is_found_and_an_instances_names_are_holders_of_their_own
     number = storage.nbytes()
     del storage
     keepers = [plants.Keeper(plants.new()) for _ in range(2)]
-    plants.KEPT.append(plants.new())
+    for keeper in keepers:
+        vars(keeper)["more"] = plants.new()  # which has its attributes in a dictionary from now on
     plants.HELD.extend(keepers)
-    del keepers
+    del keepers, keeper
     found = planted(seen_now())
     (bare,) = (item for item in found if item.shape == (BYTES,))
     assert (bare.bytes, bare.storages, bare.dtype) == (number, 1, "uint8")
     assert bare.holder.path == (f"module {plants.__name__}", "HELD", "[0]", "[0]")
-    kept = [item for item in found if item.holder.path[-1].endswith("Keeper.kept")]
-    assert [item.storages for item in kept] == [1, 1]
+    kept = [item for item in found if ".Keeper." in item.holder.path[-1]]
+    assert [item.storages for item in kept] == [1, 1, 1, 1]
 
 
 def test_names_of_a_module_that_the_collector_does_not_list_are_holders_of_their_own() -> None:
