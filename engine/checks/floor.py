@@ -12,14 +12,15 @@ from engine.wire import Finding
 def floors(facts: Facts) -> Iterator[Finding]:
     """One for each floor of the live worker whose slope is no noise."""
     for trend in facts.growing:
-        if trend.bytes_each is None or len(trend.floors) < 2:
+        if trend.bytes_each is None:
             continue
-        risen = trend.floors[-1] - trend.floors[0]
+        # By the slope: the first floor and the last may be off by themselves.
+        shown = trend.count
+        risen = round(trend.bytes_each * (shown - 1))
         worker = facts.workers[0] if facts.workers else None
         each = size_text(round(trend.bytes_each))
         what = "device memory" if trend.what == "device" else f"{trend.what} memory"
         per = "job" if trend.over == "jobs" else "switch"
-        shown = len(trend.floors)
         yield Finding(
             kind="floor",
             severity="warning",

@@ -9,9 +9,15 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
 
 NORMAL_95 = 1.959964
 """Half width of the middle 95 % of the normal distribution, in standard deviations."""
+STEPS = 8
+"""Into which a rise is cut, to see when the newest values reached the last of them."""
+PAUSES = 2
+"""Times the longest of these steps: a rise that has stood still for longer has ended."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,3 +56,18 @@ def slope_of(values: Sequence[float]) -> Slope:
     middle = pairs // 2
     value = slopes[middle] if pairs % 2 else (slopes[middle - 1] + slopes[middle]) / 2
     return Slope(value=value, low=slopes[first], high=slopes[last])
+
+
+def goes_on(values: Sequence[float], *, pause: int) -> bool:
+    """Whether what rose still rises; it may stand still for `pause` values in any case.
+
+    A cache that has filled does not, though its slope stays for long. What leaks now and then stands still
+    as well, but for no longer than it did before.
+    """
+    calm = [median(values[max(0, place - 1) : place + 2]) for place in range(len(values))]
+    rise, reached = max(calm) - calm[0], [0]
+    for step in range(1, STEPS):
+        level = calm[0] + rise * step / STEPS
+        reached.append(next(place for place, value in enumerate(calm) if value >= level))
+    longest = max(late - early for early, late in pairwise(reached))
+    return len(calm) - 1 - reached[-1] <= max(pause, PAUSES * longest)

@@ -13,7 +13,7 @@ from statistics import median
 from typing import Literal, TypeAlias
 
 from engine.leaks.sentences import trend_text
-from engine.leaks.slope import slope_of
+from engine.leaks.slope import goes_on, slope_of
 from engine.units import KIB, MIB
 from engine.wire import LedgerLine, Trend
 
@@ -142,7 +142,11 @@ def _trend(
     if len(sizes) < LEAST_COUNT:
         return Trend(what=what, over=over, count=len(sizes), bytes_each=None, floors=shown)
     slope, noise = slope_of(sizes), NOISE[what]
-    grows = slope.low >= noise.bytes_each and median(sizes[-3:]) - median(sizes[:3]) >= noise.rise_bytes
+    grows = (
+        slope.low >= noise.bytes_each
+        and median(sizes[-3:]) - median(sizes[:3]) >= noise.rise_bytes
+        and goes_on(sizes, pause=LEAST_COUNT)
+    )
     stage, component = _where(what, [line for line, _size in floors], own) if grows else (None, None)
     return Trend(
         what=what,

@@ -102,6 +102,7 @@ class Harvests:
         field.trace(any(plant.traced for plant in bed.plants))
         with bed.grow(field) if bed.grow is not None else _by_files(field, bed):
             report, facts = field.report(), field.facts()
+            assert facts.look is not None and facts.look.pid == field.live.worker_pid(), "of the real worker"
             told = {}
             for plant in bed.plants:
                 found = [verdict for verdict in report.verdicts if plant.is_told_by(verdict)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from engine.leaks.difference import by_holder, by_site
+import msgspec
+
+from engine.leaks.difference import by_holder, by_site, since
 from engine.units import KIB
 from engine.wire import Holder, Site, Tracing
 from engine.worker.leaks.facts import Findings, LiveTensors
@@ -47,3 +49,12 @@ def test_holders_are_the_same_whatever_the_place_in_their_list_and_what_runs_is_
     grown = by_holder(before, after)
     assert [(growth.bytes // KIB, growth.count) for growth in grown] == [(20, 2), (-5, -1)]
     assert grown[0].holder is not None and grown[0].holder.path[-1] == "[7]"
+
+
+def test_what_came_since_a_mark_is_told_of_the_same_worker_alone() -> None:
+    before, after = look(), look(sites=(site(1, 100 * KIB),), held=(tensors(100 * KIB, "module p", "KEPT"),))
+    found = since(before, after)
+    assert found.lost is None and len(found.sites) == len(found.holders) == 1
+    other = since(before, msgspec.structs.replace(after, pid=2))
+    assert "the worker of the mark, 1, has ended" in (other.lost or "") and not other.sites + other.holders
+    assert "could not be looked into" in (since(before, None).lost or "")

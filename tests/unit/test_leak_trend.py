@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -113,6 +114,117 @@ def test_first_jobs_of_a_shape_are_left_out() -> None:
 def test_a_fresh_worker_begins_anew() -> None:
     lines = night(20, leak=MIB) + night(8, worker="2 20.0")
     assert not of("device", trends(lines)).grows
+
+
+def lines_of(
+    what: str, *, count: int = 12, each: int = 8 * MIB, stage: str = "decode", device: str = "gpu"
+) -> list[LedgerLine]:
+    """Jobs of one stage, in which one floor rises."""
+    lines: list[LedgerLine] = []
+    for job in range(1, count + 1):
+        old, new = each * (job - 1), each * job
+        flat = Held(before=WEIGHTS, after=WEIGHTS)
+        rising = Held(before=WEIGHTS + old, after=WEIGHTS + new)
+        held = {"allocated": flat, "rss": flat, "pinned": flat}
+        held[{"device": "allocated", "host": "rss", "pinned": "pinned"}[what]] = rising
+        whole: dict[str, Any] = {
+            "at": 0, "device_id": device, "worker": "1 10.0", "job_id": job, "model": "m", "shape": "s",
+            "elapsed_s": 1, "weights": flat, **held,
+        }  # fmt: skip
+        lines.append(LedgerLine(id=len(lines), kind="stage", target=stage, **whole))
+        lines.append(LedgerLine(id=len(lines), kind="job", target=f"job {job}", **whole))
+    return lines
+
+
+@pytest.mark.parametrize("device", ["gpu", "cpu"])
+@pytest.mark.parametrize("what", ["device", "host", "pinned"])
+@pytest.mark.parametrize(
+    ("stage", "component"),
+    [
+        ("text", "text"),
+        ("image", "vae"),
+        ("decode", "vae"),
+        ("denoise dit.low", "dit.low"),
+        ("denoise", None),
+    ],
+)
+def test_each_floor_tells_the_stage_and_the_component_that_raises_it(
+    what: str, stage: str, component: str | None, device: str
+) -> None:
+    found = trends(lines_of(what, stage=stage, device=device))
+    assert [trend.what for trend in found if trend.grows] == [what]
+    trend = of(what, found)
+    assert (trend.bytes_each, trend.stage, trend.component) == (8 * MIB, stage, component)
+
+
+def test_on_cpu_weights_that_lie_in_host_memory_are_no_growth_of_it() -> None:
+    lines = [
+        replace(line, rss=line.allocated, device_id="cpu")
+        for line in lines_of("device")
+        if line.kind == "job"
+    ]
+    assert [trend.what for trend in trends(lines) if trend.grows] == ["device"]
+
+
+def test_what_only_switches_bring_is_told_over_switches_by_their_targets() -> None:
+    def switches(count: int) -> list[LedgerLine]:
+        return [
+            replace(line, kind="switch", target="ab"[place % 2], job_id=None)
+            for place, line in enumerate(lines_of("device", count=count)[1::2])
+        ]
+
+    (trend,) = (trend for trend in trends(switches(2 * FIRST + LEAST_COUNT)) if trend.what == "device")
+    assert (trend.over, trend.grows, trend.count, trend.bytes_each) == (
+        "switches",
+        True,
+        LEAST_COUNT,
+        8 * MIB,
+    )
+    (few,) = (trend for trend in trends(switches(2 * FIRST + 1)) if trend.what == "device")
+    assert (few.count, few.bytes_each) == (1, None), "the first ones to each model fill what it needs"
+
+
+def test_host_memory_begins_anew_with_a_new_shape_and_a_small_rise_is_none() -> None:
+    lines = [line for line in lines_of("host", count=20) if line.kind == "job"]
+    mixed = [replace(line, shape=str(place >= 8)) for place, line in enumerate(lines)]
+    assert of("host", trends(mixed)).count == 20 - 8 - FIRST
+    small = [line for line in lines_of("host", count=20, each=64 * KIB) if line.kind == "job"]
+    assert not of("host", trends(small)).grows
+    slow = [line for line in lines_of("host", count=200, each=20 * KIB) if line.kind == "job"]
+    assert not of("host", trends(slow)).grows
+
+
+def test_lines_of_a_worker_before_are_no_part_of_this_ones_floors() -> None:
+    before = [replace(line, worker="0 1.0") for line in lines_of("device", count=20)]
+    found = of("device", trends(before + lines_of("device", count=FIRST + 3)))
+    assert (found.count, found.bytes_each) == (3, None)
+    assert trends([]) == ()
+
+
+@pytest.mark.parametrize("fills", [10, 60, 100])
+def test_what_grew_and_has_stopped_does_not_grow(fills: int) -> None:
+    """A cache of bounded length: it fills, and then lets go of as much as it takes."""
+    rng, lines = random.Random(7), []
+    for line in night(fills + 26, noise=MIB):
+        if line.kind == "job" and line.job_id is not None:
+            size = 2 * MIB * min(line.job_id, fills)
+            held = Held(before=WEIGHTS, after=WEIGHTS + size)
+            lines.append(replace(line, allocated=held, rss=Held(after=size + rng.randrange(MIB))))
+    while_filling, full = trends(lines[:fills]), trends(lines)
+    assert of("device", while_filling).grows and of("host", while_filling).grows
+    assert not of("device", full).grows and not of("host", full).grows
+
+
+@pytest.mark.parametrize("every", [2, 5, 20])
+def test_a_leak_of_every_few_jobs_is_told_and_goes_on_being_told(every: int) -> None:
+    lines = [
+        replace(line, allocated=Held(before=WEIGHTS, after=WEIGHTS + (line.job_id or 0) // every * MIB))
+        for line in night(130)
+        if line.kind == "job"
+    ]
+    told = [of("device", trends(lines[:count])).grows for count in range(3 * every + FIRST + 2, 130)]
+    first = told.index(True)
+    assert first <= LEAST_COUNT and all(told[first:])
 
 
 def mixed(count: int, *, every: int, leak: int = 0, cache: int = 0) -> list[LedgerLine]:

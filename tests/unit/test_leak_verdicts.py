@@ -199,6 +199,26 @@ def test_a_memo_that_grows_with_every_job_is_a_leak_and_tells_the_slope() -> Non
     assert any("+1.0 MiB a job" in line and "over 12 jobs" in line for line in found.evidence)
 
 
+def test_a_memo_beside_growth_of_which_it_is_no_part_is_none() -> None:
+    memo = Holder(path=("cache of grid",), kind="cache")
+    facts = replace(looked(tensors=(held(16 * MIB, holder=memo),)), trends=(grows("device", 40 * MIB),))
+    by_kind = {one.kind: one for one in verdicts(facts)}
+    assert by_kind["unowned_tensor"].leak and not by_kind["tensor"].leak
+    assert not any("Growth" in line for line in by_kind["tensor"].evidence)
+    grown = only(replace(facts, trends=(grows("device"),)))
+    assert grown.leak and not any("would be a leak" in line for line in grown.evidence)
+    on_host = replace(looked(tensors=(held(holder=memo, place="host"),)), trends=(grows("pinned"),))
+    assert {(one.kind, one.leak) for one in verdicts(on_host)} == {("pinned", True), ("tensor", False)}
+
+
+@pytest.mark.parametrize("what", ["device", "pinned", "host"])
+def test_a_last_floor_that_is_off_hides_no_growth_and_makes_it_no_smaller(what: str) -> None:
+    trend = grows(what, 8 * MIB, count=200)
+    shown = replace(trend, floors=(*trend.floors[-60:-1], 0))
+    found = only(replace(CLEAN, trends=(shown,)))
+    assert found.leak and found.bytes == 199 * 8 * MIB
+
+
 def test_while_the_floors_rise_small_tensors_count_too() -> None:
     small = held(200 * KIB)
     assert verdicts(looked(tensors=(small,))) == ()
@@ -250,6 +270,54 @@ def test_without_a_look_the_balance_speaks_and_one_that_does_not_add_up_says_not
     assert verdicts(replace(facts, device=moving)) == ()
 
 
+@pytest.mark.parametrize(
+    ("part", "kind"),
+    [("awaiting_free", "awaiting_free"), ("releasable", "cache"), ("fragmented", "fragmented")],
+)
+def test_each_part_of_the_balance_speaks_without_a_look(part: str, kind: str) -> None:
+    found = only(replace(CLEAN, look=None, device=gpu(**{"releasable": 0, "fragmented": 0, part: GIB})))
+    assert (found.kind, found.leak, found.bytes) == (kind, False, GIB)
+
+
+@pytest.mark.parametrize(("library", "action"), [("cuBLAS", "collect"), ("cuBLASLt", "collect"), ("x", None)])
+def test_a_workspace_that_torch_can_clear_is_cleared_and_no_other_is(library: str, action: str) -> None:
+    remedy = only(looked(unowned=(block(library=library),))).remedy
+    assert (None if remedy is None else remedy.action) == action
+
+
+@pytest.mark.parametrize("what", ["device", "host", "pinned"])
+@pytest.mark.parametrize("over", ["jobs", "switches"])
+def test_growth_is_told_whether_jobs_or_switches_bring_it(what: str, over: str) -> None:
+    found = only(replace(CLEAN, trends=(grows(what, 8 * MIB, over=over),)))
+    each = "a job over 12 jobs" if over == "jobs" else "a switch over 12 switches"
+    assert found.leak and any(
+        f"+8.0 MiB a {'job' if over == 'jobs' else 'switch'}" in one for one in found.evidence
+    )
+    assert any(each.split(" over ")[1] in one for one in found.evidence)
+
+
+@pytest.mark.parametrize(
+    ("place", "pinned", "kind", "growing", "stays"),
+    [
+        ("device", False, "cuda", "device", "host"),
+        ("host", False, "cuda", "host", "pinned"),
+        ("host", True, "cuda", "pinned", "device"),
+        ("host", False, "cpu", "device", "pinned"),
+        ("host", False, "cpu", "host", "pinned"),
+    ],
+)
+def test_a_tensor_is_of_the_floor_that_it_raises_and_of_no_other(
+    place: str, pinned: bool, kind: str, growing: str, stays: str
+) -> None:
+    item = held(200 * KIB, place=place, pinned=pinned)
+    device = CLEAN.device if kind == "cuda" else replace(gpu(), id="cpu", kind="cpu", balance=None)
+    facts = replace(looked(tensors=(item,)), device=device)
+    grown = verdicts(replace(facts, trends=(grows(growing, 160 * KIB, stage="decode"),)))
+    assert [one.stage for one in grown if one.holder is not None] == ["decode"]
+    others = verdicts(replace(facts, trends=(grows(stays, 160 * KIB),)))
+    assert not [one for one in others if one.holder is not None]
+
+
 # --------------------------------------------------------------------------- components
 
 
@@ -298,6 +366,26 @@ def test_an_orphan_on_a_card_is_ended_by_its_number_and_start() -> None:
 def test_nothing_is_promised_of_what_hangs_in_the_kernel() -> None:
     stuck = process(777, role="worker", left=True, state="D", stuck_in="uvm_spin_loop")
     assert only(checked(gpu(), processes=(stuck,))).remedy is None
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [({"state": "D", "stuck_in": "uvm_spin_loop"}, "in the kernel"), ({"state": "Z"}, "ended")],
+)
+def test_what_hangs_or_has_ended_and_still_holds_the_card_is_a_leak_without_a_remedy(
+    state: dict[str, Any], words: str
+) -> None:
+    found = only(checked(gpu(foreign()), processes=(process(**state),)))
+    assert (found.kind, found.leak, found.remedy) == ("process", True, None) and words in found.title
+
+
+def test_memory_of_ours_past_the_allocator_and_the_context_is_a_leak() -> None:
+    device = gpu(context=8 * MIB)
+    assert device.balance is not None
+    facts = checked(replace(device, balance=replace(device.balance, unexplained_bytes=2 * GIB)))
+    found = only(facts)
+    assert (found.kind, found.leak, found.bytes) == ("context", True, 2 * GIB)
+    assert found.remedy is not None and found.remedy.action == "cleanup" and found.site_reason
 
 
 def test_unseen_memory_is_a_leak_only_where_nobody_can_hide() -> None:

@@ -95,3 +95,20 @@ def test_without_a_figure_none_is_invented(tmp_path: Path) -> None:
     report = report_of(replace(told, device=None))
     assert report.lines[0] == "Job 12 asked for memory in the stage denoise."
     assert report.asked_bytes is None and not any(part.kind == "free" for part in report.parts)
+
+
+def test_a_cache_and_pinned_blocks_are_named_where_they_would_have_helped(tmp_path: Path) -> None:
+    told = facts(tmp_path, releasable_bytes=3 * GIB, pinned_bytes=4 * GIB, pinned_used_bytes=GIB)
+    first = report_of(told).freeable[0]
+    assert (first.what, first.bytes, first.command) == ("cache", 3 * GIB, "turbotui free")
+    assert not any(item.what == "pinned" for item in report_of(told).freeable), "the card has none of them"
+    on_host = report_of(replace(told, device=None)).freeable
+    assert [(item.what, item.bytes) for item in on_host if item.what == "pinned"] == [("pinned", 3 * GIB)]
+
+
+def test_what_would_have_fitted_keeps_less_shows_fewer_frames_or_a_smaller_picture(tmp_path: Path) -> None:
+    told = facts(tmp_path)
+    keeping, fewer, smaller = report_of(told).fits
+    assert (keeping.residency, keeping.frames, keeping.resolution) == ("dit_only", 81, "720p")
+    assert fewer.frames < 81 and (fewer.residency, fewer.resolution) == ("keep_text", "720p")
+    assert (smaller.frames, smaller.resolution) == (81, "480p")

@@ -39,7 +39,11 @@ SCANNED = 8000
 MOST = 2.0**62
 """Bytes; a line may say any number, and none that is larger means anything."""
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-_WIDE = str.maketrans("：（），；％／＝。【】", ":(),;%/=.[]")  # what Chinese wording uses
+_WIDE = str.maketrans("：（），；％／＝。．【】０１２３４５６７８９", ":(),;%/=..[]0123456789")
+"""What Chinese wording uses."""
+_THOUSANDS = re.compile(r"(?<![\d.,:])\d{1,3}(?:,\d{3})+(?![\d,])")
+_DECIMALS = re.compile(r"(?<![\d.,:])(\d+),(\d{1,2})(?=\s*(?:[KMGT]i?B|[/%]))", re.IGNORECASE)
+"""Numbers as other locales write them; a clock's milliseconds are none."""
 _NUMBER = r"(\d+(?:\.\d+)?)"
 _UNIT = r"([KMGT])(?:i?B)?(?![A-Za-z])"
 _SIZE = _NUMBER + r"\s*" + _UNIT
@@ -91,6 +95,9 @@ class ForeignEvent:
 def read_event(text: str) -> ForeignEvent | None:
     """What a line tells of memory; None for all others."""
     plain = text[:SCANNED].translate(_WIDE)
+    if "," in plain:
+        plain = _THOUSANDS.sub(lambda found: found[0].replace(",", ""), plain)
+        plain = _DECIMALS.sub(r"\1.\2", plain)
     if plain.startswith('{"seq":'):
         return read_own(text)
     for pattern, read in _KNOWN:
@@ -108,7 +115,7 @@ def may_tell(text: str) -> bool:
 
 _WORDS = frozenset(
     {
-        *("memory", "model", "vram", "oom", "cache", "alloc", "load", "port", "socket", "address"),
+        *("memory", "model", "vram", "oom", "cache", "alloc", "load", "port", "address"),
         *("executed", "generat", "saved", "running on", "starting server", '{"seq":'),
         *("显存", "模型", "缓存", "端口", "内存", "生成", "保存"),
     }

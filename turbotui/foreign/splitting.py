@@ -26,6 +26,8 @@ _HOLE = re.compile(rb"\0{4,}")
 _ESCAPES = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[PX^_][^\x1b]*(?:\x1b\\)?|[ -/]*[0-~])"
 )
+_BAR = re.compile(r"^[^|]{0,80}\d%\|[^|]{0,400}\|[^|\[\]]{1,40}\[[^\[\]]{1,80}\](?=\s*[^\s,])")
+"""A progress bar that another thread's line stands behind, since it ended none of its own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -203,6 +205,8 @@ def _as_shown(text: str) -> str:
         text = next((part for part in reversed(text.split("\r")) if part.strip()), "")
     if "\x1b" in text:
         text = _ESCAPES.sub("", text)
+    if "%|" in text:
+        text = _BAR.sub("", text)
     return text.translate(_GONE).rstrip()
 
 

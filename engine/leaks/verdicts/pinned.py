@@ -55,7 +55,10 @@ def _held(facts: Facts, item: LiveTensors) -> Verdict:
         if item.holder.kind == "none"
         else f"{named(item.holder)} holds {size_text(item.bytes)} of pinned host memory "
         f"({held_by(item.holder)}).",
-        evidence=(*told(item, trend), "The kernel can neither swap it nor give it to others."),
+        evidence=(
+            *told(item, trend, leak=is_leak(facts, item)),
+            "The kernel can neither swap it nor give it to others.",
+        ),
         bytes=item.bytes,
         device_id=facts.device_id,
         component=None if trend is None else trend.component,

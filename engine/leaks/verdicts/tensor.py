@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from msgspec import structs
 
 from engine.leaks.facts import Facts, What
-from engine.leaks.verdicts.words import cleanup, collect, growth, least_bytes
+from engine.leaks.verdicts.words import SHARE_OF_RISE, cleanup, collect, growth, least_bytes, rise_bytes
 from engine.units import counted, size_text
 from engine.wire import Holder, Remedy, Trend, Verdict
 from engine.worker.leaks.facts import LiveTensors
@@ -51,16 +51,22 @@ def trend_of(facts: Facts, item: LiveTensors) -> Trend | None:
     """The floors that it would raise, where they rise."""
     on_gpu = facts.device is not None and facts.device.kind == "cuda"
     # On cpu the arenas and tensors lie in host memory, and are counted as the device's.
-    places: tuple[What, ...] = ("device",) if item.place == "device" else ("host", "pinned")
+    places: tuple[What, ...] = ("device",) if item.place == "device" else ("host",)
+    if item.pinned:
+        places = ("pinned", "host")
     if not on_gpu:
         places = ("device", "host")
     return next((trend for what in places if (trend := facts.growing(what)) is not None), None)
 
 
 def is_leak(facts: Facts, item: LiveTensors) -> bool:
-    """A memo is kept on purpose, and a leak only where it grows; all else stays though nothing needs it."""
-    grows = trend_of(facts, item) is not None
-    return grows or (item.holder.kind != "cache" and facts.idle)
+    """A memo is kept on purpose, and a leak only where it may be what grows; all else stays though nothing
+    needs it.
+    """
+    trend = trend_of(facts, item)
+    if item.holder.kind != "cache":
+        return trend is not None or facts.idle
+    return trend is not None and item.bytes >= rise_bytes(trend) * SHARE_OF_RISE
 
 
 def _verdict(facts: Facts, item: LiveTensors) -> Verdict:
@@ -72,7 +78,7 @@ def _verdict(facts: Facts, item: LiveTensors) -> Verdict:
         title=f"{size} of tensors on {where} are held by nothing in Python."
         if item.holder.kind == "none"
         else f"{named(item.holder)} holds {size} of tensors on {where} ({held_by(item.holder)}).",
-        evidence=tuple(told(item, trend)),
+        evidence=tuple(told(item, trend, leak=is_leak(facts, item))),
         bytes=item.bytes,
         device_id=facts.device_id,
         component=None if trend is None else trend.component,
@@ -84,7 +90,7 @@ def _verdict(facts: Facts, item: LiveTensors) -> Verdict:
     )
 
 
-def told(item: LiveTensors, trend: Trend | None) -> Iterator[str]:
+def told(item: LiveTensors, trend: Trend | None, *, leak: bool) -> Iterator[str]:
     """How much it is, by what it is reached, and where that is written."""
     shape = "x".join(str(axis) for axis in item.shape) or "scalar"
     size = size_text(item.bytes)
@@ -94,19 +100,19 @@ def told(item: LiveTensors, trend: Trend | None) -> Iterator[str]:
         yield f"The holder is written at {item.holder.file}:{item.holder.line}."
     if item.site is not None:
         yield f"It was allocated at {item.site.file}:{item.site.line} in {item.site.function}."
-    if trend is not None:
+    if trend is not None and (leak or item.holder.kind != "cache"):
         yield from growth(trend)
-    if item.holder.kind == "cache" and trend is not None:
-        yield "It is a memo, which is kept on purpose, and may be what grows; a mark tells whether it is."
-    elif item.holder.kind == "cache":
-        yield "It is a memo, which is kept on purpose; it would be a leak if it grew with every job."
-    else:
+    if item.holder.kind != "cache":
         yield "Neither the engine's own bookkeeping nor a running call needs it."
+    elif leak:
+        yield "It is a memo, which is kept on purpose, and may be what grows; a mark tells whether it is."
+    else:
+        yield "It is a memo, which is kept on purpose; it would be a leak if it grew with every job."
 
 
 def held_by(holder: Holder) -> str:
     """The kind of a holder, in words."""
-    named = {
+    words = {
         "global": "a module's variable",
         "attribute": "an object's attribute",
         "closure": "a function's closure",
@@ -117,7 +123,7 @@ def held_by(holder: Holder) -> str:
         "cache": "a cache in Python",
         "none": "nothing in Python",
     }
-    return named[holder.kind]
+    return words[holder.kind]
 
 
 def named(holder: Holder) -> str:

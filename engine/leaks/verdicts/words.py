@@ -47,8 +47,8 @@ def least_bytes(trend: Trend | None) -> int:
 
 
 def rise_bytes(trend: Trend) -> int:
-    """What the shown floors have risen in all."""
-    return 0 if len(trend.floors) < 2 else max(0, trend.floors[-1] - trend.floors[0])
+    """What a floor has risen in all, by its slope: the first and the last may be off by themselves."""
+    return max(0, round((trend.bytes_each or 0.0) * (trend.count - 1)))
 
 
 def ago(age_s: float) -> str:

@@ -11,7 +11,7 @@ import sys
 import time
 import types
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -65,10 +65,9 @@ class Owners:
         heap: Heap,
         *,
         roots: Mapping[str, object] | None = None,
-        without: Iterable[object] = (),
         in_job: bool = False,
     ) -> None:
-        """`roots` last as modules do, by the name to tell of each. `without` holds only for the caller.
+        """`roots` last as modules do, by the name to tell of each.
 
         In a job nothing is looked for in what is frozen of the libraries: that takes a second and copies of
         the fork's pages, for values that a call has on its way and gives no name.
@@ -76,7 +75,6 @@ class Owners:
         self._in_job = in_job
         self._heap = heap
         self._roots = {id(root): name for name, root in (roots or {}).items()}
-        self._without = {id(found) for found in without}
         self._frames = RunningFrames(heap)
         self._words = Words(self._roots, heap)
         self._ways: dict[int, list[Any]] = {}
@@ -200,13 +198,7 @@ class Owners:
 
     def _is_ours(self, referrer: object) -> bool:
         number = id(referrer)
-        return number in self._without or number in self._frames.ours or number in self._frames.ids
-
-
-def holder_of(target: object, heap: Heap, *, without: Iterable[object] = ()) -> Holder:
-    """Who holds `target`; for several of one heap, `Owners` is quicker."""
-    with Owners(heap, without=without) as owners:
-        return owners.find([target]).holder
+        return number in self._frames.ours or number in self._frames.ids
 
 
 def _references_of_a_loop() -> int:

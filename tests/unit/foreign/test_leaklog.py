@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -100,6 +102,43 @@ def test_comfyui_tells_which_model_was_in_the_way() -> None:
     assert sum(fact.event.kind == "oom" for fact in report.facts) == 2  # one event in two lines
 
 
+BAR = " 50%|#####     | 5/9 [00:12<00:10,  1.21s/it, loss=0.1]"
+DISGUISES: dict[str, Callable[[str], bytes]] = {
+    "crlf": lambda text: text.replace("\n", "\r\n").encode(),
+    "utf-8 with a mark": lambda text: text.encode("utf-8-sig"),
+    "utf-16": lambda text: text.encode("utf-16"),
+    "a hole before it": lambda text: b"\0" * 5000 + text.encode(),
+    "colours inside words": lambda text: text.replace("Memory", "\x1b[1mMem\x1b[0mory").encode(),
+    "a bar before each line": lambda text: text.replace("\n", f"\n{BAR}").encode(),
+    "a bar before each line on its own": lambda text: text.replace("\n", f"\n{BAR}\r").encode(),
+    "a megabyte after each line": lambda text: text.replace("\n", f" {'x' * 2**20}\n").encode(),
+    "no end": lambda text: text.rstrip().encode(),
+    "decimal commas": lambda text: re.sub(r"(\d)\.(\d+)(?=/| G| M|%)", r"\1,\2", text).encode(),
+    "megabytes with thousands": lambda text: re.sub(
+        r"([\d.]+)/48\.0 GB", lambda found: f"{float(found[1]) * 1024:,.1f}/49,152.0 MB", text
+    ).encode(),
+    "wide figures": lambda text: re.sub(
+        r"[\d.]+(?=/|%| GB)", lambda found: found[0].translate(WIDE), text
+    ).encode(),
+}
+WIDE = {ord(figure): ord(figure) + 0xFEE0 for figure in "0123456789."}
+
+
+@pytest.mark.parametrize("disguise", DISGUISES)
+def test_a_log_in_any_disguise_tells_the_same(tmp_path: Path, disguise: str) -> None:
+    path, plain = tmp_path / "a.log", DATA / "leaks-webui-en.log"
+    path.write_bytes(DISGUISES[disguise](plain.read_text()))
+    began = time.process_time()
+    found, wanted = read_log(path), read_log(plain)
+    assert time.process_time() - began < 2.0
+    assert [(fact.at, fact.event.kind) for fact in found.facts] == [
+        (fact.at, fact.event.kind) for fact in wanted.facts
+    ]
+    assert [(one.kind, one.title, one.evidence) for one in found.verdicts] == [
+        (one.kind, one.title, one.evidence) for one in wanted.verdicts
+    ]
+
+
 def record(event: str, text: str, at: float, level: str = "info") -> str:
     line = LogLine(seq=1, at=at, event=event, text=text, level=level)  # type: ignore[arg-type]
     return msgspec.json.encode(line).decode()
@@ -149,6 +188,7 @@ def jobs(*allocated: float) -> list[str]:
         ((8.0, 8.1, 8.0, 8.1, 8.0, 8.1, 8.0), False),
         ((6.0, 8.1, 8.1, 8.1, 8.1, 8.1), False),  # the first job filled its workspaces
         ((8.0, 8.01, 8.02, 8.03, 8.04, 8.05), False),  # below a log's own rounding
+        ((8.0, 8.5, 9.0, 9.5, 10.0, 10.5, 11.0, *[11.5] * 8), False),  # a cache that has filled
     ],
 )
 def test_floors_grow_only_where_it_cannot_be_chance(
@@ -177,6 +217,53 @@ def test_a_job_that_says_its_end_has_one_floor_however_often_it_tells(tmp_path: 
     ]
     report = told(tmp_path, *lines)
     assert report.trends[0].floors == (8 * GIB,) * 6 and not report.leaks
+
+
+def test_without_a_line_of_what_is_allocated_the_cards_use_after_each_job_is_the_floor(
+    tmp_path: Path,
+) -> None:
+    lines = [
+        line
+        for place in range(6)
+        for line in (f"GPU Memory: {30 - place}.0/48.0 GB", "Prompt executed in 33.10 seconds",
+                     f"GPU Memory: {9 + place}.0/48.0 GB")
+    ]  # fmt: skip
+    report = told(tmp_path, *lines)
+    assert report.trends[0].floors == tuple((9 + place) * GIB for place in range(6)) and report.leaks
+    assert "This is the figure of the whole card, so another program's memory is in it." in (
+        report.verdicts[0].evidence
+    )
+
+
+def test_floors_of_the_card_and_of_pytorch_are_two_series_whichever_is_told_first(tmp_path: Path) -> None:
+    lines = []
+    for place in range(8):
+        looks = [f"GPU Memory: {20 + place}.0/48.0 GB", *jobs(8.0)]
+        lines += ["Prompt executed in 33.10 seconds", *looks[:: 1 if place % 3 else -1]]
+    report = told(tmp_path, *lines)
+    assert report.trends[0].floors == (8 * GIB,) * 8 and not report.leaks
+
+
+def test_a_run_that_grew_is_told_though_a_longer_one_did_not(tmp_path: Path) -> None:
+    report = told(tmp_path, *jobs(2, 3, 4, 5, 6, 7), "Starting server", *jobs(*[2.0] * 20))
+    assert report.leaks and report.trends[0].count == 6
+
+
+@pytest.mark.parametrize(
+    ("lines", "title"),
+    [
+        (["3.0", "4.0"], "The cache of 4.00 GiB was never emptied."),
+        (["3.0", "4.0", "Starting server", "1.1"], "The cache of 4.00 GiB was never emptied."),
+        (["3.0", "4.0", "1.9", "1.5"], "The cache of 1.90 GiB was never emptied."),  # somebody did
+        (["3.0", "4.0", "CUDA cache cleared"], None),
+        (["3.0"], None),
+        (["0.3", "0.4"], None),
+    ],
+)
+def test_a_cache_that_is_never_emptied(tmp_path: Path, lines: list[str], title: str | None) -> None:
+    texts = [f"Cache status: 9 tensors cached ({line} GB)" if line[0].isdigit() else line for line in lines]
+    found = of_kind(told(tmp_path, *texts), "cache")
+    assert [one.title for one in found] == ([] if title is None else [title])
 
 
 UNLOADED = (
@@ -248,6 +335,15 @@ def test_a_file_of_any_size_takes_little_memory(tmp_path: Path) -> None:
     assert report.told == 9000 and len(report.facts) == FIRST_FACTS + LAST_FACTS
     assert report.omitted == 9000 - len(report.facts) and len(report.points) <= MOST_POINTS
     assert peak < 12 * 2**20
+
+
+def test_a_log_of_thousands_of_loads_takes_seconds(tmp_path: Path) -> None:
+    path = tmp_path / "loads.log"
+    load = "Loading model: a\nModel loaded successfully\nModel unloading completed\n"
+    path.write_text("\n".join(jobs(*[8 + place % 7 / 10 for place in range(200)])) + "\n" + load * 3000)
+    began = time.process_time()
+    report = read_log(path)
+    assert time.process_time() - began < 8 and report.trends[0].count == 200
 
 
 def test_hostile_lines_harm_nothing(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -17,6 +17,7 @@ BY_NAME: dict[str, Any] = {}
 MADE_LATE: Tensor
 LOCAL = threading.local()
 HELD: list[Any] = []
+SHAPE_CACHE: dict[int, Tensor] = {}
 
 
 class Keeper:
@@ -26,6 +27,25 @@ class Keeper:
 
     def __init__(self, tensor: Tensor) -> None:
         self.kept = tensor
+
+
+class Memo:
+    """Keeps what it was asked for, in itself and for all of its kind."""
+
+    CACHE: ClassVar[dict[int, Tensor]] = {}
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.grid_cache = {0: tensor}
+
+
+class Doing:
+    """Holds by the method of an instance."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.kept = tensor
+
+    def method(self) -> Tensor:
+        return self.kept
 
 
 class Slotted:
@@ -47,6 +67,11 @@ def make_global() -> Tensor:
     global MADE_LATE
     MADE_LATE = new()
     return MADE_LATE
+
+
+def make_undeclared() -> None:
+    global UNDECLARED  # made by this function alone
+    UNDECLARED = new()
 
 
 def closing_over(tensor: Tensor) -> Callable[[], Tensor]:
@@ -95,6 +120,44 @@ def yielding(tensor: Tensor) -> Iterator[int]:
     local.sum()
 
 
+def named_default_of(tensor: Tensor) -> Callable[[], Tensor]:
+    def inner(*, found: Tensor = tensor) -> Tensor:
+        return found
+
+    return inner
+
+
+def hook_as(module: nn.Module, register: str, tensor: Tensor) -> None:
+    def any_hook(*_: object) -> None:
+        tensor.sum()
+
+    getattr(module, register)(any_hook)
+
+
+async def awaiting(tensor: Tensor) -> None:
+    local = tensor
+    await Never()
+    local.sum()
+
+
+async def yielding_late(tensor: Tensor) -> AsyncIterator[int]:
+    local = tensor
+    await Never()
+    yield local.numel()
+
+
+class Never:
+    """What is awaited and does not come."""
+
+    def __await__(self) -> Iterator[None]:
+        yield
+
+
+@functools.lru_cache
+def looked_up(number: int) -> Tensor:
+    return new()
+
+
 @functools.lru_cache
 def cached(number: int) -> Tensor:
     return new()
@@ -139,7 +202,11 @@ def clear() -> None:
     BY_NAME.clear()
     HELD.clear()
     Keeper.TABLE.clear()
+    Memo.CACHE.clear()
+    SHAPE_CACHE.clear()
     cached.cache_clear()
+    looked_up.cache_clear()
     LOCAL.__dict__.clear()
     globals().pop("MADE_LATE", None)
+    globals().pop("UNDECLARED", None)
     sys.__dict__.pop("last_exc", None)

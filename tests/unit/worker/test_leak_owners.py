@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import sys
+import types
 import weakref
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from torch import Tensor, nn
@@ -13,6 +17,7 @@ from engine.wire import Holder
 from engine.worker.leaks import graph
 from engine.worker.leaks.graph import Heap
 from engine.worker.leaks.owners import Held, Owners
+from engine.worker.leaks.words import MOST_HOPS
 from tests.unit.worker import leak_plants as plants
 
 
@@ -101,6 +106,45 @@ def test_a_hook() -> None:
     assert place(holder) == (HERE, plants.line_of("def hook("))
 
 
+@pytest.mark.parametrize(
+    ("register", "attribute"),
+    [
+        ("register_forward_hook", "_forward_hooks"),
+        ("register_forward_pre_hook", "_forward_pre_hooks"),
+        ("register_full_backward_hook", "_backward_hooks"),
+        ("register_full_backward_pre_hook", "_backward_pre_hooks"),
+        ("register_state_dict_post_hook", "_state_dict_hooks"),
+        ("register_load_state_dict_pre_hook", "_load_state_dict_pre_hooks"),
+    ],
+)
+def test_each_kind_of_a_modules_hooks(register: str, attribute: str) -> None:
+    module, tensor = nn.Linear(2, 2), plants.new()
+    plants.HELD.append(module)
+    number = id(tensor)
+    plants.hook_as(module, register, tensor)
+    assert len(getattr(module, attribute)) == 1
+    del tensor, module
+    holder = told(number)
+    assert holder.kind == "hook" and "hook of torch.nn.modules.linear.Linear" in holder.path
+    assert place(holder) == (HERE, plants.line_of("def any_hook("))
+
+
+@pytest.mark.parametrize("which", ["forward_hook", "forward_pre_hook"])
+def test_a_hook_of_all_modules(which: str) -> None:
+    from torch.nn.modules import module as modules
+
+    tensor = plants.new()
+    number = id(tensor)
+    plants.hook_as(modules, f"register_module_{which}", tensor)
+    del tensor
+    try:
+        holder = told(number)
+    finally:
+        getattr(modules, f"_global_{which}s").clear()
+    assert holder.kind == "hook" and f"_global_{which}s" in holder.path
+    assert place(holder) == (HERE, plants.line_of("def any_hook("))
+
+
 def test_a_hook_that_is_half_called() -> None:
     module = nn.Linear(2, 2)
     plants.HELD.append(module)
@@ -140,6 +184,47 @@ def test_a_cache() -> None:
     holder = told(id(plants.cached(1)))
     assert holder.kind == "cache" and "cache of cached" in holder.path
     assert place(holder) == (HERE, plants.line_of("def cached(") - 1)
+
+
+def test_a_memo_is_one_by_what_it_is_or_by_its_name() -> None:
+    holder = told(id(plants.looked_up(1)))
+    assert holder.kind == "cache" and holder.path == (MODULE, "looked_up", "cache of looked_up")
+    plants.SHAPE_CACHE[1] = plants.new()
+    of_module = told(id(plants.SHAPE_CACHE[1]))
+    plants.Memo.CACHE[1] = plants.new()
+    of_class = told(id(plants.Memo.CACHE[1]))
+    plants.HELD.append(plants.Memo(plants.new()))
+    of_instance = told(id(plants.HELD[0].grid_cache[0]))
+    assert of_module.kind == of_class.kind == of_instance.kind == "cache"
+    assert of_instance.path[-2:] == (f"{plants.__name__}.Memo.grid_cache", "[0]")
+
+
+def test_a_default_by_name_a_bound_method_and_a_set() -> None:
+    plants.HELD.append(plants.named_default_of(plants.new()))
+    holder = told(id(plants.HELD[0].__kwdefaults__["found"]))
+    assert holder.path[-2:] == ("default", "[found]")
+    plants.HELD[0] = plants.Doing(plants.new()).method
+    holder = told(id(plants.HELD[0].__self__.kept))
+    assert holder.path[-1] == f"{plants.__name__}.Doing.kept"
+    assert place(holder) == (HERE, plants.line_of("def method("))
+    plants.HELD[0] = {plants.new()}
+    holder = told(id(next(iter(plants.HELD[0]))))
+    assert holder.path[-1] == "[set]"
+
+
+def test_a_coroutine_and_an_asynchronous_generator_that_wait() -> None:
+    plants.HELD.append(plants.awaiting(plants.new()))
+    plants.HELD[0].send(None)
+    number = id(plants.HELD[0].cr_frame.f_locals["local"])
+    holder = told(number)
+    assert holder.kind == "generator" and holder.path[-1] == "generator awaiting, local tensor"
+    plants.HELD[0].close()
+    plants.HELD[0] = plants.yielding_late(plants.new())
+    plants.HELD.append(plants.HELD[0].__anext__())
+    plants.HELD[1].send(None)
+    number = id(plants.HELD[0].ag_frame.f_locals["local"])
+    holder = told(number)
+    assert holder.kind == "generator" and holder.path[-1] == "generator yielding_late, local tensor"
 
 
 def test_a_thread_s_own_data() -> None:
@@ -198,8 +283,6 @@ def test_a_root_that_the_caller_names_lasts() -> None:
 
 
 def test_what_no_python_object_holds_has_no_owner() -> None:
-    import ctypes
-
     tensor = plants.new()
     number = id(tensor)
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(tensor))
@@ -212,8 +295,6 @@ def test_what_no_python_object_holds_has_no_owner() -> None:
 
 
 def test_a_container_that_only_c_holds_is_no_cycle() -> None:
-    import ctypes
-
     box = [plants.new()]
     number = id(box[0])
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(box))
@@ -244,3 +325,64 @@ def test_what_a_call_was_given_by_locals_is_left_to_it() -> None:
     names = locals()
     assert find(id(tensor)).running
     assert names["tensor"] is tensor
+
+
+def test_a_global_is_written_where_it_is_made_in_a_function_or_in_another_module(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plants.make_undeclared()
+    holder = told(id(plants.UNDECLARED))  # type: ignore[attr-defined]
+    assert place(holder) == (HERE, plants.line_of("UNDECLARED ="))
+    plants.MADE_LATE = [plants.new()]  # type: ignore[assignment]
+    borrower: Any = types.ModuleType("borrower")
+    borrower.BORROWED = plants.MADE_LATE
+    monkeypatch.setitem(sys.modules, "borrower", borrower)
+    number = id(borrower.BORROWED[0])
+    del borrower
+    holder = told(number)
+    assert holder.path == ("module borrower", "BORROWED", "[0]")
+    assert place(holder) == (HERE, plants.line_of("MADE_LATE:"))
+
+
+def test_a_way_that_is_too_long_or_too_wide_is_told_as_far_as_it_goes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    deep: list[Any] = [plants.new()]
+    number = id(deep[0])
+    for _ in range(40):
+        deep = [deep]
+    plants.HELD.append(deep)
+    del deep
+    holder = told(number)
+    assert holder.path[0] == MODULE and holder.path[-1] == "..." and len(holder.path) == MOST_HOPS + 1
+    monkeypatch.setattr("engine.worker.leaks.owners.MOST_VISITED", 20)
+    assert told(number).path[0] == "farther than 20 objects"
+
+
+def test_in_a_job_what_has_no_owner_may_be_a_value_on_its_way() -> None:
+    tensor, box = plants.new(), [plants.new()]
+    numbers = id(tensor), id(box[0])
+    for found in (tensor, box):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(found))
+    del tensor, box, found
+    for number, beyond in zip(numbers, ((), ("[0]",)), strict=True):
+        with Heap() as heap, Owners(heap, in_job=True) as owners:
+            target = next(found for found in heap.objects if id(found) == number)
+            held = owners.find([target])
+            container = next(iter(heap.referrers(target)), target)
+            ctypes.pythonapi.Py_DecRef(ctypes.py_object(container))
+            del target, container
+        nobody = "a value on its way in a running call, or no Python owner"
+        assert held.running and held.holder.path == (nobody, *beyond)
+
+
+def test_an_error_that_is_being_handled_is_a_running_calls() -> None:
+    tensor = plants.new()
+    number = id(tensor)
+    try:
+        plants.failing(tensor)
+    except RuntimeError:
+        del tensor
+        held = find(number)
+    assert held.running
+    assert held.holder.path[0].startswith("local the exception that is being handled of ")

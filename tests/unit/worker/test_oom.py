@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from engine.errors import DoesNotFit, OutOfMemory
 from engine.worker import pipeline
 from engine.worker.backend import Backend
 from engine.worker.channel import RunJob
-from engine.worker.oom import Allocator, OomWatch
+from engine.worker.oom import FRESH_S, Allocator, OomWatch
 from engine.worker.pipeline import run_job
 from engine.worker.store import ComponentStore
 
@@ -109,3 +110,38 @@ def test_what_is_no_want_of_memory_is_not_looked_at(backend: Backend, store: Com
     oom = watching(backend, store)
     oom.saw(RuntimeError("shapes disagree"))
     assert oom.moment is None
+
+
+def test_what_the_allocator_refused_last_counts_before_the_text_and_only_for_a_moment(
+    backend: Backend, store: ComponentStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allocator = Allocator()
+    allocator._heard(0, 7 * 2**30, 140 * 2**30, 3 * 2**20)
+    oom = OomWatch(backend, store.weights, SMALL, allocator, baseline_bytes=0)
+    oom.saw(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB"))
+    assert oom.moment is not None
+    assert (oom.moment.asked_bytes, oom.moment.free_bytes) == (7 * 2**30, 3 * 2**20)
+    assert allocator.refused is not None
+    allocator.refused = replace(allocator.refused, at=allocator.refused.at - FRESH_S - 1)
+    oom.saw(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB"))
+    assert (oom.moment.asked_bytes, oom.moment.limit_bytes) == (5 * 2**29, None)
+    monkeypatch.setattr("resource.getrlimit", lambda _which: (2**33, -1))
+    oom.saw(torch.OutOfMemoryError("CUDA out of memory."))
+    assert oom.moment.limit_bytes == 2**33
+
+
+def test_a_gpus_allocator_is_listened_to_and_the_hosts_is_not(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[Any] = []
+    monkeypatch.setattr(torch._C, "_cuda_attach_out_of_memory_observer", heard.append, raising=False)
+    allocator = Allocator()
+    allocator.attach(backend)
+    assert heard == []
+    monkeypatch.setattr(type(backend), "kind", "cuda")
+    allocator.attach(backend)
+    heard[0](0, 5, 100, 1)
+    assert allocator.refused is not None and (
+        allocator.refused.asked_bytes,
+        allocator.refused.free_bytes,
+    ) == (5, 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from engine.leaks.slope import slope_of
+from engine.leaks.slope import goes_on, slope_of
 from engine.wire import Trend
 from turbotui.leaklog.words import MIB
 
@@ -21,12 +21,14 @@ class Floors:
     def __init__(self, over: Literal["jobs", "switches"]) -> None:
         self.over = over
         self.best: list[int] = []
+        self._best_rank = (False, 0)
+        """Kept, since a slope takes milliseconds and a log may begin a hundred thousand times."""
         self._now: list[int] = []
 
     def begin(self) -> None:
         """Another run, or another model: its floors are others."""
-        if self._rank(self._now) > self._rank(self.best):
-            self.best = self._now
+        if (rank := self._rank(self._now)) > self._best_rank:
+            self.best, self._best_rank = self._now, rank
         self._now = []
 
     def take(self, num_bytes: int) -> None:
@@ -56,6 +58,8 @@ class Floors:
             bytes_each=slope.value,
             low=slope.low,
             high=slope.high,
-            grows=slope.low > 0 and floors[-1] - floors[0] >= LEAST_RISE,
+            grows=slope.low > 0
+            and floors[-1] - floors[0] >= LEAST_RISE
+            and goes_on(floors, pause=LEAST_COUNT),
             floors=shown,
         )
