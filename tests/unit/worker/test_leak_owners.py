@@ -386,3 +386,18 @@ def test_an_error_that_is_being_handled_is_a_running_calls() -> None:
         held = find(number)
     assert held.running
     assert held.holder.path[0].startswith("local the exception that is being handled of ")
+
+
+def test_a_generator_that_only_c_holds_is_told_as_one() -> None:
+    walking = plants.yielding(plants.new())
+    next(walking)
+    number = id(walking.gi_frame.f_locals["local"])  # type: ignore[attr-defined]
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(walking))
+    address = id(walking)
+    del walking
+    holder = told(number)
+    with Heap() as heap:
+        found: Any = next(found for found in heap.objects if id(found) == address)
+        ctypes.pythonapi.Py_DecRef(ctypes.py_object(found))
+        del found
+    assert (holder.kind, holder.path) == ("generator", ("generator yielding, local tensor",))
