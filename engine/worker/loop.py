@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
@@ -57,6 +58,7 @@ from engine.worker.kernel_warming import KernelWarmer, use_cache
 from engine.worker.latent_rgb import LatentColours
 from engine.worker.leaks.facts import Inspect, Trace
 from engine.worker.leaks.inspector import Inspector
+from engine.worker.leaks.look import pinned_in_use
 from engine.worker.mapped import PIECE_BYTES
 from engine.worker.oom import Allocator, OomWatch
 from engine.worker.pipeline import run_job, shape_of
@@ -343,6 +345,7 @@ class Worker:
             message.model.name,
             self._allocator,
             baseline_bytes=self._baseline_rss_bytes,
+            pinned_in_use=partial(pinned_in_use, self._backend, self._store),
         )
         watch = JobWatch(
             message,
