@@ -209,6 +209,7 @@ async def start_worker(
     """
     asked_at = time.monotonic()
     words = await _words_from_now_on(log_path)
+    wait: Callable[[], int]
     ours, theirs = Pipe()
     channel: Channel[ToWorker, FromWorker] = Channel(ours, FromWorker)
     try:
@@ -257,7 +258,7 @@ async def _words_from_now_on(log_path: Path) -> Callable[[], str | None]:
     try:
         async with asyncio.timeout(WORDS_S):
             since = await in_thread(partial(size_of, log_path), name="worker-log")
-    except TimeoutError:
+    except (TimeoutError, RuntimeError):  # or no thread can be started, which what comes next says
         return lambda: None
 
     def read() -> str | None:

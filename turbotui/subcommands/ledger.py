@@ -10,7 +10,6 @@ from typing import get_args
 
 import click
 
-from engine.units import GIB, KIB, MIB
 from engine.wire import Held, LedgerKind, LedgerLine, LedgerPage, Trend
 from turbotui.format import UNKNOWN, bytes_text, cell_width, clip, clock, seconds, short_bytes
 from turbotui.sanitize import clean
@@ -19,6 +18,7 @@ from turbotui.subcommands.output import columns, table
 from turbotui.subcommands.session import json_option, open_session
 from turbotui.text.spoken import spoken, tr, word
 
+KIB, MIB, GIB = 2**10, 2**20, 2**30
 WHAT_CELLS = 30
 NARROW = 100
 """Cells of a terminal in which dates and the ends of names go first."""
