@@ -15,6 +15,7 @@ A message is one sentence that names the value and the way out. It reaches a per
     ├── EngineUnavailable   no engine answers, or it may not be used (exit 3)
     └── WorkFailed          accepted, then failed (exit 5)
         ├── WorkerDied
+        │   ├── WorkerNotStarted    it never took its work, which is whole
         │   ├── WorkerStopped       ended on purpose, with its engine
         │   └── WorkerReplaced      ended by a person's hard cleanup
         ├── WorkerSilent        the worker says nothing; what it was asked for may still happen
@@ -109,6 +110,12 @@ class WorkerDied(WorkFailed):
     """The worker process ended under its work."""
 
     code = "worker_died"
+
+
+class WorkerNotStarted(WorkerDied):
+    """It died before it took any work, or could not be started; says nothing about a job."""
+
+    code = "worker_not_started"
 
 
 class WorkerStopped(WorkerDied):

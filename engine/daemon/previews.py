@@ -45,7 +45,7 @@ class Previews:
             )
             self._publish(PreviewMade(job_id=message.job_id, step=message.step))
             return
-        if not message.ended:  # the job begins, maybe once more
+        if not message.ended and message.cut_off is None:  # the job begins, maybe once more
             shown.pictures.clear()
         shown.course = JobCourse(
             job_id=message.job_id,
@@ -55,6 +55,7 @@ class Previews:
             current_before_bytes=message.current_before_bytes,
             shares=message.shares,
             from_last=message.from_last,
+            cut_off=message.cut_off,
         )
 
     def picture(self, job_id: int, step: int | None) -> JobPreview:

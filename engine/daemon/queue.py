@@ -31,10 +31,11 @@ from engine.errors import (
     NotNow,
     StorageUnusable,
     WorkerDied,
+    WorkerNotStarted,
     WorkerReplaced,
     WorkerStopped,
 )
-from engine.jobs.breaker import CLEANED_UP, ENGINE_ENDED
+from engine.jobs.breaker import CLEANED_UP, ENGINE_ENDED, NOT_STARTED
 from engine.jobs.files import manifest_path
 from engine.jobs.liveness import read_boot_id
 from engine.jobs.model import Owner
@@ -46,7 +47,7 @@ from engine.worker.channel import JobEnded, RunJob
 from engine.worker.oom_facts import OomMoment
 
 RETRY_S = 1.0
-"""Between two tries after the store refused to write, or after a bug."""
+"""Between two tries after the store refused to write, after a bug, or where no worker could be started."""
 HOLD = "the hold of the queue"
 NAME_BYTES = 120
 """A file name's share of the prompt; ext4 takes 255 bytes in all, and Chinese takes 3 a character."""
@@ -203,10 +204,9 @@ class QueueRunner:
             if chosen is None:
                 return False
             try:
-                await self._run(chosen)
+                return await self._run(chosen)
             except NotNow:  # held, moved or cancelled between choosing and claiming: look again
-                pass
-            return True
+                return True
 
     def _choose(self) -> _Chosen | None:
         """The first runnable job that fits, with its plan; others learn for whom they wait."""
@@ -256,7 +256,8 @@ class QueueRunner:
         present = self._supervisor.residents.present()
         self._ahead.want(model, (part for name, part in present if model is not None and name == model.name))
 
-    async def _run(self, chosen: _Chosen) -> None:
+    async def _run(self, chosen: _Chosen) -> bool:
+        """Run one job to its end; False where there was no worker, so that the next try waits a while."""
         job, admitted = chosen.job, chosen.plan.admitted
         with suppress(OSError):  # what is wrong with the folder is told by the writing of the file
             admitted.output_dir.mkdir(parents=True, exist_ok=True)
@@ -272,6 +273,7 @@ class QueueRunner:
             self._logbook.write("job", f"runs as {runs.model}: {runs.reason}", job_id=job.id)
         self._read_ahead()
         settle: Callable[[], Job]
+        started = True
         try:
             ended = await self._work(job, chosen.plan, output)
         except (WorkerStopped, DeviceTaken) as error:
@@ -280,6 +282,11 @@ class QueueRunner:
             settle = partial(
                 self._store.interrupt, job.id, str(error), error_code=CLEANED_UP, counted=False, again=False
             )
+        except WorkerNotStarted as error:
+            # The job was not touched: it keeps its place, and its one free restart. The breaker counts.
+            started = False
+            asyncio.get_running_loop().call_later(RETRY_S, self.wake)
+            settle = partial(self._store.interrupt, job.id, str(error), error_code=NOT_STARTED, counted=False)
         except WorkerDied as error:
             settle = partial(self._store.interrupt, job.id, str(error))
         except Exception as error:  # the job's edge: whatever it was, the job ends and the queue goes on
@@ -293,6 +300,7 @@ class QueueRunner:
         self._use.used(job.model)
         if not self._unwritten.write(_end_of(job.id), lambda: self._end(settle())):
             self._changed(job)
+        return started
 
     def _refused(self, problem: str) -> None:
         self._logbook.write("queue", problem, level="error")

@@ -9,7 +9,7 @@ from engine.daemon.pending_actions import PendingActions
 from engine.daemon.silence import Silence
 from engine.daemon.worker import WorkerProcess
 from engine.daemon.worker_job import WorkerJob
-from engine.errors import WorkerDied
+from engine.errors import WorkerDied, WorkerNotStarted
 
 SILENT_S = 10.0
 """A worker speaks 10 times a second; one that is silent for so long is stopped or hangs."""
@@ -18,6 +18,15 @@ START_S = 60.0
 initialised, a host with 8 GPUs takes up to half a minute, which a kill would only begin anew."""
 SLOW_START_S = 240.0
 """What one gets that has to import everything itself: 12 to 20 s, minutes from a network disk."""
+MOST_START_S = 2.0
+"""Times that limit: what a start gets that says something now and then and does not come to its end."""
+DIES_S = 2.0
+"""What one that was ended gets to be gone, and with it its last words; in a driver's call it may stay."""
+TAKES_S = 60.0
+"""What a worker gets to begin a job that it was handed. It tells that it does within milliseconds, in the
+worst case after a library was loaded; one that does not has lost the thread that listens, or works."""
+SHOWN_START_S = 15.0
+"""A worker that starts is shown as silent after this long, one that imports everything after 4 times that."""
 SHOWN_SILENT_S = 3.0
 """A worker is shown as silent after this long: more than any pause of a healthy one."""
 
@@ -33,13 +42,18 @@ class SilenceWatch:
         self._logbook = logbook
         self._on_change = on_change
         self._silence = Silence()
+        self._start = Silence()
+        self._untaken = Silence()
         self.shown = False
         """Whether the worker is shown as silent."""
+        self._ended = False
+        """Whether one that hung in its start was ended."""
 
     def began(self) -> None:
         """A fresh worker is watched from now on."""
         self._silence.heard()
-        self.shown = False
+        self._start.heard()
+        self.shown = self._ended = False
 
     def heard(self, worker: WorkerProcess) -> None:
         """It spoke."""
@@ -54,11 +68,12 @@ class SilenceWatch:
         The death of a worker that hung before it was ready and was ended. It is not waited for: in a
         driver's call it may not die.
         """
-        silent_s = self._silence.look()
+        silent_s, start_s = self._silence.look(), self._start.look()
         if worker is None:
             return None
         if starting:
-            return None if stopping else self._look_at_start(worker, silent_s)
+            return None if stopping else self._look_at_start(worker, silent_s, start_s)
+        self._look_at_job(worker)
         if silent_s >= SHOWN_SILENT_S and not self.shown:
             self.shown = True
             self._tell(worker, f"says nothing, for {silent_s:.0f} s by now", level="warning")
@@ -68,16 +83,35 @@ class SilenceWatch:
             self._pending.worker_silent(silent_s)
         return None
 
-    def _look_at_start(self, worker: WorkerProcess, silent_s: float) -> WorkerDied | None:
-        limit_s = START_S if worker.forked else SLOW_START_S
-        if silent_s < limit_s:
+    def _look_at_start(self, worker: WorkerProcess, silent_s: float, start_s: float) -> WorkerDied | None:
+        limit_s, shown_s = START_S, SHOWN_START_S
+        if not worker.forked:
+            limit_s, shown_s = SLOW_START_S, SHOWN_START_S * 4
+        late = start_s >= limit_s * MOST_START_S
+        if silent_s >= shown_s and not self.shown:
+            self.shown = True
+            self._tell(worker, f"is not ready and has said nothing, for {silent_s:.0f} s", level="warning")
+        if silent_s < limit_s and not late:
             return None
-        worker.kill(f"it said nothing for {limit_s:.0f} s and was not ready")
-        self._logbook.write("worker", f"worker {worker.pid} hangs in its start and is ended", level="error")
-        return WorkerDied(
-            f"worker {worker.pid} was not ready after {limit_s:.0f} s without a word and was ended; ask "
-            "again, and where that ends the same way look whether the device answers (`nvidia-smi`)"
+        waited_s = start_s if late else limit_s
+        if not self._ended:
+            self._ended = True
+            worker.kill(f"it said nothing for {limit_s:.0f} s and was not ready")
+            self._logbook.write(
+                "worker", f"worker {worker.pid} hangs in its start and is ended", level="error"
+            )
+        if silent_s < limit_s + DIES_S and start_s < limit_s * MOST_START_S + DIES_S:
+            return None  # its end tells more
+        return WorkerNotStarted(
+            f"worker {worker.pid} was not ready after {waited_s:.0f} s and was ended; ask again, and where "
+            "that ends the same way look whether the device answers (`nvidia-smi`)"
         )
+
+    def _look_at_job(self, worker: WorkerProcess) -> None:
+        if not self._job.untaken:
+            self._untaken.heard()
+        elif self._untaken.look() >= TAKES_S:
+            worker.kill(f"it was handed job {self._job.id} and has not begun it for {TAKES_S:.0f} s")
 
     def _tell(self, worker: WorkerProcess, text: str, *, level: Level) -> None:
         self._logbook.write("worker", f"worker {worker.pid} {text}", level=level)

@@ -25,7 +25,7 @@ from engine.daemon.warm_files import WarmFiles
 from engine.daemon.worker import STOP_GRACE_S, WorkerExit, WorkerProcess
 from engine.daemon.worker_job import WorkerJob
 from engine.daemon.worker_starter import WorkerStarter
-from engine.errors import DeviceTaken, NotNow, WorkerDied, WorkerReplaced, WorkerStopped
+from engine.errors import DeviceTaken, NotNow, WorkerDied, WorkerNotStarted, WorkerReplaced, WorkerStopped
 from engine.wire import JobProgress, Receipt, ReceiptAction, ReceiptStep, WorkerState, WorkerStatus
 from engine.worker.channel import (
     ActionEnded,
@@ -159,7 +159,7 @@ class Supervisor:
         warm up: what a `Preload` will ask for.
 
         Raises:
-            WorkerDied: it could not be started, or died before it was ready.
+            WorkerNotStarted: it could not be started, or died before it was ready.
             WorkerStopped: the engine ends.
             DeviceTaken: something has it to itself.
             NotNow: no device has been chosen.
@@ -179,7 +179,7 @@ class Supervisor:
                 raise WorkerStopped("the engine was stopped while a worker started") from None
             raise  # the caller was cancelled, not the start
         if worker is not self._worker:
-            raise WorkerDied(f"worker {worker.pid} died as soon as it was ready")
+            raise WorkerNotStarted(f"worker {worker.pid} died as soon as it was ready")
         return worker
 
     async def stop(self, reason: str) -> None:
@@ -210,7 +210,12 @@ class Supervisor:
         if device_id is None:
             raise NotNow("no device is in use; `turbotui status` says why")
         self._last_error = None
-        worker = await self._starter.start(device_id, opened, on_message=self._heard, on_exit=self._exited)
+        try:
+            worker = await self._starter.start(
+                device_id, opened, on_message=self._heard, on_exit=self._exited
+            )
+        except WorkerDied as died:
+            raise WorkerNotStarted(str(died)) from died
         self._worker = worker
         self._watch.began()
         self._memory.worker_started(worker.pid, device_id)
@@ -238,14 +243,19 @@ class Supervisor:
             self._logbook.write("worker", exit_.sentence(), memory=True)  # one that was let go
             return
         expected = self._state == "stopping"
-        sentence = exit_.sentence()
+        # What it said at its end is short and its own; what it printed is all there is where it said nothing.
+        sentence = exit_.sentence() if expected or self._last_error else exit_.told()
         if self._nursery.pid is None and worker.forked and exit_.reason is None:
             sentence += ", with the nursery that it was forked from"
         elif self._last_error:
             sentence += f": {self._last_error}"
         self._logbook.write("worker", sentence, level="info" if expected else "error", memory=True)
-        died: WorkerDied = WorkerStopped(sentence) if expected else WorkerDied(sentence)
-        self._forget(died)
+        if expected:
+            self._forget(WorkerStopped(sentence))
+        elif self.starting or self._job.untaken:
+            self._forget(WorkerNotStarted(sentence))
+        else:
+            self._forget(WorkerDied(sentence))
 
     def _forget(self, died: WorkerDied) -> None:
         """There is no worker any more: whoever waits for it learns that it `died`."""

@@ -18,13 +18,16 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from engine.daemon.last_words import last_words, size_of
 from engine.daemon.nursery import Nursery
+from engine.daemon.threads import in_thread
 from engine.errors import WorkerDied
 from engine.jobs.liveness import read_start_time
 from engine.worker.channel import Channel, FromWorker, Stop, ToWorker, WorkerSettings
@@ -36,6 +39,8 @@ FORK_PATIENCE_S = 5.0
 """A nursery that is ready forks in 20 ms, on a host that swaps in a second; beyond this it hangs."""
 OUTBOX = 256
 """Messages that may wait for a worker; a healthy one reads each at once."""
+WORDS_S = 0.5
+"""For the disk that has what a worker printed."""
 STOP_GRACE_S = 0.3
 """What an idle worker gets to end by itself before SIGKILL."""
 
@@ -49,6 +54,14 @@ class WorkerExit:
     """Exit code, or minus the signal's number."""
     reason: str | None = None
     """Why we ended it; None when it ended by itself or somebody else did it."""
+    last_words: str | None = None
+    """The last lines that it printed."""
+
+    def told(self) -> str:
+        """Its sentence with its last words; of one that was not meant to end."""
+        if self.last_words is None:
+            return self.sentence()
+        return f"{self.sentence()}; its last words: {self.last_words}"
 
     def sentence(self) -> str:
         if self.reason is not None:
@@ -71,6 +84,7 @@ class WorkerProcess:
         forked: bool,
         channel: Channel[ToWorker, FromWorker],
         wait: Callable[[], int],
+        words: Callable[[], str | None],
         asked_at: float,
         on_message: Callable[[WorkerProcess, FromWorker], None],
         on_exit: Callable[[WorkerProcess, WorkerExit], None],
@@ -86,6 +100,7 @@ class WorkerProcess:
         self._channel = channel
         self._outbox: queue.Queue[ToWorker | None] = queue.Queue(maxsize=OUTBOX)
         self._wait = wait
+        self._words = words
         self._loop = asyncio.get_running_loop()
         self._on_message = on_message
         self._on_exit = on_exit
@@ -152,7 +167,8 @@ class WorkerProcess:
             self.kill("it said what no worker of this build says")
         code = self._wait()
         self._outbox.put(None)
-        self._post(self._ended, WorkerExit(pid=self.pid, code=code, reason=self._kill_reason))
+        exit_ = WorkerExit(pid=self.pid, code=code, reason=self._kill_reason, last_words=self._words())
+        self._post(self._ended, exit_)
 
     def _speak(self) -> None:
         while (message := self._outbox.get()) is not None:
@@ -192,6 +208,8 @@ async def start_worker(
         WorkerDied: it could not be started at all, or the nursery did not answer.
     """
     asked_at = time.monotonic()
+    words = await _words_from_now_on(log_path)
+    wait: Callable[[], int]
     ours, theirs = Pipe()
     channel: Channel[ToWorker, FromWorker] = Channel(ours, FromWorker)
     try:
@@ -216,16 +234,46 @@ async def start_worker(
     finally:
         theirs.close()
     assert pid is not None, "a started process has a pid"
-    return WorkerProcess(
-        pid=pid,
-        device_id=device_id,
-        forked=forked,
-        channel=channel,
-        wait=wait,
-        asked_at=asked_at,
-        on_message=on_message,
-        on_exit=on_exit,
-    )
+    try:
+        return WorkerProcess(
+            pid=pid,
+            device_id=device_id,
+            forked=forked,
+            channel=channel,
+            wait=wait,
+            words=words,
+            asked_at=asked_at,
+            on_message=on_message,
+            on_exit=on_exit,
+        )
+    except RuntimeError as error:  # no thread can be started, as where a limit is met
+        os.kill(pid, signal.SIGKILL)  # nobody has waited for it, so the number is its own
+        wait()  # it has just begun: nothing of it is in a driver's call yet
+        ours.close()
+        raise WorkerDied(f"no worker can be started: {error}") from error
+
+
+async def _words_from_now_on(log_path: Path) -> Callable[[], str | None]:
+    """What reads the last words of a process that starts now; a disk that hangs holds up nothing."""
+    try:
+        async with asyncio.timeout(WORDS_S):
+            since = await in_thread(partial(size_of, log_path), name="worker-log")
+    except (TimeoutError, RuntimeError):  # or no thread can be started, which what comes next says
+        return lambda: None
+
+    def read() -> str | None:
+        found: list[str | None] = []
+        reading = threading.Thread(
+            target=lambda: found.append(last_words(log_path, since)), name="worker-log", daemon=True
+        )
+        try:
+            reading.start()
+        except RuntimeError:  # no thread can be started
+            return None
+        reading.join(WORDS_S)
+        return found[0] if found else None
+
+    return read
 
 
 def _join(process: Any) -> int:
@@ -240,12 +288,16 @@ def _start_slowly(
     command += ["--fd", str(fd), "--device", device_id, "--parent", str(os.getpid()), "--log", str(log_path)]
     command += ["--settings", told]
     try:
-        return subprocess.Popen(
-            command,
-            pass_fds=[fd],
-            stdin=subprocess.DEVNULL,
-            cwd=log_path.parent,
-            env={**os.environ, "PYTHONSAFEPATH": "1", "PYTORCH_ALLOC_CONF": settings.allocator},
-        )
+        # Where its imports fail, it has not opened the file that it prints to by itself.
+        with open(log_path, "ab", opener=partial(os.open, mode=0o600)) as log:
+            return subprocess.Popen(
+                command,
+                pass_fds=[fd],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=log_path.parent,
+                env={**os.environ, "PYTHONSAFEPATH": "1", "PYTORCH_ALLOC_CONF": settings.allocator},
+            )
     except OSError as error:
         raise WorkerDied(f"no worker can be started: {error}") from error

@@ -24,10 +24,11 @@ class WorkerJob:
         self.id: int | None = None
         self._answer: asyncio.Future[JobEnded] | None = None
         self._cancelled_at: float | None = None
+        self._taken = False
 
     def begin(self, job_id: int) -> asyncio.Future[JobEnded]:
         """What its end will be told by; whoever begins a job ends it, too."""
-        self.id, self._cancelled_at = job_id, None
+        self.id, self._cancelled_at, self._taken = job_id, None, False
         self._answer = asyncio.get_running_loop().create_future()
         return self._answer
 
@@ -46,11 +47,17 @@ class WorkerJob:
             worker.kill(f"job {job_id} was cancelled twice and did not stop")
 
     @property
+    def untaken(self) -> bool:
+        """Whether it was handed over and the worker has not begun it, which it tells at once."""
+        return self._answer is not None and not self._taken
+
+    @property
     def cancelled_for_s(self) -> float:
         """Seconds since it was cancelled; 0 where it was not."""
         return 0.0 if self._cancelled_at is None else time.monotonic() - self._cancelled_at
 
     def heard(self, message: JobProgressed | JobEnded) -> None:
+        self._taken = self._taken or message.job_id == self.id
         if isinstance(message, JobProgressed):
             self._on_progress(
                 message.job_id,

@@ -18,6 +18,9 @@ CLEANED_UP = "cleaned_up"
 ENGINE_ENDED = "engine_ended"
 """Error code of a job whose engine ended under it; says nothing about the job, so never counts."""
 
+NOT_STARTED = "worker_not_started"
+"""Error code of a job for which there was no worker; it stays queued, so only the hold ends the tries."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Breaker:
@@ -39,7 +42,10 @@ class Breaker:
         held = self.held_reason
         if count >= TRIP_AT and held is None:
             held = (
-                f"{count} jobs in a row ended with {kind}, the last was job {job_id}; "
+                f"no worker could be started {count} times in a row, the last for job {job_id}; see its "
+                "error, mend the cause, then resume the queue"
+                if kind == NOT_STARTED
+                else f"{count} jobs in a row ended with {kind}, the last was job {job_id}; "
                 "see its error, mend the cause, then resume the queue"
             )
         return Breaker(kind=kind, count=count, held_reason=held)

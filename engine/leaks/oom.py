@@ -12,6 +12,7 @@ from engine.units import MIB, size_text
 from engine.wire import (
     Balance,
     BalancePart,
+    BoundKind,
     DeviceStatus,
     Job,
     OomFit,
@@ -29,6 +30,8 @@ MOST_FITS = 3
 OTHERS: frozenset[PartKind] = frozenset({"context", "process", "driver", "unseen", "ghost", "others"})
 """What the worker cannot count itself."""
 MOST_TENANTS = 4
+HOSTS: frozenset[BoundKind] = frozenset({"address_space", "cgroup", "host"})
+"""Limits that what lies on a card does not count against."""
 ROOM_SHARE = 0.98
 """Of the room that was there: what fits to the last byte fails by the next one's rounding."""
 
@@ -84,6 +87,9 @@ def report_of(facts: OomFacts) -> OomReport:
         fits=fits,
         lines=tuple(_lines(facts, estimated, freeable, fits)),
         message=moment.message,
+        bound=moment.bound.kind,
+        bound_bytes=facts.budget_bytes if moment.bound.kind == "budget" else moment.bound.limit_bytes,
+        bound_free_bytes=moment.bound.free_bytes,
     )
 
 
@@ -103,6 +109,8 @@ def _parts(facts: OomFacts) -> Iterator[BalancePart]:
         yield _part("releasable", "ours", moment.releasable_bytes or 0)
         yield _part("fragmented", "ours", moment.fragmented_bytes or 0)
     balance: Balance | None = None if facts.device is None else facts.device.balance
+    if moment.bound.kind == "address_space":
+        return  # what others hold, and what the host has free, is no part of it
     for part in () if balance is None else balance.parts:
         if part.kind in OTHERS:
             yield part
@@ -115,8 +123,17 @@ def _part(kind: PartKind, owner: Owner, size: int, label: str = "") -> BalancePa
 
 
 def _freeable(facts: OomFacts) -> Iterator[OomFreeable]:
-    """The cheapest first: a cache costs nothing, a component a load, a process somebody's work."""
+    """Of what counts against the limit that was met, the cheapest first.
+
+    A cache costs nothing, a component a load, a process somebody's work.
+    """
     moment = facts.moment
+    on_host = moment.bound.kind in HOSTS
+    if on_host:
+        yield from _pinned(moment)
+    # An unload keeps the addresses of what it gives back, and a card's memory is none of the host's.
+    if moment.bound.kind == "address_space" or (on_host and facts.kind == "cuda"):
+        return
     cache = moment.releasable_bytes or 0
     if cache >= LEAST_BYTES:
         text = f"{size_text(cache)} of cache, which the allocator flushes before it gives up."
@@ -129,11 +146,20 @@ def _freeable(facts: OomFacts) -> Iterator[OomFreeable]:
     if fragmented >= LEAST_BYTES:
         text = f"{size_text(fragmented)} are free and cut up between live blocks; a fresh worker has none."
         yield OomFreeable(what="fragmented", text=text, bytes=fragmented, command="turbotui cleanup")
-    pinned = max(0, (moment.pinned_bytes or 0) - (moment.pinned_used_bytes or 0))
-    if facts.kind == "cpu" and pinned >= LEAST_BYTES:
-        text = f"{size_text(pinned)} of pinned host memory are in no tensor."
-        yield OomFreeable(what="pinned", text=text, bytes=pinned)
     yield from _tenants(facts)
+
+
+def _pinned(moment: OomMoment) -> Iterator[OomFreeable]:
+    whole, used = moment.pinned_bytes or 0, moment.pinned_used_bytes
+    if used is not None and whole - used >= LEAST_BYTES:
+        text = f"{size_text(whole - used)} of pinned host memory are in no tensor."
+        yield OomFreeable(what="pinned", text=text, bytes=whole - used)
+    elif used is None and whole >= LEAST_BYTES:
+        text = (
+            f"what of {size_text(whole)} of pinned host memory is in no tensor, which is not known: "
+            f"{moment.pinned_reason}."
+        )
+        yield OomFreeable(what="pinned", text=text, bytes=None)
 
 
 def _tenants(facts: OomFacts) -> Iterator[OomFreeable]:
@@ -160,7 +186,7 @@ def _room(facts: OomFacts) -> int:
     """What the job could have had: what the worker held and what was free, within its budget."""
     moment = facts.moment
     # An address space that is limited fails at the limit, whatever the host has.
-    free = 0 if moment.limit_bytes is not None else moment.free_bytes or 0
+    free = (moment.bound if moment.bound.free_bytes is not None else moment).free_bytes or 0
     there = moment.held_bytes - moment.baseline_bytes + free
     return round(min(there, max(facts.budget_bytes, 0) or there) * ROOM_SHARE)
 
@@ -172,6 +198,8 @@ def _fits(facts: OomFacts, estimated: int) -> tuple[OomFit, ...]:
     the estimate is below that, every other one is raised by the same share.
     """
     moment, admitted, room = facts.moment, facts.admitted, _room(facts)
+    if facts.kind == "cuda" and moment.bound.kind in HOSTS:
+        return ()  # the estimate is of the card's memory
     weights = moment.weights
     used = weights.get(moment.component or "") or max(weights.values(), default=0)
     share = max(1.0, (used + moment.live_bytes + (moment.asked_bytes or 0)) / estimated)
@@ -230,12 +258,9 @@ def _lines(
 ) -> Iterator[str]:
     moment = facts.moment
     yield _asked(facts)
-    if moment.free_bytes is not None:
-        yield f"Of {size_text(moment.total_bytes)} then {size_text(moment.free_bytes)} were free."
+    yield from _bound(facts)
     weights = sum(moment.weights.values())
     yield f"The worker held {size_text(moment.held_bytes)}, of which {size_text(weights)} are weights."
-    if moment.limit_bytes is not None:
-        yield f"The system limits the worker's address space to {size_text(moment.limit_bytes)}."
     yield (
         f"The job was expected to take {size_text(estimated)} at its peak, and might hold "
         f"{size_text(facts.budget_bytes)}."
@@ -243,11 +268,45 @@ def _lines(
     for item in freeable:
         yield f"Could have been freed: {item.text}"
     if not freeable:
-        yield "Nothing of ours could have been freed beside what the stage itself used."
+        yield _nothing(moment.bound.kind)
     for fit in fits:
         yield f"Would have fit: {fit.text}"
-    if not fits:
-        yield "By these figures nothing in the model's table would have fit; free other memory first."
+    if not fits and (facts.kind == "cpu" or moment.bound.kind not in HOSTS):
+        limited = moment.bound.kind in ("address_space", "cgroup")
+        yield (
+            "By these figures nothing in the model's table would have fit; "
+            f"{'raise that limit' if limited else 'free other memory'} first."
+        )
+
+
+def _bound(facts: OomFacts) -> Iterator[str]:
+    """The limit that was met, before anything is said of what others hold."""
+    moment, bound = facts.moment, facts.moment.bound
+    limit, free = size_text(bound.limit_bytes or 0), size_text(bound.free_bytes or 0)
+    match bound.kind:
+        case "address_space":
+            yield (
+                f"The system limits the worker's address space to {limit}, of which {free} were left: that "
+                "is what ran out. Raise it (`ulimit -v`) where the engine is started."
+            )
+            if moment.free_bytes is not None:
+                yield f"The host still had {size_text(moment.free_bytes)} available."
+        case "cgroup":
+            yield (
+                f"The system limits the worker's cgroup to {limit}, of which {free} were left: that is what "
+                "ran out. Raise its `memory.max`, or end what else runs in it."
+            )
+        case "host" if facts.kind == "cuda":
+            yield f"It was the host's memory that ran out: of {limit} then {free} were available."
+        case _:
+            if moment.free_bytes is not None:
+                yield f"Of {size_text(moment.total_bytes)} then {size_text(moment.free_bytes)} were free."
+
+
+def _nothing(kind: BoundKind) -> str:
+    if kind == "address_space":
+        return "Nothing would have made room within it: an unload keeps the addresses of what it gives back."
+    return "Nothing of ours could have been freed beside what the stage itself used."
 
 
 def _asked(facts: OomFacts) -> str:

@@ -20,6 +20,8 @@ class HostMemory:
     total_bytes: int
     available_bytes: int
     limited_by_cgroup: bool
+    bound_by_cgroup: bool = False
+    """Whether what is available is what a cgroup leaves, less than the machine has."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +57,7 @@ class HostProbe:
     def read(self) -> HostMemory:
         """Now. A level that cannot be read does not limit."""
         total, available = self._read_meminfo()
-        limited = False
+        limited = bound = False
         for level, limit in self._limited:
             usage = _read_number(level.usage)
             if usage is None:
@@ -63,8 +65,14 @@ class HostProbe:
             limited = True
             total = min(total, limit)
             headroom = limit - usage + _read_field(level.stat, level.reclaimable)
+            bound = bound or headroom < available
             available = min(available, max(0, headroom))
-        return HostMemory(total_bytes=total, available_bytes=min(available, total), limited_by_cgroup=limited)
+        return HostMemory(
+            total_bytes=total,
+            available_bytes=min(available, total),
+            limited_by_cgroup=limited,
+            bound_by_cgroup=bound,
+        )
 
     def read_pressure(self) -> float | None:
         """Percent of the last 10 s in which somebody waited for memory; None where it is not told.
@@ -86,9 +94,18 @@ class HostProbe:
 
 def read_rss(pid: int, proc: Path = Path("/proc")) -> int | None:
     """Resident bytes of `pid`, or None when it is gone."""
+    return _read_statm(pid, 1, proc)
+
+
+def read_virtual(pid: int, proc: Path = Path("/proc")) -> int | None:
+    """Bytes of address space that `pid` has mapped, or None when it is gone."""
+    return _read_statm(pid, 0, proc)
+
+
+def _read_statm(pid: int, field: int, proc: Path) -> int | None:
     try:
         with open(f"{proc}/{pid}/statm", "rb", buffering=0) as file:
-            return int(file.read(128).split()[1]) * _PAGE_BYTES
+            return int(file.read(128).split()[field]) * _PAGE_BYTES
     except (OSError, IndexError):
         return None
 

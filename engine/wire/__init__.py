@@ -128,7 +128,7 @@ from engine.wire.models import (
     ModelStatus,
     Resolution,
 )
-from engine.wire.oom import OomFit, OomFreeable, OomReport
+from engine.wire.oom import BoundKind, OomFit, OomFreeable, OomReport
 from engine.wire.outputs import OutputList, OutputPart, OutputVideo, PruneRequest, PruneResult
 from engine.wire.overview import (
     Background,
@@ -206,6 +206,7 @@ __all__ = [
     "BatchForecast",
     "BatchLine",
     "BatchQueued",
+    "BoundKind",
     "CacheCleared",
     "CacheStatus",
     "CancelAsked",

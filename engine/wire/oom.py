@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from engine.choices import Residency
 from engine.wire.base import Wire
 from engine.wire.jobs import Stage
 from engine.wire.memory import BalancePart
+
+BoundKind: TypeAlias = Literal["budget", "device", "address_space", "cgroup", "host"]
+"""What ran out: what the engine lets its jobs hold, the card, what the system lets this process map, or
+allows its container, or what the machine has."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,3 +72,9 @@ class OomReport(Wire):
     """All of it in sentences."""
     message: str
     """The library's own first line."""
+    bound: BoundKind | None = None
+    """The limit that was met, against which `freeable` counts; None in a report of an earlier build."""
+    bound_bytes: int | None = None
+    """That limit."""
+    bound_free_bytes: int | None = None
+    """What it left then."""

@@ -39,3 +39,5 @@ class JobCourse(Wire):
     """Stage to its expected part of the job's time, in the order of the stages."""
     from_last: bool
     """Whether those are what the last job of this shape took, or a typical one."""
+    cut_off: StageRecord | None = None
+    """The stage in which it was cancelled or failed, as far as it came."""

@@ -290,6 +290,8 @@ class JobStaged(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     shares: dict[str, float]
     """Stage to its expected part of the job's time, in the order of the stages."""
     from_last: bool
+    cut_off: StageRecord | None = None
+    """The stage in which the job was ended before its end."""
 
 
 class JobEnded(msgspec.Struct, frozen=True, kw_only=True, tag=True):

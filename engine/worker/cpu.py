@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import errno
 import mmap
 import os
 import time
@@ -29,6 +28,7 @@ from engine.worker.backend import (
     first_calls,
     host_view,
 )
+from engine.worker.bound import lacks_host_memory
 from engine.worker.channel import AllocatorSample
 from engine.worker.heap import trim_heap
 from engine.worker.host_tensors import Regions, live_tensor_bytes
@@ -190,11 +190,7 @@ class CpuBackend:
         yield from ()  # its libraries are in memory, all of them
 
     def is_oom(self, error: BaseException) -> bool:
-        if isinstance(error, OSError):
-            return error.errno == errno.ENOMEM
-        return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-            isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-        )
+        return isinstance(error, torch.OutOfMemoryError) or lacks_host_memory(error)
 
     def is_fatal(self, error: BaseException) -> bool:
         return False

@@ -24,6 +24,7 @@ from engine.worker.backend import (
     first_calls,
     later_calls,
 )
+from engine.worker.bound import lacks_host_memory
 from engine.worker.casting import CastLane
 from engine.worker.channel import AllocatorSample
 from engine.worker.pinned import HostBuffer
@@ -231,7 +232,7 @@ class CudaBackend:
         self.free_cache()
 
     def is_oom(self, error: BaseException) -> bool:
-        if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        if isinstance(error, torch.OutOfMemoryError) or lacks_host_memory(error):
             return True
         text = str(error)
         return isinstance(error, RuntimeError) and (

@@ -12,6 +12,7 @@ import traceback
 from engine.errors import DeviceFault, EngineError, OutOfMemory, StorageUnusable, WorkFailed, from_code
 from engine.units import size_text
 from engine.worker.backend import Backend
+from engine.worker.bound import bound_of
 
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG})
 
@@ -33,11 +34,7 @@ def as_engine_error(error: BaseException, backend: Backend, doing: str) -> Engin
             error,
         )
     if backend.is_oom(error):
-        return OutOfMemory(
-            f"{backend.device_name} had no memory left while {doing}; this worker holds "
-            f"{size_text(backend.held_bytes())} of {size_text(backend.total_bytes)}: "
-            "free other processes' memory, or take fewer frames or a smaller resolution"
-        )
+        return OutOfMemory(_no_memory(error, backend, doing))
     if isinstance(error, OSError) and error.errno in NO_SPACE:
         return StorageUnusable(
             f"{error.filename or 'the disk'} cannot be written while {doing}: {error.strerror}"
@@ -57,6 +54,29 @@ def forget(error: BaseException) -> None:
         queue += [item.__cause__, item.__context__]
         traceback.clear_frames(item.__traceback__)
         item.__traceback__ = None
+
+
+def _no_memory(error: BaseException, backend: Backend, doing: str) -> str:
+    """What ran out, and the way out of that: what other processes hold is none under a limit of our own."""
+    bound = bound_of(error, backend)
+    limit, free = size_text(bound.limit_bytes or 0), size_text(bound.free_bytes or 0)
+    if bound.kind == "address_space":
+        return (
+            f"the worker had no memory left while {doing}: the system limits its address space to {limit}, "
+            f"of which {free} were left; raise that (`ulimit -v`) where the engine is started, or take fewer "
+            "frames or a smaller resolution"
+        )
+    if bound.kind == "cgroup":
+        return (
+            f"the worker had no memory left while {doing}: its cgroup is limited to {limit}, of which {free} "
+            "were left; raise `memory.max`, end what else runs in it, or take fewer frames or a smaller "
+            "resolution"
+        )
+    return (
+        f"{backend.device_name} had no memory left while {doing}; this worker holds "
+        f"{size_text(backend.held_bytes())} of {size_text(backend.total_bytes)}: "
+        "free other processes' memory, or take fewer frames or a smaller resolution"
+    )
 
 
 def _with_traceback(fresh: EngineError, error: BaseException) -> EngineError:

@@ -13,8 +13,10 @@ import queue
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +28,7 @@ from engine.worker.action_server import ActionServer
 from engine.worker.allocator import apply_allocator, read_allocator
 from engine.worker.attending import Attention
 from engine.worker.backend import Backend, open_backend
+from engine.worker.bound import lacks_host_memory
 from engine.worker.channel import (
     CancelAction,
     CancelJob,
@@ -57,6 +60,7 @@ from engine.worker.kernel_warming import KernelWarmer, use_cache
 from engine.worker.latent_rgb import LatentColours
 from engine.worker.leaks.facts import Inspect, Trace
 from engine.worker.leaks.inspector import Inspector
+from engine.worker.leaks.look import pinned_in_use
 from engine.worker.mapped import PIECE_BYTES
 from engine.worker.oom import Allocator, OomWatch
 from engine.worker.pipeline import run_job, shape_of
@@ -93,7 +97,10 @@ def run_worker(connection: Connection[Any, Any], device_id: str, settings: Worke
         text = str(error) if isinstance(error, EngineError) else f"{type(error).__name__}: {error}"
         channel.send(WorkerLog(level="error", event="worker", text=f"{device_id} cannot be used: {text}"))
         sys.exit(1)
-    worker.run()
+    try:
+        worker.run()
+    except Exception as error:
+        worker.give_up("loop", error)
 
 
 class Worker:
@@ -109,6 +116,7 @@ class Worker:
         self._laps: list[str] = []
         """What the start has done after how many seconds."""
         self._connected = threading.Event()
+        self._told_ready = threading.Event()
         self._baseline_rss_bytes = read_rss(os.getpid()) or 0
         self._work: queue.SimpleQueue[RunJob | SwitchTo | Restore | Stop | None] = queue.SimpleQueue()
         self._cancelled: set[int] = set()
@@ -201,8 +209,22 @@ class Worker:
     def _lap(self, name: str) -> None:
         self._laps.append(f"{name} {time.monotonic() - self._began:.3f}")
 
+    def give_up(self, thread: str, error: BaseException) -> None:
+        """End this process: without the thread that failed it would be deaf, or idle, and look alive.
+
+        Not by an exception: what else runs would keep it, and cleaning up needs memory that there may not be.
+        """
+        with suppress(Exception):
+            traceback.print_exception(error)
+        with suppress(Exception):
+            text = f"the worker's {thread} failed: {type(error).__name__}: {error}"
+            self._channel.send(WorkerLog(level="error", event="worker", text=text))
+        os._exit(1)
+
     def run(self) -> None:
         """Until told to stop."""
+        # Before it is called ready: where no thread can be started it never is.
+        threading.Thread(target=self._sample, name="sampler", daemon=True).start()
         self._channel.send(
             WorkerReady(
                 pid=os.getpid(),
@@ -213,7 +235,7 @@ class Worker:
                 allocator=read_allocator(self._backend.kind),
             )
         )
-        threading.Thread(target=self._sample, name="sampler", daemon=True).start()
+        self._told_ready.set()
         if self._warm is not None:
             self._warm.release_hold()
         text = f"ready after {time.monotonic() - self._began:.3f} s: {', '.join(self._laps)}"
@@ -308,10 +330,13 @@ class Worker:
                         self._work.put(work)
                     case Restore() | Stop() as work:
                         self._work.put(work)
-        except (EOFError, OSError):
-            os._exit(0)  # the daemon is gone: the kernel gives everything back, now
+        except Exception as error:
+            if isinstance(error, EOFError | OSError) and not lacks_host_memory(error):
+                os._exit(0)  # the daemon is gone: the kernel gives everything back, now
+            self.give_up("listener", error)
 
     def _sample(self) -> None:
+        self._told_ready.wait()
         told: WarmChanged | None = None
         while True:
             try:
@@ -322,6 +347,8 @@ class Worker:
                     told = warm
             except OSError:
                 return
+            except MemoryError:
+                pass  # the next one may have room; a job tells better what it lacked
             time.sleep(SAMPLE_S)
 
     # ----------------------------------------------------------------- work
@@ -343,6 +370,7 @@ class Worker:
             message.model.name,
             self._allocator,
             baseline_bytes=self._baseline_rss_bytes,
+            pinned_in_use=partial(pinned_in_use, self._backend, self._store),
         )
         watch = JobWatch(
             message,

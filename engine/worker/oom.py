@@ -7,7 +7,6 @@ tells what was asked for before it raises; elsewhere the text is read.
 from __future__ import annotations
 
 import re
-import resource
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -20,8 +19,9 @@ from engine.errors import DoesNotFit, OutOfMemory
 from engine.telemetry.host import HostProbe
 from engine.units import parse_size
 from engine.worker.backend import Backend
+from engine.worker.bound import bound_of
 from engine.worker.channel import JobProgressed, JobStaged
-from engine.worker.oom_facts import OomMoment
+from engine.worker.oom_facts import OomBound, OomMoment
 from engine.worker.tidying import pinned_bytes
 
 Message = TypeVar("Message")
@@ -53,13 +53,18 @@ class OomWatch:
         allocator: Allocator,
         *,
         baseline_bytes: int,
+        pinned_in_use: Callable[[], int | None],
     ) -> None:
-        """`baseline_bytes` is the resident set of a fresh worker, `weights` gives what is resident now."""
+        """`baseline_bytes` is the resident set of a fresh worker, `weights` gives what is resident now.
+
+        `pinned_in_use` looks which of torch's pinned blocks are in tensors.
+        """
         self._baseline_bytes = baseline_bytes if backend.kind == "cpu" else 0
         self._backend = backend
         self._weights = weights
         self._model = model
         self._allocator = allocator
+        self._pinned_in_use = pinned_in_use
         self._progress: JobProgressed | None = None
         self._line: str | None = None
         self.moment: OomMoment | None = None
@@ -84,18 +89,21 @@ class OomWatch:
         """What ended the job; called while its frames and all that they hold are still there."""
         if not (self._backend.is_oom(error) or isinstance(error, OutOfMemory | DoesNotFit)):
             return
-        with suppress(OSError, RuntimeError):  # of a look that fails; the job's own failure is told anyway
-            self.moment = self._look(str(error))
+        # Of a look that fails, as it does without any memory; the job's own failure is told anyway.
+        with suppress(OSError, RuntimeError, MemoryError):
+            self.moment = self._look(error, str(error))
 
-    def _look(self, text: str) -> OomMoment:
+    def _look(self, error: BaseException, text: str) -> OomMoment:
         backend, progress = self._backend, self._progress
         weights = dict(self._weights())
         sample = backend.sample(weights)
         refused = self._allocator.refused
         if refused is not None and time.monotonic() - refused.at > FRESH_S:
             refused = None  # one that an eviction has mended
+        bound = bound_of(error, backend, refused=refused is not None)
         loading = LOADING.search(text)
         held = backend.held_bytes()
+        pinned, pinned_used, pinned_reason = self._pinned(bound)
         allocated = held - self._baseline_bytes if sample.allocated_bytes is None else sample.allocated_bytes
         return OomMoment(
             at=time.time(),
@@ -108,16 +116,29 @@ class OomWatch:
             held_bytes=held,
             total_bytes=backend.total_bytes,
             free_bytes=refused.free_bytes if refused is not None else free_bytes(backend),
-            limit_bytes=_limit(),
+            bound=bound,
             weights=weights,
             live_bytes=max(0, allocated - sum(weights.values())),
             baseline_bytes=self._baseline_bytes,
             releasable_bytes=_less(sample.reserved_bytes, sample.active_bytes, sample.inactive_split_bytes),
             fragmented_bytes=sample.inactive_split_bytes,
             awaiting_bytes=_less(sample.active_bytes, sample.allocated_bytes),
-            pinned_bytes=pinned_bytes(),
-            pinned_used_bytes=pinned_bytes(used=True),
+            pinned_bytes=pinned,
+            pinned_used_bytes=pinned_used,
+            pinned_reason=pinned_reason,
         )
+
+    def _pinned(self, bound: OomBound) -> tuple[int | None, int | None, str | None]:
+        """Torch's pinned memory, what of it is in use, and why that is not known."""
+        whole = pinned_bytes()
+        if not whole:
+            return whole, whole, None
+        if bound.kind in ("device", "budget"):
+            return whole, None, "it is the host's memory, and the host's did not run out"
+        try:
+            return whole, self._pinned_in_use(), None
+        except (MemoryError, RuntimeError) as error:
+            return whole, None, f"there was no memory left to look for it ({type(error).__name__})"
 
     def _component(self) -> str | None:
         """That the running line of the ledger uses."""
@@ -161,11 +182,6 @@ def _asked(text: str) -> int | None:
     with suppress(ValueError):
         return parse_size(found.replace(" bytes", "").replace("bytes", ""))
     return None
-
-
-def _limit() -> int | None:
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    return None if limit == resource.RLIM_INFINITY else limit
 
 
 def _less(whole: int | None, *parts: int | None) -> int | None:

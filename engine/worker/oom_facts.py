@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import msgspec
 
-from engine.wire import Stage
+from engine.wire import BoundKind, Stage
+
+
+class OomBound(msgspec.Struct, frozen=True, kw_only=True):
+    """The limit that was met."""
+
+    kind: BoundKind
+    limit_bytes: int | None = None
+    free_bytes: int | None = None
+    """What it still left then; None where `OomMoment.free_bytes` tells, or nobody does."""
 
 
 class OomMoment(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,8 +34,7 @@ class OomMoment(msgspec.Struct, frozen=True, kw_only=True):
     total_bytes: int
     free_bytes: int | None = None
     """Of the device, by the driver or the kernel."""
-    limit_bytes: int | None = None
-    """Of this process's address space, where the system sets one."""
+    bound: OomBound
     weights: dict[str, int] = {}
     """`model/component` to resident bytes."""
     live_bytes: int
@@ -37,4 +45,8 @@ class OomMoment(msgspec.Struct, frozen=True, kw_only=True):
     fragmented_bytes: int | None = None
     awaiting_bytes: int | None = None
     pinned_bytes: int | None = None
+    """Host memory in torch's pinned blocks."""
     pinned_used_bytes: int | None = None
+    """Of them what tensors lie in."""
+    pinned_reason: str | None = None
+    """Why that was not counted, where it was not."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TypeAlias
 
@@ -11,9 +11,9 @@ from engine.wire import StageRecord
 from engine.worker.backend import Backend
 from engine.worker.memory_ledger import Kept, MemoryLedger
 
-OnLine: TypeAlias = Callable[[tuple[StageRecord, ...], str | None, int | None], None]
-"""Hears the lines so far whenever one begins or ends: they, the one that is being measured, and what the
-device held before it."""
+OnLine: TypeAlias = Callable[[tuple[StageRecord, ...], str | None, int | None, StageRecord | None], None]
+"""Hears the lines so far whenever one begins or ends: they, the one that is being measured, what the device
+held before it, and the one that was cut off by what ended the job."""
 
 
 class StageLedger:
@@ -53,25 +53,30 @@ class StageLedger:
         before = self._backend.live_bytes()
         line = self._line(stage)  # which begins the peak
         if self._on_line is not None:
-            self._on_line(self.records, stage, before)
+            self._on_line(self.records, stage, before, None)
         try:
             yield
             # Not the whole device: weights for the next stage may be travelling.
             self._backend.mark_compute().wait()
         except BaseException:
             line.end(ok=False, kept_bytes=self.kept.bytes)
+            if self._on_line is not None:
+                # A device that broke has no counters any more; then it is not known how far the stage came.
+                with suppress(RuntimeError, OSError, MemoryError):
+                    self._on_line(self.records, None, None, self._record(stage, began, before))
             raise
         line.end(kept_bytes=self.kept.bytes)
-        peak = max(before, self._backend.peak_bytes())
-        self._on_peak(peak)
-        self._records.append(
-            StageRecord(
-                stage=stage,
-                elapsed_s=self._clock() - began,
-                before_bytes=before,
-                peak_bytes=peak,
-                after_bytes=self._backend.live_bytes(),
-            )
-        )
+        record = self._record(stage, began, before)
+        self._on_peak(record.peak_bytes)
+        self._records.append(record)
         if self._on_line is not None:
-            self._on_line(self.records, None, None)
+            self._on_line(self.records, None, None, None)
+
+    def _record(self, stage: str, began: float, before: int) -> StageRecord:
+        return StageRecord(
+            stage=stage,
+            elapsed_s=self._clock() - began,
+            before_bytes=before,
+            peak_bytes=max(before, self._backend.peak_bytes()),
+            after_bytes=self._backend.live_bytes(),
+        )

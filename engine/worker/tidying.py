@@ -99,16 +99,16 @@ class Tidier:
         )
 
 
-def pinned_bytes(*, used: bool = False) -> int | None:
-    """Host memory in torch's pinned blocks, or only that in tensors; None where this process has no GPU.
+def pinned_bytes() -> int | None:
+    """Host memory in torch's pinned blocks; None where this process has no GPU.
 
-    With `used` as torch counts it, which in 2.11 never shrinks: then all of it passes for used.
+    Torch 2.11's count of what is in use never shrinks: `engine.worker.leaks.look` goes by tensors.
     """
     if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return None
     read = getattr(torch.cuda, "host_memory_stats", None)
     counted: dict[str, int] = {} if read is None else read()
-    value = counted.get("active_bytes.current" if used else "allocated_bytes.current")
+    value = counted.get("allocated_bytes.current")
     return None if value is None else int(value)
 
 

@@ -64,7 +64,13 @@ class JobWatch:
         """Later jobs show their latents in the colours that came of these."""
         self._colours.learn(vae, sums.sums)
 
-    def line(self, records: tuple[StageRecord, ...], stage: str | None, before_bytes: int | None) -> None:
+    def line(
+        self,
+        records: tuple[StageRecord, ...],
+        stage: str | None,
+        before_bytes: int | None,
+        cut_off: StageRecord | None,
+    ) -> None:
         """As `StageLedger` tells it."""
         self._tell(
             JobStaged(
@@ -74,6 +80,7 @@ class JobWatch:
                 current_before_bytes=before_bytes,
                 shares=self._parts,
                 from_last=self._from_last,
+                cut_off=cut_off,
             )
         )
 

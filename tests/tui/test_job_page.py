@@ -16,6 +16,7 @@ from engine.errors import NotFound
 from engine.wire import (
     JobChanged,
     JobCourse,
+    JobState,
     Logged,
     LogLine,
     MemorySampled,
@@ -29,7 +30,7 @@ from turbotui.client.scripted import ScriptedClient
 from turbotui.screens import beside, job_ledger
 from turbotui.screens.job import JobScreen
 from turbotui.screens.job_picture import BYTES_PER_S, MOST_FPS, wait_s
-from turbotui.screens.job_stages import lines_of_running
+from turbotui.screens.job_stages import lines_of_cut, lines_of_running
 from turbotui.widgets.picture import PictureView
 
 from . import job_scenes
@@ -367,6 +368,49 @@ def test_a_stage_that_was_left_out_is_not_still_to_come() -> None:
     ]  # fmt: skip
     begins = lines_of_running(scenes.running_job(NOW), replace(course, ended=(), current=None), NOW)
     assert [line.state for line in begins] == ["coming"] * 4
+
+
+def test_the_stage_that_was_cut_off_stands_last_also_where_the_worker_died_in_it() -> None:
+    course = replace(job_scenes.course(41), current=None, current_since=None)
+    cut = StageRecord(stage="denoise dit.low", elapsed_s=4.5, before_bytes=1, peak_bytes=3, after_bytes=2)
+    job = replace(scenes.running_job(NOW), status="cancelled", finished_at=NOW, progress=None)
+    last = lines_of_cut(job, replace(course, cut_off=cut))[-1]
+    assert (last.name, last.state, last.took_s, last.peak_bytes) == ("denoise dit.low", "cut", 4.5, 3)
+    died = lines_of_cut(job, job_scenes.course(41))[-1]  # which has told its begin, and nothing after
+    assert (died.name, died.state, died.peak_bytes) == ("denoise dit.low", "cut", None)
+    assert died.took_s == pytest.approx(4.2)
+    assert [line.state for line in lines_of_cut(job, course)] == ["ended"] * 3, "ended between two stages"
+
+
+@pytest.mark.parametrize("language", ["en", "zh_CN"])
+@pytest.mark.parametrize("size", [SMALL, WIDE], ids=["80x24", "120x36"])
+@pytest.mark.parametrize("status", ["cancelled", "failed"])
+async def test_a_job_that_was_ended_shows_the_stage_that_was_cut_off(
+    console: Build, status: JobState, size: tuple[int, int], language: str
+) -> None:
+    cut = job_scenes.record("denoise dit.low", 4.5, 13.0, 19.1, 18.0)
+
+    def course(job_id: int) -> JobCourse:
+        told = job_scenes.course(job_id)
+        return replace(told, current=None, current_since=None, cut_off=cut)
+
+    client = scripted(scenes.busy(NOW), preview=job_scenes.preview, course=course)
+    app = console(client, language=language)
+    async with app.run_test(size=size) as pilot:
+        screen = await open_page(pilot)
+        job = app.link.state.job(41)
+        assert job is not None
+        app.link._take(JobChanged(job=replace(job, status=status, progress=None, finished_at=NOW)))
+        said = "被中断" if language == "zh_CN" else "was cut off after 4.5 s and had reached 19.1 GiB"
+        for _ in range(20):
+            if said in screen_text(app):
+                break
+            await pilot.press("j")
+        await redrawn(pilot, screen, lambda: said in screen_text(app))
+        assert any(
+            "x " in row and "dit.low" in row and "4.5 s" in row and "19.1 GiB" in row
+            for row in screen_text(app).splitlines()
+        )
 
 
 async def test_a_job_that_ran_out_of_memory_tells_what_there_was(console: Build) -> None:

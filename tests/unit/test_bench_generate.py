@@ -18,6 +18,7 @@ from turbotui.bench import generate
 from turbotui.bench.ballast import read_room, take
 from turbotui.bench.generate import Options, measure_generate
 from turbotui.bench.generate_rows import GIB, Case, Setup, figure, markdown, targets
+from turbotui.subcommands.bench_generate import TITLE_CELLS
 
 SETUP = Setup(
     width=1536,
@@ -69,24 +70,35 @@ def test_no_speed_binds_elsewhere(other: dict[str, Any]) -> None:
     assert targets(replace(SETUP, **other)) == {"frames_changed": 0.0}
 
 
+def test_without_a_gpu_what_is_counted_is_the_hosts_memory_and_is_called_so() -> None:
+    on_host = [figure(name, [GIB], {}, on_gpu=False) for name in ("step", "peak", "peak_least")]
+    assert [one.title for one in on_host] == ["DiT a step", "peak host memory", "host peak, dit_only"]
+    assert max(len(one.title) for one in on_host) <= TITLE_CELLS
+    heads = markdown([replace(CASE, figures=tuple(on_host))], "x").splitlines()[0]
+    assert heads == "|  | DiT a step | peak host memory | host peak, dit_only |"
+    assert [figure(name, [1], {}, on_gpu=True).title for name in ("peak", "peak_least")] == [
+        "peak VRAM", "peak VRAM, dit_only"
+    ]  # fmt: skip
+
+
 def test_a_figure_is_judged_by_its_median() -> None:
     limits = targets(SETUP)
-    met = figure("dit", [0.8, 0.95, 0.85], limits)
+    met = figure("dit", [0.8, 0.95, 0.85], limits, on_gpu=True)
     assert (met.value, met.worst, met.target, met.ok) == (0.85, 0.95, 0.90, True)
-    assert figure("dit", [0.91], limits).ok is False
-    missing = figure("dit", [], limits, note="why")
+    assert figure("dit", [0.91], limits, on_gpu=True).ok is False
+    missing = figure("dit", [], limits, on_gpu=True, note="why")
     assert (missing.value, missing.ok, missing.note) == (None, None, "why")
     assert replace(CASE, figures=(met,)).ok and not replace(CASE, figures=(met,), problem="x").ok
-    assert not replace(CASE, figures=(met, figure("dit", [0.91], limits))).ok
+    assert not replace(CASE, figures=(met, figure("dit", [0.91], limits, on_gpu=True))).ok
 
 
 def test_the_table_has_figures_targets_marks_and_plain_diffusers_beneath() -> None:
     limits = targets(SETUP)
     figures = (
-        figure("dit", [0.8, 0.95, 0.85], limits, baseline=4.0),
-        figure("decode", [1.5], limits),
-        figure("peak", [13.5 * GIB], limits),
-        figure("units", [], limits, note="no width"),
+        figure("dit", [0.8, 0.95, 0.85], limits, on_gpu=True, baseline=4.0),
+        figure("decode", [1.5], limits, on_gpu=True),
+        figure("peak", [13.5 * GIB], limits, on_gpu=True),
+        figure("units", [], limits, on_gpu=True, note="no width"),
     )
     cases = [replace(CASE, figures=figures), replace(CASE, model="b", problem="it | broke")]
     lines = markdown(cases, "turbotui bench generate").splitlines()

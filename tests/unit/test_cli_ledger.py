@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -33,8 +34,8 @@ def line(
         model="万相模型-图生视频", job_id=number, shape="s", ok=ok, elapsed_s=1.5,
         weights=Held(before=weights, after=weights),
         allocated=Held(before=weights, peak=19 * GIB, after=weights + left),
-        reserved=Held(before=1, after=20 * GIB), device=Held(before=1, peak=3, after=21 * GIB),
-        rss=Held(before=1, after=3 * GIB), pinned=Held(after=260 * MIB), **more,
+        reserved=Held(before=1, after=20 * GIB), device=Held(before=1, peak=22 * GIB, after=21 * GIB),
+        rss=Held(before=1, peak=512 * MIB, after=300 * MIB), pinned=Held(after=260 * MIB), **more,
     )  # fmt: skip
 
 
@@ -87,20 +88,21 @@ def test_lines_in_order_of_time_and_trends_below(asked: Asked, capsys: pytest.Ca
     assert main(["ledger"]) == 0
     told = capsys.readouterr().out.splitlines()
     assert told[0] == "more before that: --before 2"
-    assert told[1].split() == [
+    assert told[1] == "device, host: the peak → what was left"
+    assert told[2].split() == [
         "when",
         "what",
         "took",
         "allocated",
         "reserved",
         "device",
-        "rss",
+        "host",
         "pinned",
         "floor",
     ]
-    first, last = told[2], told[len(asked.given.lines) + 1]
+    first, last = told[3], told[len(asked.given.lines) + 2]
     assert "denoise dit.high" in first and "13.0→19.0→13.0" in first and first.endswith("1.00 KiB")
-    assert "20.0 GiB" in first and "21.0 GiB" in first and "3.00 GiB" in first and "260 MiB" in first
+    assert "20.0 GiB" in first and "22.0→21.0" in first and "512M→300M" in first and "260 MiB" in first
     assert "job 77 failed" in last and last.endswith("0 B +0 B")
     load = next(row for row in told if "load wan2.2-a14b/dit.low" in row)
     assert load.endswith(" -"), "what a load finds beside it is in use"
@@ -154,11 +156,25 @@ def test_columns_line_up_and_fit(monkeypatch: pytest.MonkeyPatch, width: int, la
         monkeypatch.setattr(module, "columns", lambda _stream: width)
     told = list(ledger.ledger_lines(page()))
     assert max(map(cell_width, told)) <= width
-    rows = told[1 : 2 + len(page().lines)]
+    rows = told[2 : 3 + len(page().lines)]
     assert len({cell_width(row) for row in rows}) == 1, "each column ends together"
     assert all("→" in row for row in rows[1:])
     assert any(word in rows[0] for word in ("floor", "底线")), "what it is all about never goes"
-    assert any(word in rows[0] for word in ("device", "设备")) == (width == 120)
+    assert all("22.0→21.0" in row and "512M→300M" in row for row in rows[1:]), "the peaks of both, also here"
+    assert any(word in told[1] for word in ("peak", "峰值"))
+
+
+def test_a_device_that_is_never_known_goes_before_what_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on the host alone, where the allocator tells no peak and there is no device."""
+    for module in (output, ledger):
+        monkeypatch.setattr(module, "columns", lambda _stream: 70)
+    lines = tuple(
+        replace(one, device=Held(), reserved=Held(), pinned=Held(), allocated=Held(after=34 * MIB))
+        for one in page().lines
+    )
+    told = list(ledger.ledger_lines(LedgerPage(lines=lines, older=False)))
+    assert "device" not in told[1] and "host" in told[1]
+    assert all("512M→300M" in row and "34M" in row and "→34M" not in row for row in told[2 : 2 + len(lines)])
 
 
 def test_sparkline_shows_the_newest_from_low_to_high() -> None:

@@ -17,7 +17,7 @@ from engine.planning.admission import check_request
 from engine.planning.footprint import estimate_footprint
 from engine.units import GIB, MIB
 from engine.wire import Job, JobSpec, OomReport
-from engine.worker.oom_facts import OomMoment
+from engine.worker.oom_facts import OomBound, OomMoment
 
 MODEL = released(large=True)
 DIT, TEXT = f"{MODEL.name}/dit", f"{MODEL.name}/text"
@@ -34,6 +34,7 @@ def facts(
         at=2.0, message="CUDA out of memory.", stage="denoise", step=1, steps=4, component=DIT,
         asked_bytes=3 * GIB, held_bytes=held, total_bytes=140 * GIB, free_bytes=free, weights=WEIGHTS,
         live_bytes=live, releasable_bytes=MIB, fragmented_bytes=2 * GIB, awaiting_bytes=0,
+        bound=OomBound(kind="device", limit_bytes=140 * GIB),
     )  # fmt: skip
     return OomFacts(
         job=Job(id=12, spec=spec, status="running", created_at=1.0, attempt=1),
@@ -97,13 +98,11 @@ def test_without_a_figure_none_is_invented(tmp_path: Path) -> None:
     assert report.asked_bytes is None and not any(part.kind == "free" for part in report.parts)
 
 
-def test_a_cache_and_pinned_blocks_are_named_where_they_would_have_helped(tmp_path: Path) -> None:
+def test_a_cache_is_named_and_on_a_card_no_pinned_block(tmp_path: Path) -> None:
     told = facts(tmp_path, releasable_bytes=3 * GIB, pinned_bytes=4 * GIB, pinned_used_bytes=GIB)
     first = report_of(told).freeable[0]
     assert (first.what, first.bytes, first.command) == ("cache", 3 * GIB, "turbotui free")
     assert not any(item.what == "pinned" for item in report_of(told).freeable), "the card has none of them"
-    on_host = report_of(replace(told, device=None)).freeable
-    assert [(item.what, item.bytes) for item in on_host if item.what == "pinned"] == [("pinned", 3 * GIB)]
 
 
 def test_what_would_have_fitted_keeps_less_shows_fewer_frames_or_a_smaller_picture(tmp_path: Path) -> None:
@@ -112,3 +111,60 @@ def test_what_would_have_fitted_keeps_less_shows_fewer_frames_or_a_smaller_pictu
     assert (keeping.residency, keeping.frames, keeping.resolution) == ("dit_only", 81, "720p")
     assert fewer.frames < 81 and (fewer.residency, fewer.resolution) == ("keep_text", "720p")
     assert (smaller.frames, smaller.resolution) == (81, "480p")
+
+
+LIMITED = OomBound(kind="address_space", limit_bytes=GIB, free_bytes=20 * MIB)
+
+
+def test_a_limit_of_the_address_space_is_named_first_and_nobody_elses_memory_is_a_way_out(
+    tmp_path: Path,
+) -> None:
+    """As a worker on the host met it under `ulimit -v`, on a machine with room."""
+    told = facts(
+        tmp_path, free=21 * GIB, bound=LIMITED, releasable_bytes=None, fragmented_bytes=None
+    )  # fmt: skip
+    for device in (None, told.device):
+        report = report_of(replace(told, device=device))
+        assert (report.bound, report.bound_bytes, report.bound_free_bytes) == (
+            "address_space", GIB, 20 * MIB
+        )  # fmt: skip
+        assert report.lines[1] == (
+            "The system limits the worker's address space to 1.00 GiB, of which 20.0 MiB were left: that is "
+            "what ran out. Raise it (`ulimit -v`) where the engine is started."
+        )
+        assert report.lines[2] == "The host still had 21.00 GiB available."
+        assert report.freeable == () and "an unload keeps the addresses" in report.lines[5]
+        assert {part.owner for part in report.parts} == {"ours"}, "who else holds memory has no part in it"
+        assert not any("Process" in line or "free other memory" in line for line in report.lines)
+
+
+def test_a_cgroup_is_named_with_what_is_left_of_it_and_what_of_ours_counts_against_it(
+    tmp_path: Path,
+) -> None:
+    bound = OomBound(kind="cgroup", limit_bytes=4 * GIB, free_bytes=0)
+    told = facts(tmp_path, free=0, bound=bound, releasable_bytes=None, fragmented_bytes=None)
+    report = report_of(replace(told, device=None))
+    assert report.lines[1].startswith(
+        "The system limits the worker's cgroup to 4.00 GiB, of which 0 B were left"
+    )
+    assert [item.command for item in report.freeable] == [f"turbotui unload {TEXT}"]
+
+
+def test_where_a_gpu_worker_met_the_hosts_limit_nothing_of_the_card_is_a_way_out(tmp_path: Path) -> None:
+    bound = OomBound(kind="host", limit_bytes=64 * GIB, free_bytes=MIB)
+    pinned = {"pinned_bytes": 3 * GIB, "pinned_used_bytes": GIB}
+    report = report_of(facts(tmp_path, bound=bound, **pinned))
+    assert report.lines[1] == (
+        "It was the host's memory that ran out: of 64.00 GiB then 1.0 MiB were available."
+    )
+    assert [(item.what, item.bytes) for item in report.freeable] == [("pinned", 2 * GIB)]
+    assert report.fits == () and "model's table" not in report.lines[-1], (
+        "the estimate is of the card's memory"
+    )
+
+
+def test_pinned_memory_of_which_it_is_not_known_what_is_in_use_has_no_figure(tmp_path: Path) -> None:
+    bound = OomBound(kind="host", limit_bytes=64 * GIB, free_bytes=MIB)
+    told = facts(tmp_path, bound=bound, pinned_bytes=3 * GIB, pinned_reason="it was not looked")
+    (item,) = report_of(told).freeable
+    assert (item.what, item.bytes) == ("pinned", None) and "not known: it was not looked." in item.text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 
+import msgspec
 import pytest
 
 from engine.daemon.previews import KEPT_JOBS, Previews
@@ -67,3 +68,15 @@ def test_the_stages_say_which_is_measured_and_since_when() -> None:
     assert course.current_since is not None
     previews.heard(staged(1, TEXT))
     assert previews.course(1).current_since is None
+
+
+def test_a_job_that_was_cut_off_in_its_first_stage_keeps_what_it_has_shown() -> None:
+    previews = Previews(publish=lambda event: None)
+    previews.heard(staged(1, current="denoise"))
+    previews.heard(picture(1, 1))
+    cut = StageRecord(stage="denoise", elapsed_s=1.5, before_bytes=1, peak_bytes=3, after_bytes=2)
+    previews.heard(msgspec.structs.replace(staged(1), cut_off=cut))
+    assert previews.course(1).cut_off == cut and previews.course(1).current is None
+    assert previews.picture(1, None).step == 1
+    previews.heard(staged(1, current="text"))
+    assert previews.course(1).cut_off is None, "it runs once more"

@@ -17,7 +17,7 @@ from engine.daemon.budget import Budget
 from engine.daemon.job_plans import JobPlan
 from engine.daemon.model_use import ModelUse
 from engine.daemon.queue import QueueRunner, choose_output
-from engine.errors import DeviceTaken, NotFound, StorageUnusable, WorkerDied, WorkerStopped
+from engine.errors import DeviceTaken, NotFound, StorageUnusable, WorkerDied, WorkerNotStarted, WorkerStopped
 from engine.jobs.store import JobStore
 from engine.wire import Job, JobSpec, JobState
 from engine.worker.channel import JobEnded, RunJob
@@ -294,6 +294,32 @@ async def test_a_worker_that_dies_twice_leaves_its_job_interrupted_with_the_caus
     async with world.running():
         job = await world.until(job_id, "interrupted")
     assert (job.attempt, job.error) == (2, "worker 7 was ended by SIGKILL")
+
+
+async def test_where_no_worker_starts_the_jobs_stay_in_the_queue_which_is_held_and_says_so(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "RETRY_S", 0.01)
+    told = "worker 7 exited with code 1; its last words: MemoryError"
+
+    async def fails() -> Any:
+        raise WorkerNotStarted(told)
+
+    monkeypatch.setattr(world.supervisor, "ensure_worker", fails)
+    first, second = world.submit("a"), world.submit("b")
+    async with world.running():
+        for _ in range(200):
+            if world.store.held_reason is not None:
+                break
+            await asyncio.sleep(0.01)
+    jobs = [world.store.get(job_id) for job_id in (first, second)]
+    assert [(job.status, job.attempt) for job in jobs] == [("queued", 3), ("queued", 0)]
+    assert (jobs[0].error, jobs[0].error_code) == (told, "worker_not_started")
+    reason = world.runner.status().held_reason
+    assert reason is not None and reason.startswith(
+        f"no worker could be started 3 times in a row, the last for job {first}"
+    )
+    assert world.supervisor.ran == []
 
 
 async def test_a_cancel_while_the_worker_starts_does_not_wait_for_it(world: World) -> None:

@@ -15,12 +15,21 @@ from engine.daemon import worker_starter as starter_module
 from engine.daemon.previews import Previews
 from engine.daemon.rates import Rates
 from engine.daemon.receipt_book import ReceiptBook
-from engine.daemon.silence_watch import SILENT_S, SLOW_START_S, START_S
+from engine.daemon.silence_watch import (
+    DIES_S,
+    MOST_START_S,
+    SHOWN_START_S,
+    SILENT_S,
+    SLOW_START_S,
+    START_S,
+    TAKES_S,
+)
 from engine.daemon.supervisor import Supervisor
+from engine.daemon.worker import WorkerExit
 from engine.daemon.worker_starter import WorkerStarter
-from engine.errors import WorkerDied, WorkerSilent
+from engine.errors import WorkerDied, WorkerNotStarted, WorkerSilent
 from engine.wire import Receipt, ReceiptAction
-from engine.worker.channel import ActionEnded, AllocatorSample, Unload, Unloaded
+from engine.worker.channel import ActionEnded, AllocatorSample, JobProgressed, Unload, Unloaded
 
 
 class FakeWorker:
@@ -213,8 +222,94 @@ async def test_a_worker_that_hangs_in_its_start_is_ended_and_the_start_fails(
     await asyncio.sleep(0)
     assert not start.done() and found.worker.killed == []
     found.fall_silent(limit)
-    with pytest.raises(WorkerDied, match=r"worker 7 was not ready after \d+ s.*ask again"):
+    await asyncio.sleep(0)
+    assert len(found.worker.killed) == 1 and not start.done(), "its end tells more"
+    found.fall_silent(limit + DIES_S)
+    with pytest.raises(WorkerNotStarted, match=r"worker 7 was not ready after \d+ s.*ask again"):
         await start
     assert len(found.worker.killed) == 1
     await asyncio.sleep(0)
     assert found.supervisor.worker is None and not found.supervisor.starting
+
+
+async def test_a_start_that_is_slow_is_shown_before_it_is_ended(
+    kept: Callable[[], Kept], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = kept()
+    start = await starting(found, monkeypatch, forked=True)
+    found.fall_silent(SHOWN_START_S - 1)
+    assert found.state == "starting" and found.log == []
+    found.fall_silent(SHOWN_START_S)
+    assert found.state == "silent"
+    assert found.log == ["worker 7 is not ready and has said nothing, for 15 s"]
+    start.cancel()
+
+
+async def test_a_worker_that_says_something_now_and_then_and_is_never_ready_is_ended_too(
+    kept: Callable[[], Kept], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = kept()
+    start = await starting(found, monkeypatch, forked=True)
+    since = FakeSilence()
+    found.supervisor._watch._start = since  # type: ignore[assignment]
+    for since.seconds in (START_S, START_S * MOST_START_S - 1):
+        found.hear(SAMPLE)
+        found.supervisor.look_after()
+    assert found.worker.killed == []
+    for since.seconds in (START_S * MOST_START_S, START_S * MOST_START_S + DIES_S):
+        found.hear(SAMPLE)
+        found.supervisor.look_after()
+    with pytest.raises(WorkerNotStarted, match="was not ready after 122 s"):
+        await start
+    assert len(found.worker.killed) == 1
+
+
+async def test_a_worker_that_dies_in_its_start_is_told_with_what_it_printed_last(
+    kept: Callable[[], Kept], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = kept()
+    start = await starting(found, monkeypatch, forked=False)
+    died = WorkerExit(pid=7, code=1, last_words="import torch | MemoryError")
+    found.supervisor._exited(found.worker, died)  # type: ignore[arg-type]
+    told = "worker 7 exited with code 1; its last words: import torch | MemoryError"
+    with pytest.raises(WorkerNotStarted) as failed:
+        await start
+    assert str(failed.value) == told and found.log == [told]
+
+
+async def test_a_job_that_the_worker_does_not_begin_ends_the_worker_and_is_not_to_blame(
+    kept: Callable[[], Kept],
+) -> None:
+    found, untaken = kept(), FakeSilence()
+    found.supervisor._watch._untaken = untaken  # type: ignore[assignment]
+    job = asyncio.create_task(found.supervisor.run_job(SimpleNamespace(job_id=3)))  # type: ignore[arg-type]
+    await asyncio.sleep(0)
+    untaken.seconds = TAKES_S - 1
+    found.hear(SAMPLE)
+    found.supervisor.look_after()
+    assert found.worker.killed == []
+    untaken.seconds = TAKES_S
+    found.supervisor.look_after()
+    assert found.worker.killed == ["it was handed job 3 and has not begun it for 60 s"]
+    died = WorkerExit(pid=7, code=-9, reason=found.worker.killed[0])
+    found.supervisor._exited(found.worker, died)  # type: ignore[arg-type]
+    with pytest.raises(WorkerNotStarted, match="has not begun it"):
+        await job
+
+
+async def test_a_job_that_was_begun_may_take_as_long_as_it_does(kept: Callable[[], Kept]) -> None:
+    found, untaken = kept(), FakeSilence()
+    found.supervisor._watch._untaken = untaken  # type: ignore[assignment]
+    job = asyncio.create_task(found.supervisor.run_job(SimpleNamespace(job_id=3)))  # type: ignore[arg-type]
+    await asyncio.sleep(0)
+    found.hear(
+        JobProgressed(job_id=3, stage="start", step=0, steps=0, fraction=0.0, eta_s=None, peak_bytes=None)
+    )
+    untaken.seconds = TAKES_S
+    found.supervisor.look_after()
+    assert found.worker.killed == []
+    died = WorkerExit(pid=7, code=-9)
+    found.supervisor._exited(found.worker, died)  # type: ignore[arg-type]
+    with pytest.raises(WorkerDied) as failed:
+        await job
+    assert failed.value.code == "worker_died", "the job may have killed it"

@@ -309,7 +309,7 @@ def _figures(
         if name == "image" and setup.kind == "t2v":
             continue
         note = "" if values[name] else _why_not(name, on_gpu=setup.on_gpu)
-        yield figure(name, values[name], limits, baseline=beside.get(name), note=note)
+        yield figure(name, values[name], limits, on_gpu=setup.on_gpu, baseline=beside.get(name), note=note)
 
 
 def _why_not(name: str, *, on_gpu: bool) -> str:

@@ -31,6 +31,10 @@ TITLES: Mapping[str, tuple[str, Unit]] = MappingProxyType(
 )
 """By name: title and unit, in the table's order. `frames_changed`: whether the same request gave other
 frames under another residency."""
+HOST_TITLES: Mapping[str, str] = MappingProxyType(
+    {"peak": "peak host memory", "peak_least": "host peak, dit_only"}
+)
+"""Of what is counted in host memory where there is no GPU."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,11 +149,14 @@ def figure(
     values: Sequence[float],
     limits: Mapping[str, float],
     *,
+    on_gpu: bool,
     baseline: float | None = None,
     note: str = "",
 ) -> Figure:
     """The figure called `name` from its runs; without any it says in `note` why."""
     title, unit = TITLES[name]
+    if not on_gpu:
+        title = HOST_TITLES.get(name, title)
     limit = limits.get(name)
     value = statistics.median(values) if values else None
     return Figure(
@@ -176,7 +183,8 @@ def text_of(value: float | None, unit: Unit) -> str:
 def markdown(cases: Sequence[Case], command: str) -> str:
     """All cases as one table: a line of ours, and beneath it one of plain diffusers where that was run."""
     names = [name for name in TITLES if any(one.name == name for case in cases for one in case.figures)]
-    heads = ["", *(TITLES[name][0] for name in names)]
+    titles = {one.name: one.title for case in cases for one in case.figures}
+    heads = ["", *(titles[name] for name in names)]
     lines = [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
     for case in cases:
         by_name = {one.name: one for one in case.figures}

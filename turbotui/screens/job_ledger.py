@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from turbotui.screens.beside import read_manifest
-from turbotui.screens.job_stages import ledger_rows, lines_of_ended, lines_of_running
+from turbotui.screens.job_stages import ledger_rows, lines_of_cut, lines_of_ended, lines_of_running
 from turbotui.text import t
 
 if TYPE_CHECKING:
@@ -110,7 +110,10 @@ class JobLedger:
         elapsed_s = sum(record.elapsed_s for record in records)
         if self.manifest is not None:
             elapsed_s = self.manifest.elapsed_s
-        return ledger_rows(view, lines_of_ended(records, elapsed_s), width, from_last=None) if records else []
+        lines = lines_of_ended(records, elapsed_s)
+        if self.manifest is None and course is not None:
+            lines = lines_of_cut(job, course)
+        return ledger_rows(view, lines, width, from_last=None) if lines else []
 
     def _look_for_manifest(self, job_id: int, path: str) -> None:
         """In a thread: a disk may hang, and another machine answers when it does."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 BYTES_CELLS = 10
 TIME_CELLS = 9
-SYMBOLS = {"ended": "✓ ", "current": "▶ ", "coming": "· "}
+SYMBOLS = {"ended": "✓ ", "current": "▶ ", "coming": "· ", "cut": "x "}
 MOST_WAITING = 0.95
 """How full the bar of a stage becomes that tells no steps and takes longer than expected."""
 
@@ -28,7 +28,7 @@ class StageLine:
     name: str
     share: float
     """How full its bar is: of the stage while the job runs, of the job's time once it has ended."""
-    state: Literal["ended", "current", "coming"]
+    state: Literal["ended", "current", "coming", "cut"]
     took_s: float | None = None
     expected_s: float | None = None
     before_bytes: int | None = None
@@ -39,6 +39,30 @@ class StageLine:
 def lines_of_ended(records: Iterable[StageRecord], elapsed_s: float) -> list[StageLine]:
     """Of a job that is over: bars compare the stages."""
     return [_of_record(record, record.elapsed_s / (elapsed_s or 1.0)) for record in records]
+
+
+def lines_of_cut(job: Job, course: JobCourse) -> list[StageLine]:
+    """Of a job that was cancelled or failed: the stages that it ended, and the one that was cut off."""
+    cut, cut_s = course.cut_off, 0.0
+    if cut is not None:
+        cut_s = cut.elapsed_s
+    elif course.current_since is not None and job.finished_at is not None:
+        cut_s = max(0.0, job.finished_at - course.current_since)  # its worker died, and told nothing more
+    elapsed_s = cut_s + sum(record.elapsed_s for record in course.ended)
+    lines = lines_of_ended(course.ended, elapsed_s)
+    name = course.current if cut is None else cut.stage
+    if name is not None:
+        lines.append(
+            StageLine(
+                name=name,
+                share=cut_s / (elapsed_s or 1.0),
+                state="cut",
+                took_s=cut_s if cut is not None or job.finished_at is not None else None,
+                before_bytes=course.current_before_bytes if cut is None else cut.before_bytes,
+                peak_bytes=None if cut is None else cut.peak_bytes,
+            )
+        )
+    return lines
 
 
 def lines_of_running(job: Job, course: JobCourse, wall: float) -> list[StageLine]:
@@ -111,9 +135,9 @@ def ledger_rows(view: View, lines: list[StageLine], width: int, *, from_last: bo
         head.field(t(f"job.column_{column}"), BYTES_CELLS, paint.muted, right=True)
     rows = [Row(width), head]
     for line in lines:
-        now, coming = line.state == "current", line.state == "coming"
+        now, coming, cut = (line.state == state for state in ("current", "coming", "cut"))
         ink = paint.muted if coming else paint.bold if now else paint.text
-        row = Row(width).add(SYMBOLS[line.state], paint.ours if now else ink)
+        row = Row(width).add(SYMBOLS[line.state], paint.ours if now else paint.error if cut else ink)
         row.field(_name(line.name), names - 3, ink).add(" ", ink)
         if bar_cells:
             done, open_ = progress_bar(line.share, bar_cells - 1)
@@ -127,7 +151,9 @@ def ledger_rows(view: View, lines: list[StageLine], width: int, *, from_last: bo
             row.field(text, BYTES_CELLS, ink if count is not None else paint.faint, right=True)
         rows.append(row)
     measured = [line for line in lines if line.before_bytes is not None]
-    if measured:
+    if lines[-1:] and lines[-1].state == "cut":
+        rows.append(_cut_off(view, lines[-1], width))
+    elif measured:
         rows.append(_floor(view, measured, width, over=lines[-1].state == "ended"))
     if from_last is not None and expects:
         source = t("job.expected_last" if from_last else "job.expected_typical")
@@ -139,6 +165,14 @@ def _name(record: str) -> str:
     """`denoise dit.high` in this language."""
     stage, _, component = record.partition(" ")
     return f"{t(f'stage.{stage}')} {component}".strip()
+
+
+def _cut_off(view: View, line: StageLine, width: int) -> Row:
+    """What the last line's sign means, in words."""
+    took = UNKNOWN if line.took_s is None else seconds(line.took_s)
+    key = "job.cut_off" if line.peak_bytes is None else "job.cut_off_at"
+    reached = bytes_text(line.peak_bytes)
+    return Row(width).add(f"  {t(key, stage=_name(line.name), took=took, peak=reached)}", view.paint.muted)
 
 
 def _floor(view: View, measured: list[StageLine], width: int, *, over: bool) -> Row:

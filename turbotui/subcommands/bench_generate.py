@@ -59,7 +59,7 @@ def generate(
     room: str | None,
     out: Path | None,
 ) -> int:
-    """Measure what a video takes: text, DiT, VAE, file, from prompt to mp4, and the most VRAM.
+    """Measure what a video takes: text, DiT, VAE, file, from prompt to mp4, and the most memory.
 
     With an engine in a folder of its own. Each job that counts has a new prompt; none is the first.
     Makes the models of `turbotui models make-random` where they are missing, or with --demo small ones.

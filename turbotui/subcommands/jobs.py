@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 import click
 
-from engine.errors import DoesNotFit, NotFound, OutOfMemory
+from engine.errors import DoesNotFit, NotFound, OutOfMemory, WorkerNotStarted
 from engine.wire import TERMINAL_STATES, Job, JobMove, QueueStatus
 from turbotui.client.http import HttpClient
 from turbotui.format import bytes_text, clock, percent, seconds, time_left
@@ -186,6 +186,7 @@ def job_lines(job: Job) -> Iterable[str]:
         "started": clock(job.started_at) if job.started_at else None,
         "finished": clock(job.finished_at) if job.finished_at else None,
         "took": _took(job),
+        "error": spoken(job.error) if job.error and is_waiting(job) else None,
         "attempts": job.attempt if job.attempt > 1 else None,
         "peak": tr("{expected_peak_bytes} expected", expected_peak_bytes=bytes_text(job.expected_peak_bytes))
         if job.expected_peak_bytes
@@ -198,8 +199,9 @@ def job_lines(job: Job) -> Iterable[str]:
 
 
 def _about(job: Job) -> str:
-    """What the job is, or why it ended badly."""
-    return spoken(job.error) if job.error and job.status in TERMINAL_STATES else job.spec.prompt
+    """What the job is, or why it ended badly or did not begin."""
+    tells = job.status in TERMINAL_STATES or job.error_code == WorkerNotStarted.code
+    return spoken(job.error) if job.error and tells else job.spec.prompt
 
 
 def _progress(job: Job) -> str:

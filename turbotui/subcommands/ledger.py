@@ -18,10 +18,11 @@ from turbotui.subcommands.output import columns, table
 from turbotui.subcommands.session import json_option, open_session
 from turbotui.text.spoken import spoken, tr, word
 
+KIB, MIB, GIB = 2**10, 2**20, 2**30
 WHAT_CELLS = 30
 NARROW = 100
 """Cells of a terminal in which dates and the ends of names go first."""
-NARROW_WHAT_CELLS = 22
+NARROW_WHAT_CELLS = 18
 SPARK_CELLS = 40
 GAP = 2
 
@@ -35,6 +36,8 @@ class Column:
     goes: int = 0
     """In a narrow terminal the highest go first; 0 stays."""
     right: bool = True
+    to_peak: bool = False
+    """Whether its cells begin with the peak."""
 
 
 @click.command()
@@ -76,6 +79,9 @@ def ledger_lines(page: LedgerPage) -> Iterable[str]:
         if page.older:
             yield tr("more before that: --before {at}", at=page.lines[-1].id)
         shown = _shown(page.lines[::-1], columns(sys.stdout))
+        to_peak = [word(column.head) for column in shown if column.to_peak]
+        if to_peak:
+            yield tr("{columns}: the peak → what was left", columns=", ".join(to_peak))
         rows = [[word(column.head) for column in shown]]
         rows += [[column.text(line) for column in shown] for line in page.lines[::-1]]
         right = frozenset(at for at, column in enumerate(shown) if column.right)
@@ -92,13 +98,16 @@ def _shown(lines: Iterable[LedgerLine], room: int | None) -> list[Column]:
     lines = list(lines)
     shown = list(NARROW_COLUMNS if room is not None and room < NARROW else COLUMNS)
     while room is not None and any(column.goes for column in shown):
+        cells = {column: [column.text(line) for line in lines] for column in shown}
         widths = (
-            max(cell_width(clean(text)) for text in (word(column.head), *map(column.text, lines)))
-            for column in shown
+            max(cell_width(clean(text)) for text in (word(column.head), *texts))
+            for column, texts in cells.items()
         )
         if sum(widths) + GAP * len(shown) <= room:
             break
-        shown.remove(max(shown, key=lambda column: column.goes))
+        # One that says nothing, as the device's where there is none, before any that does.
+        empty = {column for column, texts in cells.items() if set(texts) == {UNKNOWN}}
+        shown.remove(max(shown, key=lambda column: (column.goes > 0, column in empty, column.goes)))
     return shown
 
 
@@ -128,7 +137,14 @@ def _what(line: LedgerLine) -> str:
 def _course(held: Held) -> str:
     """`2.6→9.1→2.6`, the peak left out where it is not known."""
     parts = [held.before, held.after] if held.peak is None else [held.before, held.peak, held.after]
-    return UNKNOWN if set(parts) == {None} else "→".join(map(short_bytes, parts))
+    return UNKNOWN if set(parts) == {None} else "→".join(map(_short, parts))
+
+
+def _short(count: int | None) -> str:
+    """As `short_bytes`, and below a GiB in MiB: what a small model's stages differ in."""
+    if count is not None and MIB <= abs(count) < GIB:
+        return f"{count / MIB:.0f}M"
+    return short_bytes(count)
 
 
 def _after(name: str) -> Callable[[LedgerLine], str]:
@@ -137,6 +153,29 @@ def _after(name: str) -> Callable[[LedgerLine], str]:
         return bytes_text(held.after)
 
     return text
+
+
+def _to_peak(name: str) -> Callable[[LedgerLine], str]:
+    """`9.1→2.6`: what it reached, and what was left."""
+
+    def text(line: LedgerLine) -> str:
+        held: Held = getattr(line, name)
+        if held.peak is None:
+            return UNKNOWN if held.after is None else _short(held.after)
+        return f"{_short(held.peak)}→{_short(held.after)}"
+
+    return text
+
+
+def _change(line: LedgerLine) -> str:
+    """Of a job what it left, of any other line the floor; in few cells."""
+    floor, before = line.floor_bytes, line.floor_before_bytes
+    if line.kind == "load" or floor is None:
+        return UNKNOWN
+    job = line.kind == "job" and before is not None
+    change = floor - (before or 0) if job else floor
+    text = bytes_text(change) if abs(change) < KIB else _short(change)
+    return f"+{text}" if job and change >= 0 else text
 
 
 def _floor(line: LedgerLine) -> str:
@@ -155,13 +194,16 @@ COLUMNS = (
     Column(head="took", text=lambda line: seconds(line.elapsed_s)),
     Column(head="allocated", text=lambda line: _course(line.allocated)),
     Column(head="reserved", text=_after("reserved"), goes=3),
-    Column(head="device", text=_after("device"), goes=1),
-    Column(head="rss", text=_after("rss"), goes=2),
+    Column(head="device", text=_to_peak("device"), goes=1, to_peak=True),
+    Column(head="host", text=_to_peak("rss"), goes=2, to_peak=True),
     Column(head="pinned", text=_after("pinned"), goes=4),
     Column(head="floor", text=_floor),
 )
 NARROW_COLUMNS = (
     Column(head="when", text=lambda line: clock(line.at), right=False),
     Column(head="what", text=_short_what, right=False),
-    *COLUMNS[2:],
+    COLUMNS[2],
+    Column(head="allocated", text=_to_peak("allocated"), to_peak=True),
+    *COLUMNS[4:-1],
+    Column(head="floor", text=_change),
 )

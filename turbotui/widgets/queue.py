@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from engine.errors import WorkerNotStarted
 from turbotui.format import cell_width, clip_middle, percent, seconds, short_bytes, time_left
 from turbotui.text import t
 from turbotui.text.spoken import spoken
@@ -192,7 +193,7 @@ def _words(view: View, job: Job) -> tuple[str, Style]:
     """What the middle of a row says: the prompt, unless there is something to explain."""
     if job.status == "waiting_memory" and job.waits_for:
         return t("queue.waits", what=spoken(job.waits_for)), view.paint.wait
-    if job.status in ("failed", "interrupted") and job.error:
+    if job.error and (job.status in ("failed", "interrupted") or job.error_code == WorkerNotStarted.code):
         return spoken(job.error), view.paint.text
     return job.spec.prompt, view.paint.muted if job.status in ("done", "cancelled") else view.paint.text
 

@@ -146,6 +146,15 @@ def _site_of_group(
     return Site(file=file, line=line, function=function, bytes=num_bytes, blocks=blocks), None
 
 
+def pinned_in_use(backend: Backend, store: ComponentStore) -> int | None:
+    """As `Findings.pinned_used_bytes`, without the rest of a look; None where there is no context."""
+    if not has_context():
+        return None
+    with Heap() as heap:
+        beside, _inside = live_storages(heap, KeptMemory(store.components(), backend))
+        return _pinned_in_use(beside)
+
+
 def _pinned_in_use(beside: list[Storage]) -> int | None:
     """Bytes of torch's pinned blocks in which storages lie: what torch counts as active never shrinks (2.11).
 

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import errno
 import gc
+import os
+import resource
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from engine.errors import DoesNotFit, OutOfMemory
+from engine.telemetry.host import read_virtual
+from engine.units import MIB, size_text
+from engine.worker import oom as oom_module
 from engine.worker import pipeline
 from engine.worker.backend import Backend
+from engine.worker.bound import bound_of, host_bound
 from engine.worker.channel import RunJob
+from engine.worker.faults import as_engine_error
 from engine.worker.oom import FRESH_S, Allocator, OomWatch
 from engine.worker.pipeline import run_job
 from engine.worker.store import ComponentStore
+from tests.host_tree import HostTree
 
 from .conftest import SMALL, Seen
 
@@ -28,8 +39,15 @@ TORCH_TEXT = (
 )
 
 
-def watching(backend: Backend, store: ComponentStore) -> OomWatch:
-    return OomWatch(backend, store.weights, SMALL, Allocator(), baseline_bytes=0)
+def watching(backend: Backend, store: ComponentStore, allocator: Allocator | None = None) -> OomWatch:
+    return OomWatch(
+        backend,
+        store.weights,
+        SMALL,
+        allocator or Allocator(),
+        baseline_bytes=0,
+        pinned_in_use=lambda: 16 * MIB,
+    )
 
 
 def test_the_moment_tells_what_was_asked_where_and_what_lay_there_and_holds_no_tensor(
@@ -86,6 +104,7 @@ def test_a_budget_that_is_too_small_is_seen_as_well(
             cancelled=lambda: False, saw=oom.saw,
         )  # fmt: skip
     assert oom.moment is not None and "the budget is 1.0 MiB" in oom.moment.message
+    assert oom.moment.bound.kind == "budget", "no allocation was tried"
 
 
 @pytest.mark.parametrize(
@@ -113,21 +132,18 @@ def test_what_is_no_want_of_memory_is_not_looked_at(backend: Backend, store: Com
 
 
 def test_what_the_allocator_refused_last_counts_before_the_text_and_only_for_a_moment(
-    backend: Backend, store: ComponentStore, monkeypatch: pytest.MonkeyPatch
+    backend: Backend, store: ComponentStore
 ) -> None:
     allocator = Allocator()
     allocator._heard(0, 7 * 2**30, 140 * 2**30, 3 * 2**20)
-    oom = OomWatch(backend, store.weights, SMALL, allocator, baseline_bytes=0)
+    oom = watching(backend, store, allocator)
     oom.saw(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB"))
     assert oom.moment is not None
     assert (oom.moment.asked_bytes, oom.moment.free_bytes) == (7 * 2**30, 3 * 2**20)
     assert allocator.refused is not None
     allocator.refused = replace(allocator.refused, at=allocator.refused.at - FRESH_S - 1)
     oom.saw(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB"))
-    assert (oom.moment.asked_bytes, oom.moment.limit_bytes) == (5 * 2**29, None)
-    monkeypatch.setattr("resource.getrlimit", lambda _which: (2**33, -1))
-    oom.saw(torch.OutOfMemoryError("CUDA out of memory."))
-    assert oom.moment.limit_bytes == 2**33
+    assert oom.moment.asked_bytes == 5 * 2**29
 
 
 def test_a_gpus_allocator_is_listened_to_and_the_hosts_is_not(
@@ -145,3 +161,65 @@ def test_a_gpus_allocator_is_listened_to_and_the_hosts_is_not(
         allocator.refused.asked_bytes,
         allocator.refused.free_bytes,
     ) == (5, 1)
+
+
+@pytest.fixture
+def narrow() -> Iterator[int]:
+    """The address space of this process ends 64 MiB from here, as under `ulimit -v`."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    limit = (read_virtual(os.getpid()) or 0) + 64 * MIB
+    resource.setrlimit(resource.RLIMIT_AS, (limit, before[1]))
+    try:
+        yield limit
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def test_under_a_limit_of_the_address_space_that_limit_is_what_ran_out_and_nobody_elses_memory(
+    backend: Backend, store: ComponentStore, narrow: int
+) -> None:
+    oom = watching(backend, store)
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**30)
+    oom.saw(caught.value)
+    assert oom.moment is not None
+    bound = oom.moment.bound
+    assert (bound.kind, bound.limit_bytes) == ("address_space", narrow)
+    assert bound.free_bytes is not None and bound.free_bytes <= 64 * MIB
+    assert oom.moment.free_bytes is not None and oom.moment.free_bytes > bound.free_bytes
+    error = as_engine_error(caught.value, backend, "running job 3")
+    assert isinstance(error, OutOfMemory)
+    assert f"limits its address space to {size_text(narrow)}" in str(error) and "`ulimit -v`" in str(error)
+    assert "other processes" not in str(error)
+
+
+def test_of_a_cgroup_and_the_machine_the_one_with_less_room_is_named(tmp_path: Path) -> None:
+    tree = HostTree(tmp_path)  # of 16 GiB, with 8 available
+    tree.limit(2 * 2**30, 2 * 2**30 - 32 * MIB)
+    bound = host_bound(tree.proc)
+    assert (bound.kind, bound.limit_bytes, bound.free_bytes) == ("cgroup", 2 * 2**30, 32 * MIB)
+    tree.limit(12 * 2**30, 0)
+    assert host_bound(tree.proc).kind == "host", "the machine has less available than the cgroup allows"
+
+
+def test_on_a_gpu_the_card_is_named_unless_the_host_refused() -> None:
+    card: Any = SimpleNamespace(kind="cuda", total_bytes=140)
+    for error in (torch.OutOfMemoryError("CUDA out of memory."), OutOfMemory("no memory left")):
+        assert bound_of(error, card).kind == "device"
+    for lacks in (MemoryError(), OSError(errno.ENOMEM, "Cannot allocate memory"), RuntimeError(TORCH_TEXT)):
+        assert bound_of(lacks, card).kind != "device"
+    assert bound_of(MemoryError(), card, refused=True).kind == "device"
+
+
+def test_what_of_pinned_memory_is_in_use_goes_by_tensors_or_says_why_it_is_not_known(
+    backend: Backend, store: ComponentStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(oom_module, "pinned_bytes", lambda: 64 * MIB)
+    oom = watching(backend, store)
+    oom.saw(MemoryError())
+    assert oom.moment is not None
+    assert (oom.moment.pinned_bytes, oom.moment.pinned_used_bytes) == (64 * MIB, 16 * MIB)
+    oom.saw(DoesNotFit("dit needs 2 GiB"))
+    assert oom.moment.pinned_used_bytes is None and "the host's did not run out" in (
+        oom.moment.pinned_reason or ""
+    )

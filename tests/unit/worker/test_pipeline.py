@@ -26,11 +26,12 @@ from engine.errors import (
 )
 from engine.wire import Manifest
 from engine.worker import pipeline
-from engine.worker.channel import ModelFiles, RunJob
+from engine.worker.channel import JobStaged, ModelFiles, RunJob
 from engine.worker.cpu import CpuBackend
 from engine.worker.pipeline import run_job
 from engine.worker.region import Region
 from engine.worker.store import ComponentStore
+from engine.worker.watch import JobWatch
 
 from .conftest import I2V, LARGE, SMALL, STAGE_BYTES, Seen
 
@@ -300,3 +301,26 @@ def test_a_job_whose_name_was_taken_meanwhile_reports_the_real_one(
     assert path == tmp_path / "clip-2.json"
     assert Path(second.output).stat().st_size == second.output_bytes
     assert json.loads((tmp_path / "clip.json").read_text("utf-8"))["frames_sha256"] == first.frames_sha256
+
+
+@pytest.mark.parametrize("how", ["fails", "cancelled"])
+def test_the_stage_in_which_a_job_is_ended_is_told_as_cut_off(
+    backend: CpuBackend, store: ComponentStore, job: MakeJob, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    told: list[JobStaged] = []
+    denoising: list[bool] = []
+
+    def step(*_: Any) -> torch.Tensor:
+        denoising.append(True)
+        raise RuntimeError("broken") if how == "fails" else JobCancelled("asked for")
+
+    monkeypatch.setattr(pipeline, "net_velocity", step)
+    message = job(SMALL)
+    watch = JobWatch(message, backend, tell=told.append, preview=False)  # type: ignore[arg-type]
+    with pytest.raises(WorkFailed):
+        run_job(message, store, backend, report=lambda told: None, cancelled=lambda: False, watch=watch)
+    assert denoising and [record.stage for record in told[-1].ended] == ["text"]
+    cut = told[-1].cut_off
+    assert cut is not None and cut.stage.startswith("denoise") and told[-1].current is None
+    assert cut.elapsed_s > 0 and cut.peak_bytes >= cut.before_bytes > 0
+    assert all(message.cut_off is None for message in told[:-1])

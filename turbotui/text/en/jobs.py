@@ -142,6 +142,8 @@ TEXTS: dict[str, str] = {
     "job.expected_last": "  expected: as long as the last job of this size took",
     "job.expected_typical": "  expected: typical shares, until a job of this size has ended",
     "job.floors": "what this worker's jobs left behind",
+    "job.cut_off": "x {stage} was cut off after {took}; what it reached is not known",
+    "job.cut_off_at": "x {stage} was cut off after {took} and had reached {peak}",
     "job.floor_start": "held: {start} before the first stage",
     "job.floor": "held: {start} before the first stage, {end} in the end: {grown}",
     "jobs.choose": "choose a job in the queue first (4)",

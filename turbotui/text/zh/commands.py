@@ -275,6 +275,7 @@ FORMS: dict[str, str] = {
     "nothing is on record": "没有任何记录",
     "the ledger has no such line": "账本里没有这样的行",
     "lines are not kept: {problem}": "没有记录：{problem:s}",
+    "{columns}: the peak → what was left": "{columns}：峰值 → 剩余",
     "more before that: --before {at}": "更早的还有：--before {at}",
     "lines that cannot be read: {unreadable}": "无法读取的行：{unreadable}",
     "the history: these move its cursor, enter replays from it": "历史：这些键移动它的光标，回车从光标处回放",

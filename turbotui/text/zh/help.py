@@ -69,7 +69,7 @@ FORMS: dict[str, str] = {
     "Run the engine in the foreground, until it is stopped or interrupted.": "在前台运行引擎，直到停止或中断。",
     "Measure this host.": "测量本机。",
     "Measure engine start, first picture, status and the demo job, in a folder of their own.": "在专用文件夹中测量引擎启动、首个画面、status 和演示任务。",
-    "Measure what a video takes: text, DiT, VAE, file, from prompt to mp4, and the most VRAM.": "测量一个视频的代价：文本、DiT、VAE、写文件、从提示词到 mp4，以及最高显存。",
+    "Measure what a video takes: text, DiT, VAE, file, from prompt to mp4, and the most memory.": "测量一个视频的代价：文本、DiT、VAE、写文件、从提示词到 mp4，以及最多占用的内存。",
     "With an engine in a folder of its own. Each job that counts has a new prompt; none is the first. Makes the models of `turbotui models make-random` where they are missing, or with --demo small ones.": "用专用文件夹中的引擎。计入结果的任务各有新提示词，且都不是第一个。缺少 `turbotui models make-random` 的模型时会生成；加 --demo 则用小模型。",
     "Measure what switching models costs and leaves behind, with an engine in a folder of its own.": "用专用文件夹中的引擎测量切换模型的代价和残留。",
     "Uses the models of `turbotui models make-random`, or with --demo small ones that it makes itself.": "使用 `turbotui models make-random` 的模型，用 --demo 则自己生成小模型。",

@@ -206,6 +206,7 @@ WORDS: dict[str, str] = {
     "finished": "结束",
     "took": "用时",
     "attempts": "次数",
+    "error": "错误",
     "peak": "峰值",
     "output": "视频",
     "manifest": "清单",

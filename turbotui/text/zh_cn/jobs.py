@@ -142,6 +142,8 @@ TEXTS: dict[str, str] = {
     "job.expected_last": "  预计：与上一个同尺寸任务用时相同",
     "job.expected_typical": "  预计：按典型比例，直到有同尺寸任务完成",
     "job.floors": "本工作进程各任务之后的底线",
+    "job.cut_off": "x {stage} 在 {took} 后被中断；达到的内存未知",
+    "job.cut_off_at": "x {stage} 在 {took} 后被中断，当时达到 {peak}",
     "job.floor_start": "占用：第一阶段前 {start}",
     "job.floor": "占用：第一阶段前 {start}，最后 {end}：{grown}",
     "jobs.choose": "请先在队列中选一个任务（4）",
