@@ -15,6 +15,8 @@ SETTLE_S = 60.0
 """Registering what was loaded goes on after the load: 28.6 GB at 10 GB/s and more."""
 CLEARED_S = 0.25
 """What the driver gets to clear memory that was given back: it does 28.6 GB in 0.06 s."""
+REST_S = 2.0
+"""In which a worker does what it leaves for when nobody asks anything of it."""
 ENOUGH = 0.98
 """Of a component's bytes registered: the rest may be refused by the budget or be at the file's edges."""
 COLD_RUNS = 2
@@ -152,7 +154,10 @@ def measure_both_experts(run: Run) -> Iterator[Row]:
 
 
 def measure_cleanup(run: Run) -> Iterator[Row]:
-    """Kill the worker with the large model on it, until a fresh one has it again and is warm."""
+    """Kill the worker with the large model on it, until a fresh one has it again and is warm.
+
+    Its files are registered and it is at rest, as when somebody comes and looks for memory.
+    """
     model = run.engine.model(run.cast.name("large"))
     run.switch("large")
     found = residency(model)
@@ -161,6 +166,8 @@ def measure_cleanup(run: Run) -> Iterator[Row]:
     with run.drift() as drift:
         for _ in range(run.cycles):
             run.switch("large")
+            _settle(run, "large")
+            time.sleep(REST_S if run.on_gpu else 0)
             taken, receipt = run.timed(lambda: run.engine.client.cleanup(CleanupRequest(reload=True)))
             series.add(taken, receipt.elapsed_s)
             for step in receipt.steps:
