@@ -91,11 +91,6 @@ def populate(address: int, num_bytes: int) -> None:
     _libc.madvise(address, num_bytes, _MADV_POPULATE_READ)
 
 
-def leave(address: int, num_bytes: int) -> None:
-    """Take a mapping's pages out of the page tables; they stay cached, and come back where they are read."""
-    _libc.madvise(address, num_bytes, mmap.MADV_DONTNEED)
-
-
 def drop(paths: Iterable[Path]) -> None:
     """Ask the kernel to forget these files' pages; what others map or have pinned stays."""
     for path in paths:

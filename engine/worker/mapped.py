@@ -33,8 +33,6 @@ class Piece:
     begin: int
     bytes: int
     registered: bool = False
-    entered: bool = False
-    """Whether its pages may be in this process's page tables, since it was registered."""
     populated: Future[bool] | None = None
     """Its pages are being entered in the page tables by another thread: whether they were cached."""
 
@@ -93,7 +91,7 @@ class Mapped:
     def note(self, piece: Piece, *, registered: bool) -> None:
         """Write down what has become of a piece."""
         if piece.registered != registered:
-            piece.registered = piece.entered = registered
+            piece.registered = registered
             self.registered_bytes += piece.bytes if registered else -piece.bytes
 
     def spans(

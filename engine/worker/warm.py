@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from engine.models.index import FileIndex
-from engine.models.page_cache import leave, mostly_cached, populate
+from engine.models.page_cache import mostly_cached, populate
 from engine.telemetry.host import HostProbe
 from engine.worker.backend import Backend, Registrar
 from engine.worker.channel import WorkerSettings
@@ -338,7 +338,6 @@ class WarmTier:
             try:
                 if found is None:
                     self._relieve()
-                    self._leave_tables()
                 else:
                     self._register(*found, evict=False)  # nobody waits for it, so nothing goes for it either
             except Exception as error:  # the thread's edge: pages must go back when the host needs them
@@ -370,22 +369,6 @@ class WarmTier:
         if self.registered_bytes():
             with self._driver:
                 self._make_room(0, evict=True, kept_too=True)
-
-    def _leave_tables(self) -> None:
-        """Take what is registered out of this process's page tables, while no load runs.
-
-        The driver holds the pages, and the device copies by their own addresses. At the process's end the
-        kernel would walk all of them before it lets go of anything: 4 ms for each GiB, on a host's processor.
-        """
-        with self._changed:
-            found = [(one, piece) for one in self._mapped() for piece in one.pieces if piece.entered]
-        for mapped, piece in found:
-            with self._driver:  # so that nobody unmaps it meanwhile
-                if self._loads:
-                    return
-                if piece.entered:
-                    leave(mapped.address + piece.begin, piece.bytes)
-                    piece.entered = False
 
 
 def _populate_cached(address: int, num_bytes: int) -> bool:

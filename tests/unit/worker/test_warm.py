@@ -522,34 +522,3 @@ def test_the_registrar_outlives_a_host_that_cannot_be_read(
     budget[0] = 0
     broken.clear()
     _until(lambda: registrar.registered == {})
-
-
-def _entered(address: int, num_bytes: int) -> int:
-    """Pages of this process's page tables in that range, by the kernel."""
-    page = os.sysconf("SC_PAGE_SIZE")
-    pages = -(-num_bytes // page)
-    with open("/proc/self/pagemap", "rb") as file:
-        entries = os.pread(file.fileno(), 8 * pages, address // page * 8)
-    return sum(entry >> 63 for entry in memoryview(entries).cast("Q"))
-
-
-def test_what_is_registered_leaves_the_page_tables_once_no_load_runs_and_stays_registered(
-    tier_of: Callable[..., WarmTier],
-    file_of: Callable[[str], FileIndex],
-    registrar: FakeRegistrar,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Else the kernel walks them all at the worker's end."""
-    monkeypatch.setattr(warm, "RELIEF_S", 0.02)
-    tier, file = tier_of(), file_of("a")
-    with tier.in_use([file], [(file.path, 0, file.bytes)]) as in_use:
-        found = in_use[file.path]
-        assert all(there is not None for _, there in found.spans(0, file.bytes, prefers_reading=_never))
-        time.sleep(0.1)
-        assert _entered(found.address, file.bytes) > 0, "a load is under way"
-    _until(lambda: not any(piece.entered for piece in found.pieces))
-    assert _entered(found.address, file.bytes) == 0
-    assert registrar.bytes == tier.registered_bytes() == file.bytes
-    assert [call for call, _ in registrar.calls] == ["register"] * PIECES
-    # Whoever reads there all the same gets what the file has.
-    assert found._bytes[: file.bytes].numpy().tobytes() == file.path.read_bytes()
