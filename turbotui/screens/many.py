@@ -17,6 +17,7 @@ from turbotui.format import bytes_text, seconds
 from turbotui.job_file import JobFile, JobLine, read_job_file
 from turbotui.own_jobs import new_ids
 from turbotui.path_typing import Completion, complete_path
+from turbotui.screens.behind import DrawnBehind
 from turbotui.screens.keys import show_keys
 from turbotui.text import t
 from turbotui.text.spoken import spoken
@@ -206,7 +207,7 @@ class ManyPanel(LinePanel):
         return row.add("  ", paint.text).tail(note, paint.muted)
 
 
-class ManyScreen(ModalScreen[bool]):
+class ManyScreen(DrawnBehind, ModalScreen[bool]):
     """Dismissed with whether anything was queued. Enter queues only what is on the screen."""
 
     CSS = """

@@ -17,7 +17,7 @@ from engine.wire import BatchQueued, JobBatch
 from turbotui.draft import Draft
 from turbotui.format import seconds
 from turbotui.job_fields import faults, field_of, samples
-from turbotui.screens.behind import StillBehind
+from turbotui.screens.behind import DrawnBehind
 from turbotui.screens.draft_form import DraftForm
 from turbotui.screens.earlier import choose_earlier, remember_prompt
 from turbotui.screens.image_field import pick_image
@@ -52,7 +52,7 @@ LOW_ROWS = 44
 """A terminal of fewer has no room for all fields, an image and what they cost."""
 
 
-class NewJobScreen(StillBehind, ModalScreen[None]):
+class NewJobScreen(DrawnBehind, ModalScreen[None]):
     """Everything typed is kept until it was submitted.
 
     Args:
@@ -112,6 +112,8 @@ class NewJobScreen(StillBehind, ModalScreen[None]):
         self._cleared: Draft | None = None
         self._remark = ""
         """The id of what the title adds until a change of the fields makes it untrue."""
+        self._below = ""
+        """What the frame says at its foot."""
 
     @property
     def turbo(self) -> TurboApp:
@@ -192,8 +194,9 @@ class NewJobScreen(StillBehind, ModalScreen[None]):
         if engine is not None and engine.max_prompt_chars is not None:
             prompt.most = engine.max_prompt_chars
         count = self._count_below()
-        keys = self._keys_below(self._columns - 6 - width_of(count))
-        self.query_one("#window").border_subtitle = count + keys
+        below = count + self._keys_below(self._columns - 6 - width_of(count))
+        if below != self._below:  # saying the same again would draw the whole window again: 19 kB/s
+            self._below = self.query_one("#window").border_subtitle = below
         for panel in self.query(LinePanel):
             panel.show(view)
 
