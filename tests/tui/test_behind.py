@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import Any
 import pyte
 import pytest
 from textual._compositor import ChopsUpdate, Compositor, LayoutUpdate
+from textual.events import Key
 
 from engine.wire import JobChanged
 from turbotui.app import TurboApp
@@ -34,6 +36,10 @@ class Sent:
         text = LeanUpdate(update).render_segments(self._app.console)
         self.bytes += len(text.encode())
         self._stream.feed(text)
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self._screen.display)
 
     @property
     def header(self) -> str:
@@ -87,6 +93,30 @@ async def test_header_and_clock_go_on_behind_a_dialog(
                 await pilot.pause(0.05)
                 assert "14:14" in terminal.header
             assert terminal.bytes < 7 * 1500
+
+
+async def test_what_is_typed_into_a_dialog_is_shown_while_much_changes_behind_it(
+    console: Build, clock: Clock
+) -> None:
+    app = console([scenes.busy(NOW)])
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        await pilot.press("m")
+        await pilot.pause(0.3)
+        with sent(app) as terminal:
+            app.screen.refresh()
+            await pilot.pause(0.1)
+            typed = ""
+            for step, letter in enumerate("wan2 wan2"):
+                clock.passed += 1.0
+                app.dashboard.tick()
+                # Between the change behind and its drawing, sooner and later.
+                await asyncio.sleep(step * 0.003)
+                app.post_message(Key(letter, letter) if letter != " " else Key("ctrl+u", None))
+                typed = "" if letter == " " else typed + letter
+                await pilot.pause(0.15)
+                assert f" {typed}▏" in terminal.text or not typed, (step, terminal.text)
+                assert f":{20 + step + 1} " in terminal.header
 
 
 async def test_behind_a_dialog_pictures_are_drawn_twice_a_second(console: Build) -> None:
