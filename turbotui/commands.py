@@ -219,11 +219,13 @@ class Commands(Danger, Looks):
         if job_id is None and job.id in waiting:
             self.app.dashboard.query_one(QueuePanel).leave(job.id, waiting)
         ends = job.id
-        self.app.ask(
-            t("doing.cancel", id=ends),
-            lambda client: client.cancel(ends),
-            then=lambda answer: self.app.say(t(f"did.cancel_{answer.status}", id=answer.id)),
-        )
+
+        def told(answer: Job) -> None:
+            self.app.say(t(f"did.cancel_{answer.status}", id=answer.id))
+            if answer.status == "running":
+                self.app.own_jobs.end(answer.id)
+
+        self.app.ask(t("doing.cancel", id=ends), lambda client: client.cancel(ends), then=told)
 
     def cancel_waiting(self) -> None:
         """Empty the queue, after a question."""

@@ -504,7 +504,9 @@ async def test_the_axis_changes_by_key_and_not_by_the_data(console: Build) -> No
         after = panel_text(app, "history").split("\n")
         assert "▲ 126 GiB" in after[0] and "to 64 GiB" in before and "to 64 GiB" in after[0]
         await pilot.press("2", "z")
-        assert "to 140 GiB of 140 GiB" in panel_text(app, "history")
+        assert "all of 140 GiB" in panel_text(app, "history")
+        rows = panel_text(app, "history").splitlines()
+        assert "140┤" in rows[1] and not any(f"{above}┤" in row for row in rows for above in (160, 200))
 
 
 async def test_the_log_filters_and_letters_are_letters_meanwhile(console: Build) -> None:

@@ -257,7 +257,8 @@ class HistoryPanel(Panel):
         if self.mode == "ours":
             text = t("history.axis_ours", top=reach)
         else:
-            text = t("history.axis", top=reach, whole=bytes_text(whole))
+            axis_text = "history.axis_whole" if top >= whole else "history.axis"
+            text = t(axis_text, top=reach, whole=bytes_text(whole))
         following = AXIS_MODES[(AXIS_MODES.index(self.mode) + 1) % len(AXIS_MODES)]
         key = Row(40).add("  z ", view.paint.key).add(t(f"history.z_{following}"), view.paint.muted)
         axis = Row(60).add(text, view.paint.muted)
