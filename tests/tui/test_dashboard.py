@@ -491,6 +491,18 @@ async def test_pausing_freezes_the_picture_while_the_state_goes_on(console: Buil
         assert "No models." in panel_text(app, "models")
 
 
+async def test_what_is_not_loaded_is_not_unloaded(console: Build) -> None:
+    client = scripted(scenes.busy(NOW))
+    app = console(client)
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        await pilot.press("3", "j", "u")
+        assert "nothing of wan2.2-a14b/dit.high is loaded" in panel_text(app, "receipt")
+        await pilot.press("G", "u")
+        assert "nothing of wan2.1-14b is loaded" in panel_text(app, "receipt")
+        assert not [call for call in client.asked if call[0] == "unload"]
+
+
 async def test_the_axis_changes_by_key_and_not_by_the_data(console: Build) -> None:
     client = scripted(scenes.busy(NOW))
     app = console(client)
