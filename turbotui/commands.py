@@ -23,7 +23,7 @@ from turbotui.format import percent
 from turbotui.looks import Looks
 from turbotui.text import t
 from turbotui.widgets.bottom import Notice
-from turbotui.widgets.models import ModelsPanel, previous_model
+from turbotui.widgets.models import ModelsPanel, previous_model, unloaded
 from turbotui.widgets.queue import QueuePanel
 
 if TYPE_CHECKING:
@@ -107,7 +107,12 @@ class Commands(Danger, Looks):
 
         panel = self.app.dashboard.query_one(ModelsPanel)
         if self._at("models") and panel.chosen_model is not None:
-            self._unload((panel.chosen_model, panel.chosen_component))
+            model = next(one for one in self.app.link.state.models if one.name == panel.chosen_model)
+            if unloaded(model, panel.chosen_component):
+                name = "/".join(filter(None, (model.name, panel.chosen_component)))
+                self.app.say(t("unload.nothing", name=name), "wait")
+            else:
+                self._unload((panel.chosen_model, panel.chosen_component))
             return
         self.app.push_screen(unload_dialog(self.app.dashboard.view_now()), self._unload)
 
@@ -219,11 +224,13 @@ class Commands(Danger, Looks):
         if job_id is None and job.id in waiting:
             self.app.dashboard.query_one(QueuePanel).leave(job.id, waiting)
         ends = job.id
-        self.app.ask(
-            t("doing.cancel", id=ends),
-            lambda client: client.cancel(ends),
-            then=lambda answer: self.app.say(t(f"did.cancel_{answer.status}", id=answer.id)),
-        )
+
+        def told(answer: Job) -> None:
+            self.app.say(t(f"did.cancel_{answer.status}", id=answer.id))
+            if answer.status == "running":
+                self.app.own_jobs.end(answer.id)
+
+        self.app.ask(t("doing.cancel", id=ends), lambda client: client.cancel(ends), then=told)
 
     def cancel_waiting(self) -> None:
         """Empty the queue, after a question."""

@@ -23,6 +23,8 @@ class OwnJobs:
         self._app = app
         self._awaited: dict[int, float | None] = {}
         """With when each had ended before, where it was queued again under its number."""
+        self._ending: set[int] = set()
+        """Those that the person was told of that they end at their next step."""
         self._ended: list[Job] = []
         """Of which the person was not told yet, since another screen is before the dashboard."""
         self._jobs: tuple[Job, ...] | None = None
@@ -39,6 +41,12 @@ class OwnJobs:
         self._awaited.update(dict.fromkeys(ids, None if before is None else before.finished_at))
         self._jobs = None
 
+    def end(self, job_id: int) -> None:
+        """Wait for a job that was cancelled as it ran, whoever queued it."""
+        self._awaited.setdefault(job_id, None)
+        self._ending.add(job_id)
+        self._jobs = None
+
     def look(self) -> None:
         """Called with every new state, and shortly after another screen has gone."""
         jobs = self._app.link.state.jobs
@@ -48,8 +56,9 @@ class OwnJobs:
                 if job.id not in self._awaited or job.finished_at in (None, self._awaited[job.id]):
                     continue
                 del self._awaited[job.id]
-                if job.status != "cancelled":  # who cancels has been told of it
+                if job.status != "cancelled" or job.id in self._ending:  # of others one is told at once
                     self._ended.append(job)
+                self._ending.discard(job.id)
         # Not before the keys that are named would be the dashboard's.
         if self._ended and self._app.screen is self._app.dashboard:
             *others, last = self._ended
@@ -57,6 +66,8 @@ class OwnJobs:
             more = t("notice.more", count=len(others)) if others else ""
             if last.status == "done":
                 self._app.say(_done(last) + more + self._keys(last))
+            elif last.status == "cancelled":
+                self._app.say(t("did.cancel_cancelled", id=last.id) + more)
             else:
                 self._app.say((end_text(last) or "") + more, "error")
 

@@ -24,6 +24,7 @@ from engine.wire import (
     Logged,
     LogLine,
     ModelsChanged,
+    ModelStatus,
     Receipt,
     ReceiptIssued,
     Snapshot,
@@ -68,12 +69,24 @@ def _line(at: float, event: str, text: str, **more: object) -> Entry:
     return Entry(at, Logged(line=line))
 
 
+def _before_the_switch(model: ModelStatus) -> ModelStatus:
+    """As it stood all night: the small model on the card, nothing of another one."""
+    here = model.name == "wan2.1-1.3b"
+    parts = tuple(
+        replace(part, state="resident", back_in_s=None)
+        if here
+        else replace(part, state="absent", leased=False, back_in_s=part.back_in_s or 0.3)
+        for part in model.components
+    )
+    return replace(model, active=here, components=parts)
+
+
 def entries() -> list[Entry]:
     """What happened: a neighbour, a job that runs out of memory, an hour without an engine, a switch."""
     told = scenes.busy(NOW - 12 * HOUR)
     assert isinstance(told, Snapshot)
     early = replace(told, jobs=told.jobs[:1], log=(), receipt=None)
-    small = tuple(replace(model, active=model.name == "wan2.1-1.3b") for model in scenes.gpu_models(NOW))
+    small = tuple(map(_before_the_switch, scenes.gpu_models(NOW)))
     hello = EngineStarted(instance="a", build="1.0", pid=81200, host="gpubox01", user="me")
     ours = scenes.gpu(NOW).processes[0]
     seen = DeviceSeen(
@@ -116,7 +129,7 @@ def entries() -> list[Entry]:
         Entry(SWITCHED, ModelsChanged(models=scenes.gpu_models(NOW))),
         _line(SWITCHED, "switch", "1.3B to A14B 1.1 s"),
     ]
-    return sorted(found, key=lambda entry: entry.at)
+    return sorted(found, key=lambda entry: (entry.at, not isinstance(entry.what, EngineStarted)))
 
 
 def night(path: Path) -> Path:

@@ -13,7 +13,7 @@ from typing import Any
 from tests.tui.emulator import Emulator
 from turbotui.bench.terminal import Terminal
 
-SCRIPTED = [sys.executable, "-P", "-m", "turbotui.client.scripted"]
+SCRIPTED = [sys.executable, "-P", "-m", "turbotui.client.scene_console"]
 CONSOLE = [sys.executable, "-P", "-m", "turbotui"]
 
 

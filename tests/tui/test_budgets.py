@@ -14,7 +14,7 @@ import pytest
 from turbotui.bench.console import key_times
 from turbotui.bench.terminal import Terminal
 
-SCRIPTED = [sys.executable, "-P", "-m", "turbotui.client.scripted"]
+SCRIPTED = [sys.executable, "-P", "-m", "turbotui.client.scene_console"]
 MIB = 2**20
 
 

@@ -491,6 +491,18 @@ async def test_pausing_freezes_the_picture_while_the_state_goes_on(console: Buil
         assert "No models." in panel_text(app, "models")
 
 
+async def test_what_is_not_loaded_is_not_unloaded(console: Build) -> None:
+    client = scripted(scenes.busy(NOW))
+    app = console(client)
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        await pilot.press("3", "j", "u")
+        assert "nothing of wan2.2-a14b/dit.high is loaded" in panel_text(app, "receipt")
+        await pilot.press("G", "u")
+        assert "nothing of wan2.1-14b is loaded" in panel_text(app, "receipt")
+        assert not [call for call in client.asked if call[0] == "unload"]
+
+
 async def test_the_axis_changes_by_key_and_not_by_the_data(console: Build) -> None:
     client = scripted(scenes.busy(NOW))
     app = console(client)
@@ -504,7 +516,9 @@ async def test_the_axis_changes_by_key_and_not_by_the_data(console: Build) -> No
         after = panel_text(app, "history").split("\n")
         assert "▲ 126 GiB" in after[0] and "to 64 GiB" in before and "to 64 GiB" in after[0]
         await pilot.press("2", "z")
-        assert "to 140 GiB of 140 GiB" in panel_text(app, "history")
+        assert "all of 140 GiB" in panel_text(app, "history")
+        rows = panel_text(app, "history").splitlines()
+        assert "140┤" in rows[1] and not any(f"{above}┤" in row for row in rows for above in (160, 200))
 
 
 async def test_the_log_filters_and_letters_are_letters_meanwhile(console: Build) -> None:

@@ -16,7 +16,8 @@ from turbotui.format import cell_width, clip_middle
 from turbotui.history import STACK, History, parts_of
 from turbotui.screens.plan import LEAST, plan
 from turbotui.theme import Paint, read_palette, theme_files, theme_folders
-from turbotui.widgets.history import column_cells, row_step
+from turbotui.widgets.history import column_cells, row_label, row_step
+from turbotui.widgets.history_rows import LABEL_CELLS
 from turbotui.widgets.lines import Row, changed_spans, wrapped
 from turbotui.widgets.memory import bar_cells
 from turbotui.widgets.queue import progress_bar
@@ -117,9 +118,19 @@ def test_an_unknown_part_is_none_and_not_nothing() -> None:
 @pytest.mark.parametrize("highest", [1, 84 * 2**20, 3 * 2**30, 38 * 2**30, 141 * 2**30])
 @pytest.mark.parametrize("rows", [1, 5, 8, 30])
 def test_the_axis_holds_the_highest_sample_in_round_steps(highest: int, rows: int) -> None:
-    step = row_step(highest, rows)
+    step = row_step(highest, rows, 1000 * 2**30)
     assert step * rows >= highest
     assert step % 2**20 == 0
+
+
+@pytest.mark.parametrize("whole", [15 * 2**30 + 7, scenes.gib(140.4), 500 * 2**20])
+@pytest.mark.parametrize("rows", [1, 5, 8, 30])
+def test_the_axis_ends_with_the_device_and_not_above(whole: int, rows: int) -> None:
+    step = row_step(whole, rows, whole)
+    assert whole <= step * rows < whole + rows
+    labels = [row_label(step * (number + 1), step, step * rows) for number in range(rows)]
+    assert len(set(labels)) == rows and all(len(label) < LABEL_CELLS for label in labels)
+    assert labels[-1] in ("15.0", "15", "140.4", "140", "500M", "500.0M")
 
 
 def test_a_column_stacks_neighbours_below_ours_and_ends_in_eighths() -> None:

@@ -110,6 +110,18 @@ async def test_a_failure_says_why_and_a_cancelled_job_nothing(
         assert t("did.submit", id=99) in panel_text(app, "receipt")
 
 
+async def test_a_job_that_ends_at_its_next_step_is_told_of_once_it_has(console: Build) -> None:
+    running = scenes.running_job(NOW)
+    client = scripted(scenes.busy(NOW), cancel=running)
+    app = console(client)
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        await pilot.press("4", "g", "x")
+        await until(pilot, lambda: t("did.cancel_running", id=41) in panel_text(app, "receipt"))
+        client.push(JobChanged(job=replace(running, status="cancelled", finished_at=NOW + 1)))
+        await until(pilot, lambda: t("did.cancel_cancelled", id=41) in panel_text(app, "receipt"))
+
+
 @pytest.mark.parametrize(("size", "language"), SIZES_AND_LANGUAGES)
 async def test_ends_behind_another_screen_are_told_together_when_it_is_gone(
     console: Build, size: tuple[int, int], language: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,11 +14,13 @@ import pytest
 from engine.recording.reader import Recording
 from engine.wire import JobChanged, Logged, LogLine, MemorySampled
 from turbotui.app import TurboApp
-from turbotui.client import scenes
+from turbotui.client import scene_gpus, scenes
+from turbotui.past.archive import Told
 from turbotui.replay.app import ReplayApp
 from turbotui.replay.client import ReplayClient
 from turbotui.replay.clock import ReplayClock
 from turbotui.replay.open import is_event
+from turbotui.state import ConsoleState
 from turbotui.widgets.history import HistoryPanel
 from turbotui.widgets.log import LogPanel
 from turbotui.widgets.queue import QueuePanel
@@ -215,6 +218,41 @@ async def test_of_a_gap_the_reason_is_told_and_nothing_is_made_up(
         for name in ("memory", "models", "card"):
             assert "no engine ran" in panel_text(app, name) and "GiB used" not in panel_text(app, name)
         assert "the engine stopped" in panel_text(app, "log")
+
+
+async def test_the_models_lie_where_they_lay_and_of_the_gpu_that_is_looked_at(
+    console: Console, clock: Clock, recorded: Path
+) -> None:
+    app = console([scene_gpus.shared(NOW, 2)], recordings=recorded)
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        assert re.search(r"dit\.low +● gpu", panel_text(app, "models"))
+        await press(pilot, "2", "(")
+        app.dashboard._go(replace(app.dashboard.cursor, at=CAME + 60, last=int((CAME + 600) // 10)))
+        await until(pilot, lambda: "● wan2.1-1.3b" in panel_text(app, "models"), "the moment")
+        models = panel_text(app, "models")
+        assert re.search(r"dit +● gpu", models) and "dit.low" not in models
+        assert app.dashboard.query_one("#models").view.state.chosen_device is None  # type: ignore[attr-defined]
+        await press(pilot, "]")
+        chosen = app.link.state.chosen_device
+        assert chosen is not None
+        assert app.dashboard.query_one("#models").view.state.chosen_device == chosen  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("size", "names"), [(WIDE, ("models", "queue")), (SMALL, ("running",))])
+async def test_what_no_engine_has_told_of_a_moment_is_not_made_up(
+    console: Console, size: tuple[int, int], names: tuple[str, ...]
+) -> None:
+    """A recorder that has written the devices' first second, and nothing of the engine yet."""
+    app = console([scenes.busy(NOW)])
+    state = ConsoleState(link="connected", devices=(scenes.gpu(NOW),))
+    async with app.run_test(size=size) as pilot:
+        await live(pilot)
+        app.dashboard.archive.told = lambda at: Told(state=state)  # type: ignore[method-assign]
+        app.dashboard._go(replace(app.dashboard.cursor, at=NOW - 40))
+        for name in names:
+            assert "it is not known how things stood then" in panel_text(app, name)
+        assert "weights 13.7" in panel_text(app, "memory")
 
 
 async def test_from_now_the_event_before_is_found_in_the_recording(

@@ -52,7 +52,7 @@ class Pictured(Terminal):
             os.environ["PYTHONPATH"] = str(ROOT)
             os.environ.update(environ)
             os.chdir(folder)
-            os.execv(sys.executable, [sys.executable, "-m", "turbotui.client.scripted", "busy"])
+            os.execv(sys.executable, [sys.executable, "-m", "turbotui.client.scene_console", "busy"])
         self.output = b""
         self.status: int | None = None
 

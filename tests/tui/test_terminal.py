@@ -18,7 +18,7 @@ import pytest
 
 RESTORED = b"\x1b[?1049l"
 """Leaves the alternate screen."""
-IDLE = ("-m", "turbotui.client.scripted", "idle")
+IDLE = ("-m", "turbotui.client.scene_console", "idle")
 
 
 class Terminal:

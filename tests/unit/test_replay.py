@@ -46,6 +46,7 @@ from engine.wire import (
     UnloadRequest,
 )
 from tests.unit.recordings import GIB, TOTAL, device
+from turbotui.client import scenes
 from turbotui.client.base import Client, Stream
 from turbotui.replay.client import REFUSAL, ReplayClient
 from turbotui.replay.clock import ReplayClock
@@ -135,6 +136,19 @@ class Viewer:
         self._stream.close()
         self._thread.join(timeout=5)
         assert not self._thread.is_alive()
+
+
+def test_an_engine_that_has_just_begun_holds_nothing_of_the_one_before() -> None:
+    standing, model = Standing(), scenes.gpu_models(T)[0]
+    told = replace(EVERYTHING, status=replace(EVERYTHING.status, models=(model,)))
+    for entry in (ENTRIES[0], Entry(T + 1, told)):
+        standing.take(entry)
+    assert standing.snapshot(T + 2, ()) is not None and standing.models == (model,)
+    standing.take(Entry(T + 60, EngineStarted(instance="b", build="1.0", pid=2, host="box", user="me")))
+    assert standing.snapshot(T + 60, ()) is None and standing.models == ()
+    # What it tells of itself is told whole again.
+    assert [type(event) for event in standing.take(Entry(T + 61, EVERYTHING))] == [Snapshot]
+    assert standing.snapshot(T + 61, ()) is not None
 
 
 def test_a_stretch_is_told_in_its_order_and_at_its_times(recording: Recording) -> None:

@@ -27,9 +27,9 @@ from turbotui.job_fields import field_of
 from turbotui.subcommands.speaking import find_language, help_text, option_text
 from turbotui.text import LANGUAGES, ask_language, choose_language, language, use_language
 from turbotui.text.spoken import form_of, spoken
-from turbotui.text.zh import READ, forms
-from turbotui.text.zh.planning import FORMS as PLANNING
-from turbotui.text.zh.words import WORDS
+from turbotui.text.zh_spoken import READ, forms
+from turbotui.text.zh_spoken.planning import FORMS as PLANNING
+from turbotui.text.zh_spoken.words import WORDS
 
 ENGINE = Path(engine.__file__).parent
 CONSOLE = Path(turbotui.__file__).parent

@@ -29,7 +29,7 @@ from turbotui.bench.terminal import Cost, Terminal, usage
 MIB = 2**20
 PYTHON = [sys.executable, "-P", "-m"]
 CONSOLE = [*PYTHON, "turbotui"]
-SCRIPTED = [*PYTHON, "turbotui.client.scripted"]
+SCRIPTED = [*PYTHON, "turbotui.client.scene_console"]
 TRAFFIC = [*PYTHON, "turbotui.bench.traffic"]
 SIZES = ((120, 36), (80, 24), (200, 50))
 """The first one is what the limits are for."""

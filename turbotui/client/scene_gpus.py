@@ -1,4 +1,4 @@
-"""Owns made-up engines for `turbotui.client.scripted` on hosts with several GPUs, most of them others'."""
+"""Owns made-up engines for `turbotui.client.scene_console` on hosts of several GPUs, most of them others'."""
 
 from __future__ import annotations
 

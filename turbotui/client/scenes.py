@@ -1,4 +1,4 @@
-"""Owns made-up engines for `turbotui.client.scripted`: a busy GPU, a machine without one, a first run."""
+"""Owns made-up engines for `turbotui.client.scene_console`: a busy GPU, a host without one, a first run."""
 
 from __future__ import annotations
 

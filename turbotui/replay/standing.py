@@ -113,6 +113,8 @@ class Standing:
                 return []
             case EngineStarted():
                 self.started = what
+                # It holds nothing of what the one before it held, and tells of itself in a moment.
+                self._whole, self.models, self._workers = False, (), ()
                 self._processes.clear()
                 return [self._say(entry.at, "engine", f"an engine starts: {what.build}, pid {what.pid}")]
             case EngineStopped():

@@ -14,7 +14,7 @@ from turbotui.actions import (
     bound_keys,
     key_line,
 )
-from turbotui.screens.behind import StillBehind
+from turbotui.screens.behind import DrawnBehind
 from turbotui.screens.panel_keys import PanelKeys
 from turbotui.screens.past import PastKeys
 from turbotui.screens.plan import LEAST, Place, is_wide, plan
@@ -62,7 +62,7 @@ LEAST_NOTICE_S = 3.0
 """So long an answer can be read before a receipt takes its place that the person did not ask for."""
 
 
-class DashboardScreen(StillBehind, PanelKeys, PastKeys, SelectingScreen):
+class DashboardScreen(DrawnBehind, PanelKeys, PastKeys, SelectingScreen):
     """Draws at 10 Hz while something moves and the terminal has attention, else at 2 Hz."""
 
     CSS = """
@@ -168,15 +168,18 @@ class DashboardScreen(StillBehind, PanelKeys, PastKeys, SelectingScreen):
         self._set_timer()
 
     def state_changed(self) -> None:
-        """There is news; while nobody looks the next turn of the timer is soon enough."""
-        if self._attentive and self.is_current:
+        """There is news; behind a dialog, and while nobody looks, the timer's next turn is soon enough."""
+        if self._attentive and not self.is_behind:
             self.tick()
 
     def _set_timer(self) -> None:
-        """Ten pictures a second while there is something to see and somebody who looks, else two."""
+        """Ten pictures a second while there is something to see and somebody who looks, else two.
+
+        Two also behind a dialog: drawing through it costs the whole screen's time each time.
+        """
         state = self.turbo.link.state
         moving = state.running is not None or self.turbo.pending is not None or state.link != "connected"
-        watched = self._attentive and self.is_current and not self.turbo.slow
+        watched = self._attentive and not self.is_behind and not self.turbo.slow
         interval = FULL_S if moving and watched else RESTING_S
         if interval != self._interval:
             if self._timer is not None:

@@ -15,15 +15,14 @@ from engine.errors import EngineUnavailable
 from engine.wire import BatchForecast, BatchLine, BatchQueued, JobBatch, JobSpec
 from turbotui.format import bytes_text, seconds
 from turbotui.job_file import JobFile, JobLine, read_job_file
-from turbotui.own_jobs import new_ids
 from turbotui.path_typing import Completion, complete_path
+from turbotui.screens.behind import DrawnBehind
 from turbotui.screens.keys import show_keys
+from turbotui.screens.queueing import show_queued
 from turbotui.text import t
 from turbotui.text.spoken import spoken
-from turbotui.widgets.bottom import Notice
 from turbotui.widgets.fields import FieldInput, TypedField, fitting
 from turbotui.widgets.lines import LinePanel, Row, View, width_of, wrapped
-from turbotui.widgets.queue import QueuePanel
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
@@ -206,7 +205,7 @@ class ManyPanel(LinePanel):
         return row.add("  ", paint.text).tail(note, paint.muted)
 
 
-class ManyScreen(ModalScreen[bool]):
+class ManyScreen(DrawnBehind, ModalScreen[bool]):
     """Dismissed with whether anything was queued. Enter queues only what is on the screen."""
 
     CSS = """
@@ -334,11 +333,7 @@ class ManyScreen(ModalScreen[bool]):
             return
         if self.is_attached:
             self.dismiss(True)
-        dashboard = self.turbo.dashboard
-        if (job_id := first_new(answer)) is not None:
-            dashboard.query_one(QueuePanel).await_job(job_id)
-        dashboard.say(Notice(text=queued_text(answer)))
-        self.turbo.own_jobs.add(answer)
+        show_queued(self.turbo, answer)
 
     def _refused(self, error: str) -> None:
         self._sending = False
@@ -382,20 +377,3 @@ class ManyScreen(ModalScreen[bool]):
 
     def action_close(self) -> None:
         self.dismiss(False)
-
-
-def first_new(answer: BatchQueued) -> int | None:
-    """The first of the jobs that were queued; where all were there already, the first of those."""
-    return min(new_ids(answer) or answer.job_ids, default=None)
-
-
-def queued_text(answer: BatchQueued) -> str:
-    """`✓ 12 jobs queued: 101 to 112; 3 were there already`, and of one `✓ job 9 queued`."""
-    before = len(answer.job_ids) - answer.queued
-    new = new_ids(answer)
-    if len(new) == 1:
-        text = t("did.submit", id=new[0])
-    else:
-        text = t("did.submit_many", count=answer.queued)
-        text += t("many.from_to", first=new[0], last=new[-1]) if new else ""
-    return text + (t("many.were_there", count=before) if before else "")

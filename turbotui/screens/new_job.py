@@ -13,23 +13,20 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, TextArea
 
 from engine.errors import EngineError
-from engine.wire import BatchQueued, JobBatch
 from turbotui.draft import Draft
 from turbotui.format import seconds
 from turbotui.job_fields import faults, field_of, samples
-from turbotui.screens.behind import StillBehind
+from turbotui.screens.behind import DrawnBehind
 from turbotui.screens.draft_form import DraftForm
 from turbotui.screens.earlier import choose_earlier, remember_prompt
 from turbotui.screens.image_field import pick_image
 from turbotui.screens.keys import show_keys
-from turbotui.screens.many import first_new, queued_text
+from turbotui.screens.queueing import queue_jobs, show_queued
 from turbotui.text import t
-from turbotui.widgets.bottom import Notice
 from turbotui.widgets.fields import FieldChanged, FieldSubmitted
 from turbotui.widgets.forecast import ForecastPanel, Request
 from turbotui.widgets.lines import LinePanel, width_of
 from turbotui.widgets.prompt_area import PromptArea
-from turbotui.widgets.queue import QueuePanel
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
@@ -37,7 +34,7 @@ if TYPE_CHECKING:
     from textual.events import Key as KeyEvent
     from textual.events import Resize
 
-    from engine.wire import Job, JobSpec
+    from engine.wire import BatchQueued, Job, JobSpec
     from turbotui.app import TurboApp
     from turbotui.draft_keeper import DraftKeeper
     from turbotui.screens.earlier import Taken
@@ -52,7 +49,7 @@ LOW_ROWS = 44
 """A terminal of fewer has no room for all fields, an image and what they cost."""
 
 
-class NewJobScreen(StillBehind, ModalScreen[None]):
+class NewJobScreen(DrawnBehind, ModalScreen[None]):
     """Everything typed is kept until it was submitted.
 
     Args:
@@ -112,6 +109,8 @@ class NewJobScreen(StillBehind, ModalScreen[None]):
         self._cleared: Draft | None = None
         self._remark = ""
         """The id of what the title adds until a change of the fields makes it untrue."""
+        self._below = ""
+        """What the frame says at its foot."""
 
     @property
     def turbo(self) -> TurboApp:
@@ -192,8 +191,9 @@ class NewJobScreen(StillBehind, ModalScreen[None]):
         if engine is not None and engine.max_prompt_chars is not None:
             prompt.most = engine.max_prompt_chars
         count = self._count_below()
-        keys = self._keys_below(self._columns - 6 - width_of(count))
-        self.query_one("#window").border_subtitle = count + keys
+        below = count + self._keys_below(self._columns - 6 - width_of(count))
+        if below != self._below:  # saying the same again would draw the whole window again: 19 kB/s
+            self._below = self.query_one("#window").border_subtitle = below
         for panel in self.query(LinePanel):
             panel.show(view)
 
@@ -284,21 +284,7 @@ class NewJobScreen(StillBehind, ModalScreen[None]):
             self._refused(str(problem))
             return
         self._sending = True
-        if len(specs) == 1:
-            self.turbo.ask(
-                t("doing.submit"),
-                lambda client: client.submit(specs[0]),
-                then=self._queued,
-                failed=self._refused,
-            )
-        else:
-            batch = JobBatch(specs=specs, again=True)
-            self.turbo.ask(
-                t("doing.submit_many", count=len(specs)),
-                lambda client: client.submit_many(batch),
-                then=self._queued,
-                failed=self._refused,
-            )
+        queue_jobs(self.turbo, specs, then=self._queued, failed=self._refused)
 
     def _queued(self, answer: Job | BatchQueued) -> None:
         sent = self.current_draft() if self.is_attached else self._last
@@ -308,12 +294,7 @@ class NewJobScreen(StillBehind, ModalScreen[None]):
         self._keeper.keep(self._last)
         if self.is_attached:
             self.dismiss(None)
-        text = t("did.submit", id=answer.id) if not isinstance(answer, BatchQueued) else queued_text(answer)
-        dashboard = self.turbo.dashboard
-        if (job_id := answer.id if not isinstance(answer, BatchQueued) else first_new(answer)) is not None:
-            dashboard.query_one(QueuePanel).await_job(job_id)
-        dashboard.say(Notice(text=text))
-        self.turbo.own_jobs.add(answer)
+        show_queued(self.turbo, answer)
 
     def _refused(self, error: str, field: str | None = None) -> None:
         self._sending = False

@@ -107,7 +107,7 @@ class PastKeys(Screen[None]):
         if at is None:
             return picture
         state = self._app.link.seen.at(at, self._app.link.state)
-        reason, old = None, False
+        reason, untold, old = None, None, False
         if state is None:
             told = self.archive.told(at)
             if told is None:
@@ -122,16 +122,23 @@ class PastKeys(Screen[None]):
                 from turbotui.past.marks import reason_text
 
                 reason = t("past.unknown") if not told.reason else reason_text(told.reason)
+            elif state.engine is None:
+                untold = t("past.unknown")
         paint = self._app.grey_paint if old else self._app.paint
+        # Of that moment, but of the device that is looked at now, as the graph is.
+        state = replace(
+            state or ConsoleState(link="connected"), chosen_device=self._app.link.state.chosen_device
+        )
         return replace(
             picture,
-            state=state or ConsoleState(link="connected"),
+            state=state,
             paint=paint,
             wall=at,
             look="live",
             past_at=at,
             paused_at=None,
             unknown=reason,
+            untold=untold,
         )
 
     # ------------------------------------------------------------------ keys

@@ -8,7 +8,7 @@ from textual.await_complete import AwaitComplete
 from textual.binding import Binding
 from textual.screen import ModalScreen
 
-from turbotui.screens.behind import StillBehind
+from turbotui.screens.behind import DrawnBehind
 from turbotui.widgets.lines import View
 from turbotui.widgets.panels import Panel
 from turbotui.widgets.selecting import SelectingScreen
@@ -25,7 +25,7 @@ Outcome = TypeVar("Outcome")
 REFRESH_S = 0.5
 
 
-class WindowScreen(StillBehind, SelectingScreen, ModalScreen[Outcome], Generic[Outcome]):
+class WindowScreen(DrawnBehind, SelectingScreen, ModalScreen[Outcome], Generic[Outcome]):
     """A dialog around one panel. Keys that arrive before it was painted do nothing."""
 
     DEFAULT_CSS = """

@@ -1,7 +1,8 @@
 """Owns every sentence of the console: catalogues by language, and `t` that looks one up.
 
-Ids, JSON and the log's lines stay English in every language. What the commands say, and what an engine
-says to a person, is `turbotui.text.spoken`'s.
+Ids, JSON and the log's lines stay English in every language. The console's sentences lie in `en` and `zh_cn`
+by the same keys. What commands say, and what an engine says to a person, has its English where it is said;
+`spoken` looks up its Chinese in `zh_spoken` by that English.
 """
 
 from __future__ import annotations

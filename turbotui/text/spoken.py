@@ -180,7 +180,7 @@ def _item(wanted: str, item: str) -> str:
 
 
 def _replaced(wanted: str, text: str) -> str:
-    from turbotui.text.zh.words import PHRASES
+    from turbotui.text.zh_spoken.words import PHRASES
 
     for english, told in PHRASES if wanted == "zh_CN" else ():
         text = text.replace(english, told)
@@ -214,12 +214,12 @@ def _texts(wanted: str, *, read: bool = False) -> Mapping[str, str]:
     """The catalogue by English forms; with `read` only those that are read back out of sentences."""
     if wanted != "zh_CN":
         return {}
-    from turbotui.text import zh
+    from turbotui.text import zh_spoken
 
-    return zh.forms(zh.READ) if read else zh.forms()
+    return zh_spoken.forms(zh_spoken.READ) if read else zh_spoken.forms()
 
 
 def _words(wanted: str) -> Mapping[str, str]:
-    from turbotui.text.zh.words import WORDS
+    from turbotui.text.zh_spoken.words import WORDS
 
     return WORDS if wanted == "zh_CN" else {}

@@ -121,7 +121,8 @@ class RunningLine(LinePanel):
             row = one_line(view, state.running, width - max(1, width_of(tail)))
             return Row(width).extend(row).tail(tail, paint.muted)
         if state.engine is None:
-            return Row(width).add(f" {view.unknown}" if view.unknown else "", paint.muted)
+            unknown = view.unknown or view.untold
+            return Row(width).add(f" {unknown}" if unknown else "", paint.muted)
         held = state.engine.queue.held_reason
         if held:
             return Row(width).add(" " + t("queue.held", reason=spoken(held)), paint.wait)

@@ -36,8 +36,15 @@ AXIS_MODES: tuple[AxisMode, ...] = ("fit", "full", "ours")
 _STEPS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 80, 100, 120, 150, 200, 250, 300, 400, 500)
 
 
-def row_step(highest: int, rows: int) -> int:
-    """Bytes for each row of the graph, a round figure, so that `rows` of them hold `highest`."""
+def row_step(highest: int, rows: int, whole: int) -> int:
+    """Bytes for each row of the graph, so that `rows` of them hold `highest`: a round figure, or where
+    `rows` of it would end above the device's `whole` bytes, of which there are no more, their share of those.
+    """
+    step = _round_step(highest, rows)
+    return step if step * rows <= whole else max(1, -(-whole // rows))
+
+
+def _round_step(highest: int, rows: int) -> int:
     unit = GIB if highest > 2 * GIB else MIB
     for _ in range(3):
         for step in _STEPS:
@@ -45,6 +52,13 @@ def row_step(highest: int, rows: int) -> int:
                 return step * unit
         unit *= 1024
     return max(1, -(-highest // rows))
+
+
+def row_label(count: int, step: int, top: int) -> str:
+    """What stands beside the axis at `count` bytes: whole units, and tenths where steps are small."""
+    unit, sign = (GIB, "") if top > 2 * GIB else (MIB, "M")
+    tenths = step < 4 * unit and step % unit != 0
+    return f"{count / unit:.{int(tenths)}f}{sign}"
 
 
 @lru_cache(512)
@@ -98,6 +112,8 @@ class HistoryPanel(Panel):
         self.mode: AxisMode | None = None
         self.limit = 0
         """Bytes that the axis must hold; 0 before the first sample."""
+        self._whole = 0
+        """Bytes of the device that it was measured for."""
         self._measured: str | None = None
         """The device that it was measured for."""
         self._on_point = on_point
@@ -159,7 +175,7 @@ class HistoryPanel(Panel):
         device, history = view.state.device, view.history
         if device is None or history is None:
             return
-        self.mode, self._measured = mode, device.id
+        self.mode, self._measured, self._whole = mode, device.id, device.total_bytes
         if mode == "full":
             self.limit = device.total_bytes
         else:
@@ -237,12 +253,12 @@ class HistoryPanel(Panel):
         if highest > top:
             above.add(t("history.above", bytes=bytes_text(highest)) + "  ", view.paint.wait)
         unit, name = (GIB, "GiB") if top > 2 * GIB else (MIB, "MiB")
-        # The rows go in round steps and may reach beyond the device, of which there is no more to show.
         reach = bytes_text(whole) if top >= whole else f"{top // unit} {name}"
         if self.mode == "ours":
             text = t("history.axis_ours", top=reach)
         else:
-            text = t("history.axis", top=reach, whole=bytes_text(whole))
+            axis_text = "history.axis_whole" if top >= whole else "history.axis"
+            text = t(axis_text, top=reach, whole=bytes_text(whole))
         following = AXIS_MODES[(AXIS_MODES.index(self.mode) + 1) % len(AXIS_MODES)]
         key = Row(40).add("  z ", view.paint.key).add(t(f"history.z_{following}"), view.paint.muted)
         axis = Row(60).add(text, view.paint.muted)
@@ -259,7 +275,7 @@ class HistoryPanel(Panel):
         return max(1, self.size.height - 4)
 
     def _step(self) -> int:
-        return row_step(self.limit, self._graph_rows())
+        return row_step(self.limit, self._graph_rows(), self._whole)
 
     def body(self, view: View, width: int, height: int) -> list[Row]:
         if self.mode is None and view.history is not None:
@@ -289,11 +305,10 @@ class HistoryPanel(Panel):
             tell_gaps(paint, columns, window, silences, last, cursor.width_s)
         if place is not None and 0 <= place < count:
             columns[place] = upon_cursor(paint, columns[place])
-        unit, sign = (GIB, "") if step * rows > 2 * GIB else (MIB, "M")
         built = []
         for number in range(rows - 1, -1, -1):
-            label = f"{step * (number + 1) // unit}{sign}┤"
-            row = Row(width).field(label, LABEL_CELLS, paint.muted, right=True)
+            label = row_label(step * (number + 1), step, step * rows)
+            row = Row(width).field(f"{label}┤", LABEL_CELLS, paint.muted, right=True)
             _merge(row, [cells[number] for cells in columns])
             built.append(row)
         built.append(marks_row(view, width, marks, last, count))

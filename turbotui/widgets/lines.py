@@ -65,6 +65,8 @@ class View:
     """Wall-clock time outside of the picture, where `past_at` is set."""
     unknown: str | None = None
     """Why nothing is known of that moment; None where something is."""
+    untold: str | None = None
+    """Why what an engine tells is not known of that moment, where its devices are."""
     unwatched: bool = False
     """Nobody looks: panels may let a change wait for their `unwatched_s`."""
 
@@ -259,7 +261,8 @@ class LinePanel(Widget):
     def show(self, view: View) -> None:
         """Draw `view`, if it differs from what is on the screen."""
         self.view = view
-        inputs = (view.paint, view.look, self.has_focus, view.past_at, view.unknown, *self.inputs(view))
+        looked_at = (view.past_at, view.unknown, view.untold)
+        inputs = (view.paint, view.look, self.has_focus, *looked_at, *self.inputs(view))
         if inputs == self._inputs:
             return
         if view.unwatched and 0 <= view.monotonic - self._drawn_at < self.unwatched_s:

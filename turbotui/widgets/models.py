@@ -40,9 +40,9 @@ def resident_bytes(model: ModelStatus) -> int:
     return sum(part.bytes for part in model.components if part.state == "resident")
 
 
-def unloaded(model: ModelStatus) -> bool:
-    """Whether nothing of `model` is on the device or on its way there."""
-    return all(part.state == "absent" for part in model.components)
+def unloaded(model: ModelStatus, component: str | None = None) -> bool:
+    """Whether nothing of `model`, or of one component of it, is on the device or on its way there."""
+    return all(part.state == "absent" for part in model.components if component in (None, part.name))
 
 
 def back_in_s(model: ModelStatus) -> float | None:

@@ -53,6 +53,12 @@ class Panel(LinePanel, can_focus=True):
         known = self.told_by is None or (self.told_by == "probe" and view.state.own_probe)
         return "" if known else as_of_text(view)
 
+    def _why_nothing(self, view: View) -> str | None:
+        """Why it has nothing to show of the moment that is looked at; None where it has."""
+        if view.unknown is not None:
+            return None if self.knows_always else view.unknown
+        return view.untold if self.told_by == "engine" else None
+
     def remark(self, view: View, width: int) -> Row | None:
         """What stands at the right of the frame's top."""
         return None
@@ -68,10 +74,11 @@ class Panel(LinePanel, can_focus=True):
         paint = view.paint
         edge = paint.focus if self.has_focus else paint.faint
         inner = width - 4
-        if view.unknown is None or self.knows_always:
+        unknown = self._why_nothing(view)
+        if unknown is None:
             body = self.body(view, inner, height - 2)
         else:
-            body = [Row(inner).add(line, paint.muted) for line in wrapped(view.unknown, inner)]
+            body = [Row(inner).add(line, paint.muted) for line in wrapped(unknown, inner)]
         title = self.title(view)
         moment = f"{when} " if (when := self._when(view)) else ""
         remark = self.remark(view, max(0, width - 12 - width_of(title) - width_of(moment)))
@@ -89,7 +96,7 @@ class Panel(LinePanel, can_focus=True):
             if y < len(body):
                 row.extend(body[y])
             built.append(row.to(width - 2, paint.text).add(" │", edge))
-        below = self.below(view) if view.unknown is None or self.knows_always else ""
+        below = self.below(view) if unknown is None else ""
         foot = Row(width).add("╰", edge)
         if below:
             foot.to(width - 3 - width_of(below), edge, "─").add(f" {below} ", paint.muted)

@@ -89,6 +89,7 @@ TEXTS: dict[str, str] = {
     "unload.everything": "everything",
     "unload.all_name": "everything",
     "unload.leased": "in use by a job",
+    "unload.nothing": "nothing of {name} is loaded",
     "unload.foot": "The files stay; loading again costs what the bus costs.",
     "warm.title": "Warm files",
     "warm.everything": "let go of everything",

@@ -50,6 +50,7 @@ TEXTS: dict[str, str] = {
     "history.none": "no samples yet",
     "history.above": "▲ {bytes}",
     "history.axis": "to {top} of {whole}",
+    "history.axis_whole": "all of {whole}",
     "history.axis_ours": "ours, to {top}",
     "history.z_fit": "fit",
     "history.z_full": "whole",

@@ -89,6 +89,7 @@ TEXTS: dict[str, str] = {
     "unload.everything": "全部",
     "unload.all_name": "全部",
     "unload.leased": "任务占用中",
+    "unload.nothing": "{name} 没有装载任何部分",
     "unload.foot": "文件还在；再次装载只花总线的时间。",
     "warm.title": "预热的文件",
     "warm.everything": "放开全部",

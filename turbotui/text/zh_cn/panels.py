@@ -50,6 +50,7 @@ TEXTS: dict[str, str] = {
     "history.none": "还没有采样",
     "history.above": "▲ {bytes}",
     "history.axis": "到 {top}，共 {whole}",
+    "history.axis_whole": "全部 {whole}",
     "history.axis_ours": "仅我们，到 {top}",
     "history.z_fit": "适应",
     "history.z_full": "全部",

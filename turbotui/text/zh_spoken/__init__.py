@@ -1,5 +1,7 @@
 """Owns the Chinese of what the commands and the engine say, by area; one term for one thing.
 
+The console's own sentences, which have keys, are in `zh_cn`.
+
 Glossary, which every catalogue of this folder and `zh_cn` keeps to:
 
     device memory   显存 (of a GPU), 内存 (of the host, or of either)
