@@ -96,7 +96,7 @@ class CudaBackend:
                         else:
                             if self._casts is None:
                                 self._casts = CastLane(self.device, self._copies, self.registrar)
-                            self._casts.copy(part, moved)
+                            self._casts.copy(part, ring, moved)
                     ring.then(partial(self._tell_queued, batch.queued))
                 ring.flush()
             except BaseException:
@@ -111,7 +111,7 @@ class CudaBackend:
         for length, host in part.source.spans(part.offset, part.bytes, prefers_reading=ring.has_room):
             into = target[done : done + length]
             if host is None:
-                ring.put(part.source, part.offset + done, into, moved)
+                ring.put(part.source, part.offset + done, length, partial(_land, into), moved)
             else:
                 with torch.cuda.stream(self._copies):
                     into.copy_(host, non_blocking=True)
@@ -244,6 +244,11 @@ class CudaBackend:
             return False
         broken = getattr(torch, "AcceleratorError", ())
         return isinstance(error, broken) or (isinstance(error, RuntimeError) and "CUDA error" in str(error))
+
+
+def _land(into: Tensor, first: int, host: Tensor) -> None:
+    """Queue the copy of bytes that need no cast, on the current stream."""
+    into[first : first + host.numel()].copy_(host, non_blocking=True)
 
 
 class _CudaMark:

@@ -26,6 +26,8 @@ RING_THREADS = 12
 """Threads that read into the ring: the fastest count measured on a 16-core host."""
 
 Moved: TypeAlias = Callable[[int], None]
+Land: TypeAlias = Callable[[int, Tensor], None]
+"""Queues the copies of what has been read: (its first byte of those that were put, uint8 on the host)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -33,9 +35,10 @@ class _Chunk:
     """What fills one buffer, and the read that does so."""
 
     slot: int
-    target: Tensor
-    """uint8, 1-D."""
+    first: int
+    bytes: int
     read: Future[None]
+    land: Land
     moved: Moved
 
 
@@ -55,16 +58,18 @@ class Ring:
         self.rate: float | None = None
         """Bytes a second at which it is filled from cached files; None before it was measured."""
 
-    def put(self, source: Source, offset: int, target: Tensor, moved: Moved) -> None:
-        """Begin to fill `target`, uint8, from a file; `flush` says that all copies are queued."""
-        for first in range(0, target.numel(), CHUNK_BYTES):
-            part = target[first : first + CHUNK_BYTES]
+    def put(self, source: Source, offset: int, num_bytes: int, land: Land, moved: Moved) -> None:
+        """Begin to read so much of a file and to `land` it; `flush` says that all copies are queued."""
+        for first in range(0, num_bytes, CHUNK_BYTES):
+            size = min(CHUNK_BYTES, num_bytes - first)
             while self._filling == len(self._buffers):
                 self._send_oldest()
             slot = self._next
             self._next = (slot + 1) % len(self._buffers)
-            read = self._pool.submit(self._fill, slot, source, offset + first, part.numel())
-            self._waiting.append(_Chunk(slot=slot, target=part, read=read, moved=moved))
+            read = self._pool.submit(self._fill, slot, source, offset + first, size)
+            self._waiting.append(
+                _Chunk(slot=slot, first=first, bytes=size, read=read, land=land, moved=moved)
+            )
             self._filling += 1
 
     def then(self, act: Callable[[], None]) -> None:
@@ -130,6 +135,6 @@ class Ring:
         self._filling -= 1
         oldest.read.result()
         with torch.cuda.stream(self._stream):
-            oldest.target.copy_(self._buffers[oldest.slot][: oldest.target.numel()], non_blocking=True)
+            oldest.land(oldest.first, self._buffers[oldest.slot][: oldest.bytes])
             self._emptied[oldest.slot].record(self._stream)
-        oldest.moved(oldest.target.numel())
+        oldest.moved(oldest.bytes)
