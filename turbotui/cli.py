@@ -87,6 +87,7 @@ def _group(name: str, help: str, *commands: click.Command) -> click.Group:
 @click.option("--no-mouse", is_flag=True, help="Leave the mouse to the terminal, whatever the settings say.")
 @read_only_option
 @click.option("--ascii", is_flag=True, help="The console draws with ASCII alone.")
+@click.option("--version", is_flag=True, help="The same as `turbotui version`.")
 @click.pass_context
 def app(
     context: click.Context,
@@ -97,9 +98,13 @@ def app(
     no_mouse: bool,
     read_only: bool,
     ascii: bool,
+    version: bool,
 ) -> None:
     """Operate TurboDiffusion video models with deterministic VRAM. Alone it opens the console."""
     if context.invoked_subcommand is None:
+        if version:
+            context.invoke(lifecycle.version, json=json)
+            return
         if json:
             raise click.UsageError("the console prints no JSON; name a command, or leave --json out")
         garbage.hold()

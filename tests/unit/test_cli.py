@@ -708,8 +708,9 @@ def test_the_commands_about_the_engine_start_none(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_version_needs_no_engine(no_engine: None, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["version", "--json"]) == 0
+@pytest.mark.parametrize("asked", ["version", "--version"])
+def test_the_version_needs_no_engine(asked: str, no_engine: None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([asked, "--json"]) == 0
     assert printed(capsys)["build"] == build_id()
 
 

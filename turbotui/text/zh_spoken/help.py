@@ -81,6 +81,7 @@ FORMS: dict[str, str] = {
     "Only ever videos that a manifest of this engine names, their manifests, and what writers that have ended left of unfinished ones.": "只涉及本引擎清单所列的视频、它们的清单，以及已结束的写入者留下的未完成部分。",
     "Open the video of JOB, or without one the folder of videos; over SSH print how to fetch it.": "打开 JOB 的视频，不给则打开视频文件夹；经 SSH 时输出取回的办法。",
     "Attach the console to the engine that runs, and say which one that is.": "让控制台连接到正在运行的引擎，并说明是哪一个。",
+    "The same as `turbotui version`.": "同 `turbotui version`。",
     "Show the version of turbotui, and of the engine if one runs.": "显示 turbotui 的版本，以及正在运行的引擎的版本。",
     "Exit codes:": "退出码：",
     "done": "完成",
