@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from engine.leaks.holders import merged
 from engine.wire import BalancePart, DeviceStatus, Finding, PartKind, Trend, WorkerStatus
 from engine.worker.leaks.facts import Findings, LiveTensors
 
@@ -99,5 +100,5 @@ class Facts:
         return max(found, key=lambda trend: trend.bytes_each or 0.0, default=None)
 
     def held(self) -> tuple[LiveTensors, ...]:
-        """Tensors that Python holds and that neither the engine nor a running call needs."""
-        return () if self.look is None else tuple(item for item in self.look.tensors if not item.running)
+        """Tensors that Python holds and that neither the engine nor a running call needs, by their holder."""
+        return () if self.look is None else merged(item for item in self.look.tensors if not item.running)

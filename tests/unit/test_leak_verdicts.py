@@ -22,6 +22,7 @@ LARGE = ComponentUse(
 )
 ORPHAN = process(777, name="tt-worker", role="worker", parent_name="init", left=True)
 LEFT_OVER = foreign()
+OTHER = Holder(path=("module m", "OTHER"), kind="global")
 
 
 def checked(*devices: Any, **changes: Any) -> Facts:
@@ -91,7 +92,7 @@ def test_every_detector_has_a_file_a_place_in_the_registry_and_a_case() -> None:
 
 def test_leaks_come_first_and_the_largest_of_each_before_the_others() -> None:
     facts = replace(
-        looked(tensors=(held(64 * MIB), held(2 * GIB)), unowned=(block(library="cuBLAS"),)),
+        looked(tensors=(held(64 * MIB), held(2 * GIB, holder=OTHER)), unowned=(block(library="cuBLAS"),)),
         host=HostMemory(pinned_bytes=GIB, pinned_used_bytes=0),
     )
     found = [(one.leak, one.bytes) for one in verdicts(facts)]
@@ -117,6 +118,7 @@ def test_a_held_tensor_is_told_with_its_owner_its_line_and_where_it_was_made() -
         ("cache", ("cache of encode", "[3]"), "cache of encode"),
         ("attribute", ("the worker", "._store", "nets.WanNet.seen", "[0]"), "nets.WanNet.seen"),
         ("attribute", ("module m", "STATE", ".frames", "[0]"), "STATE.frames"),
+        ("attribute", ("class nets.Stats", "history", "[0]"), "nets.Stats.history"),
         ("hook", ("module m", "NET", "hook of nets.Block", "function f"), "hook of nets.Block"),
         ("cycle", ("a cycle of a.A, b.B",), "a.A, b.B"),
         ("traceback", ("module m", "LAST", "local x of check", "..."), "local x of check"),
@@ -145,6 +147,23 @@ def test_cycles_of_the_same_types_are_one_leak_as_one_remedy_ends_them() -> None
     assert (first.bytes, second.bytes) == (80 * MIB, 64 * MIB)
     assert first.evidence[0].startswith("3 tensors of 80.0 MiB") and first.site == SITE
     assert first.remedy is not None and first.remedy.predicted_bytes == 80 * MIB
+
+
+def test_what_lies_in_objects_of_one_list_or_one_chain_is_one_leak() -> None:
+    paths = [("module m", "KEPT", f"[{place}]", "m.Record.x") for place in range(20)]
+    paths.append(("module m", "KEPT", "[3]", "m.Record.next", "m.Record.x"))
+    small = [held(300 * KIB, holder=Holder(path=path, kind="global")) for path in paths]
+    found = only(looked(tensors=(*small, held(4 * KIB, holder=OTHER))))
+    assert found.title.startswith("m.KEPT holds 6.2 MiB") and found.evidence[0].startswith("21 tensors")
+    facts = replace(looked(tensors=tuple(small)), trends=(grows("device", 300 * KIB, 21),))
+    assert only(facts).leak, "and it is what the floors rise by"
+
+
+def test_what_nobody_holds_is_told_apart_by_the_line_that_made_it() -> None:
+    nobody = Holder(path=("no Python owner",), kind="none")
+    other = replace(SITE, line=13)
+    tensors = [held(holder=nobody, site=site) for site in (SITE, other, SITE)]
+    assert [one.bytes for one in verdicts(looked(tensors=tuple(tensors)))] == [128 * MIB, 64 * MIB]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from engine.leaks.facts import Facts
-from engine.leaks.verdicts.tensor import held_by, is_leak, named, told, trend_of
+from engine.leaks.holders import held_by, named
+from engine.leaks.verdicts.tensor import is_leak, told, trend_of
 from engine.leaks.verdicts.words import LEAST_NAMED, cleanup, growth, least_bytes, rise_bytes
 from engine.units import size_text
 from engine.wire import Remedy, Verdict

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-
-from msgspec import structs
+from collections.abc import Iterator
 
 from engine.leaks.facts import Facts, What
+from engine.leaks.holders import held_by, named
 from engine.leaks.verdicts.words import SHARE_OF_RISE, cleanup, collect, growth, least_bytes, rise_bytes
 from engine.units import counted, size_text
-from engine.wire import Holder, Remedy, Trend, Verdict
+from engine.wire import Remedy, Trend, Verdict
 from engine.worker.leaks.facts import LiveTensors
 
 MOST = 12
@@ -18,33 +17,10 @@ MOST = 12
 
 def tensor(facts: Facts) -> tuple[Verdict, ...]:
     """One for each place in Python that holds some, the largest first; of pinned ones `pinned` tells."""
-    found = sorted(_merged(item for item in facts.held() if not item.pinned), key=lambda item: -item.bytes)
+    found = sorted((item for item in facts.held() if not item.pinned), key=lambda item: -item.bytes)
     return tuple(_verdict(facts, item) for item in found if item.bytes >= least_bytes(trend_of(facts, item)))[
         :MOST
     ]
-
-
-def _merged(items: Iterable[LiveTensors]) -> Iterator[LiveTensors]:
-    """Cycles of the same types count as one: each job leaves its own, and one remedy ends them all."""
-    cycles: dict[tuple[object, ...], LiveTensors] = {}
-    for item in items:
-        if item.holder.kind != "cycle":
-            yield item
-            continue
-        key = (item.holder.path, item.place, item.running)
-        before = cycles.get(key)
-        if before is not None:
-            larger = max(before, item, key=lambda one: one.bytes)
-            known = before if before.site is not None else item
-            item = structs.replace(
-                larger,
-                bytes=before.bytes + item.bytes,
-                storages=before.storages + item.storages,
-                site=known.site,
-                site_reason=known.site_reason,
-            )
-        cycles[key] = item
-    yield from cycles.values()
 
 
 def trend_of(facts: Facts, item: LiveTensors) -> Trend | None:
@@ -108,38 +84,6 @@ def told(item: LiveTensors, trend: Trend | None, *, leak: bool) -> Iterator[str]
         yield "It is a memo, which is kept on purpose, and may be what grows; a mark tells whether it is."
     else:
         yield "It is a memo, which is kept on purpose; it would be a leak if it grew with every job."
-
-
-def held_by(holder: Holder) -> str:
-    """The kind of a holder, in words."""
-    words = {
-        "global": "a module's variable",
-        "attribute": "an object's attribute",
-        "closure": "a function's closure",
-        "hook": "a module's hook",
-        "traceback": "an exception's traceback",
-        "generator": "a generator that was not ended",
-        "cycle": "a cycle of objects",
-        "cache": "a cache in Python",
-        "none": "nothing in Python",
-    }
-    return words[holder.kind]
-
-
-def named(holder: Holder) -> str:
-    """What of its path a person looks for: `preview.STORE`, `hook of WanBlock`, `local scaled of _check`."""
-    # A place in a list or a key of a table is no name.
-    steps = [step for step in holder.path if not step.startswith("[") and step != "..."]
-    if not steps:
-        return held_by(holder)
-    first, last = steps[0], steps[-1]
-    if holder.kind == "cycle":
-        return first.removeprefix("a cycle of ")
-    if holder.kind in ("global", "cache") and first.startswith("module ") and len(steps) > 1:
-        return f"{first.removeprefix('module ')}.{steps[1].removeprefix('.')}"
-    if holder.kind == "hook":
-        return next((step for step in steps if step.startswith("hook of ")), last)
-    return steps[-2] + last if last.startswith(".") and len(steps) > 1 else last
 
 
 def _remedy(item: LiveTensors) -> Remedy:
