@@ -13,8 +13,10 @@ from engine.worker.leaks.facts import LiveTensors
 Key: TypeAlias = tuple[object, ...]
 
 
-def held_by(holder: Holder) -> str:
-    """The kind of a holder, in words."""
+def held_by(holder: Holder, *, running: bool = False) -> str:
+    """The kind of a holder, in words; `running` where only a call that runs holds it."""
+    if running:
+        return "a call that has not ended"
     words = {
         "global": "a module's variable",
         "attribute": "an object's attribute",

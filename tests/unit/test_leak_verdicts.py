@@ -159,6 +159,16 @@ def test_what_lies_in_objects_of_one_list_or_one_chain_is_one_leak() -> None:
     assert only(facts).leak, "and it is what the floors rise by"
 
 
+def test_what_a_thread_waits_with_though_no_job_runs_is_told_and_a_leak_where_it_grows() -> None:
+    local = Holder(path=("local x of wait",), kind="attribute", file="/srv/plants.py", line=4)
+    threads = [held(4 * MIB, holder=local, running=True) for _ in range(10)]
+    told = only(looked(tensors=tuple(threads)))
+    assert not told.leak
+    assert told.title == "local x of wait holds 40.0 MiB of tensors on GPU 0 (a call that has not ended)."
+    assert "though no job runs" in told.evidence[-1]
+    assert only(replace(looked(tensors=tuple(threads)), trends=(grows("device", 4 * MIB, 10),))).leak
+
+
 def test_what_nobody_holds_is_told_apart_by_the_line_that_made_it() -> None:
     nobody = Holder(path=("no Python owner",), kind="none")
     other = replace(SITE, line=13)
@@ -192,7 +202,7 @@ def test_what_only_a_cycle_holds_is_given_back_by_looking_for_cycles() -> None:
 @pytest.mark.parametrize(
     "facts",
     [
-        looked(tensors=(held(running=True),)),  # a call's own
+        looked(tensors=(held(running=True),), job_id=9),  # a call's own
         looked(tensors=(held(512 * KIB),)),  # a table or a constant
         looked(tensors=(held(8 * KIB),), job_id=9),
     ],

@@ -55,7 +55,7 @@ def _held(facts: Facts, item: LiveTensors) -> Verdict:
         title=f"{size_text(item.bytes)} of pinned host memory are held by nothing in Python."
         if item.holder.kind == "none"
         else f"{named(item.holder)} holds {size_text(item.bytes)} of pinned host memory "
-        f"({held_by(item.holder)}).",
+        f"({held_by(item.holder, running=item.running)}).",
         evidence=(
             *told(item, trend, leak=is_leak(facts, item)),
             "The kernel can neither swap it nor give it to others.",

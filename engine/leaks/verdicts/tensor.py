@@ -36,11 +36,11 @@ def trend_of(facts: Facts, item: LiveTensors) -> Trend | None:
 
 
 def is_leak(facts: Facts, item: LiveTensors) -> bool:
-    """A memo is kept on purpose, and a leak only where it may be what grows; all else stays though nothing
-    needs it.
+    """A memo is kept on purpose, and what a thread has at hand it works with: a leak only where it may be
+    what grows; all else stays though nothing needs it.
     """
     trend = trend_of(facts, item)
-    if item.holder.kind != "cache":
+    if item.holder.kind != "cache" and not item.running:
         return trend is not None or facts.idle
     return trend is not None and item.bytes >= rise_bytes(trend) * SHARE_OF_RISE
 
@@ -48,12 +48,13 @@ def is_leak(facts: Facts, item: LiveTensors) -> bool:
 def _verdict(facts: Facts, item: LiveTensors) -> Verdict:
     trend, size = trend_of(facts, item), size_text(item.bytes)
     where = facts.name if item.place == "device" else "the host"
+    by = held_by(item.holder, running=item.running)
     return Verdict(
         kind="tensor",
         leak=is_leak(facts, item),
         title=f"{size} of tensors on {where} are held by nothing in Python."
         if item.holder.kind == "none"
-        else f"{named(item.holder)} holds {size} of tensors on {where} ({held_by(item.holder)}).",
+        else f"{named(item.holder)} holds {size} of tensors on {where} ({by}).",
         evidence=tuple(told(item, trend, leak=is_leak(facts, item))),
         bytes=item.bytes,
         device_id=facts.device_id,
@@ -78,7 +79,9 @@ def told(item: LiveTensors, trend: Trend | None, *, leak: bool) -> Iterator[str]
         yield f"It was allocated at {item.site.file}:{item.site.line} in {item.site.function}."
     if trend is not None and (leak or item.holder.kind != "cache"):
         yield from growth(trend)
-    if item.holder.kind != "cache":
+    if item.running:
+        yield "A thread waits in that call though no job runs; it lets go of it when the call ends."
+    elif item.holder.kind != "cache":
         yield "Neither the engine's own bookkeeping nor a running call needs it."
     elif leak:
         yield "It is a memo, which is kept on purpose, and may be what grows; a mark tells whether it is."

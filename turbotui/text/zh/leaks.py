@@ -100,6 +100,8 @@ FORMS: dict[str, str] = {
     "It was allocated at {file}:{line} in {function}.": "它分配于 {file}:{line} 的 {function}。",
     "It is a memo, which is kept on purpose; it would be a leak if it grew with every job.": "它是有意保留的备忘；若随每个任务增长，才是泄漏。",
     "Neither the engine's own bookkeeping nor a running call needs it.": "引擎自己的账目和正在运行的调用都不需要它。",
+    "A thread waits in that call though no job runs; it lets go of it when the call ends.": "没有任务在运行，却有线程停在这个调用里；调用结束时才会放手。",
+    "a call that has not ended": "没有结束的调用",
     "a module's variable": "模块的变量",
     "an object's attribute": "对象的属性",
     "a function's closure": "函数的闭包",
