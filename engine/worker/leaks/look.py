@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import os
 import time
 from collections.abc import Mapping
@@ -54,6 +55,8 @@ def look(
     began = time.monotonic()
     snapshot = read_snapshot() if backend.kind == "cuda" else None
     unknown: list[str] = []
+    # A thread holds its context by itself; this copy leads to the same values.
+    roots = {**roots, "the thread's context": contextvars.copy_context()}
     with Heap() as heap:
         kept = KeptMemory(store.components(), backend)
         beside, inside = live_storages(heap, kept)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextvars
 import functools
 import itertools
 import sys
@@ -158,6 +159,8 @@ class _Told:
             case threading.local():
                 self.path.append("a thread's own data")
                 self._skip_to_locals()
+            case contextvars.Context():
+                self._variable(holder)
             case dict():
                 self.path.append(f"[{key_of(holder, held)}]")
             case list() | tuple() | deque():
@@ -231,6 +234,16 @@ class _Told:
         self.path.append(f"generator {holder.__qualname__}, local {name}")
         line = code.co_firstlineno if frame is None else frame.f_lineno
         self.kind, self.place = "generator", (code.co_filename, line)
+
+    def _variable(self, holder: contextvars.Context) -> None:
+        """Past the tables that a context's variables lie in, to the one whose value it is."""
+        after = {id(step): at for at, step in enumerate(self._way) if at > self._at}
+        for variable, value in holder.items():
+            if (at := after.get(id(value))) is not None:
+                self.path.append(f"variable {variable.name}")
+                self.kind, self.place = "global", self._made_elsewhere(variable) or (None, None)
+                self._at = at - 1
+                return
 
     def _skip_to_locals(self) -> None:
         """Past the tables that a thread's own data lies in, to the name that it has there."""

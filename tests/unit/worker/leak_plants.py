@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import sys
 import threading
@@ -16,6 +17,7 @@ KEPT: list[Tensor] = []
 BY_NAME: dict[str, Any] = {}
 MADE_LATE: Tensor
 LOCAL = threading.local()
+VARIABLE = contextvars.ContextVar[tuple[Tensor, ...]]("plant", default=())
 HELD: list[Any] = []
 SHAPE_CACHE: dict[int, Tensor] = {}
 

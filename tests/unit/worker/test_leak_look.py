@@ -68,6 +68,17 @@ def test_tensors_of_one_list_are_one_finding_however_many_look_into_them(
     assert all(item.bytes >= BYTES for item in found)
 
 
+def test_a_context_variable_of_the_thread_is_a_holder(seen_now: Callable[..., Findings]) -> None:
+    before = plants.VARIABLE.set((plants.new(),))
+    try:
+        (found,) = planted(seen_now())
+    finally:
+        plants.VARIABLE.reset(before)
+    assert not found.running and found.holder.kind == "global"
+    assert found.holder.path == ("the thread's context", "variable plant", "[0]")
+    assert found.holder.line == plants.line_of("VARIABLE =")
+
+
 def test_pairs_in_a_table_are_one_finding_and_names_of_a_module_are_not(
     seen_now: Callable[..., Findings],
 ) -> None:

@@ -234,6 +234,18 @@ def test_a_thread_s_own_data() -> None:
     assert place(holder) == (HERE, plants.line_of("LOCAL ="))
 
 
+def test_an_array_that_was_made_of_a_tensor_holds_it() -> None:
+    plants.HELD.append(plants.new().numpy()[2:])
+    holder = told(id(plants.HELD[0].base.base))
+    assert holder.path == (MODULE, "HELD", "[0]", "numpy.ndarray", "numpy.ndarray")
+    # The first list was there before the collector was told to leave what is there, the one in it was not.
+    plants.HELD[:] = [[plants.Keeper(plants.new().numpy())]]
+    holder = told(id(plants.HELD[0][0].kept.base))
+    assert holder.path == (
+        MODULE, "HELD", "[0]", "[0]", f"{plants.__name__}.Keeper.kept", "numpy.ndarray",
+    )  # fmt: skip
+
+
 def test_a_cycle_is_told_as_one_and_a_cycle_that_is_held_is_not() -> None:
     gc.collect()
     gc.disable()
