@@ -9,7 +9,7 @@ from engine.leaks.holders import held_by, named
 from engine.leaks.verdicts.words import SHARE_OF_RISE, cleanup, collect, growth, least_bytes, rise_bytes
 from engine.units import counted, size_text
 from engine.wire import Remedy, Trend, Verdict
-from engine.worker.leaks.facts import LiveTensors
+from engine.worker.leaks.facts import SUSPECTS, LiveTensors
 
 MOST = 12
 """Verdicts of one look; further ones are smaller."""
@@ -77,6 +77,8 @@ def told(item: LiveTensors, trend: Trend | None, *, leak: bool) -> Iterator[str]
         yield f"The holder is written at {item.holder.file}:{item.holder.line}."
     if item.site is not None:
         yield f"It was allocated at {item.site.file}:{item.site.line} in {item.site.function}."
+    if item.holder.kind == "none":
+        yield from (f"Suspected: {suspect}." for suspect in SUSPECTS)
     if trend is not None and (leak or item.holder.kind != "cache"):
         yield from growth(trend)
     if item.running:

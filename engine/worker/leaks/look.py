@@ -16,7 +16,7 @@ from engine.wire import Segment, Site
 from engine.worker.backend import Backend
 from engine.worker.heap import heap_free_bytes
 from engine.worker.leaks.allocator_snapshot import AllocatorSnapshot, Block, workspaces
-from engine.worker.leaks.facts import Findings, LiveTensors, UnownedBlocks
+from engine.worker.leaks.facts import SUSPECTS, Findings, LiveTensors, UnownedBlocks
 from engine.worker.leaks.graph import Heap
 from engine.worker.leaks.kept import KeptMemory
 from engine.worker.leaks.live import Group, Storage, grouped, live_storages
@@ -33,10 +33,6 @@ LEAST_PINNED = 4096
 HOLDERS_S = 0.7
 """For the search for holders, largest first; with the heap and what is frozen a look stays below 2 s."""
 PRIVATE_POOL = "a CUDA graph's private pool keeps it for its next replay"
-SUSPECTS = (
-    "a C++ owner such as an autograd graph, a compiled graph or an extension",
-    "a tensor that is only an argument of a call on its way",
-)
 
 
 def look(

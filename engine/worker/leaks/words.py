@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeAlias
 from engine.wire import Holder
 from engine.worker.leaks.frames import locals_of
 from engine.worker.leaks.graph import Heap
+from engine.worker.leaks.libraries import is_library
 
 Kind: TypeAlias = Literal[
     "global", "attribute", "closure", "hook", "traceback", "generator", "cycle", "cache", "none"
@@ -130,14 +131,13 @@ class _Told:
                 self._class(holder, held)
             case types.FunctionType():
                 self.path.append(f"function {holder.__qualname__}")
-                # A hook's own line says more than that of the module that it is registered on.
-                self.place = holder.__code__.co_filename, holder.__code__.co_firstlineno
+                self._written(holder)
                 if holder.__defaults__ is held or holder.__kwdefaults__ is held:
                     self.path.append("default")
             case functools.partial() | types.MethodType():
                 function = holder.func if isinstance(holder, functools.partial) else holder.__func__
                 if isinstance(function, types.FunctionType):
-                    self.place = function.__code__.co_filename, function.__code__.co_firstlineno
+                    self._written(function)
                 self._instance(holder, held, named=name is not None)
             case types.CellType():
                 self.path.append(f"closure cell {self._cell_name(holder)}")
@@ -173,6 +173,12 @@ class _Told:
                 self.kind = "traceback"
             case _:
                 self._instance(holder, held, named=name is not None)
+
+    def _written(self, function: types.FunctionType) -> None:
+        """A hook's own line says more than that of the module it is registered on, unless a library's."""
+        code = function.__code__
+        if self.place[0] is None or is_library(self.place[0]) or not is_library(code.co_filename):
+            self.place = code.co_filename, code.co_firstlineno
 
     def _module(self, holder: types.ModuleType, held: Any) -> None:
         self.path.append(f"module {holder.__name__}")
