@@ -41,7 +41,7 @@ from engine.wire import (
 from engine.worker.leaks.facts import Findings
 
 PATIENCE_S = 1.7
-"""What each part gets, so that a report takes two seconds at the most."""
+"""What each part gets, so that a report takes two seconds at the most, where nobody else looks."""
 LATELY = 500
 """Ended jobs that are looked through for the last use of a model."""
 
@@ -69,6 +69,8 @@ class Leaks:
         """The worker, and when it was last used, at the look that saw what waited."""
         self._marked: Findings | None = None
         self._numbers = Numbers()
+        self._looking = asyncio.Lock()
+        """The worker looks for one after another: who waits for another's look has all of its own time."""
 
     async def report(self) -> LeakReport:
         """Everything that holds memory and could be told, with what could not be looked at."""
@@ -98,7 +100,8 @@ class Leaks:
             NotNow, WorkerDied, WorkerSilent: as `Inspections.inspect`; what was marked before stays.
         """
         if request.on:
-            self._marked = await self._supervisor.inspections.inspect()
+            async with self._looking:
+                self._marked = await self._supervisor.inspections.inspect()
             if self._marked is None:
                 raise NotNow("there is no worker to look into; it starts with the next job or load")
         else:
@@ -132,7 +135,8 @@ class Leaks:
 
     async def _look(self, unknown: list[str]) -> Findings | None:
         try:
-            look = await asyncio.wait_for(self._supervisor.inspections.inspect(), PATIENCE_S)
+            async with self._looking:
+                look = await asyncio.wait_for(self._supervisor.inspections.inspect(), PATIENCE_S)
         except TimeoutError:
             unknown.append(f"the worker: it has not told what it holds within {PATIENCE_S:g} s")
             return None
