@@ -451,6 +451,9 @@ def test_a_heap_that_grew_by_tensors_is_told_once_as_tensors() -> None:
         trends=(grows("host", 2 * MIB),),
     )
     assert [one.kind for one in verdicts(facts)] == ["tensor"]
+    # On cpu the device's floor is that of tensors: what grows beside it is none of them.
+    both = replace(facts, trends=(grows("device", 2 * MIB), grows("host", MIB)))
+    assert [one.kind for one in verdicts(both)] == ["tensor", "host_heap"]
 
 
 def test_a_heap_that_is_only_kept_is_trimmed_and_one_that_grows_is_not() -> None:

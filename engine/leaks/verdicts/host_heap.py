@@ -21,7 +21,9 @@ def host_heap(facts: Facts) -> tuple[Verdict, ...]:
         return () if kept < TRIM_LEAST else (_kept(facts, kept),)
     rise = rise_bytes(trend)
     told = sum(
-        item.bytes for item in facts.held() if item.place == "host" and item.bytes >= least_bytes(trend)
+        item.bytes
+        for item in facts.held()
+        if item.place == "host" and item.bytes >= least_bytes(trend) and not _counted_apart(facts)
     )
     if rise and told >= rise * EXPLAINED:
         return ()
@@ -47,6 +49,12 @@ def host_heap(facts: Facts) -> tuple[Verdict, ...]:
             remedy=_trim() if free is not None and free >= max(rise, TRIM_LEAST) else cleanup(rise),
         ),
     )
+
+
+def _counted_apart(facts: Facts) -> bool:
+    """On cpu tensors make a floor of their own, the device's: where that grows, the host's does beside it."""
+    on_cpu = facts.device is not None and facts.device.kind == "cpu"
+    return on_cpu and facts.growing("device") is not None
 
 
 def _resident(facts: Facts, free: int | None) -> int:
