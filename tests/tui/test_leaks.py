@@ -495,7 +495,9 @@ async def test_a_trend_without_a_slope_and_with_none_of_its_floors(console: Buil
     trends = (
         Trend(what="pinned", over="switches", count=1, bytes_each=None),
         Trend(what="host", over="switches", count=9, bytes_each=MIB * 1.0, low=MIB * 0.5, high=MIB * 2.0,
-              grows=True, floors=tuple(range(0, 9 * MIB, MIB))),
+              grows=True, floors=tuple(range(0, 9 * MIB, MIB)), stage="denoise dit.high"),
+        Trend(what="device", over="jobs", count=9, bytes_each=MIB * 3.0, low=MIB * 3.0, high=MIB * 3.0,
+              grows=True, floors=tuple(range(0, 9 * MIB, MIB)), stage="denoise dit.low", component="dit.low"),
     )  # fmt: skip
     client = engine(leaks=replace(scene_leaks.leak_report(NOW), trends=trends))
     app = console(client)
@@ -503,6 +505,7 @@ async def test_a_trend_without_a_slope_and_with_none_of_its_floors(console: Buil
         text = await opened(pilot, client)
         assert "1 switch: too few" in text and "+1.00 MiB a switch" in text
         assert "9 switches, 95 %: 512 KiB to 2.00 MiB" in text
+        assert "denoise (dit.low)" in text and "dit.high" not in text and "(-)" not in text
 
 
 async def test_it_is_all_in_chinese_too(console: Build) -> None:

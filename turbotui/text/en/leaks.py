@@ -91,6 +91,7 @@ TEXTS: dict[str, str] = {
     "leaks.over_switches": "{count} switches",
     "leaks.interval": ", 95 %: {low} to {high}",
     "leaks.in_stage": ", in {stage} ({component})",
+    "leaks.in_stage_alone": ", in {stage}",
     "leaks.no_segments": "no segments: there is no allocator here that tells them",
     "leaks.segments_of": "{bytes} in {count} segments",
     "leaks.segments_of.one": "{bytes} in 1 segment",

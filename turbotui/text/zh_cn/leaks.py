@@ -91,6 +91,7 @@ TEXTS: dict[str, str] = {
     "leaks.over_switches": "{count} 次切换",
     "leaks.interval": "，95 %：{low} 到 {high}",
     "leaks.in_stage": "，在 {stage}（{component}）",
+    "leaks.in_stage_alone": "，在 {stage}",
     "leaks.no_segments": "没有分段：这里没有会说明分段的分配器",
     "leaks.segments_of": "{bytes}，{count} 段",
     "leaks.segments_of.one": "{bytes}，1 段",
