@@ -419,7 +419,18 @@ async def test_where_there_is_nothing_it_is_said_once_and_no_key_is_offered_for_
     async with app.run_test(size=SMALL) as pilot:
         text = await opened(pilot, client)
         assert text.count("no leak, and nothing else") == 1 and "t trace  m mark  r again" in text
-        assert "f remedy" not in text and "↵ all" not in text
+        assert "f remedy" not in text and "↵ all" not in text and "Leaks  none " in text
+
+
+async def test_a_worker_that_does_not_answer_is_not_said_to_have_no_leak(console: Build) -> None:
+    silent = ("the worker: it has not told what it holds within 1.7 s",)
+    report = LeakReport(
+        at=NOW, elapsed_s=1.7, verdicts=(), trends=(), tracing=Tracing(on=False), unknown=silent
+    )
+    client = scripted(scenes.first_run(NOW), leaks=report)
+    app = console(client)
+    async with app.run_test(size=SMALL) as pilot:
+        assert "Leaks  none seen" in await opened(pilot, client)
 
 
 async def test_hostile_names_are_shown_and_not_obeyed(console: Build) -> None:

@@ -28,7 +28,7 @@ from engine.wire import (
 )
 from turbotui.client.http import HttpClient
 from turbotui.format import bytes_text, clock, seconds
-from turbotui.leak_text import at_least, evidence, holder_steps, snapshot_format
+from turbotui.leak_text import at_least, evidence, holder_steps, snapshot_format, unseen
 from turbotui.subcommands.output import note, print_json_line, say
 from turbotui.subcommands.receipts import receipt_lines
 from turbotui.subcommands.session import INTERRUPTED_EXIT, Session, json_option, open_session
@@ -257,6 +257,8 @@ def _summary(report: LeakReport) -> str:
             if others
             else tr("no leak found")
         )
+        if unseen(report):
+            text = tr("{text}, but the worker could not be looked into", text=text)
     else:
         known = [verdict.bytes for verdict in found if verdict.bytes is not None]
         size = bytes_text(sum(known)) if known else tr("bytes unknown")

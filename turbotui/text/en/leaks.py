@@ -14,6 +14,7 @@ TEXTS: dict[str, str] = {
     "screen.leaks_export": "write the allocator's snapshot to a file",
     "leaks.title": "Leaks",
     "leaks.title_none": "Leaks  none",
+    "leaks.title_unseen": "Leaks  none seen, the worker did not answer",
     "leaks.title_count": "Leaks  {count} leaks, {bytes}",
     "leaks.title_count.one": "Leaks  1 leak, {bytes}",
     "leaks.bytes_unknown": "bytes unknown",

@@ -14,6 +14,7 @@ TEXTS: dict[str, str] = {
     "screen.leaks_export": "把分配器的快照写入文件",
     "leaks.title": "泄漏",
     "leaks.title_none": "泄漏  没有",
+    "leaks.title_unseen": "泄漏  没有看到，工作进程没有回答",
     "leaks.title_count": "泄漏  {count} 处，{bytes}",
     "leaks.title_count.one": "泄漏  1 处，{bytes}",
     "leaks.bytes_unknown": "字节数未知",
