@@ -106,7 +106,7 @@ class Heap:
         own: list[Any] = []
         others: list[Any] = []
         for module in list(sys.modules.values()):
-            if isinstance(module, ModuleType) and id(module) not in self._place:
+            if issubclass(type(module), ModuleType) and id(module) not in self._place:
                 file = module.__dict__.get("__file__")
                 (others if not isinstance(file, str) or is_library(file) else own).append(module)
         return own, others

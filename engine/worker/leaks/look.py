@@ -53,7 +53,8 @@ def look(
     unknown: list[str] = []
     # A thread holds its context by itself; this copy leads to the same values.
     roots = {**roots, "the thread's context": contextvars.copy_context()}
-    with Heap() as heap:
+    # Tensors of other classes would answer by code of their own.
+    with torch._C.DisableTorchFunctionSubclass(), Heap() as heap:
         kept = KeptMemory(store.components(), backend)
         beside, inside = live_storages(heap, kept)
         with Owners(heap, roots=roots, in_job=job_id is not None) as owners:

@@ -40,6 +40,13 @@ HOOKS = frozenset(
 )
 """Attributes of a torch module, and globals of torch, that hold functions which are called with it."""
 GENERATORS = (types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType)
+TOLD = (
+    types.ModuleType, type, types.FunctionType, functools.partial, types.MethodType, types.CellType,
+    types.TracebackType, types.FrameType, *GENERATORS, functools._lru_cache_wrapper, threading.local,
+    contextvars.Context, dict, list, tuple, deque, set, frozenset, BaseException,
+)  # fmt: skip
+"""What has words of its own. By type: a proxy that is asked for its class runs code of its own, which may
+raise, such as that of a request that is not there."""
 
 
 class Words:
@@ -124,6 +131,9 @@ class _Told:
         name = self._words.root_name(holder)
         if name is not None:
             self.path.append(name)
+        if not issubclass(type(holder), TOLD):
+            self._instance(holder, held, named=name is not None)
+            return
         match holder:
             case types.ModuleType():
                 self._module(holder, held)
@@ -136,7 +146,7 @@ class _Told:
                     self.path.append("default")
             case functools.partial() | types.MethodType():
                 function = holder.func if isinstance(holder, functools.partial) else holder.__func__
-                if isinstance(function, types.FunctionType):
+                if type(function) is types.FunctionType:
                     self._written(function)
                 self._instance(holder, held, named=name is not None)
             case types.CellType():
@@ -196,7 +206,7 @@ class _Told:
     def _made_elsewhere(self, value: Any) -> Place | None:
         """Where a global is made that this module has imported from another."""
         for module in list(sys.modules.values()):
-            if not isinstance(module, types.ModuleType):
+            if not issubclass(type(module), types.ModuleType):
                 continue
             for name in [name for name, found in list(vars(module).items()) if found is value]:
                 place = self._words.assignment(getattr(module, "__file__", None), name)
@@ -207,7 +217,7 @@ class _Told:
     def _class(self, holder: type, held: Any) -> None:
         self.path.append(f"class {type_name_of(holder)}")
         value = held
-        if isinstance(held, dict) and self._at + 2 < len(self._way):
+        if issubclass(type(held), dict) and self._at + 2 < len(self._way):
             # The class's own table, which Python shows through a proxy only.
             value = self._way[self._at + 2]
         name = next((str(name) for name, found in list(vars(holder).items()) if found is value), None)
@@ -220,7 +230,7 @@ class _Told:
             self._at += 1
 
     def _cell_name(self, cell: types.CellType) -> str:
-        functions = (step for step in reversed(self._way[: self._at]) if isinstance(step, types.FunctionType))
+        functions = (step for step in reversed(self._way[: self._at]) if type(step) is types.FunctionType)
         owner = next(functions, None)
         if owner is not None:
             for name, found in zip(owner.__code__.co_freevars, owner.__closure__ or (), strict=False):
@@ -255,7 +265,7 @@ class _Told:
         """Past the tables that a thread's own data lies in, to the name that it has there."""
         while self._at + 2 < len(self._way):
             table, value = self._way[self._at + 1], self._way[self._at + 2]
-            if not isinstance(table, dict):
+            if type(table) is not dict:
                 return
             name = key_of(table, value)
             self._at += 1
@@ -288,7 +298,8 @@ def key_of(found: Mapping[Any, Any], held: object) -> str:
     with suppress(RuntimeError):  # another thread changes it: no copy is made of what may be a million
         for key, value in found.items():
             if value is held or key is held:
-                return str(key)[:60] if isinstance(key, str | int | float | bool) else type_name(key)
+                plain = issubclass(type(key), str | int | float | bool)
+                return str(key)[:60] if plain else type_name(key)
     return "?"
 
 
@@ -317,7 +328,7 @@ def _attribute_of(holder: object, table: dict[str, Any] | None, held: object, af
             return str(name)
     for kind in type(holder).__mro__:
         for name, member in list(vars(kind).items()):
-            if isinstance(member, types.MemberDescriptorType):
+            if type(member) is types.MemberDescriptorType:
                 try:
                     if member.__get__(holder, type(holder)) is held:
                         return name

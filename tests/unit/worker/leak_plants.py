@@ -50,6 +50,29 @@ class Doing:
         return self.kept
 
 
+class Proxy:
+    """Answers for something that is not there, as of a request that has ended."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.kept = tensor
+
+    @property
+    def __class__(self) -> type:
+        raise LookupError("outside of a request")
+
+    @__class__.setter
+    def __class__(self, kind: type) -> None:
+        raise LookupError("outside of a request")
+
+
+class Refusing(Tensor):
+    """Takes part in no operation that it does not know."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        raise TypeError(f"no implementation for {func}")
+
+
 class Slotted:
     __slots__ = ("kept",)
 
