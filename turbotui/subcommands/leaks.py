@@ -190,14 +190,10 @@ def verdict_lines(number: int, verdict: Verdict, *, untold: frozenset[str] = fro
     remedy = verdict.remedy
     if remedy is not None:
         yield tr("    Remedy: {remedy}", remedy=spoken(remedy.text)) + _promised(remedy)
-        yield f"        {_command(number)}"
+        yield f"        turbotui leaks --fix {number}"
     if verdict.admin_line:
         yield tr("    For whoever administers the host:")
         yield f"        {verdict.admin_line}"
-
-
-def _command(number: int) -> str:
-    return f"turbotui leaks --fix {number}"
 
 
 def _promised(remedy: Remedy) -> str:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from engine.leaks.facts import Facts
-from engine.leaks.verdicts.words import cleanup, growth, least_bytes, rise_bytes
+from engine.leaks.verdicts.words import EXPLAINED, cleanup, growth, least_bytes, rise_bytes
 from engine.units import MIB, size_text
 from engine.wire import Remedy, Verdict
 
-EXPLAINED = 0.5
-"""Of the rise: tensors in host memory that make up so much of it are told themselves."""
 TRIM_LEAST = 256 * MIB
 """Freed and kept by the heap: less is what a worker has between two jobs."""
 

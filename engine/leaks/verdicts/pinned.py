@@ -8,13 +8,10 @@ from collections.abc import Iterator
 from engine.leaks.facts import Facts
 from engine.leaks.holders import held_by, named
 from engine.leaks.verdicts.tensor import is_leak, told, trend_of
-from engine.leaks.verdicts.words import LEAST_NAMED, cleanup, growth, least_bytes, rise_bytes
+from engine.leaks.verdicts.words import EXPLAINED, LEAST_NAMED, cleanup, growth, least_bytes, rise_bytes
 from engine.units import size_text
 from engine.wire import Remedy, Verdict
 from engine.worker.leaks.facts import LiveTensors
-
-EXPLAINED = 0.5
-"""Of the rise: tensors that make up so much of it are its reason."""
 
 
 def pinned(facts: Facts) -> tuple[Verdict, ...]:
