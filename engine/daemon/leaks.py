@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,13 +58,17 @@ class Leaks:
         store: JobStore,
         use: ModelUse,
         ledger: LedgerBook,
+        *,
+        output_dir: Path,
     ) -> None:
+        """`output_dir` is where videos go, and where a console's snapshots do: the first one makes it."""
         self._supervisor = supervisor
         self._memory = memory
         self._checks = checks
         self._store = store
         self._use = use
         self._ledger = ledger
+        self._output_dir = output_dir
         self._awaited: tuple[tuple[str, int], ...] = ()
         self._awaited_at: tuple[int, float] | None = None
         """The worker, and when it was last used, at the look that saw what waited."""
@@ -126,6 +131,9 @@ class Leaks:
         path = Path(request.path)
         if not path.is_absolute() or "\0" in request.path:
             raise InvalidRequest(f"{request.path!r} is no absolute path; give one on the engine's machine")
+        if path.parent == self._output_dir:
+            with suppress(OSError):  # of which the worker tells when it writes
+                self._output_dir.mkdir(parents=True, exist_ok=True)
         if not path.parent.is_dir():
             raise InvalidRequest(f"{path.parent} is no folder on the engine's machine; make it first")
         num_bytes = await self._supervisor.inspections.export(path, request.format)
