@@ -36,6 +36,11 @@ def holder_steps(holder: Holder) -> tuple[str, ...]:
     return tuple(map(spoken, holder.path))
 
 
+def fix_command(number: int) -> str:
+    """What runs the remedy of the verdict of this number."""
+    return f"turbotui leaks --fix {number}"
+
+
 def unseen(report: LeakReport) -> bool:
     """Whether a worker runs that could not be looked into: that no leak was found says little then."""
     told = [reason for reason in report.unknown if reason.startswith("the worker: ")]

@@ -16,6 +16,7 @@ from turbotui.format import cell_width
 from turbotui.sparkline import sparkline
 from turbotui.subcommands import ledger, output
 from turbotui.text import LANGUAGES, use_language
+from turbotui.text.spoken import word
 
 
 @pytest.fixture(autouse=True)
@@ -159,6 +160,12 @@ def test_columns_line_up_and_fit(monkeypatch: pytest.MonkeyPatch, width: int, la
     assert all("→" in row for row in rows[1:])
     assert any(word in rows[0] for word in ("floor", "底线")), "what it is all about never goes"
     assert any(word in rows[0] for word in ("device", "设备")) == (width == 120)
+
+
+def test_each_column_is_headed_in_the_person_s_language() -> None:
+    use_language("zh_CN")
+    same = {column.head for column in ledger.COLUMNS if word(column.head) == column.head}
+    assert not same
 
 
 def test_sparkline_shows_the_newest_from_low_to_high() -> None:

@@ -28,7 +28,7 @@ from engine.wire import (
 )
 from turbotui.client.http import HttpClient
 from turbotui.format import bytes_text, clock, seconds
-from turbotui.leak_text import at_least, evidence, holder_steps, snapshot_format, unseen
+from turbotui.leak_text import at_least, evidence, fix_command, holder_steps, snapshot_format, unseen
 from turbotui.subcommands.output import note, print_json_line, say
 from turbotui.subcommands.receipts import receipt_lines
 from turbotui.subcommands.session import INTERRUPTED_EXIT, Session, json_option, open_session
@@ -190,7 +190,7 @@ def verdict_lines(number: int, verdict: Verdict, *, untold: frozenset[str] = fro
     remedy = verdict.remedy
     if remedy is not None:
         yield tr("    Remedy: {remedy}", remedy=spoken(remedy.text)) + _promised(remedy)
-        yield f"        turbotui leaks --fix {number}"
+        yield f"        {fix_command(number)}"
     if verdict.admin_line:
         yield tr("    For whoever administers the host:")
         yield f"        {verdict.admin_line}"
