@@ -10,13 +10,15 @@ from engine.errors import InvalidRequest
 from turbotui.text.spoken import spoken
 
 if TYPE_CHECKING:
-    from engine.wire import Holder, Remedy, Verdict
+    from engine.wire import Holder, LeakReport, Remedy, Verdict
 
 AT_LEAST = ("cleanup", "park", "collect")
 """Remedies with which more than the verdict's own bytes goes: all cycles, or all that a worker has kept."""
 FORMATS: dict[str, Literal["json", "pickle"]] = {".json": "json", ".pickle": "pickle", ".pkl": "pickle"}
 """Of a snapshot, by its file's suffix."""
 
+NONE_RUNS = "the worker: none runs"
+"""How a report says that there is none to look into."""
 SHOWN_BELOW = re.compile("It is reached by |The holder is written at |It was allocated at ")
 """How sentences of the evidence begin that say what the holder's path and the site show."""
 
@@ -32,6 +34,17 @@ def evidence(verdict: Verdict) -> tuple[str, ...]:
 def holder_steps(holder: Holder) -> tuple[str, ...]:
     """From the root to the tensor, in the person's language; names stay as they are written."""
     return tuple(map(spoken, holder.path))
+
+
+def fix_command(number: int) -> str:
+    """What runs the remedy of the verdict of this number."""
+    return f"turbotui leaks --fix {number}"
+
+
+def unseen(report: LeakReport) -> bool:
+    """Whether a worker runs that could not be looked into: that no leak was found says little then."""
+    told = [reason for reason in report.unknown if reason.startswith("the worker: ")]
+    return bool(told) and not any(reason.startswith(NONE_RUNS) for reason in told)
 
 
 def at_least(remedy: Remedy) -> bool:

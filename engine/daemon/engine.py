@@ -325,7 +325,9 @@ class Engine:
             publish=self.hub.publish,
         )
         self.hub.listen(self.checks.heard)
-        self.leaks = Leaks(self.supervisor, self.memory, self.checks, self.store, use, self.ledger)
+        self.leaks = Leaks(
+            self.supervisor, self.memory, self.checks, self.store, use, self.ledger, output_dir=output_dir
+        )
         self.remedies = Remedies(
             self.actions,
             self.memory_requests,

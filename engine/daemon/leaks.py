@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,7 +42,7 @@ from engine.wire import (
 from engine.worker.leaks.facts import Findings
 
 PATIENCE_S = 1.7
-"""What each part gets, so that a report takes two seconds at the most."""
+"""What each part gets, so that a report takes two seconds at the most, where nobody else looks."""
 LATELY = 500
 """Ended jobs that are looked through for the last use of a model."""
 
@@ -57,18 +58,24 @@ class Leaks:
         store: JobStore,
         use: ModelUse,
         ledger: LedgerBook,
+        *,
+        output_dir: Path,
     ) -> None:
+        """`output_dir` is where videos go, and where a console's snapshots do: the first one makes it."""
         self._supervisor = supervisor
         self._memory = memory
         self._checks = checks
         self._store = store
         self._use = use
         self._ledger = ledger
+        self._output_dir = output_dir
         self._awaited: tuple[tuple[str, int], ...] = ()
         self._awaited_at: tuple[int, float] | None = None
         """The worker, and when it was last used, at the look that saw what waited."""
         self._marked: Findings | None = None
         self._numbers = Numbers()
+        self._looking = asyncio.Lock()
+        """The worker looks for one after another: who waits for another's look has all of its own time."""
 
     async def report(self) -> LeakReport:
         """Everything that holds memory and could be told, with what could not be looked at."""
@@ -98,7 +105,8 @@ class Leaks:
             NotNow, WorkerDied, WorkerSilent: as `Inspections.inspect`; what was marked before stays.
         """
         if request.on:
-            self._marked = await self._supervisor.inspections.inspect()
+            async with self._looking:
+                self._marked = await self._supervisor.inspections.inspect()
             if self._marked is None:
                 raise NotNow("there is no worker to look into; it starts with the next job or load")
         else:
@@ -123,6 +131,9 @@ class Leaks:
         path = Path(request.path)
         if not path.is_absolute() or "\0" in request.path:
             raise InvalidRequest(f"{request.path!r} is no absolute path; give one on the engine's machine")
+        if path.parent == self._output_dir:
+            with suppress(OSError):  # of which the worker tells when it writes
+                self._output_dir.mkdir(parents=True, exist_ok=True)
         if not path.parent.is_dir():
             raise InvalidRequest(f"{path.parent} is no folder on the engine's machine; make it first")
         num_bytes = await self._supervisor.inspections.export(path, request.format)
@@ -132,7 +143,8 @@ class Leaks:
 
     async def _look(self, unknown: list[str]) -> Findings | None:
         try:
-            look = await asyncio.wait_for(self._supervisor.inspections.inspect(), PATIENCE_S)
+            async with self._looking:
+                look = await asyncio.wait_for(self._supervisor.inspections.inspect(), PATIENCE_S)
         except TimeoutError:
             unknown.append(f"the worker: it has not told what it holds within {PATIENCE_S:g} s")
             return None

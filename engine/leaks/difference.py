@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
-
+from engine.leaks.holders import Key, holder_key
 from engine.wire import Grown, SinceMark
 from engine.worker.leaks.facts import Findings, LiveTensors
 
-NUMBER = re.compile(r"^\[\d+\]$")
 MOST = 64
 """Sites, and holders, that are told."""
 LEAST_BYTES = 4096
@@ -41,8 +38,8 @@ def by_site(before: Findings, after: Findings) -> tuple[Grown, ...]:
 
 
 def by_holder(before: Findings, after: Findings) -> tuple[Grown, ...]:
-    """The same of what Python holds, traced or not; places in lists do not tell holders apart."""
-    old, new = _held(before.tensors), _held(after.tensors)
+    """The same of what Python holds, traced or not, but for what a job's calls have at hand."""
+    old, new = _held(before), _held(after)
     grown = []
     for key in old.keys() | new.keys():
         first, last = old.get(key, ()), new.get(key, ())
@@ -54,12 +51,11 @@ def by_holder(before: Findings, after: Findings) -> tuple[Grown, ...]:
     return _ordered(grown)
 
 
-def _held(tensors: Iterable[LiveTensors]) -> dict[tuple[object, ...], list[LiveTensors]]:
-    found: dict[tuple[object, ...], list[LiveTensors]] = {}
-    for item in tensors:
-        if not item.running:
-            path = tuple(step for step in item.holder.path if not NUMBER.match(step))
-            found.setdefault((item.place, item.holder.kind, path), []).append(item)
+def _held(look: Findings) -> dict[Key, list[LiveTensors]]:
+    found: dict[Key, list[LiveTensors]] = {}
+    for item in look.tensors:
+        if not item.running or look.job_id is None:
+            found.setdefault((item.place, *holder_key(item.holder)), []).append(item)
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from engine.leaks.holders import merged
 from engine.wire import BalancePart, DeviceStatus, Finding, PartKind, Trend, WorkerStatus
 from engine.worker.leaks.facts import Findings, LiveTensors
 
@@ -99,5 +100,10 @@ class Facts:
         return max(found, key=lambda trend: trend.bytes_each or 0.0, default=None)
 
     def held(self) -> tuple[LiveTensors, ...]:
-        """Tensors that Python holds and that neither the engine nor a running call needs."""
-        return () if self.look is None else tuple(item for item in self.look.tensors if not item.running)
+        """Tensors that Python holds and the engine does not need, by their holder.
+
+        What a running call holds goes when that ends, in a job. Where none runs, a thread waits with it.
+        """
+        if self.look is None:
+            return ()
+        return merged(item for item in self.look.tensors if self.idle or not item.running)

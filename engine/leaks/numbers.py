@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import replace
 from itertools import count
-from typing import TypeAlias
 
+from engine.leaks.holders import Key, holder_key
 from engine.wire import Verdict
 
-PLACE = re.compile(r"^\[\d+\]$")
-"""A place in a list moves when others go."""
 MOST_KNOWN = 1000
 """Things whose numbers are remembered: processes come and go for as long as the engine runs."""
-Key: TypeAlias = tuple[object, ...]
 
 
 class Numbers:
@@ -44,7 +40,7 @@ class Numbers:
 def _key(verdict: Verdict) -> Key:
     """What makes it the same thing: not its size, nor its words."""
     holder, site, remedy = verdict.holder, verdict.site, verdict.remedy
-    path = () if holder is None else tuple(step for step in holder.path if not PLACE.match(step))
+    held = None if holder is None else holder_key(holder)
     where = None if site is None else (site.file, site.line)
     whom = None if remedy is None else (remedy.target, remedy.pid, remedy.start_time)
-    return (verdict.kind, verdict.device_id, verdict.component, path, where, whom)
+    return (verdict.kind, verdict.device_id, verdict.component, held, where, whom)

@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -58,19 +59,20 @@ def live_tensor_bytes(regions: Regions) -> int:
     begins = [begin for begin, _end in spans]
     kinds = set(_tensor_types(Tensor))
     storages: dict[int, int] = {}
-    # By type, not isinstance, which asks every lazy module for its __class__.
-    for item in [item for item in gc.get_objects() if type(item) in kinds]:
-        try:
-            address = item.data_ptr()
-            if not address or not item.is_cpu:
-                continue  # empty, or elsewhere
-            place = bisect_right(begins, address) - 1
-            if place >= 0 and address < spans[place][1]:
-                continue
-            storage = item.untyped_storage()
-            storages[storage.data_ptr()] = storage.nbytes()
-        except (RuntimeError, NotImplementedError):
-            continue  # sparse, or a wrapper: it has no storage of its own
+    # By type, not isinstance, which asks every lazy module for its __class__; and no code of other classes'.
+    with torch._C.DisableTorchFunctionSubclass():
+        for item in [item for item in gc.get_objects() if type(item) in kinds]:
+            try:
+                address = item.data_ptr()
+                if not address or not item.is_cpu:
+                    continue  # empty, or elsewhere
+                place = bisect_right(begins, address) - 1
+                if place >= 0 and address < spans[place][1]:
+                    continue
+                storage = item.untyped_storage()
+                storages[storage.data_ptr()] = storage.nbytes()
+            except (RuntimeError, NotImplementedError):
+                continue  # sparse, or a wrapper: it has no storage of its own
     return sum(storages.values())
 
 

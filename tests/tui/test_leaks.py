@@ -419,7 +419,18 @@ async def test_where_there_is_nothing_it_is_said_once_and_no_key_is_offered_for_
     async with app.run_test(size=SMALL) as pilot:
         text = await opened(pilot, client)
         assert text.count("no leak, and nothing else") == 1 and "t trace  m mark  r again" in text
-        assert "f remedy" not in text and "↵ all" not in text
+        assert "f remedy" not in text and "↵ all" not in text and "Leaks  none " in text
+
+
+async def test_a_worker_that_does_not_answer_is_not_said_to_have_no_leak(console: Build) -> None:
+    silent = ("the worker: it has not told what it holds within 1.7 s",)
+    report = LeakReport(
+        at=NOW, elapsed_s=1.7, verdicts=(), trends=(), tracing=Tracing(on=False), unknown=silent
+    )
+    client = scripted(scenes.first_run(NOW), leaks=report)
+    app = console(client)
+    async with app.run_test(size=SMALL) as pilot:
+        assert "Leaks  none seen" in await opened(pilot, client)
 
 
 async def test_hostile_names_are_shown_and_not_obeyed(console: Build) -> None:
@@ -495,7 +506,9 @@ async def test_a_trend_without_a_slope_and_with_none_of_its_floors(console: Buil
     trends = (
         Trend(what="pinned", over="switches", count=1, bytes_each=None),
         Trend(what="host", over="switches", count=9, bytes_each=MIB * 1.0, low=MIB * 0.5, high=MIB * 2.0,
-              grows=True, floors=tuple(range(0, 9 * MIB, MIB))),
+              grows=True, floors=tuple(range(0, 9 * MIB, MIB)), stage="denoise dit.high"),
+        Trend(what="device", over="jobs", count=9, bytes_each=MIB * 3.0, low=MIB * 3.0, high=MIB * 3.0,
+              grows=True, floors=tuple(range(0, 9 * MIB, MIB)), stage="denoise dit.low", component="dit.low"),
     )  # fmt: skip
     client = engine(leaks=replace(scene_leaks.leak_report(NOW), trends=trends))
     app = console(client)
@@ -503,6 +516,7 @@ async def test_a_trend_without_a_slope_and_with_none_of_its_floors(console: Buil
         text = await opened(pilot, client)
         assert "1 switch: too few" in text and "+1.00 MiB a switch" in text
         assert "9 switches, 95 %: 512 KiB to 2.00 MiB" in text
+        assert "denoise (dit.low)" in text and "dit.high" not in text and "(-)" not in text
 
 
 async def test_it_is_all_in_chinese_too(console: Build) -> None:

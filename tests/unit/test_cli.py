@@ -926,6 +926,17 @@ def test_a_reader_that_leaves_early_causes_no_noise(engine: StandIn) -> None:
     assert process.wait() == 141
 
 
+@pytest.mark.parametrize("arguments", [["version", "--json"], ["version"]])
+def test_a_full_disk_under_what_is_printed_is_one_sentence(no_engine: None, arguments: list[str]) -> None:
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        ran = subprocess.run(
+            [sys.executable, "-m", "turbotui", *arguments], stdout=full, stderr=subprocess.PIPE, text=True,
+            check=False,
+        )  # fmt: skip
+    assert ran.returncode == 4 and "Traceback" not in ran.stderr
+    assert "what is printed cannot be written: No space left on device" in ran.stderr
+
+
 def test_a_terminal_without_unicode_gets_question_marks_and_json_stays_utf8(engine: StandIn) -> None:
     plain = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
     text, errors = run_cli(engine, "jobs", **plain).communicate()

@@ -116,6 +116,14 @@ def test_without_a_leak_it_exits_with_0_and_json_has_the_whole(
     engine.answers["/leaks"] = (200, report())
     assert main(["leaks"]) == 0
     assert "no leak found; in 0.40 s" in capsys.readouterr().out
+    silent, gone = (
+        "the worker: it has not told what it holds within 1.7 s",
+        "the worker: none runs, so nothing",
+    )
+    for unknown, seen in (((silent,), False), ((gone,), True), ((silent, gone), True)):
+        engine.answers["/leaks"] = (200, replace(report(), unknown=unknown))
+        assert main(["leaks"]) == 0
+        assert ("the worker could not be looked into" in capsys.readouterr().out) != seen
 
 
 def test_a_mark_is_set_and_what_came_since_is_told(

@@ -17,6 +17,7 @@ from turbotui.format import cell_width
 from turbotui.sparkline import sparkline
 from turbotui.subcommands import ledger, output
 from turbotui.text import LANGUAGES, use_language
+from turbotui.text.spoken import word
 
 
 @pytest.fixture(autouse=True)
@@ -175,6 +176,12 @@ def test_a_device_that_is_never_known_goes_before_what_is(monkeypatch: pytest.Mo
     told = list(ledger.ledger_lines(LedgerPage(lines=lines, older=False)))
     assert "device" not in told[1] and "host" in told[1]
     assert all("512M→300M" in row and "34M" in row and "→34M" not in row for row in told[2 : 2 + len(lines)])
+
+
+def test_each_column_is_headed_in_the_person_s_language() -> None:
+    use_language("zh_CN")
+    same = {column.head for column in ledger.COLUMNS if word(column.head) == column.head}
+    assert not same
 
 
 def test_sparkline_shows_the_newest_from_low_to_high() -> None:

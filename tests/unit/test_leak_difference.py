@@ -26,8 +26,19 @@ def tensors(num_bytes: int, *path: str, running: bool = False, storages: int = 1
     )
 
 
-def look(*, sites: tuple[Site, ...] = (), held: tuple[LiveTensors, ...] = ()) -> Findings:
-    return Findings(at=0, elapsed_s=0, pid=1, objects=1, sites=sites, tensors=held, tracing=Tracing(on=True))
+def look(
+    *, sites: tuple[Site, ...] = (), held: tuple[LiveTensors, ...] = (), job_id: int | None = None
+) -> Findings:
+    return Findings(
+        at=0,
+        elapsed_s=0,
+        pid=1,
+        objects=1,
+        sites=sites,
+        tensors=held,
+        tracing=Tracing(on=True),
+        job_id=job_id,
+    )
 
 
 def test_sites_that_grew_came_or_went_by_more_than_a_counter() -> None:
@@ -44,11 +55,14 @@ def test_holders_are_the_same_whatever_the_place_in_their_list_and_what_runs_is_
         held=(
             tensors(30 * KIB, "module p", "KEPT", "[7]", storages=3),
             tensors(99 * KIB, "local x of f", running=True),
-        )
+        ),
+        job_id=3,
     )
     grown = by_holder(before, after)
     assert [(growth.bytes // KIB, growth.count) for growth in grown] == [(20, 2), (-5, -1)]
     assert grown[0].holder is not None and grown[0].holder.path[-1] == "[7]"
+    waits = by_holder(before, msgspec.structs.replace(after, job_id=None))[0]
+    assert (waits.bytes, waits.holder and waits.holder.path) == (99 * KIB, ("local x of f",)), "a thread's"
 
 
 def test_what_came_since_a_mark_is_told_of_the_same_worker_alone() -> None:

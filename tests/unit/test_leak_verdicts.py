@@ -22,6 +22,7 @@ LARGE = ComponentUse(
 )
 ORPHAN = process(777, name="tt-worker", role="worker", parent_name="init", left=True)
 LEFT_OVER = foreign()
+OTHER = Holder(path=("module m", "OTHER"), kind="global")
 
 
 def checked(*devices: Any, **changes: Any) -> Facts:
@@ -91,7 +92,7 @@ def test_every_detector_has_a_file_a_place_in_the_registry_and_a_case() -> None:
 
 def test_leaks_come_first_and_the_largest_of_each_before_the_others() -> None:
     facts = replace(
-        looked(tensors=(held(64 * MIB), held(2 * GIB)), unowned=(block(library="cuBLAS"),)),
+        looked(tensors=(held(64 * MIB), held(2 * GIB, holder=OTHER)), unowned=(block(library="cuBLAS"),)),
         host=HostMemory(pinned_bytes=GIB, pinned_used_bytes=0),
     )
     found = [(one.leak, one.bytes) for one in verdicts(facts)]
@@ -117,6 +118,7 @@ def test_a_held_tensor_is_told_with_its_owner_its_line_and_where_it_was_made() -
         ("cache", ("cache of encode", "[3]"), "cache of encode"),
         ("attribute", ("the worker", "._store", "nets.WanNet.seen", "[0]"), "nets.WanNet.seen"),
         ("attribute", ("module m", "STATE", ".frames", "[0]"), "STATE.frames"),
+        ("attribute", ("class nets.Stats", "history", "[0]"), "nets.Stats.history"),
         ("hook", ("module m", "NET", "hook of nets.Block", "function f"), "hook of nets.Block"),
         ("cycle", ("a cycle of a.A, b.B",), "a.A, b.B"),
         ("traceback", ("module m", "LAST", "local x of check", "..."), "local x of check"),
@@ -147,6 +149,37 @@ def test_cycles_of_the_same_types_are_one_leak_as_one_remedy_ends_them() -> None
     assert first.remedy is not None and first.remedy.predicted_bytes == 80 * MIB
 
 
+def test_what_lies_in_objects_of_one_list_or_one_chain_is_one_leak() -> None:
+    paths = [("module m", "KEPT", f"[{place}]", "m.Record.x") for place in range(20)]
+    paths.append(("module m", "KEPT", "[3]", "m.Record.next", "m.Record.x"))
+    small = [held(300 * KIB, holder=Holder(path=path, kind="global")) for path in paths]
+    found = only(looked(tensors=(*small, held(4 * KIB, holder=OTHER))))
+    assert found.title.startswith("m.KEPT holds 6.2 MiB") and found.evidence[0].startswith("21 tensors")
+    facts = replace(looked(tensors=tuple(small)), trends=(grows("device", 300 * KIB, 21),))
+    assert only(facts).leak, "and it is what the floors rise by"
+
+
+def test_what_a_thread_waits_with_though_no_job_runs_is_told_and_a_leak_where_it_grows() -> None:
+    local = Holder(path=("local x of wait",), kind="attribute", file="/srv/plants.py", line=4)
+    threads = [held(4 * MIB, holder=local, running=True) for _ in range(10)]
+    told = only(looked(tensors=tuple(threads)))
+    assert not told.leak
+    assert told.title == "local x of wait holds 40.0 MiB of tensors on GPU 0 (a call that has not ended)."
+    assert "though no job runs" in told.evidence[-1]
+    assert only(replace(looked(tensors=tuple(threads)), trends=(grows("device", 4 * MIB, 10),))).leak
+
+
+def test_what_nobody_holds_is_told_apart_by_the_line_that_made_it() -> None:
+    nobody = Holder(path=("no Python owner",), kind="none")
+    other = replace(SITE, line=13)
+    tensors = [held(holder=nobody, site=site) for site in (SITE, other, SITE)]
+    found = verdicts(looked(tensors=tuple(tensors)))
+    assert [one.bytes for one in found] == [128 * MIB, 64 * MIB]
+    assert any(
+        one.startswith("Suspected: a C++ owner such as an autograd graph") for one in found[0].evidence
+    )
+
+
 @pytest.mark.parametrize(
     ("age_s", "said"),
     [
@@ -173,7 +206,7 @@ def test_what_only_a_cycle_holds_is_given_back_by_looking_for_cycles() -> None:
 @pytest.mark.parametrize(
     "facts",
     [
-        looked(tensors=(held(running=True),)),  # a call's own
+        looked(tensors=(held(running=True),), job_id=9),  # a call's own
         looked(tensors=(held(512 * KIB),)),  # a table or a constant
         looked(tensors=(held(8 * KIB),), job_id=9),
     ],
@@ -418,6 +451,9 @@ def test_a_heap_that_grew_by_tensors_is_told_once_as_tensors() -> None:
         trends=(grows("host", 2 * MIB),),
     )
     assert [one.kind for one in verdicts(facts)] == ["tensor"]
+    # On cpu the device's floor is that of tensors: what grows beside it is none of them.
+    both = replace(facts, trends=(grows("device", 2 * MIB), grows("host", MIB)))
+    assert [one.kind for one in verdicts(both)] == ["tensor", "host_heap"]
 
 
 def test_a_heap_that_is_only_kept_is_trimmed_and_one_that_grows_is_not() -> None:

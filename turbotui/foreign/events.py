@@ -282,6 +282,9 @@ def _oom(found: re.Match[str], text: str) -> ForeignEvent | None:
     unallocated = _sized(r"SIZE is reserved by PyTorch but unallocated", text)
     if reserved is None and allocated is not None and unallocated is not None:
         reserved = allocated + unallocated
+    free = _sized(r"of which SIZE is free", text) or _sized(r"SIZE free", text)
+    if free is None and (full := re.search(r"(?<!\d)(\d{1,4}) bytes (?:is )?free", text)):
+        free = int(full[1])
     others = re.findall(r"Process (\d+) has " + _SIZE, text)
     return ForeignEvent(
         kind="oom",
@@ -290,7 +293,7 @@ def _oom(found: re.Match[str], text: str) -> ForeignEvent | None:
         if of
         else _sized(r"total capacity of SIZE", text) or _sized(r"SIZE total capacity", text),
         used_bytes=size(of[1], of[3]) if of else None,
-        free_bytes=_sized(r"of which SIZE is free", text) or _sized(r"SIZE free", text),
+        free_bytes=free,
         allocated_bytes=allocated,
         reserved_bytes=reserved,
         process_bytes=_sized(r"this process has SIZE", text),

@@ -3,14 +3,18 @@
 Nobody says which encoding a log has, and one file may hold several: a program that is started again
 under another locale appends to it. So every line is tried by itself: UTF-16 by its byte order mark or
 its NULs, else UTF-8, else GBK; a line that both of the last two would take is read as its neighbours are.
+A container's log is told line by line as what its program wrote, after Docker's time.
 Bounded: of a line only its first `LINE_BYTES` are kept, of a progress bar only its last state.
 """
 
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 LINE_BYTES = 16 * 1024
 """Kept of one line; the rest is counted."""
@@ -198,8 +202,19 @@ def _decode(line: bytes, neighbour: str) -> str:
     )
 
 
+class _Record(msgspec.Struct):
+    """A line in the files of Docker's driver `json-file`."""
+
+    log: str
+    time: str = ""
+
+
 def _as_shown(text: str) -> str:
     """A line as a terminal would leave it: the last state of a progress bar, no colours, no NULs."""
+    if text.startswith('{"log":'):
+        with suppress(msgspec.DecodeError):
+            record = msgspec.json.decode(text, type=_Record)
+            return f"{record.time} {_as_shown(record.log.rstrip())}".strip()
     text = text.rstrip("\r")
     if "\r" in text:
         text = next((part for part in reversed(text.split("\r")) if part.strip()), "")

@@ -88,6 +88,7 @@ class Story:
                 self._loaded_once = True
                 if event.used_bytes is not None:
                     self.sizes[name] = event.used_bytes
+                    self._evict()
             case "unloading" | "unloaded" | "parts_out":
                 self._gone(event)
             case "cleared":
@@ -118,6 +119,13 @@ class Story:
             self.empty_bytes = used if self.empty_bytes is None else min(self.empty_bytes, used)
         elif self.empty_bytes is not None:
             self.left_bytes = max(0, used - self.empty_bytes)
+
+    def _evict(self) -> None:
+        """What a card cannot hold together has gone without a word, the oldest first, as ComfyUI does it."""
+        while len(self.loaded) > 1 and self.total_bytes is not None:
+            if (self.loaded_bytes or 0) <= self.total_bytes:
+                return
+            del self.loaded[next(iter(self.loaded))]
 
     def _gone(self, event: ForeignEvent) -> None:
         if event.kind == "unloading":

@@ -28,7 +28,7 @@ from engine.wire import (
 )
 from turbotui.client.http import HttpClient
 from turbotui.format import bytes_text, clock, seconds
-from turbotui.leak_text import at_least, evidence, holder_steps, snapshot_format
+from turbotui.leak_text import at_least, evidence, fix_command, holder_steps, snapshot_format, unseen
 from turbotui.subcommands.output import note, print_json_line, say
 from turbotui.subcommands.receipts import receipt_lines
 from turbotui.subcommands.session import INTERRUPTED_EXIT, Session, json_option, open_session
@@ -190,14 +190,10 @@ def verdict_lines(number: int, verdict: Verdict, *, untold: frozenset[str] = fro
     remedy = verdict.remedy
     if remedy is not None:
         yield tr("    Remedy: {remedy}", remedy=spoken(remedy.text)) + _promised(remedy)
-        yield f"        {_command(number)}"
+        yield f"        {fix_command(number)}"
     if verdict.admin_line:
         yield tr("    For whoever administers the host:")
         yield f"        {verdict.admin_line}"
-
-
-def _command(number: int) -> str:
-    return f"turbotui leaks --fix {number}"
 
 
 def _promised(remedy: Remedy) -> str:
@@ -257,6 +253,8 @@ def _summary(report: LeakReport) -> str:
             if others
             else tr("no leak found")
         )
+        if unseen(report):
+            text = tr("{text}, but the worker could not be looked into", text=text)
     else:
         known = [verdict.bytes for verdict in found if verdict.bytes is not None]
         size = bytes_text(sum(known)) if known else tr("bytes unknown")

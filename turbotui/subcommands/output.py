@@ -10,12 +10,12 @@ import socket
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import NoReturn, TextIO
 from urllib.parse import quote
 
 import msgspec
 
-from engine.errors import EngineError
+from engine.errors import EngineError, StorageUnusable
 from engine.wire import ErrorBody
 from turbotui.format import cell_width, clip, pad
 from turbotui.sanitize import clean, escape_json
@@ -99,8 +99,8 @@ def _write_json(document: bytes) -> None:
         sys.stdout.flush()
         sys.stdout.buffer.write(text.encode("utf-8"))
         sys.stdout.flush()
-    except BrokenPipeError:
-        _leave_quietly(sys.stdout)
+    except OSError as error:
+        _cannot_write(sys.stdout, error)
 
 
 def _write(stream: TextIO, text: str) -> None:
@@ -109,12 +109,21 @@ def _write(stream: TextIO, text: str) -> None:
         # A terminal that cannot show a character gets a question mark, not a traceback.
         stream.write(text.encode(encoding, "replace").decode(encoding))
         stream.flush()
-    except BrokenPipeError:
-        _leave_quietly(stream)
+    except OSError as error:
+        _cannot_write(stream, error)
 
 
-def _leave_quietly(stream: TextIO) -> None:
+def _cannot_write(stream: TextIO, error: OSError) -> NoReturn:
+    """Leave quietly where nobody reads any more; else say why, such as a full disk.
+
+    Raises:
+        StorageUnusable: what is printed goes to a file that takes no more.
+    """
     # Python flushes the stream once more as it ends; that must not fail again.
     with open(os.devnull, "wb") as sink:
         os.dup2(sink.fileno(), stream.fileno())
-    raise SystemExit(PIPE_CLOSED_EXIT)
+    if isinstance(error, BrokenPipeError) or stream is sys.stderr:
+        raise SystemExit(PIPE_CLOSED_EXIT)
+    raise StorageUnusable(
+        f"what is printed cannot be written: {error.strerror}; make room or print elsewhere"
+    ) from error

@@ -11,7 +11,7 @@ from turbotui.history import KIND_TO_PART
 from turbotui.leak_text import at_least, evidence, holder_steps
 from turbotui.sparkline import sparkline
 from turbotui.text import t
-from turbotui.text.spoken import spoken
+from turbotui.text.spoken import spoken, word
 from turbotui.theme import GLYPHS
 from turbotui.widgets.lines import Row, View, width_of, wrapped
 from turbotui.widgets.log import short_when
@@ -196,7 +196,11 @@ def _trend(view: View, trend: Trend, width: int) -> Iterator[Row]:
     interval = t("leaks.interval", low=bytes_text(round(trend.low)), high=bytes_text(round(trend.high)))
     text = t(f"leaks.over_{trend.over}", count=trend.count) + interval
     if trend.stage:
-        text += t("leaks.in_stage", stage=trend.stage, component=trend.component or "-")
+        stage = word(trend.stage.partition(" ")[0])
+        if trend.component is None:
+            text += t("leaks.in_stage_alone", stage=stage)
+        else:
+            text += t("leaks.in_stage", stage=stage, component=trend.component)
     for line in wrapped(text, max(1, width - NAME_CELLS)):
         yield Row(width).to(NAME_CELLS, paint.muted).add(line, paint.muted)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from turbotui.format import bytes_text, seconds
+from turbotui.leak_text import unseen
 from turbotui.text import t
 from turbotui.text.spoken import spoken
 from turbotui.widgets.leak_rows import (
@@ -68,7 +69,7 @@ class LeaksPanel(ListPanel):
             return t("leaks.title")
         leaks = [verdict for verdict in self.report.verdicts if verdict.leak]
         if not leaks:
-            return t("leaks.title_none")
+            return t("leaks.title_unseen" if unseen(self.report) else "leaks.title_none")
         known = [verdict.bytes for verdict in leaks if verdict.bytes is not None]
         size = bytes_text(sum(known)) if known else t("leaks.bytes_unknown")
         return t("leaks.title_count", count=len(leaks), bytes=size)

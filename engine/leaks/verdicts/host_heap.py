@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from engine.leaks.facts import Facts
-from engine.leaks.verdicts.words import cleanup, growth, least_bytes, rise_bytes
+from engine.leaks.verdicts.words import EXPLAINED, cleanup, growth, least_bytes, rise_bytes
 from engine.units import MIB, size_text
 from engine.wire import Remedy, Verdict
 
-EXPLAINED = 0.5
-"""Of the rise: tensors in host memory that make up so much of it are told themselves."""
 TRIM_LEAST = 256 * MIB
 """Freed and kept by the heap: less is what a worker has between two jobs."""
 
@@ -21,7 +19,9 @@ def host_heap(facts: Facts) -> tuple[Verdict, ...]:
         return () if kept < TRIM_LEAST else (_kept(facts, kept),)
     rise = rise_bytes(trend)
     told = sum(
-        item.bytes for item in facts.held() if item.place == "host" and item.bytes >= least_bytes(trend)
+        item.bytes
+        for item in facts.held()
+        if item.place == "host" and item.bytes >= least_bytes(trend) and not _counted_apart(facts)
     )
     if rise and told >= rise * EXPLAINED:
         return ()
@@ -47,6 +47,12 @@ def host_heap(facts: Facts) -> tuple[Verdict, ...]:
             remedy=_trim() if free is not None and free >= max(rise, TRIM_LEAST) else cleanup(rise),
         ),
     )
+
+
+def _counted_apart(facts: Facts) -> bool:
+    """On cpu tensors make a floor of their own, the device's: where that grows, the host's does beside it."""
+    on_cpu = facts.device is not None and facts.device.kind == "cpu"
+    return on_cpu and facts.growing("device") is not None
 
 
 def _resident(facts: Facts, free: int | None) -> int:

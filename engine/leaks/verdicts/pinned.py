@@ -6,14 +6,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from engine.leaks.facts import Facts
-from engine.leaks.verdicts.tensor import held_by, is_leak, named, told, trend_of
-from engine.leaks.verdicts.words import LEAST_NAMED, cleanup, growth, least_bytes, rise_bytes
+from engine.leaks.holders import held_by, named
+from engine.leaks.verdicts.tensor import is_leak, told, trend_of
+from engine.leaks.verdicts.words import EXPLAINED, LEAST_NAMED, cleanup, growth, least_bytes, rise_bytes
 from engine.units import size_text
 from engine.wire import Remedy, Verdict
 from engine.worker.leaks.facts import LiveTensors
-
-EXPLAINED = 0.5
-"""Of the rise: tensors that make up so much of it are its reason."""
 
 
 def pinned(facts: Facts) -> tuple[Verdict, ...]:
@@ -54,7 +52,7 @@ def _held(facts: Facts, item: LiveTensors) -> Verdict:
         title=f"{size_text(item.bytes)} of pinned host memory are held by nothing in Python."
         if item.holder.kind == "none"
         else f"{named(item.holder)} holds {size_text(item.bytes)} of pinned host memory "
-        f"({held_by(item.holder)}).",
+        f"({held_by(item.holder, running=item.running)}).",
         evidence=(
             *told(item, trend, leak=is_leak(facts, item)),
             "The kernel can neither swap it nor give it to others.",

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-
-from msgspec import structs
+from collections.abc import Iterator
 
 from engine.leaks.facts import Facts, What
+from engine.leaks.holders import held_by, named
 from engine.leaks.verdicts.words import SHARE_OF_RISE, cleanup, collect, growth, least_bytes, rise_bytes
 from engine.units import counted, size_text
-from engine.wire import Holder, Remedy, Trend, Verdict
-from engine.worker.leaks.facts import LiveTensors
+from engine.wire import Remedy, Trend, Verdict
+from engine.worker.leaks.facts import SUSPECTS, LiveTensors
 
 MOST = 12
 """Verdicts of one look; further ones are smaller."""
@@ -18,33 +17,10 @@ MOST = 12
 
 def tensor(facts: Facts) -> tuple[Verdict, ...]:
     """One for each place in Python that holds some, the largest first; of pinned ones `pinned` tells."""
-    found = sorted(_merged(item for item in facts.held() if not item.pinned), key=lambda item: -item.bytes)
+    found = sorted((item for item in facts.held() if not item.pinned), key=lambda item: -item.bytes)
     return tuple(_verdict(facts, item) for item in found if item.bytes >= least_bytes(trend_of(facts, item)))[
         :MOST
     ]
-
-
-def _merged(items: Iterable[LiveTensors]) -> Iterator[LiveTensors]:
-    """Cycles of the same types count as one: each job leaves its own, and one remedy ends them all."""
-    cycles: dict[tuple[object, ...], LiveTensors] = {}
-    for item in items:
-        if item.holder.kind != "cycle":
-            yield item
-            continue
-        key = (item.holder.path, item.place, item.running)
-        before = cycles.get(key)
-        if before is not None:
-            larger = max(before, item, key=lambda one: one.bytes)
-            known = before if before.site is not None else item
-            item = structs.replace(
-                larger,
-                bytes=before.bytes + item.bytes,
-                storages=before.storages + item.storages,
-                site=known.site,
-                site_reason=known.site_reason,
-            )
-        cycles[key] = item
-    yield from cycles.values()
 
 
 def trend_of(facts: Facts, item: LiveTensors) -> Trend | None:
@@ -60,11 +36,11 @@ def trend_of(facts: Facts, item: LiveTensors) -> Trend | None:
 
 
 def is_leak(facts: Facts, item: LiveTensors) -> bool:
-    """A memo is kept on purpose, and a leak only where it may be what grows; all else stays though nothing
-    needs it.
+    """A memo is kept on purpose, and what a thread has at hand it works with: a leak only where it may be
+    what grows; all else stays though nothing needs it.
     """
     trend = trend_of(facts, item)
-    if item.holder.kind != "cache":
+    if item.holder.kind != "cache" and not item.running:
         return trend is not None or facts.idle
     return trend is not None and item.bytes >= rise_bytes(trend) * SHARE_OF_RISE
 
@@ -72,12 +48,13 @@ def is_leak(facts: Facts, item: LiveTensors) -> bool:
 def _verdict(facts: Facts, item: LiveTensors) -> Verdict:
     trend, size = trend_of(facts, item), size_text(item.bytes)
     where = facts.name if item.place == "device" else "the host"
+    by = held_by(item.holder, running=item.running)
     return Verdict(
         kind="tensor",
         leak=is_leak(facts, item),
         title=f"{size} of tensors on {where} are held by nothing in Python."
         if item.holder.kind == "none"
-        else f"{named(item.holder)} holds {size} of tensors on {where} ({held_by(item.holder)}).",
+        else f"{named(item.holder)} holds {size} of tensors on {where} ({by}).",
         evidence=tuple(told(item, trend, leak=is_leak(facts, item))),
         bytes=item.bytes,
         device_id=facts.device_id,
@@ -100,46 +77,18 @@ def told(item: LiveTensors, trend: Trend | None, *, leak: bool) -> Iterator[str]
         yield f"The holder is written at {item.holder.file}:{item.holder.line}."
     if item.site is not None:
         yield f"It was allocated at {item.site.file}:{item.site.line} in {item.site.function}."
+    if item.holder.kind == "none":
+        yield from (f"Suspected: {suspect}." for suspect in SUSPECTS)
     if trend is not None and (leak or item.holder.kind != "cache"):
         yield from growth(trend)
-    if item.holder.kind != "cache":
+    if item.running:
+        yield "A thread waits in that call though no job runs; it lets go of it when the call ends."
+    elif item.holder.kind != "cache":
         yield "Neither the engine's own bookkeeping nor a running call needs it."
     elif leak:
         yield "It is a memo, which is kept on purpose, and may be what grows; a mark tells whether it is."
     else:
         yield "It is a memo, which is kept on purpose; it would be a leak if it grew with every job."
-
-
-def held_by(holder: Holder) -> str:
-    """The kind of a holder, in words."""
-    words = {
-        "global": "a module's variable",
-        "attribute": "an object's attribute",
-        "closure": "a function's closure",
-        "hook": "a module's hook",
-        "traceback": "an exception's traceback",
-        "generator": "a generator that was not ended",
-        "cycle": "a cycle of objects",
-        "cache": "a cache in Python",
-        "none": "nothing in Python",
-    }
-    return words[holder.kind]
-
-
-def named(holder: Holder) -> str:
-    """What of its path a person looks for: `preview.STORE`, `hook of WanBlock`, `local scaled of _check`."""
-    # A place in a list or a key of a table is no name.
-    steps = [step for step in holder.path if not step.startswith("[") and step != "..."]
-    if not steps:
-        return held_by(holder)
-    first, last = steps[0], steps[-1]
-    if holder.kind == "cycle":
-        return first.removeprefix("a cycle of ")
-    if holder.kind in ("global", "cache") and first.startswith("module ") and len(steps) > 1:
-        return f"{first.removeprefix('module ')}.{steps[1].removeprefix('.')}"
-    if holder.kind == "hook":
-        return next((step for step in steps if step.startswith("hook of ")), last)
-    return steps[-2] + last if last.startswith(".") and len(steps) > 1 else last
 
 
 def _remedy(item: LiveTensors) -> Remedy:

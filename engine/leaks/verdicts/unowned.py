@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from engine.leaks.facts import Facts
-from engine.leaks.verdicts.words import cleanup, growth, least_bytes, rise_bytes
+from engine.leaks.verdicts.words import EXPLAINED, cleanup, growth, least_bytes, rise_bytes
 from engine.units import counted, size_text
 from engine.wire import Trend, Verdict
 from engine.worker.leaks.facts import UnownedBlocks
-
-EXPLAINED = 0.5
-"""Of the rise of the floors: holders that make up so much of it are its reason."""
 
 
 def unowned(facts: Facts) -> tuple[Verdict, ...]:

@@ -10,6 +10,8 @@ LEAST_NAMED = 16 * MIB
 LEAST_LEAK = MIB
 """What stays without a sign of growth: a module's tables and constants are smaller, each."""
 LEAST_GROWING = 16 * KIB
+EXPLAINED = 0.5
+"""Of the rise of the floors: holders that make up so much of it are its reason, and are told themselves."""
 HOUR_S = 3600
 SHARE_OF_RISE = 0.1
 """What is found while the floors rise: that has shown already that something leaks. What holds less than

@@ -13,6 +13,11 @@ from engine.wire import Holder, Segment, Site, Tracing
 
 ExportFormat: TypeAlias = Literal["pickle", "json"]
 """`pickle` is torch's own, which pytorch.org/memory_viz reads; `json` is for everybody else."""
+SUSPECTS = (
+    "a C++ owner such as an autograd graph, a compiled graph or an extension",
+    "a tensor that is only an argument of a call on its way",
+)
+"""What may hold memory that no object of Python does."""
 
 
 class LiveTensors(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,6 +1,7 @@
 """All objects that Python's collector knows, and who refers to whom, backwards: one pass over the heap.
 
-What the collector does not track, such as strings and numbers, refers to nothing and is left out.
+What the collector does not track, such as strings and numbers, refers to nothing and is left out, but for
+NumPy's arrays.
 """
 
 from __future__ import annotations
@@ -37,11 +38,17 @@ class Heap:
         # Of what holds everything only for this look.
         ours = {id(self), id(self.__dict__), id(self.objects), id(sys._getframe())}
         referrers, place_of, referents = self._referrers, self._place, gc.get_referents
+        array_type = _array_type()
         for place, found in enumerate(self.objects):
             if id(found) in ours:
                 continue
-            for referent in referents(found):
+            # Arrays are added on the way, and tell the collector nothing.
+            for referent in (found.base,) if type(found) is array_type else referents(found):
                 target = place_of.get(id(referent))
+                if target is None and type(referent) is array_type and referent.base is not None:
+                    target = place_of[id(referent)] = len(self.objects)
+                    self.objects.append(referent)
+                    referrers.append(None)
                 if target is not None:
                     # Arrays of numbers: lists would be objects that the collector tracks, one for each.
                     known = referrers[target]
@@ -99,10 +106,15 @@ class Heap:
         own: list[Any] = []
         others: list[Any] = []
         for module in list(sys.modules.values()):
-            if isinstance(module, ModuleType) and id(module) not in self._place:
+            if issubclass(type(module), ModuleType) and id(module) not in self._place:
                 file = module.__dict__.get("__file__")
                 (others if not isinstance(file, str) or is_library(file) else own).append(module)
         return own, others
+
+
+def _array_type() -> Any:
+    """NumPy's arrays: one that was made of a tensor holds it as its base, and the collector does not look."""
+    return getattr(sys.modules.get("numpy"), "ndarray", None)
 
 
 class _Walk:
@@ -112,6 +124,7 @@ class _Walk:
         self._wanted = wanted
         self._place = place
         self._until = until
+        self._array = _array_type()
         self._objects: list[Any] = []
         self._parents = array("l")
         self._most = 0
@@ -127,12 +140,16 @@ class _Walk:
         while place < len(self._objects) and len(self.found) < len(self._wanted):
             if place % 1024 == 0 and time.monotonic() >= self._until:
                 return
-            for referent in gc.get_referents(self._objects[place]):
+            found = self._objects[place]
+            for referent in (found.base,) if type(found) is self._array else gc.get_referents(found):
                 number = id(referent)
                 if number in self._wanted and number not in self.found:
                     self.found[number] = self._way(place, referent)
-                if number not in closed and number not in self._place and gc.is_tracked(referent):
-                    self._enter(referent, place)
+                if number not in closed and number not in self._place:
+                    if gc.is_tracked(referent) or (
+                        type(referent) is self._array and referent.base is not None
+                    ):
+                        self._enter(referent, place)
             place += 1
 
     def _enter(self, found: Any, parent: int) -> None:

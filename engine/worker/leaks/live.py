@@ -121,7 +121,7 @@ def _is_namespace(table: Any, heap: Heap, beyond: Iterable[Any] = ()) -> bool:
     if "__name__" in table:
         return True  # of a module whose own object the collector may not list
     for holder in (*heap.referrers(table), *beyond):
-        if isinstance(holder, types.ModuleType | type | types.FunctionType):
+        if issubclass(type(holder), types.ModuleType | type | types.FunctionType):
             return True
         with suppress(AttributeError):
             if object.__getattribute__(holder, "__dict__") is table:

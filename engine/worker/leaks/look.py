@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextvars
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -15,7 +16,7 @@ from engine.wire import Segment, Site
 from engine.worker.backend import Backend
 from engine.worker.heap import heap_free_bytes
 from engine.worker.leaks.allocator_snapshot import AllocatorSnapshot, Block, workspaces
-from engine.worker.leaks.facts import Findings, LiveTensors, UnownedBlocks
+from engine.worker.leaks.facts import SUSPECTS, Findings, LiveTensors, UnownedBlocks
 from engine.worker.leaks.graph import Heap
 from engine.worker.leaks.kept import KeptMemory
 from engine.worker.leaks.live import Group, Storage, grouped, live_storages
@@ -32,10 +33,6 @@ LEAST_PINNED = 4096
 HOLDERS_S = 0.7
 """For the search for holders, largest first; with the heap and what is frozen a look stays below 2 s."""
 PRIVATE_POOL = "a CUDA graph's private pool keeps it for its next replay"
-SUSPECTS = (
-    "a C++ owner such as an autograd graph, a compiled graph or an extension",
-    "a tensor that is only an argument of a call on its way",
-)
 
 
 def look(
@@ -54,7 +51,10 @@ def look(
     began = time.monotonic()
     snapshot = read_snapshot() if backend.kind == "cuda" else None
     unknown: list[str] = []
-    with Heap() as heap:
+    # A thread holds its context by itself; this copy leads to the same values.
+    roots = {**roots, "the thread's context": contextvars.copy_context()}
+    # Tensors of other classes would answer by code of their own.
+    with torch._C.DisableTorchFunctionSubclass(), Heap() as heap:
         kept = KeptMemory(store.components(), backend)
         beside, inside = live_storages(heap, kept)
         with Owners(heap, roots=roots, in_job=job_id is not None) as owners:
@@ -133,17 +133,23 @@ def _site_of_group(
     group: Group, snapshot: AllocatorSnapshot | None, tracer: Tracer
 ) -> tuple[Site | None, str | None]:
     """The site at which most of it was made; of its largest storage the reason where none is known."""
-    found: dict[tuple[str, int, str], list[int]] = {}
-    for storage in group.storages[:MOST_SITES]:
-        site, _ = _site_of(storage, snapshot, tracer)
+    pairs = ((_site_of(one, snapshot, tracer)[0], one.bytes) for one in group.storages[:MOST_SITES])
+    found = _summed(pairs)
+    return (found[0], None) if found else (None, _site_of(group.storages[0], snapshot, tracer)[1])
+
+
+def _summed(found: Iterable[tuple[Site | None, int]]) -> list[Site]:
+    """Each site once, with the bytes and blocks of all that came from it, the largest first."""
+    sums: dict[tuple[str, int, str], list[int]] = {}
+    for site, num_bytes in found:
         if site is not None:
-            entry = found.setdefault((site.file, site.line, site.function), [0, 0])
-            entry[0] += storage.bytes
+            entry = sums.setdefault((site.file, site.line, site.function), [0, 0])
+            entry[0] += num_bytes
             entry[1] += 1
-    if not found:
-        return None, _site_of(group.storages[0], snapshot, tracer)[1]
-    (file, line, function), (num_bytes, blocks) = max(found.items(), key=lambda item: item[1][0])
-    return Site(file=file, line=line, function=function, bytes=num_bytes, blocks=blocks), None
+    return [
+        Site(file=file, line=line, function=function, bytes=num_bytes, blocks=blocks)
+        for (file, line, function), (num_bytes, blocks) in sorted(sums.items(), key=lambda item: -item[1][0])
+    ]
 
 
 def pinned_in_use(backend: Backend, store: ComponentStore) -> int | None:
@@ -189,28 +195,15 @@ def _site_of(
 
 def _sites(storages: list[Storage], snapshot: AllocatorSnapshot | None, tracer: Tracer) -> tuple[Site, ...]:
     """What is live and was traced, by its site: all blocks of the device, and noted storages of the host."""
-    found: dict[tuple[str, int, str], list[int]] = {}
-
-    def add(site: Site | None, num_bytes: int) -> None:
-        if site is not None:
-            entry = found.setdefault((site.file, site.line, site.function), [0, 0])
-            entry[0] += num_bytes
-            entry[1] += 1
-
-    for storage in storages:
-        if storage.place == "cpu" and len(tracer.noted):
-            add(_site_of(storage, None, tracer)[0], storage.bytes)
-    traced = 0
-    for block in snapshot.blocks if snapshot else ():
-        if block.state == "live":
-            traced += bool(block.frames)
-            add(tracer.site_of_frames(block.frames)[0], block.bytes)
-    tracer.blocks = traced
-    largest = sorted(found.items(), key=lambda item: -item[1][0])[:MOST_SITES]
-    return tuple(
-        Site(file=file, line=line, function=function, bytes=num_bytes, blocks=blocks)
-        for (file, line, function), (num_bytes, blocks) in largest
-    )
+    found = [
+        (_site_of(storage, None, tracer)[0], storage.bytes)
+        for storage in storages
+        if storage.place == "cpu" and len(tracer.noted)
+    ]
+    live = [block for block in (snapshot.blocks if snapshot else ()) if block.state == "live"]
+    found += [(tracer.site_of_frames(block.frames)[0], block.bytes) for block in live]
+    tracer.blocks = sum(bool(block.frames) for block in live)
+    return tuple(_summed(found)[:MOST_SITES])
 
 
 def unowned(snapshot: AllocatorSnapshot, owned: set[int], tracer: Tracer) -> tuple[UnownedBlocks, ...]:

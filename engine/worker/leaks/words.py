@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextvars
 import functools
 import itertools
 import sys
@@ -17,6 +18,7 @@ from typing import Any, Literal, TypeAlias
 from engine.wire import Holder
 from engine.worker.leaks.frames import locals_of
 from engine.worker.leaks.graph import Heap
+from engine.worker.leaks.libraries import is_library
 
 Kind: TypeAlias = Literal[
     "global", "attribute", "closure", "hook", "traceback", "generator", "cycle", "cache", "none"
@@ -38,6 +40,13 @@ HOOKS = frozenset(
 )
 """Attributes of a torch module, and globals of torch, that hold functions which are called with it."""
 GENERATORS = (types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType)
+TOLD = (
+    types.ModuleType, type, types.FunctionType, functools.partial, types.MethodType, types.CellType,
+    types.TracebackType, types.FrameType, *GENERATORS, functools._lru_cache_wrapper, threading.local,
+    contextvars.Context, dict, list, tuple, deque, set, frozenset, BaseException,
+)  # fmt: skip
+"""What has words of its own. By type: a proxy that is asked for its class runs code of its own, which may
+raise, such as that of a request that is not there."""
 
 
 class Words:
@@ -122,6 +131,9 @@ class _Told:
         name = self._words.root_name(holder)
         if name is not None:
             self.path.append(name)
+        if not issubclass(type(holder), TOLD):
+            self._instance(holder, held, named=name is not None)
+            return
         match holder:
             case types.ModuleType():
                 self._module(holder, held)
@@ -129,14 +141,13 @@ class _Told:
                 self._class(holder, held)
             case types.FunctionType():
                 self.path.append(f"function {holder.__qualname__}")
-                # A hook's own line says more than that of the module that it is registered on.
-                self.place = holder.__code__.co_filename, holder.__code__.co_firstlineno
+                self._written(holder)
                 if holder.__defaults__ is held or holder.__kwdefaults__ is held:
                     self.path.append("default")
             case functools.partial() | types.MethodType():
                 function = holder.func if isinstance(holder, functools.partial) else holder.__func__
-                if isinstance(function, types.FunctionType):
-                    self.place = function.__code__.co_filename, function.__code__.co_firstlineno
+                if type(function) is types.FunctionType:
+                    self._written(function)
                 self._instance(holder, held, named=name is not None)
             case types.CellType():
                 self.path.append(f"closure cell {self._cell_name(holder)}")
@@ -158,6 +169,8 @@ class _Told:
             case threading.local():
                 self.path.append("a thread's own data")
                 self._skip_to_locals()
+            case contextvars.Context():
+                self._variable(holder)
             case dict():
                 self.path.append(f"[{key_of(holder, held)}]")
             case list() | tuple() | deque():
@@ -170,6 +183,12 @@ class _Told:
                 self.kind = "traceback"
             case _:
                 self._instance(holder, held, named=name is not None)
+
+    def _written(self, function: types.FunctionType) -> None:
+        """A hook's own line says more than that of the module it is registered on, unless a library's."""
+        code = function.__code__
+        if self.place[0] is None or is_library(self.place[0]) or not is_library(code.co_filename):
+            self.place = code.co_filename, code.co_firstlineno
 
     def _module(self, holder: types.ModuleType, held: Any) -> None:
         self.path.append(f"module {holder.__name__}")
@@ -187,7 +206,7 @@ class _Told:
     def _made_elsewhere(self, value: Any) -> Place | None:
         """Where a global is made that this module has imported from another."""
         for module in list(sys.modules.values()):
-            if not isinstance(module, types.ModuleType):
+            if not issubclass(type(module), types.ModuleType):
                 continue
             for name in [name for name, found in list(vars(module).items()) if found is value]:
                 place = self._words.assignment(getattr(module, "__file__", None), name)
@@ -198,7 +217,7 @@ class _Told:
     def _class(self, holder: type, held: Any) -> None:
         self.path.append(f"class {type_name_of(holder)}")
         value = held
-        if isinstance(held, dict) and self._at + 2 < len(self._way):
+        if issubclass(type(held), dict) and self._at + 2 < len(self._way):
             # The class's own table, which Python shows through a proxy only.
             value = self._way[self._at + 2]
         name = next((str(name) for name, found in list(vars(holder).items()) if found is value), None)
@@ -211,7 +230,7 @@ class _Told:
             self._at += 1
 
     def _cell_name(self, cell: types.CellType) -> str:
-        functions = (step for step in reversed(self._way[: self._at]) if isinstance(step, types.FunctionType))
+        functions = (step for step in reversed(self._way[: self._at]) if type(step) is types.FunctionType)
         owner = next(functions, None)
         if owner is not None:
             for name, found in zip(owner.__code__.co_freevars, owner.__closure__ or (), strict=False):
@@ -232,11 +251,21 @@ class _Told:
         line = code.co_firstlineno if frame is None else frame.f_lineno
         self.kind, self.place = "generator", (code.co_filename, line)
 
+    def _variable(self, holder: contextvars.Context) -> None:
+        """Past the tables that a context's variables lie in, to the one whose value it is."""
+        after = {id(step): at for at, step in enumerate(self._way) if at > self._at}
+        for variable, value in holder.items():
+            if (at := after.get(id(value))) is not None:
+                self.path.append(f"variable {variable.name}")
+                self.kind, self.place = "global", self._made_elsewhere(variable) or (None, None)
+                self._at = at - 1
+                return
+
     def _skip_to_locals(self) -> None:
         """Past the tables that a thread's own data lies in, to the name that it has there."""
         while self._at + 2 < len(self._way):
             table, value = self._way[self._at + 1], self._way[self._at + 2]
-            if not isinstance(table, dict):
+            if type(table) is not dict:
                 return
             name = key_of(table, value)
             self._at += 1
@@ -269,7 +298,8 @@ def key_of(found: Mapping[Any, Any], held: object) -> str:
     with suppress(RuntimeError):  # another thread changes it: no copy is made of what may be a million
         for key, value in found.items():
             if value is held or key is held:
-                return str(key)[:60] if isinstance(key, str | int | float | bool) else type_name(key)
+                plain = issubclass(type(key), str | int | float | bool)
+                return str(key)[:60] if plain else type_name(key)
     return "?"
 
 
@@ -298,7 +328,7 @@ def _attribute_of(holder: object, table: dict[str, Any] | None, held: object, af
             return str(name)
     for kind in type(holder).__mro__:
         for name, member in list(vars(kind).items()):
-            if isinstance(member, types.MemberDescriptorType):
+            if type(member) is types.MemberDescriptorType:
                 try:
                     if member.__get__(holder, type(holder)) is held:
                         return name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,25 @@ def test_comfyui_and_pytorch_tell_without_times_or_colours() -> None:
     assert [line.text for line in lines if "it/s" in line.text or "s/it" in line.text] == [
         "100%|##########| 4/4 [00:12<00:00,  3.18s/it]"
     ]
+
+
+@pytest.mark.parametrize(
+    "free", ["GPU 0 has a total capacity of 12.00 GiB of which 0 bytes is free.", "(GPU 0; 0 bytes free; a)"]
+)
+def test_a_card_without_a_free_byte_is_told_as_that(free: str) -> None:
+    event = read_event(f"CUDA out of memory. Tried to allocate 2.25 GiB. {free}")
+    assert event is not None and event.free_bytes == 0
+
+
+def test_a_containers_record_is_read_as_the_line_that_it_holds_with_its_time(tmp_path: Path) -> None:
+    path, at = tmp_path / "c-json.log", "2026-05-11T08:00:20.5Z"
+    line = r'{"log":"\u001b[32mINFO\u001b[0m 显存: 14.00/24.00 GB\r\n","stream":"stdout","time":"AT"}'
+    path.write_text(line.replace("AT", at) + '\n{"log": 3}\n{"log":"half', "utf-8")
+    whole, odd, half = read_whole(path)
+    assert whole.event is not None and whole.event.used_bytes == 14 * GIB
+    assert whole.at == datetime.fromisoformat(at).timestamp()
+    assert whole.text[whole.body :] == "INFO 显存: 14.00/24.00 GB"
+    assert (odd.text, half.text) == ('{"log": 3}', '{"log":"half')
 
 
 @pytest.mark.parametrize(

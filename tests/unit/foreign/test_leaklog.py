@@ -100,6 +100,21 @@ def test_comfyui_tells_which_model_was_in_the_way() -> None:
     assert sum(fact.event.kind == "oom" for fact in report.facts) == 2  # one event in two lines
 
 
+def test_comfyui_s_models_make_room_for_each_other_and_are_parts_of_one_job(tmp_path: Path) -> None:
+    lines = [
+        "Total VRAM 24564 MB, total RAM 64217 MB",
+        "Requested to load WanTEModel", "loaded completely 21845.6 10835.4 True",
+        "Requested to load WAN21", "loaded partially 14823.20 14820.17 0",
+    ]  # fmt: skip
+    oom = "torch.OutOfMemoryError: Allocation on device 0 would exceed allowed memory. (out of memory)"
+    in_its_way = told(tmp_path, *lines, "Requested to load WanVAE", oom)
+    assert [one.component for one in of_kind(in_its_way, "component", leak=True)] == ["WAN21"], (
+        "both at once are more than the card has"
+    )
+    later = told(tmp_path, *lines, "Requested to load WanVAE", "Prompt executed in 58.31 seconds", oom)
+    assert not later.leaks
+
+
 def record(event: str, text: str, at: float, level: str = "info") -> str:
     line = LogLine(seq=1, at=at, event=event, text=text, level=level)  # type: ignore[arg-type]
     return msgspec.json.encode(line).decode()

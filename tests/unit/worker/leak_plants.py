@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import sys
 import threading
@@ -16,6 +17,7 @@ KEPT: list[Tensor] = []
 BY_NAME: dict[str, Any] = {}
 MADE_LATE: Tensor
 LOCAL = threading.local()
+VARIABLE = contextvars.ContextVar[tuple[Tensor, ...]]("plant", default=())
 HELD: list[Any] = []
 SHAPE_CACHE: dict[int, Tensor] = {}
 
@@ -46,6 +48,29 @@ class Doing:
 
     def method(self) -> Tensor:
         return self.kept
+
+
+class Proxy:
+    """Answers for something that is not there, as of a request that has ended."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.kept = tensor
+
+    @property
+    def __class__(self) -> type:
+        raise LookupError("outside of a request")
+
+    @__class__.setter
+    def __class__(self, kind: type) -> None:
+        raise LookupError("outside of a request")
+
+
+class Refusing(Tensor):
+    """Takes part in no operation that it does not know."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        raise TypeError(f"no implementation for {func}")
 
 
 class Slotted:

@@ -16,6 +16,7 @@ import torch
 
 from engine.worker.channel import ModelFiles, RunJob
 from engine.worker.cpu import CpuBackend
+from engine.worker.host_tensors import Regions, live_tensor_bytes
 from engine.worker.leaks import graph, inspector, tracing
 from engine.worker.leaks.facts import Findings, Inspect, Inspected, LiveTensors, Trace
 from engine.worker.leaks.inspector import Inspector
@@ -66,6 +67,30 @@ def test_tensors_of_one_list_are_one_finding_however_many_look_into_them(
     assert not listed.running and not listed.pinned
     assert listed.site is None and listed.site_reason == UNTRACED
     assert all(item.bytes >= BYTES for item in found)
+
+
+def test_what_answers_by_code_of_its_own_is_not_asked(
+    seen_now: Callable[..., Findings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plants.HELD.append(plants.Proxy(plants.new()))
+    assert object.__getattribute__(plants.HELD[0], "__dict__")  # from here on a table of its own
+    monkeypatch.setitem(sys.modules, "plants_that_are_not_there", plants.HELD[0])
+    plants.BY_NAME["own"] = torch.Tensor._make_subclass(plants.Refusing, plants.new())
+    own, proxied = sorted(planted(seen_now()), key=lambda item: item.holder.path)
+    assert own.holder.path[1:] == ("BY_NAME", "[own]") and own.shape == plants.SHAPE
+    assert proxied.holder.path[1:] == ("HELD", "[0]", f"{plants.__name__}.Proxy.kept")
+    assert live_tensor_bytes(Regions()) >= 2 * BYTES
+
+
+def test_a_context_variable_of_the_thread_is_a_holder(seen_now: Callable[..., Findings]) -> None:
+    before = plants.VARIABLE.set((plants.new(),))
+    try:
+        (found,) = planted(seen_now())
+    finally:
+        plants.VARIABLE.reset(before)
+    assert not found.running and found.holder.kind == "global"
+    assert found.holder.path == ("the thread's context", "variable plant", "[0]")
+    assert found.holder.line == plants.line_of("VARIABLE =")
 
 
 def test_pairs_in_a_table_are_one_finding_and_names_of_a_module_are_not(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import sys
@@ -232,6 +233,29 @@ def test_a_thread_s_own_data() -> None:
     holder = told(id(plants.LOCAL.kept))
     assert (holder.kind, holder.path) == ("global", (MODULE, "LOCAL", "a thread's own data", ".kept"))
     assert place(holder) == (HERE, plants.line_of("LOCAL ="))
+
+
+def test_a_function_of_a_library_is_not_where_the_holder_is_written() -> None:
+    stack = contextlib.ExitStack()
+    stack.callback(print, plants.new())
+    plants.HELD.append(stack)
+    number = id(next(iter(stack._exit_callbacks))[1].__closure__[0].cell_contents[0])
+    del stack
+    holder = told(number)
+    assert holder.kind == "closure" and place(holder) == (HERE, plants.line_of("HELD:"))
+    plants.HELD.clear()
+
+
+def test_an_array_that_was_made_of_a_tensor_holds_it() -> None:
+    plants.HELD.append(plants.new().numpy()[2:])
+    holder = told(id(plants.HELD[0].base.base))
+    assert holder.path == (MODULE, "HELD", "[0]", "numpy.ndarray", "numpy.ndarray")
+    # The first list was there before the collector was told to leave what is there, the one in it was not.
+    plants.HELD[:] = [[plants.Keeper(plants.new().numpy())]]
+    holder = told(id(plants.HELD[0][0].kept.base))
+    assert holder.path == (
+        MODULE, "HELD", "[0]", "[0]", f"{plants.__name__}.Keeper.kept", "numpy.ndarray",
+    )  # fmt: skip
 
 
 def test_a_cycle_is_told_as_one_and_a_cycle_that_is_held_is_not() -> None:

@@ -22,6 +22,8 @@ class _Kept:
     after: str
     """The sentence that says why it should be gone."""
     title: str
+    jobs: int = 0
+    """That ended between the coming of another model and the moment that it was seen."""
 
 
 class Component:
@@ -30,8 +32,8 @@ class Component:
     def __init__(self) -> None:
         self._unloaded: dict[str, str] = {}
         """Model to where its unload was completed."""
-        self._coming: dict[str, str] = {}
-        """Model that was there before another came to where that was."""
+        self._coming: dict[str, tuple[str, int]] = {}
+        """Model that was there before another came to where that was, and jobs that had ended by then."""
         self._kept: dict[str, _Kept] = {}
 
     def see(self, fact: LogFact, story: Story) -> None:
@@ -48,7 +50,7 @@ class Component:
                 self._coming.pop(event.model or "", None)
                 for name in story.loaded:
                     if name and name != event.model:
-                        self._coming.setdefault(name, where)
+                        self._coming.setdefault(name, (where, story.jobs))
             case "models":
                 self._look(fact, story)
             case "oom":
@@ -69,22 +71,30 @@ class Component:
 
     def _blame(self, fact: LogFact, story: Story) -> None:
         """A model that nobody unloaded before another came, where memory ran out then."""
-        for name, where in self._coming.items():
+        for name, (where, jobs) in self._coming.items():
             if name in story.loaded:
                 here = place(fact.line, fact.at)
                 after = f"Another model came in line {where}, and memory ran out in line {here}."
                 title = f"{name} was still loaded when memory ran out for another model."
-                self._keep(name, fact, story.sizes.get(name), after, title)
+                self._keep(name, fact, story.sizes.get(name), after, title, story.jobs - jobs)
 
-    def _keep(self, name: str, fact: LogFact, size: int | None, after: str, title: str) -> None:
+    def _keep(
+        self, name: str, fact: LogFact, size: int | None, after: str, title: str, jobs: int = 0
+    ) -> None:
         if name not in self._kept and len(self._kept) < MOST_NAMED:
-            self._kept[name] = _Kept(line=fact.line, at=fact.at, bytes=size, after=after, title=title)
+            self._kept[name] = _Kept(
+                line=fact.line, at=fact.at, bytes=size, after=after, title=title, jobs=jobs
+            )
 
     def trends(self) -> tuple[Trend, ...]:
         return ()
 
     def verdicts(self, story: Story) -> tuple[Verdict, ...]:
-        return tuple(_verdict(name, kept, story) for name, kept in self._kept.items())
+        # ComfyUI's models are parts of one job, and it says nothing of one that it uses again.
+        parts = story.program == "comfyui"
+        return tuple(
+            _verdict(name, kept, story) for name, kept in self._kept.items() if not (parts and kept.jobs)
+        )
 
 
 def _verdict(name: str, kept: _Kept, story: Story) -> Verdict:

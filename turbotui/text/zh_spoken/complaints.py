@@ -31,6 +31,7 @@ FORMS: dict[str, str] = {
     "unload of everything failed: {error}": "卸载全部失败：{error}",
     "the device was not read within {fresh_timeout_s} s": "设备在 {fresh_timeout_s} 秒内没有读到",
     "{path} does not hold rows of an earlier `bench switch` ({error}); name another file": "{path} 不是先前 `bench switch` 的结果（{error}）；请换一个文件",
+    "what is printed cannot be written: {strerror}; make room or print elsewhere": "输出写不进去：{strerror}；请腾出空间，或输出到别处",
     "{path} cannot be written: {strerror}; choose another file": "{path} 无法写入：{strerror}；请换一个文件",
     "the switch to {target} did not load {label}; its steps: {steps}": "切换到 {target} 时没有装载 {label}；它的步骤：{steps}",
     "{action} {target} failed: {error}": "{action:w} {target} 失败：{error}",

@@ -16,6 +16,8 @@ FORMS: dict[str, str] = {
     "traceback in {co_name}": "{co_name} 中的回溯",
     "cache of {holder}": "{holder} 的缓存",
     "a thread's own data": "线程自己的数据",
+    "the thread's context": "线程的上下文",
+    "variable {name}": "变量 {name}",
     "exception {holder}": "异常 {holder}",
     "the exception that is being handled": "正在处理的异常",
     "local {name} of {co_qualname}": "{co_qualname} 的局部变量 {name}",

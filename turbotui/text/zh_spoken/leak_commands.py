@@ -41,6 +41,7 @@ FORMS: dict[str, str] = {
     "a step takes up to three times as long on a CPU": "在 CPU 上一步可能慢到三倍",
     "a step takes about 2 % longer on a GPU": "在 GPU 上一步约慢 2 %",
     "no leak found": "没有发现泄漏",
+    "{text}, but the worker could not be looked into": "{text}，但没能查看工作进程内部",
     "{leaks}, {size}": "{leaks}，共 {size}",
     "{count} leak": "{count} 处泄漏",
     "{count} leaks": "{count} 处泄漏",

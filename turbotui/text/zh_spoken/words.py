@@ -204,6 +204,8 @@ WORDS: dict[str, str] = {
     "progress": "进度",
     "created": "提交",
     "finished": "结束",
+    "when": "时间",
+    "what": "内容",
     "took": "用时",
     "attempts": "次数",
     "error": "错误",
