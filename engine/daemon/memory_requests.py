@@ -100,11 +100,15 @@ class MemoryRequests:
     # ----------------------------------------------------------------- processes
 
     async def park(self, *, asker: Asker | None) -> Receipt:
-        return await self._audit.deed("park", f"worker {self._supervisor.pid}", asker, self._actions.park)
+        return await self._audit.deed("park", self._worker_named(), asker, self._actions.park)
 
     async def cleanup(self, request: CleanupRequest, *, asker: Asker | None) -> Receipt:
         work = partial(self._actions.cleanup, reload=request.reload)
-        return await self._audit.deed("cleanup", f"worker {self._supervisor.pid}", asker, work)
+        return await self._audit.deed("cleanup", self._worker_named(), asker, work)
+
+    def _worker_named(self) -> str:
+        pid = self._supervisor.pid
+        return "no worker" if pid is None else f"worker {pid}"
 
     async def kill(self, request: KillRequest, *, asker: Asker | None) -> Receipt:
         work = partial(self._kill.run, request, asked_by=str(asker or "?"))

@@ -81,7 +81,7 @@ async def test_the_leak_stands_first_with_its_holder_and_its_remedy(
         assert text.index("tensor") < text.index("unseen") < text.index("component") < text.index("OOM")
         for words in ("held by", "STORE", "[17]", "preview.py:12", "made in preview.py:41 remember"):
             assert words in text
-        assert "f Remedy Have Python look for cycles" in text and "job 31" in text
+        assert "f Remedy End the worker, which gives back all" in text and "job 31" in text
         # What the path and the site show is not said twice.
         assert "It is reached by" not in text and "The holder is written at" not in text
         if size != SMALL:
@@ -110,7 +110,7 @@ async def test_a_remedy_asks_first_is_run_as_it_was_shown_and_is_compared(consol
     async with app.run_test(size=WIDE) as pilot:
         await opened(pilot, client)
         await pilot.press("f")
-        await until(pilot, lambda: "Collect cycles" in text_of(pilot))
+        await until(pilot, lambda: "Replace the worker" in text_of(pilot))
         assert "Gives back    at least 2.10 GiB" in text_of(pilot) and "compared with that" in text_of(pilot)
         await until(pilot, lambda: app.screen.painted)  # type: ignore[attr-defined]
         await pilot.press("enter")  # Cancel has the focus
@@ -330,7 +330,7 @@ async def test_one_colour_says_kept_and_one_says_not_kept(
         page = result.page(view, 80)[0]
         wanted = getattr(view.paint, colour)
         assert page.plain().startswith(sign) and [part.style for part in page.segments] == [wanted]
-        assert result.title(view).startswith(f"{sign} " if sign else "Collect")
+        assert result.title(view).startswith(f"{sign} " if sign else "Replace")
         await pilot.press("escape")
         await until(pilot, lambda: app.screen.panel.said != "" and app.screen.panel.report)  # type: ignore[attr-defined]
         rows = app.screen.panel._section(view, "verdict", 80, 20)  # type: ignore[attr-defined]
@@ -356,7 +356,7 @@ async def test_a_console_that_only_looks_offers_no_key_that_acts(
         await pilot.press("escape", "enter")
         await until(pilot, lambda: isinstance(app.screen, VerdictScreen))
         page = text_of(pilot)
-        assert "f remedy" not in page and "f Remedy" not in page and "Remedy Have Python" in page
+        assert "f remedy" not in page and "f Remedy" not in page and "Remedy End the worker" in page
 
 
 async def test_a_cycle_is_told_in_the_persons_language(console: Build) -> None:

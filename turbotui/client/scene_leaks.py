@@ -32,8 +32,9 @@ SITES = (
     ),
 )
 FIX = Remedy(
-    action="collect",
-    text="Have Python look for cycles, and empty the cache; it is safe under a running job.",
+    action="cleanup",
+    text="End the worker, which gives back all that it holds, and start a fresh one.",
+    command="turbotui cleanup",
     predicted_bytes=gib(2.1),
 )  # fmt: skip
 
@@ -176,9 +177,9 @@ def remedied(request: RemedyRequest) -> RemedyResult:
     returned = predicted - 12 * MIB
     receipt = Receipt(
         action="cleanup" if remedy.action == "cleanup" else "free",
-        target=remedy.target or "cycles and cache",
-        ok=True, expected_bytes=predicted, returned_bytes=returned, residue_bytes=12 * MIB, elapsed_s=0.21,
-        proof="nvml-process", steps=(ReceiptStep(name="collect", bytes=returned, elapsed_s=0.2),),
+        target=remedy.target or "worker and everything on it",
+        ok=True, expected_bytes=predicted, returned_bytes=returned, residue_bytes=12 * MIB, elapsed_s=0.43,
+        proof="nvml-process", steps=(ReceiptStep(name="worker ended", bytes=returned, elapsed_s=0.4),),
     )  # fmt: skip
     return RemedyResult(
         remedy=remedy, predicted_bytes=predicted, returned_bytes=returned, kept=True, receipt=receipt

@@ -65,8 +65,7 @@ def verdict_rows(view: View, verdict: Verdict, width: int, *, tight: bool = Fals
     sign = t("leaks.leak" if verdict.leak else "leaks.no_leak")
     title = t("leaks.titled", sign=sign, title=spoken(verdict.title))
     rows = [Row(width).add(line, paint.bold) for line in wrapped(title, width)]
-    for sentence in evidence(verdict):
-        rows += told(width, "·", sentence, paint.muted, paint.text)
+    # Who holds it first: where there is no room for all, the evidence is what waits for enter.
     if verdict.holder is not None:
         rows += holder_rows(view, verdict.holder, width, tight=tight)
     if verdict.site is not None:
@@ -76,6 +75,8 @@ def verdict_rows(view: View, verdict: Verdict, width: int, *, tight: bool = Fals
     elif verdict.site_reason is not None:
         text = t("leaks.site_unknown", reason=spoken(verdict.site_reason))
         rows += told(width, t("leaks.site"), text, paint.key, paint.muted)
+    for sentence in evidence(verdict):
+        rows += told(width, "·", sentence, paint.muted, paint.text)
     return rows
 
 

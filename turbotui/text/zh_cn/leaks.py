@@ -75,7 +75,7 @@ TEXTS: dict[str, str] = {
     "leaks.no_remedy": "这里没有能归还它的办法",
     "leaks.no_command": "它没有单独的命令；按 f 执行",
     "leaks.no_trends": "同类的任务或切换还太少；`turbotui ledger` 有每一次的底线",
-    "leaks.what_device": "显存",
+    "leaks.what_device": "设备",
     "leaks.what_host": "主机",
     "leaks.what_pinned": "锁页",
     "leaks.per_jobs": "任务",

@@ -14,6 +14,7 @@ FORMS: dict[str, str] = {
     "prompt embeddings are not kept: {folder} cannot be written ({strerror}); make room, or set engine.embedding_cache_bytes to 0": "不保留提示词嵌入：{folder} 无法写入（{strerror}）；腾出空间，或把 engine.embedding_cache_bytes 设为 0",
     "{folder} cannot be read: {strerror}; check its permissions and its disk": "{folder} 无法读取：{strerror}；检查权限和磁盘",
     "{folder} cannot be cleared: {strerror}; check its permissions and its disk": "{folder} 无法清空：{strerror}；检查权限和磁盘",
+    "no worker": "没有工作进程",
     "no worker could be started {count} times in a row, the last for job {job_id}; see its error, mend the cause, then resume the queue": "连续 {count} 次无法启动工作进程，最后一次是为任务 {job_id}；查看它的错误，消除原因，再恢复队列",
     "{count} jobs in a row ended with {kind}, the last was job {job_id}; see its error, mend the cause, then resume the queue": "连续 {count} 个任务以 {kind} 结束，最后一个是任务 {job_id}；查看它的错误，消除原因，再恢复队列",
     "no WAL: SQLite keeps {path} in {mode} mode": "没有 WAL：SQLite 以 {mode} 模式保存 {path}",
