@@ -182,6 +182,7 @@ class Leaks:
                 pinned_bytes=look.pinned_bytes,
                 pinned_used_bytes=look.pinned_used_bytes,
                 heap_free_bytes=look.heap_free_bytes,
+                shared_bytes=look.shared_bytes,
             ),
             checked=() if checked is None else checked.findings,
             awaited_before=self._awaited if self._now(worker) == self._awaited_at else (),

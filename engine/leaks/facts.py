@@ -43,6 +43,8 @@ class HostMemory:
     """Of these, in tensors."""
     heap_free_bytes: int | None = None
     """Freed by the program and kept by the C library's heap."""
+    shared_bytes: int | None = None
+    """Pages of shared mappings and of files in /dev/shm, without pinned blocks."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

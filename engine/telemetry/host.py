@@ -116,10 +116,12 @@ class OwnMemory:
 
     anonymous_bytes: int | None = None
     """Resident and of no file: heaps, stacks, buffers."""
-    mapped_bytes: int | None = None
-    """Resident pages of files and of shared memory."""
+    shared_bytes: int | None = None
+    """Resident and shared: of anonymous mappings, of /dev/shm, of any file on a tmpfs."""
+    file_bytes: int | None = None
+    """Resident pages of other files."""
     highest_bytes: int | None = None
-    """The most that was resident of both, since that was reset."""
+    """The most that was resident of all, since that was reset."""
 
 
 def read_own(proc: Path = Path("/proc")) -> OwnMemory:
@@ -132,10 +134,10 @@ def read_own(proc: Path = Path("/proc")) -> OwnMemory:
         name: int(value.split()[0]) * 1024
         for name, value in (line.split(b":", 1) for line in text.splitlines() if line.startswith(_OWN))
     }
-    mapped = [fields.get(b"RssFile"), fields.get(b"RssShmem")]
     return OwnMemory(
         anonymous_bytes=fields.get(b"RssAnon"),
-        mapped_bytes=None if None in mapped else sum(size or 0 for size in mapped),
+        shared_bytes=fields.get(b"RssShmem"),
+        file_bytes=fields.get(b"RssFile"),
         highest_bytes=fields.get(b"VmHWM"),
     )
 

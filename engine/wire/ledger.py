@@ -51,7 +51,7 @@ class LedgerLine(Wire):
     device: Held = Held()
     """The worker's entry of the driver's list."""
     rss: Held = Held()
-    """The worker's own host memory: anonymous pages, without mapped files."""
+    """The worker's own host memory: anonymous pages, and shared ones that are not pinned; no mapped files."""
     pinned: Held = Held()
     """Host memory that the driver holds in place, without registered weight files."""
 

@@ -77,8 +77,15 @@ class Counted:
     """Of the driver, by the allocator."""
     rss_bytes: int | None = None
     """Anonymous pages on the host, without mapped files."""
+    shared_bytes: int | None = None
+    """Pages of shared memory on the host, without what the driver holds in place."""
     pinned_bytes: int | None = None
     """On the host and held in place by the driver, without registered files."""
+
+    @property
+    def host_bytes(self) -> int | None:
+        """All of this process's own on the host that the driver does not hold in place."""
+        return None if self.rss_bytes is None else self.rss_bytes + (self.shared_bytes or 0)
 
     def highest(self, other: Counted) -> Counted:
         """Of each the more."""
@@ -86,6 +93,7 @@ class Counted:
             allocated_bytes=_more(self.allocated_bytes, other.allocated_bytes),
             reserved_bytes=_more(self.reserved_bytes, other.reserved_bytes),
             rss_bytes=_more(self.rss_bytes, other.rss_bytes),
+            shared_bytes=_more(self.shared_bytes, other.shared_bytes),
             pinned_bytes=_more(self.pinned_bytes, other.pinned_bytes),
         )
 

@@ -168,17 +168,20 @@ class CpuBackend:
         return self.held_bytes()
 
     def count(self) -> Counted:
+        own = read_own()
         return Counted(
             allocated_bytes=self._regions.committed_bytes + live_tensor_bytes(self._regions),
-            rss_bytes=read_own().anonymous_bytes,
+            rss_bytes=own.anonymous_bytes,
+            shared_bytes=own.shared_bytes,
         )
 
     def count_peak(self) -> Counted:
         # Nobody counts the most that tensors held; of the process the kernel does, mapped files included.
         own = read_own()
-        if not self._peak_resets or own.highest_bytes is None or own.mapped_bytes is None:
+        if not self._peak_resets or own.highest_bytes is None or own.file_bytes is None:
             return Counted()
-        return Counted(rss_bytes=max(0, own.highest_bytes - own.mapped_bytes))
+        # Shared memory among it, of which there is no peak.
+        return Counted(rss_bytes=max(0, own.highest_bytes - own.file_bytes), shared_bytes=0)
 
     def sample(self, weights: Mapping[str, int]) -> AllocatorSample:
         return AllocatorSample(taken_at=time.monotonic(), device_allocs=self._moves, weights=dict(weights))

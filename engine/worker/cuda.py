@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Literal
 
@@ -30,6 +31,7 @@ from engine.worker.channel import AllocatorSample
 from engine.worker.pinned import HostBuffer
 from engine.worker.registrar import HostRegistrar, make_context
 from engine.worker.ring import RING_BUFFERS, Ring
+from engine.worker.tidying import pinned_bytes
 
 
 class CudaMemory:
@@ -180,28 +182,24 @@ class CudaBackend:
         return torch.cuda.max_memory_allocated(self.device)
 
     def count(self) -> Counted:
-        return self._counted("current", read_own().anonymous_bytes)
+        own, pinned = read_own(), pinned_bytes()
+        counted = replace(self._counted("current"), rss_bytes=own.anonymous_bytes)
+        if pinned is None:
+            return counted
+        buffers = self._buffers.pinned_bytes + (0 if self._casts is None else self._casts.pinned_bytes)
+        # To the kernel the driver's pinned blocks are shared memory, to the byte; our buffers are anonymous.
+        shared = None if own.shared_bytes is None else max(0, own.shared_bytes - pinned)
+        return replace(counted, shared_bytes=shared, pinned_bytes=pinned + buffers)
 
     def count_peak(self) -> Counted:
-        return self._counted("peak", None)
+        return self._counted("peak")
 
-    def _counted(self, which: Literal["current", "peak"], rss_bytes: int | None) -> Counted:
+    def _counted(self, which: Literal["current", "peak"]) -> Counted:
         stats = torch.cuda.memory_stats_as_nested_dict(self.device)
         return Counted(
             allocated_bytes=stats["requested_bytes"]["all"][which],
             reserved_bytes=stats["reserved_bytes"]["all"][which],
-            rss_bytes=rss_bytes,
-            pinned_bytes=self._pinned_bytes() if which == "current" else None,
         )
-
-    def _pinned_bytes(self) -> int | None:
-        """By torch's host allocator, its cache included, and our own buffers; None where it does not tell."""
-        read = getattr(torch.cuda, "host_memory_stats_as_nested_dict", None)
-        stats = None if read is None else read()
-        if not stats:
-            return None
-        own = self._buffers.pinned_bytes + (0 if self._casts is None else self._casts.pinned_bytes)
-        return int(stats["allocated_bytes"]["current"]) + own
 
     def sample(self, weights: Mapping[str, int]) -> AllocatorSample:
         taken_at = time.monotonic()

@@ -6,6 +6,7 @@ device does, by itself, and only from pieces that the driver has pinned.
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import warnings
@@ -22,6 +23,9 @@ from engine.models.page_cache import may_know
 
 PIECE_BYTES = 128 * 2**20
 """Registered at once. Two fill the ring, so that one is registered while one is read."""
+
+F_GET_SEALS = 1034
+"""Of <linux/fcntl.h>; Python's module has it from 3.12 on."""
 
 FileStamp: TypeAlias = tuple[int, int, int, int]
 Prefers: TypeAlias = Callable[[int], bool]
@@ -63,6 +67,8 @@ class Mapped:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             self.stamp = file_stamp(os.fstat(handle))
+            self.shared = _is_shared(handle)
+            """Whether the kernel counts its pages as shared memory, as those of a file in /dev/shm."""
             self._map = mmap.mmap(handle, 0, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
         finally:
             os.close(handle)
@@ -117,6 +123,14 @@ class Mapped:
         self._bytes = torch.empty(0, dtype=torch.uint8)
         with suppress(BufferError):  # a view is still held somewhere: it goes with that
             self._map.close()
+
+
+def _is_shared(handle: int) -> bool:
+    try:
+        fcntl.fcntl(handle, F_GET_SEALS)  # which only files that live in memory have
+    except OSError:
+        return False
+    return True
 
 
 def file_stamp(info: os.stat_result) -> FileStamp:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TypeVar
 
 from torch import Tensor
@@ -85,7 +86,7 @@ class OpenLine:
             kept_bytes=kept_bytes,
             allocated=_held(before.allocated_bytes, peak.allocated_bytes, after.allocated_bytes),
             reserved=_held(before.reserved_bytes, peak.reserved_bytes, after.reserved_bytes),
-            rss=_held(before.rss_bytes, peak.rss_bytes, after.rss_bytes),
+            rss=_held(before.host_bytes, peak.host_bytes, after.host_bytes),
             pinned=_held(before.pinned_bytes, peak.pinned_bytes, after.pinned_bytes),
         )
         ledger.write(Ledgered(line=line, began_at=self._began, ended_at=ended))
@@ -100,15 +101,21 @@ class MemoryLedger:
         weights: Callable[[], Mapping[str, int]],
         tell: Callable[[Ledgered], None] = tell_nobody,
         *,
+        shares_files: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        """`weights()` are the resident bytes by component; `tell` has each line as it ends."""
+        """`weights()` are the resident bytes by component; `tell` has each line as it ends.
+
+        `shares_files()` says whether weight files are mapped whose pages the kernel counts as shared memory:
+        all of that is left out then, for theirs cannot be told from any other.
+        """
         self.clock = clock
         self.wall_clock = wall_clock
         self._backend = backend
         self._weights = weights
         self._tell = tell
+        self._shares_files = shares_files
         self._job: OpenLine | None = None
 
     def begin(
@@ -163,7 +170,8 @@ class MemoryLedger:
         return sum(self._weights().values())
 
     def count(self) -> Counted:
-        return self._quietly(self._backend.count, NOTHING)
+        counted = self._quietly(self._backend.count, NOTHING)
+        return replace(counted, shared_bytes=None) if self._shares_files() else counted
 
     def peak(self) -> Counted:
         return self._quietly(self._backend.count_peak, NOTHING)

@@ -62,7 +62,8 @@ class Mover:
         self._on_moved = on_moved
         self._receipts = ReceiptWriter(backend.proof, clock=clock, wall_clock=wall_clock)
         self._weights: dict[str, int] = {}
-        self.ledger = MemoryLedger(backend, self.weights, on_line)
+        shares_files = (lambda: False) if warm is None else warm.maps_shared
+        self.ledger = MemoryLedger(backend, self.weights, on_line, shares_files=shares_files)
 
     def weights(self) -> dict[str, int]:
         """`model/component` to resident bytes; never waits, also not for a load."""

@@ -105,6 +105,11 @@ class WarmTier:
                 chosen = {mapped for path in paths if (mapped := self._files.get(path)) is not None}
             return sum(mapped.registered_bytes for mapped in chosen)
 
+    def maps_shared(self) -> bool:
+        """Whether any file is mapped whose pages the kernel counts as shared memory."""
+        with self._changed:
+            return any(mapped.shared for mapped in self._files.values())
+
     def keep(self, paths: Iterable[Path]) -> None:
         """Files that a person wants warm: they give way to no other, and to the host's need last."""
         with self._changed:

@@ -32,6 +32,9 @@ MEMO = Bed(plants=(Plant(name="memo", holder="cache", bytes=28 * MIB, traced=Fal
 HEAP = Bed(
     plants=(Plant(name="host_heap", kind="host_heap", bytes=56 * MIB, tolerance=0.4, traced=False),), jobs=9
 )
+SHARED = Bed(
+    plants=(Plant(name="shared", kind="host_heap", bytes=56 * MIB, tolerance=0.4, traced=False),), jobs=9
+)
 COMPONENT = Bed(
     plants=(Plant(name="component", kind="component", component=f"{FORGOTTEN}/dit", bytes=None),),
     remedy="unload",
@@ -40,7 +43,7 @@ COMPONENT = Bed(
 ORPHAN = Bed(
     plants=(Plant(name="orphan", kind="orphan", bytes=None),), remedy="kill", grow=an_orphaned_worker
 )
-BEDS = (LIST, HELD, CYCLE, UNTRACED, MEMO, HEAP, COMPONENT, ORPHAN)
+BEDS = (LIST, HELD, CYCLE, UNTRACED, MEMO, HEAP, SHARED, COMPONENT, ORPHAN)
 SIZED = [bed for bed in BEDS if bed.plants[0].bytes is not None]
 ON_CPU = ("tensor", "component", "orphan", "host_heap")
 """Detectors of what there is without a GPU; of the others: tests/gpu/test_leaks_on_cuda.py."""

@@ -463,5 +463,8 @@ def test_a_heap_that_is_only_kept_is_trimmed_and_one_that_grows_is_not() -> None
     kept = only(replace(CLEAN, host=HostMemory(heap_free_bytes=GIB)))
     assert not kept.leak and kept.remedy is not None and kept.remedy.action == "trim"
     assert kept.remedy.predicted_bytes is None, "its pages may have gone already"
+    assert not any("/dev/shm" in sentence for sentence in only(grown).evidence)
+    shared = only(replace(grown, host=HostMemory(shared_bytes=GIB)))
+    assert any("1.00 GiB are shared mappings or files in `/dev/shm`" in told for told in shared.evidence)
     both = only(replace(grown, host=HostMemory(heap_free_bytes=GIB)))
     assert both.leak and both.remedy is not None and both.remedy.action == "trim"

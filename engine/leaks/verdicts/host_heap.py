@@ -37,6 +37,7 @@ def host_heap(facts: Facts) -> tuple[Verdict, ...]:
                     if free is None
                     else (f"Of the worker's heap {size_text(free)} are freed and kept by the C library.",)
                 ),
+                *_shared(facts, rise),
                 "Pages of mapped weight files and weights in host memory are not counted in it.",
             ),
             bytes=rise,
@@ -46,6 +47,17 @@ def host_heap(facts: Facts) -> tuple[Verdict, ...]:
             site_reason="host memory that is no tensor's is not traced",
             remedy=_trim() if free is not None and free >= max(rise, TRIM_LEAST) else cleanup(rise),
         ),
+    )
+
+
+def _shared(facts: Facts, rise: int) -> tuple[str, ...]:
+    """That it may be memory of no heap."""
+    shared = facts.host.shared_bytes
+    if shared is None or shared < rise * EXPLAINED:
+        return ()
+    return (
+        f"Of the worker's memory {size_text(shared)} are shared mappings or files in `/dev/shm`; such a file "
+        "stays when its worker ends, until somebody removes it.",
     )
 
 

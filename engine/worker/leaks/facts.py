@@ -105,6 +105,8 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     """Of these, in tensors."""
     heap_free_bytes: int | None = None
     """Freed and kept by the C library's heap; None where it does not tell."""
+    shared_bytes: int | None = None
+    """Host memory in shared mappings, without what is pinned; None where weight files are among it."""
 
 
 class Inspect(msgspec.Struct, frozen=True, kw_only=True, tag=True):

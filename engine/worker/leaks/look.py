@@ -97,6 +97,7 @@ def look(
             pinned_bytes=pinned_bytes(),
             pinned_used_bytes=_pinned_in_use(beside),
             heap_free_bytes=heap_free_bytes(),
+            shared_bytes=store.ledger.count().shared_bytes,
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import mmap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from PIL import Image
 
 from engine.errors import EngineError
+from engine.units import MIB
 from engine.wire import Held, LedgerLine
 from engine.worker import pipeline
 from engine.worker.channel import Ledgered, ModelFiles, RunJob
@@ -259,6 +261,21 @@ def test_whatever_counting_meets_reaches_nobody(backend: CpuBackend, monkeypatch
     closed = MemoryLedger(backend, dict, refuse)
     with closed.line("unload", "a"):
         pass
+
+
+@pytest.mark.parametrize("on_tmpfs", [False, True])
+def test_shared_memory_is_the_workers_own_but_for_weight_files_on_a_tmpfs(
+    backend: CpuBackend, on_tmpfs: bool
+) -> None:
+    written: list[Ledgered] = []
+    ledger = MemoryLedger(backend, dict, written.append, shares_files=lambda: on_tmpfs)
+    with ledger.line("unload", "a"):
+        memory = mmap.mmap(-1, 8 * MIB)
+        memory[:] = bytes(8 * MIB)
+    rss = written[0].line.rss
+    memory.close()
+    assert rss.before is not None and rss.after is not None
+    assert (rss.after - rss.before >= 8 * MIB) is not on_tmpfs
 
 
 def test_a_line_costs_little(books: Books, job: MakeJob) -> None:

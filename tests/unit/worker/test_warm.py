@@ -522,3 +522,17 @@ def test_the_registrar_outlives_a_host_that_cannot_be_read(
     budget[0] = 0
     broken.clear()
     _until(lambda: registrar.registered == {})
+
+
+def test_files_that_live_in_memory_are_known_for_shared_memory(
+    tier_of: Callable[..., WarmTier], file_of: Callable[[str], FileIndex]
+) -> None:
+    tier = tier_of()
+    assert tier.register(file_of("a").path) and not tier.maps_shared()
+    handle = os.memfd_create("weights")  # as in /dev/shm
+    try:
+        os.truncate(handle, PIECE)
+        tier.register(Path(f"/proc/self/fd/{handle}"))
+        assert tier.maps_shared()
+    finally:
+        os.close(handle)

@@ -48,6 +48,7 @@ FORMS: dict[str, str] = {
     "Pages of mapped weight files and weights in host memory are not counted in it.": "映射的权重文件和主机内存中的权重不计在内。",
     "host memory that is no tensor's is not traced": "不属于张量的主机内存不被追踪",
     "Up to {size} of the worker's heap are freed and kept by the C library, which is no leak.": "工作进程的堆中至多有 {size} 已释放，由 C 库保留，不是泄漏。",
+    "Of the worker's memory {shared} are shared mappings or files in `/dev/shm`; such a file stays when its worker ends, until somebody removes it.": "工作进程的内存中有 {shared} 是共享映射或 `/dev/shm` 中的文件；这样的文件在工作进程结束后仍会留着，直到有人删除。",
     "The heap holds {size} of free pieces, which the next request takes.": "堆中有 {size} 的空闲碎块，下一次申请会用到。",
     "Have the C library give free pages of the heap back to the kernel.": "让 C 库把堆中的空闲页还给内核。",
     "{path} is no absolute path; give one on the engine's machine": "{path} 不是绝对路径；请给出引擎所在机器上的路径",
