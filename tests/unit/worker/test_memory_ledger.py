@@ -271,7 +271,8 @@ def test_shared_memory_is_the_workers_own_but_for_weight_files_on_a_tmpfs(
     ledger = MemoryLedger(backend, dict, written.append, shares_files=lambda: on_tmpfs)
     with ledger.line("unload", "a"):
         memory = mmap.mmap(-1, 8 * MIB)
-        memory[:] = bytes(8 * MIB)
+        for page in range(0, 8 * MIB, mmap.PAGESIZE):
+            memory[page] = 1
     rss = written[0].line.rss
     memory.close()
     assert rss.before is not None and rss.after is not None
