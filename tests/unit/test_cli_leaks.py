@@ -85,7 +85,7 @@ def test_each_verdict_is_told_with_its_evidence_and_a_numbered_remedy_and_a_leak
         "1. leak, tensor: plants.KEPT holds 64.0 MiB", "3. no leak, cache: 5.00 GiB",
         "turbotui leaks --fix 2",
         "Held by: module plants > KEPT", "        /srv/plants.py:7", "Made in: /srv/plants.py:12 in keep",
-        "`turbotui leaks --fix all` runs", "gives back at least 32.0 MiB", "  gives back 5.00 GiB",
+        "`turbotui leaks --fix all` runs", "Gives back at least 32.0 MiB.", "  Gives back 5.00 GiB.",
         "not known: nothing was traced then", "! device floor +2 MB",
         "unknown: the worker: it is slow", "2 leaks, 128 MiB; 1 other holder is no leak; in 0.40 s",
     ):  # fmt: skip

@@ -201,8 +201,8 @@ def _promised(remedy: Remedy) -> str:
         return ""
     predicted = bytes_text(remedy.predicted_bytes)
     if at_least(remedy):
-        return tr("  gives back at least {predicted}", predicted=predicted)
-    return tr("  gives back {predicted}", predicted=predicted)
+        return tr("  Gives back at least {predicted}.", predicted=predicted)
+    return tr("  Gives back {predicted}.", predicted=predicted)
 
 
 def mark_line(mark: Mark) -> str:

@@ -34,7 +34,7 @@ def host_heap(facts: Facts) -> tuple[Verdict, ...]:
                 *growth(trend),
                 *(
                     ()
-                    if free is None
+                    if not free
                     else (f"Of the worker's heap {size_text(free)} are freed and kept by the C library.",)
                 ),
                 *_shared(facts, rise),
