@@ -53,6 +53,7 @@ class SilenceWatch:
         """A fresh worker is watched from now on."""
         self._silence.heard()
         self._start.heard()
+        self._untaken.heard()  # what the one before did not begin
         self.shown = self._ended = False
 
     def heard(self, worker: WorkerProcess) -> None:
@@ -96,7 +97,11 @@ class SilenceWatch:
         waited_s = start_s if late else limit_s
         if not self._ended:
             self._ended = True
-            worker.kill(f"it said nothing for {limit_s:.0f} s and was not ready")
+            worker.kill(
+                f"it said nothing for {limit_s:.0f} s and was not ready"
+                if silent_s >= limit_s
+                else f"it was not ready after {start_s:.0f} s"
+            )
             self._logbook.write(
                 "worker", f"worker {worker.pid} hangs in its start and is ended", level="error"
             )
@@ -108,7 +113,8 @@ class SilenceWatch:
         )
 
     def _look_at_job(self, worker: WorkerProcess) -> None:
-        if not self._job.untaken:
+        # A load that nobody waits for any more is still before the job, and may take minutes.
+        if not self._job.untaken or self._pending.loads_late:
             self._untaken.heard()
         elif self._untaken.look() >= TAKES_S:
             worker.kill(f"it was handed job {self._job.id} and has not begun it for {TAKES_S:.0f} s")

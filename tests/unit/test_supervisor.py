@@ -29,13 +29,20 @@ from engine.daemon.worker import WorkerExit
 from engine.daemon.worker_starter import WorkerStarter
 from engine.errors import WorkerDied, WorkerNotStarted, WorkerSilent
 from engine.wire import Receipt, ReceiptAction
-from engine.worker.channel import ActionEnded, AllocatorSample, JobProgressed, Unload, Unloaded
+from engine.worker.channel import (
+    ActionEnded,
+    AllocatorSample,
+    JobProgressed,
+    Unload,
+    Unloaded,
+    WorkerReady,
+)
 
 
 class FakeWorker:
     pid = 7
     device_id = "cpu"
-    started_at = 0.0
+    started_at = asked_at = 0.0
     forked = True
 
     def __init__(self) -> None:
@@ -71,7 +78,9 @@ class Kept:
         memory = SimpleNamespace(
             device_id="cpu",
             worker_started=lambda pid, device: None,
+            worker_ready=lambda ready: None,
             worker_gone=lambda: None,
+            measure_context=lambda: None,
             heard_worker=lambda message: None,
             rss_bytes=lambda pid: None,
         )
@@ -261,7 +270,7 @@ async def test_a_worker_that_says_something_now_and_then_and_is_never_ready_is_e
         found.supervisor.look_after()
     with pytest.raises(WorkerNotStarted, match="was not ready after 122 s"):
         await start
-    assert len(found.worker.killed) == 1
+    assert found.worker.killed == ["it was not ready after 120 s"], "it did say something"
 
 
 async def test_a_worker_that_dies_in_its_start_is_told_with_what_it_printed_last(
@@ -295,6 +304,52 @@ async def test_a_job_that_the_worker_does_not_begin_ends_the_worker_and_is_not_t
     found.supervisor._exited(found.worker, died)  # type: ignore[arg-type]
     with pytest.raises(WorkerNotStarted, match="has not begun it"):
         await job
+
+
+async def test_the_worker_after_one_that_did_not_begin_a_job_has_all_of_its_own_time(
+    kept: Callable[[], Kept], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, untaken = kept(), FakeSilence()
+    found.supervisor._watch._untaken = untaken  # type: ignore[assignment]
+    job = asyncio.create_task(found.supervisor.run_job(SimpleNamespace(job_id=3)))  # type: ignore[arg-type]
+    await asyncio.sleep(0)
+    untaken.seconds = TAKES_S
+    found.supervisor.look_after()
+    died = WorkerExit(pid=7, code=-9, reason=found.worker.killed.pop())
+    found.supervisor._exited(found.worker, died)  # type: ignore[arg-type]
+    with pytest.raises(WorkerNotStarted):
+        await job
+    start = await starting(found, monkeypatch, forked=True)
+    ready = WorkerReady(pid=7, device_name="CPU", total_bytes=1, baseline_rss_bytes=1, versions={})
+    found.hear(ready)
+    await start
+    again = asyncio.create_task(found.supervisor.run_job(SimpleNamespace(job_id=3)))  # type: ignore[arg-type]
+    await asyncio.sleep(0)
+    found.supervisor.look_after()
+    assert found.worker.killed == []
+    again.cancel()
+
+
+async def test_a_job_behind_a_load_that_nobody_waits_for_any_more_waits_for_it(
+    kept: Callable[[], Kept],
+) -> None:
+    found, untaken = kept(), FakeSilence()
+    found.supervisor._watch._untaken = untaken  # type: ignore[assignment]
+    asked = await found.ask("switch", "small")
+    found.fall_silent(SILENT_S)
+    with pytest.raises(WorkerSilent):
+        await asked
+    found.hear(SAMPLE)  # it reads a file from a slow disk, on the thread that would run the job
+    job = asyncio.create_task(found.supervisor.run_job(SimpleNamespace(job_id=3)))  # type: ignore[arg-type]
+    await asyncio.sleep(0)
+    untaken.seconds = TAKES_S
+    found.supervisor.look_after()
+    assert found.worker.killed == []
+    found.hear(ActionEnded(action_id=1, receipt=receipt("switch")))
+    untaken.seconds = TAKES_S
+    found.supervisor.look_after()
+    assert len(found.worker.killed) == 1
+    job.cancel()
 
 
 async def test_a_job_that_was_begun_may_take_as_long_as_it_does(kept: Callable[[], Kept]) -> None:

@@ -209,6 +209,7 @@ FORMS: dict[str, str] = {
     "{hz} readings a second for {seconds} s is not possible; hz is 1 to {most_hz}, seconds 0 to {most_seconds}": "每秒 {hz} 次、持续 {seconds} 秒不可行；hz 为 1 到 {most_hz}，seconds 为 0 到 {most_seconds}",
     "it was silent for {silent_s} s after a cancel": "取消之后它沉默了 {silent_s} 秒",
     "it said nothing for {limit_s} s and was not ready": "它 {limit_s} 秒没有说话，也没有就绪",
+    "it was not ready after {start_s} s": "它在 {start_s} 秒后仍未就绪",
     "worker {pid} was not ready after {waited_s} s and was ended; ask again, and where that ends the same way look whether the device answers (`nvidia-smi`)": "工作进程 {pid} 在 {waited_s} 秒内没有就绪，已被结束；请再试，若结果相同，看设备是否响应（`nvidia-smi`）",
     "it was handed job {job_id} and has not begun it for {takes_s} s": "交给它任务 {job_id} 已 {takes_s} 秒，它还没有开始",
     "{sentence}; its last words: {last_words}": "{sentence}；它最后的输出：{last_words:s}",
