@@ -247,7 +247,8 @@ async def start_worker(
             on_exit=on_exit,
         )
     except RuntimeError as error:  # no thread can be started, as where a limit is met
-        os.kill(pid, signal.SIGKILL)  # nobody has waited for it, so the number is its own
+        with suppress(ProcessLookupError):  # its nursery waits for it, where it has met the limit as well
+            os.kill(pid, signal.SIGKILL)
         wait()  # it has just begun: nothing of it is in a driver's call yet
         ours.close()
         raise WorkerDied(f"no worker can be started: {error}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,11 +29,11 @@ async def settled(timeout_s: float | None = None) -> str:
 NO_NURSERY: Any = SimpleNamespace(wait_settled=settled, pid=None)
 
 
-async def ended(log: Path) -> WorkerExit:
-    """How the worker ended that imports everything by itself."""
+async def ended(log: Path, nursery: Any = NO_NURSERY) -> WorkerExit:
+    """How the worker ended: one that imports everything by itself, or of a nursery."""
     exits: asyncio.Future[WorkerExit] = asyncio.get_running_loop().create_future()
     await start_worker(
-        "cpu", NO_NURSERY, SETTINGS, log_path=log,
+        "cpu", nursery, SETTINGS, log_path=log,
         on_message=lambda worker, message: None, on_exit=lambda worker, exit_: exits.set_result(exit_),
     )  # fmt: skip
     return await asyncio.wait_for(exits, 30)
@@ -68,6 +69,27 @@ async def test_where_no_thread_can_watch_it_the_process_is_ended_and_the_start_f
     with pytest.raises(WorkerDied, match="no worker can be started: can't start new thread"):
         await ended(tmp_path / "worker.log")
     assert not Path(f"/proc/{started[0]}").exists()
+
+
+async def test_a_forked_one_that_is_gone_by_then_is_no_other_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It meets the same limit, and its nursery waits for whatever it forked."""
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+
+    async def ready(timeout_s: float | None = None) -> str:
+        return "ready"
+
+    async def fork(*_: object, **__: object) -> Any:
+        return SimpleNamespace(pid=gone.pid, exitcode=1, join=lambda: None)
+
+    def refuse(self: WorkerProcess, **given: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(WorkerProcess, "__init__", refuse)
+    with pytest.raises(WorkerDied, match="no worker can be started: can't start new thread"):
+        await ended(tmp_path / "worker.log", SimpleNamespace(wait_settled=ready, fork=fork, pid=1))
 
 
 def test_last_words_are_the_last_lines_that_say_something(tmp_path: Path) -> None:
