@@ -72,6 +72,11 @@ def _no_memory(error: BaseException, backend: Backend, doing: str) -> str:
             "were left; raise `memory.max`, end what else runs in it, or take fewer frames or a smaller "
             "resolution"
         )
+    if bound.kind == "host" and backend.kind == "cuda":
+        return (
+            f"the host had no memory left while {doing}: of {limit} {free} were available; end what else "
+            "takes the host's memory, the card's is not what ran out"
+        )
     return (
         f"{backend.device_name} had no memory left while {doing}; this worker holds "
         f"{size_text(backend.held_bytes())} of {size_text(backend.total_bytes)}: "

@@ -19,13 +19,14 @@ import torch
 from engine.errors import DoesNotFit, OutOfMemory
 from engine.telemetry.host import read_virtual
 from engine.units import MIB, size_text
+from engine.worker import faults, pipeline
 from engine.worker import oom as oom_module
-from engine.worker import pipeline
 from engine.worker.backend import Backend
 from engine.worker.bound import bound_of, host_bound
 from engine.worker.channel import RunJob
 from engine.worker.faults import as_engine_error
 from engine.worker.oom import FRESH_S, Allocator, OomWatch
+from engine.worker.oom_facts import OomBound
 from engine.worker.pipeline import run_job
 from engine.worker.store import ComponentStore
 from tests.host_tree import HostTree
@@ -209,6 +210,20 @@ def test_on_a_gpu_the_card_is_named_unless_the_host_refused() -> None:
     for lacks in (MemoryError(), OSError(errno.ENOMEM, "Cannot allocate memory"), RuntimeError(TORCH_TEXT)):
         assert bound_of(lacks, card).kind != "device"
     assert bound_of(MemoryError(), card, refused=True).kind == "device"
+
+
+def test_the_error_of_a_job_on_a_gpu_blames_the_host_where_that_had_no_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bound = OomBound(kind="host", limit_bytes=64 * 2**30, free_bytes=MIB)
+    monkeypatch.setattr(faults, "bound_of", lambda error, backend: bound)
+    card: Any = SimpleNamespace(
+        kind="cuda", device_name="NVIDIA H200", total_bytes=140 * 2**30, held_bytes=lambda: 2**30,
+        is_fatal=lambda error: False, is_oom=lambda error: True,
+    )  # fmt: skip
+    error = str(as_engine_error(MemoryError(), card, "running job 3"))
+    assert error.startswith("the host had no memory left while running job 3: of 64")
+    assert "H200" not in error and "1.0 MiB were available" in error
 
 
 def test_what_of_pinned_memory_is_in_use_goes_by_tensors_or_says_why_it_is_not_known(

@@ -36,6 +36,7 @@ FORMS: dict[str, str] = {
     "{device_name} had no memory left while {doing}; this worker holds {held_bytes} of {total_bytes}: free other processes' memory, or take fewer frames or a smaller resolution": "{device_name} 在{doing}时显存不足；这个工作进程占用 {held_bytes}，共 {total_bytes}：释放其他进程的显存，或减少帧数、降低分辨率",
     "the worker had no memory left while {doing}: the system limits its address space to {limit}, of which {free} were left; raise that (`ulimit -v`) where the engine is started, or take fewer frames or a smaller resolution": "{doing}时工作进程内存不足：系统把它的地址空间限制在 {limit}，当时还剩 {free}；请在启动引擎之处调高它（`ulimit -v`），或减少帧数、降低分辨率",
     "the worker had no memory left while {doing}: its cgroup is limited to {limit}, of which {free} were left; raise `memory.max`, end what else runs in it, or take fewer frames or a smaller resolution": "{doing}时工作进程内存不足：它所在的 cgroup 限制在 {limit}，当时还剩 {free}；请调高 `memory.max`、结束其中的其他程序，或减少帧数、降低分辨率",
+    "the host had no memory left while {doing}: of {limit} {free} were available; end what else takes the host's memory, the card's is not what ran out": "{doing}时主机内存不足：共 {limit}，当时可用 {free}；请结束占用主机内存的其他程序，耗尽的不是显存",
     "{filename} cannot be written while {doing}: {strerror}": "{doing}时无法写入 {filename}：{strerror}",
     "the disk cannot be written while {doing}: {strerror}": "{doing}时无法写入磁盘：{strerror}",
     "{doing} failed: {name}: {text}": "{doing}失败：{name}：{text}",
