@@ -102,14 +102,19 @@ class Commands(Danger, Looks):
             then=lambda asked: self.app.say(t("did.cancel_switch", names=", ".join(asked.targets))),
         )
 
+    def _chosen_model(self) -> ModelStatus | None:
+        """That of the row that the cursor is on; a picture that is paused may show one that is gone."""
+        name = self.app.dashboard.query_one(ModelsPanel).chosen_model
+        return next((model for model in self.app.link.state.models if model.name == name), None)
+
     def unload(self) -> None:
         from turbotui.screens.unload import unload_dialog
 
         panel = self.app.dashboard.query_one(ModelsPanel)
         if self._at("models") and panel.chosen_model is not None:
-            model = next(one for one in self.app.link.state.models if one.name == panel.chosen_model)
-            if unloaded(model, panel.chosen_component):
-                name = "/".join(filter(None, (model.name, panel.chosen_component)))
+            model = self._chosen_model()
+            if model is None or unloaded(model, panel.chosen_component):
+                name = "/".join(filter(None, (panel.chosen_model, panel.chosen_component)))
                 self.app.say(t("unload.nothing", name=name), "wait")
             else:
                 self._unload((panel.chosen_model, panel.chosen_component))
@@ -137,11 +142,9 @@ class Commands(Danger, Looks):
         from turbotui.screens.warm import warm_change, warm_dialog
 
         panel = self.app.dashboard.query_one(ModelsPanel)
-        models = self.app.link.state.models
-        if self._at("models") and panel.chosen_model is not None:
-            model = next(model for model in models if model.name == panel.chosen_model)
+        if self._at("models") and (model := self._chosen_model()) is not None:
             self._warm(warm_change(model, panel.chosen_component))
-        elif models:
+        elif self.app.link.state.models:
             self.app.push_screen(warm_dialog(self.app.dashboard.view_now()), self._warm)
         else:
             self.app.say(t("models.none_to_switch"), "wait")

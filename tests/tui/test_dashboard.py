@@ -503,6 +503,24 @@ async def test_what_is_not_loaded_is_not_unloaded(console: Build) -> None:
         assert not [call for call in client.asked if call[0] == "unload"]
 
 
+@pytest.mark.parametrize(
+    ("key", "said"), [("u", "nothing of wan2.2-a14b is loaded"), ("W", "there are no models")]
+)
+async def test_a_model_that_is_gone_and_still_drawn_is_asked_for_nothing(
+    console: Build, key: str, said: str
+) -> None:
+    client = scripted(scenes.busy(NOW))
+    app = console(client)
+    async with app.run_test(size=WIDE) as pilot:
+        await live(pilot)
+        await pilot.press("3", "p")
+        client.push(ModelsChanged(models=()))
+        await until(pilot, lambda: app.link.state.models == ())
+        await pilot.press(key)
+        assert said in panel_text(app, "receipt").lower()
+        assert not [call for call in client.asked if call[0] in ("unload", "warm", "drop_warm")]
+
+
 async def test_the_axis_changes_by_key_and_not_by_the_data(console: Build) -> None:
     client = scripted(scenes.busy(NOW))
     app = console(client)
