@@ -19,6 +19,9 @@ STEPS = 8
 PAUSES = 2
 """Times the longest of these steps: a rise that has stood still for longer has ended."""
 
+STEADY = 0.8
+"""Of the slope that a series had in its first half: what fills has less in its second."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Slope:
@@ -64,10 +67,25 @@ def goes_on(values: Sequence[float], *, pause: int) -> bool:
     A cache that has filled does not, though its slope stays for long. What leaks now and then stands still
     as well, but for no longer than it did before.
     """
+    return ended_at(values, pause=pause) is None
+
+
+def ended_at(values: Sequence[float], *, pause: int) -> int | None:
+    """Where most of the rise was over, of one that does not go on; None of one that does."""
     calm = [median(values[max(0, place - 1) : place + 2]) for place in range(len(values))]
     rise, reached = max(calm) - calm[0], [0]
     for step in range(1, STEPS):
         level = calm[0] + rise * step / STEPS
         reached.append(next(place for place, value in enumerate(calm) if value >= level))
     longest = max(late - early for early, late in pairwise(reached))
-    return len(calm) - 1 - reached[-1] <= max(pause, PAUSES * longest)
+    return None if len(calm) - 1 - reached[-1] <= max(pause, PAUSES * longest) else reached[-1]
+
+
+def is_steady(values: Sequence[float]) -> bool:
+    """Whether its second half rises like its first, as a leak does and what fills does not.
+
+    Raises:
+        ValueError: fewer than three values in a half.
+    """
+    half = len(values) // 2
+    return slope_of(values[half:]).value >= STEADY * slope_of(values[:half]).value

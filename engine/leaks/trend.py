@@ -13,7 +13,7 @@ from statistics import median
 from typing import Literal, TypeAlias
 
 from engine.leaks.sentences import trend_text
-from engine.leaks.slope import goes_on, slope_of
+from engine.leaks.slope import Slope, ended_at, is_steady, slope_of
 from engine.units import KIB, MIB
 from engine.wire import LedgerLine, Trend
 
@@ -141,12 +141,8 @@ def _trend(
     shown = sizes[-SHOWN_FLOORS:]
     if len(sizes) < LEAST_COUNT:
         return Trend(what=what, over=over, count=len(sizes), bytes_each=None, floors=shown)
-    slope, noise = slope_of(sizes), NOISE[what]
-    grows = (
-        slope.low >= noise.bytes_each
-        and median(sizes[-3:]) - median(sizes[:3]) >= noise.rise_bytes
-        and goes_on(sizes, pause=LEAST_COUNT)
-    )
+    slope = slope_of(sizes)
+    grows = _rises(what, sizes, slope) and _goes_on(what, sizes)
     stage, component = _where(what, [line for line, _size in floors], own) if grows else (None, None)
     return Trend(
         what=what,
@@ -160,6 +156,20 @@ def _trend(
         stage=stage,
         floors=shown,
     )
+
+
+def _rises(what: What, sizes: Sequence[int], slope: Slope) -> bool:
+    noise = NOISE[what]
+    return slope.low >= noise.bytes_each and median(sizes[-3:]) - median(sizes[:3]) >= noise.rise_bytes
+
+
+def _goes_on(what: What, sizes: Sequence[int]) -> bool:
+    """Whether the rise is not over; after a cache that has filled a leak is slow, and steady."""
+    ended = ended_at(sizes, pause=LEAST_COUNT)
+    if ended is None:
+        return True
+    since = sizes[ended:]
+    return len(since) >= MANY and _rises(what, since, slope_of(since)) and is_steady(since)
 
 
 def _where(

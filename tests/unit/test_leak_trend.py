@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import replace
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from engine.leaks.slope import slope_of
-from engine.leaks.trend import FIRST, LEAST_COUNT, trends
+from engine.leaks.trend import FIRST, LEAST_COUNT, MANY, trends
 from engine.units import KIB, MIB
 from engine.wire import Held, LedgerLine, Trend
 
@@ -213,6 +214,32 @@ def test_what_grew_and_has_stopped_does_not_grow(fills: int) -> None:
     while_filling, full = trends(lines[:fills]), trends(lines)
     assert of("device", while_filling).grows and of("host", while_filling).grows
     assert not of("device", full).grows and not of("host", full).grows
+
+
+@pytest.mark.parametrize(("fills", "cache", "leak"), [(30, 400, MIB // 2), (5, 1000, MIB), (10, 400, MIB)])
+def test_a_slow_leak_is_told_though_a_large_cache_has_filled_before(
+    fills: int, cache: int, leak: int
+) -> None:
+    rng, lines = random.Random(7), []
+    for line in night(180, noise=MIB):
+        if line.kind == "job" and line.job_id is not None:
+            size = cache * MIB * min(line.job_id, fills) // fills + leak * line.job_id
+            held = Held(before=WEIGHTS, after=WEIGHTS + size)
+            lines.append(replace(line, allocated=held, rss=Held(after=size + rng.randrange(MIB))))
+    for count in range(fills + 2 * MANY, len(lines), 20):
+        found = trends(lines[:count])
+        assert of("device", found).grows and of("host", found).grows
+
+
+@pytest.mark.parametrize("slows", [5, 15, 40])
+def test_a_cache_that_fills_more_and_more_slowly_is_no_leak_in_the_end(slows: int) -> None:
+    lines = []
+    for line in night(180):
+        if line.kind == "job" and line.job_id is not None:
+            size = round(500 * MIB * (1 - math.exp(-line.job_id / slows)))
+            lines.append(replace(line, allocated=Held(before=WEIGHTS, after=WEIGHTS + size)))
+    assert of("device", trends(lines[: 2 * slows])).grows
+    assert not any(of("device", trends(lines[:count])).grows for count in range(3 * slows + 5, 180, 8))
 
 
 @pytest.mark.parametrize("every", [2, 5, 20])
