@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
@@ -16,9 +16,12 @@ NORMAL_95 = 1.959964
 """Half width of the middle 95 % of the normal distribution, in standard deviations."""
 STEPS = 8
 """Into which a rise is cut, to see when the newest values reached the last of them."""
+CALM = 2
+"""Neighbours on each side whose median a value is taken for: two that are off do not make a step."""
 PAUSES = 2
 """Times the longest of these steps: a rise that has stood still for longer has ended."""
-
+LEAST_SINCE = 24
+"""Values after a rise that has ended by which a slower one is told from the end of what fills."""
 STEADY = 0.8
 """Of the slope that a series had in its first half: what fills has less in its second."""
 
@@ -61,18 +64,23 @@ def slope_of(values: Sequence[float]) -> Slope:
     return Slope(value=value, low=slopes[first], high=slopes[last])
 
 
-def goes_on(values: Sequence[float], *, pause: int) -> bool:
+def goes_on(values: Sequence[float], *, pause: int, rises: Callable[[Sequence[float]], bool]) -> bool:
     """Whether what rose still rises; it may stand still for `pause` values in any case.
 
     A cache that has filled does not, though its slope stays for long. What leaks now and then stands still
-    as well, but for no longer than it did before.
+    as well, but for no longer than it did before. A slow leak after a cache has filled `rises` by itself
+    since then, and steadily.
     """
-    return ended_at(values, pause=pause) is None
+    ended = _ended_at(values, pause=pause)
+    if ended is None:
+        return True
+    since = values[ended:]
+    return len(since) >= LEAST_SINCE and rises(since) and _is_steady(since)
 
 
-def ended_at(values: Sequence[float], *, pause: int) -> int | None:
-    """Where most of the rise was over, of one that does not go on; None of one that does."""
-    calm = [median(values[max(0, place - 1) : place + 2]) for place in range(len(values))]
+def _ended_at(values: Sequence[float], *, pause: int) -> int | None:
+    """Where most of the rise was over, of one that has ended; None of any other."""
+    calm = [median(values[max(0, place - CALM) : place + CALM + 1]) for place in range(len(values))]
     rise, reached = max(calm) - calm[0], [0]
     for step in range(1, STEPS):
         level = calm[0] + rise * step / STEPS
@@ -81,11 +89,7 @@ def ended_at(values: Sequence[float], *, pause: int) -> int | None:
     return None if len(calm) - 1 - reached[-1] <= max(pause, PAUSES * longest) else reached[-1]
 
 
-def is_steady(values: Sequence[float]) -> bool:
-    """Whether its second half rises like its first, as a leak does and what fills does not.
-
-    Raises:
-        ValueError: fewer than three values in a half.
-    """
+def _is_steady(values: Sequence[float]) -> bool:
+    """Whether its second half rises like its first, as a leak does and what fills does not."""
     half = len(values) // 2
     return slope_of(values[half:]).value >= STEADY * slope_of(values[:half]).value

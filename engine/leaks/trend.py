@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import median
 from typing import Literal, TypeAlias
 
 from engine.leaks.sentences import trend_text
-from engine.leaks.slope import Slope, ended_at, is_steady, slope_of
+from engine.leaks.slope import goes_on, slope_of
 from engine.units import KIB, MIB
 from engine.wire import LedgerLine, Trend
 
@@ -142,7 +143,8 @@ def _trend(
     if len(sizes) < LEAST_COUNT:
         return Trend(what=what, over=over, count=len(sizes), bytes_each=None, floors=shown)
     slope = slope_of(sizes)
-    grows = _rises(what, sizes, slope) and _goes_on(what, sizes)
+    rises = partial(_rises, what)
+    grows = rises(sizes) and goes_on(sizes, pause=LEAST_COUNT, rises=rises)
     stage, component = _where(what, [line for line, _size in floors], own) if grows else (None, None)
     return Trend(
         what=what,
@@ -158,18 +160,11 @@ def _trend(
     )
 
 
-def _rises(what: What, sizes: Sequence[int], slope: Slope) -> bool:
+def _rises(what: What, sizes: Sequence[float]) -> bool:
     noise = NOISE[what]
-    return slope.low >= noise.bytes_each and median(sizes[-3:]) - median(sizes[:3]) >= noise.rise_bytes
-
-
-def _goes_on(what: What, sizes: Sequence[int]) -> bool:
-    """Whether the rise is not over; after a cache that has filled a leak is slow, and steady."""
-    ended = ended_at(sizes, pause=LEAST_COUNT)
-    if ended is None:
-        return True
-    since = sizes[ended:]
-    return len(since) >= MANY and _rises(what, since, slope_of(since)) and is_steady(since)
+    return (
+        slope_of(sizes).low >= noise.bytes_each and median(sizes[-3:]) - median(sizes[:3]) >= noise.rise_bytes
+    )
 
 
 def _where(

@@ -231,6 +231,15 @@ def test_a_slow_leak_is_told_though_a_large_cache_has_filled_before(
         assert of("device", found).grows and of("host", found).grows
 
 
+def test_two_floors_in_a_row_that_are_off_hide_no_leak() -> None:
+    lines = []
+    for line in night(180):
+        if line.kind == "job" and line.job_id is not None:
+            size = MIB * line.job_id + (200 * MIB if line.job_id in (10, 11) else 0)
+            lines.append(replace(line, allocated=Held(before=WEIGHTS, after=WEIGHTS + size)))
+    assert all(of("device", trends(lines[:count])).grows for count in range(30, len(lines), 15))
+
+
 @pytest.mark.parametrize("slows", [5, 15, 40])
 def test_a_cache_that_fills_more_and_more_slowly_is_no_leak_in_the_end(slows: int) -> None:
     lines = []
