@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
+from typing import TypeAlias
 
 NORMAL_95 = 1.959964
 """Half width of the middle 95 % of the normal distribution, in standard deviations."""
@@ -33,6 +34,10 @@ class Slope:
     value: float
     low: float
     high: float
+
+
+Rises: TypeAlias = Callable[[Sequence[float], Slope], bool]
+"""Whether a series with this slope rises by more than noise."""
 
 
 def slope_of(values: Sequence[float]) -> Slope:
@@ -64,7 +69,7 @@ def slope_of(values: Sequence[float]) -> Slope:
     return Slope(value=value, low=slopes[first], high=slopes[last])
 
 
-def goes_on(values: Sequence[float], *, pause: int, rises: Callable[[Sequence[float]], bool]) -> bool:
+def goes_on(values: Sequence[float], *, pause: int, rises: Rises) -> bool:
     """Whether what rose still rises; it may stand still for `pause` values in any case.
 
     A cache that has filled does not, though its slope stays for long. What leaks now and then stands still
@@ -75,7 +80,7 @@ def goes_on(values: Sequence[float], *, pause: int, rises: Callable[[Sequence[fl
     if ended is None:
         return True
     since = values[ended:]
-    return len(since) >= LEAST_SINCE and rises(since) and _is_steady(since)
+    return len(since) >= LEAST_SINCE and rises(since, slope_of(since)) and _is_steady(since)
 
 
 def _ended_at(values: Sequence[float], *, pause: int) -> int | None:

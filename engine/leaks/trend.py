@@ -14,7 +14,7 @@ from statistics import median
 from typing import Literal, TypeAlias
 
 from engine.leaks.sentences import trend_text
-from engine.leaks.slope import goes_on, slope_of
+from engine.leaks.slope import Slope, goes_on, slope_of
 from engine.units import KIB, MIB
 from engine.wire import LedgerLine, Trend
 
@@ -144,7 +144,7 @@ def _trend(
         return Trend(what=what, over=over, count=len(sizes), bytes_each=None, floors=shown)
     slope = slope_of(sizes)
     rises = partial(_rises, what)
-    grows = rises(sizes) and goes_on(sizes, pause=LEAST_COUNT, rises=rises)
+    grows = rises(sizes, slope) and goes_on(sizes, pause=LEAST_COUNT, rises=rises)
     stage, component = _where(what, [line for line, _size in floors], own) if grows else (None, None)
     return Trend(
         what=what,
@@ -160,11 +160,9 @@ def _trend(
     )
 
 
-def _rises(what: What, sizes: Sequence[float]) -> bool:
+def _rises(what: What, sizes: Sequence[float], slope: Slope) -> bool:
     noise = NOISE[what]
-    return (
-        slope_of(sizes).low >= noise.bytes_each and median(sizes[-3:]) - median(sizes[:3]) >= noise.rise_bytes
-    )
+    return slope.low >= noise.bytes_each and median(sizes[-3:]) - median(sizes[:3]) >= noise.rise_bytes
 
 
 def _where(

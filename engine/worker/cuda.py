@@ -28,10 +28,9 @@ from engine.worker.backend import (
 from engine.worker.bound import lacks_host_memory
 from engine.worker.casting import CastLane
 from engine.worker.channel import AllocatorSample
-from engine.worker.pinned import HostBuffer
+from engine.worker.pinned import HostBuffer, pinned_bytes
 from engine.worker.registrar import HostRegistrar, make_context
 from engine.worker.ring import RING_BUFFERS, Ring
-from engine.worker.tidying import pinned_bytes
 
 
 class CudaMemory:

@@ -99,7 +99,7 @@ def run_worker(connection: Connection[Any, Any], device_id: str, settings: Worke
         sys.exit(1)
     try:
         worker.run()
-    except Exception as error:
+    except Exception as error:  # the process edge again: a worker without its loop would look alive
         worker.give_up("loop", error)
 
 
@@ -330,7 +330,7 @@ class Worker:
                         self._work.put(work)
                     case Restore() | Stop() as work:
                         self._work.put(work)
-        except Exception as error:
+        except Exception as error:  # the thread's edge: without it the worker would be deaf
             if isinstance(error, EOFError | OSError) and not lacks_host_memory(error):
                 os._exit(0)  # the daemon is gone: the kernel gives everything back, now
             self.give_up("listener", error)

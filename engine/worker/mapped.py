@@ -24,9 +24,6 @@ from engine.models.page_cache import may_know
 PIECE_BYTES = 128 * 2**20
 """Registered at once. Two fill the ring, so that one is registered while one is read."""
 
-F_GET_SEALS = 1034
-"""Of <linux/fcntl.h>; Python's module has it from 3.12 on."""
-
 FileStamp: TypeAlias = tuple[int, int, int, int]
 Prefers: TypeAlias = Callable[[int], bool]
 """Whether a load would rather read so many bytes than have their pages registered now."""
@@ -127,7 +124,7 @@ class Mapped:
 
 def _is_shared(handle: int) -> bool:
     try:
-        fcntl.fcntl(handle, F_GET_SEALS)  # which only files that live in memory have
+        fcntl.fcntl(handle, fcntl.F_GET_SEALS)  # which only files that live in memory have
     except OSError:
         return False
     return True

@@ -22,7 +22,7 @@ from engine.worker.backend import Backend
 from engine.worker.bound import bound_of
 from engine.worker.channel import JobProgressed, JobStaged
 from engine.worker.oom_facts import OomBound, OomMoment
-from engine.worker.tidying import pinned_bytes
+from engine.worker.pinned import pinned_bytes
 
 Message = TypeVar("Message")
 ASKED = re.compile(r"[Tt]ried to allocate (\d+(?:\.\d+)? ?(?:bytes|[KMG]iB)?)")

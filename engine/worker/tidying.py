@@ -18,6 +18,7 @@ from engine.wire import Proof, Receipt, ReceiptStep
 from engine.worker.backend import Backend
 from engine.worker.channel import CACHE_STEP
 from engine.worker.heap import TRIMS, trim_heap
+from engine.worker.pinned import pinned_bytes
 from engine.worker.receipts import ReceiptWriter
 from engine.worker.tidy import TIDIED, TidyWhat
 
@@ -97,19 +98,6 @@ class Tidier:
         return writer.write(
             what, TIDIED[what], began, returned_bytes=returned, proof_reason=reason, steps=tuple(steps)
         )
-
-
-def pinned_bytes() -> int | None:
-    """Host memory in torch's pinned blocks; None where this process has no GPU.
-
-    Torch 2.11's count of what is in use never shrinks: `engine.worker.leaks.look` goes by tensors.
-    """
-    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        return None
-    read = getattr(torch.cuda, "host_memory_stats", None)
-    counted: dict[str, int] = {} if read is None else read()
-    value = counted.get("allocated_bytes.current")
-    return None if value is None else int(value)
 
 
 def free_pinned() -> None:

@@ -22,8 +22,8 @@ from engine.worker.leaks.kept import KeptMemory
 from engine.worker.leaks.live import Group, Storage, grouped, live_storages
 from engine.worker.leaks.owners import Held, Owners
 from engine.worker.leaks.tracing import Tracer, has_context
+from engine.worker.pinned import pinned_bytes
 from engine.worker.store import ComponentStore
-from engine.worker.tidying import pinned_bytes
 
 MOST_GROUPS = 64
 MOST_SITES = 256

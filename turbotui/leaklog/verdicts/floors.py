@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from engine.leaks.slope import goes_on, slope_of
+from engine.leaks.slope import Slope, goes_on, slope_of
 from engine.wire import Trend
 from turbotui.leaklog.words import MIB
 
@@ -59,10 +59,10 @@ class Floors:
             bytes_each=slope.value,
             low=slope.low,
             high=slope.high,
-            grows=_rises(floors) and goes_on(floors, pause=LEAST_COUNT, rises=_rises),
+            grows=_rises(floors, slope) and goes_on(floors, pause=LEAST_COUNT, rises=_rises),
             floors=shown,
         )
 
 
-def _rises(floors: Sequence[float]) -> bool:
-    return slope_of(floors).low > 0 and floors[-1] - floors[0] >= LEAST_RISE
+def _rises(floors: Sequence[float], slope: Slope) -> bool:
+    return slope.low > 0 and floors[-1] - floors[0] >= LEAST_RISE
